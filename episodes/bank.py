@@ -1,0 +1,109 @@
+"""The feature bank: one row of features an image. All that is measured here is measured on such a matrix."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from episodes.files import atomic_path, write_text
+
+FloatArray = NDArray[np.float32]
+IntArray = NDArray[np.int64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeatureBank:
+    """Features of images of known classes.
+
+    Attributes:
+        features: (n_images, n_features) float32, read-only; a memory map when loaded from disk.
+        labels: (n_images,) int64, index into `class_names`, read-only.
+        image_ids: One unique name an image.
+        class_names: One name a class.
+        identity: JSON-serialisable description of what the features were made from; empty if unknown.
+    """
+
+    features: FloatArray
+    labels: IntArray
+    image_ids: tuple[str, ...]
+    class_names: tuple[str, ...]
+    identity: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        n_images = len(self.labels)
+        if self.features.ndim != 2 or len(self.features) != n_images or len(self.image_ids) != n_images:
+            raise ValueError(
+                f"features of shape {self.features.shape}, {n_images} labels and {len(self.image_ids)} image ids "
+                "do not belong together; each image needs one row of features, one label and one id"
+            )
+        if n_images and not 0 <= self.labels.min() <= self.labels.max() < len(self.class_names):
+            raise ValueError(f"labels must lie in 0..{len(self.class_names) - 1}, one class name each")
+        for array in (self.features, self.labels):
+            array.setflags(write=False)
+
+    @classmethod
+    def from_arrays(cls, features: NDArray[Any], labels: NDArray[Any]) -> FeatureBank:
+        """Make a bank from bare arrays, with row numbers as image ids and the sorted label values as classes.
+
+        Args:
+            features: (n_images, n_features), any float type.
+            labels: (n_images,), of any type that sorts.
+        """
+        values, indices = np.unique(np.asarray(labels), return_inverse=True)
+        return cls(
+            features=np.array(features, dtype=np.float32),
+            labels=indices.astype(np.int64),
+            image_ids=tuple(str(row) for row in range(len(indices))),
+            class_names=tuple(str(value) for value in values),
+        )
+
+    @cached_property
+    def images_digest(self) -> str:
+        """SHA-256 of image ids, labels and class names: equal digests mean the same rows, whatever the features."""
+        return images_digest(self.labels, self.image_ids, self.class_names)
+
+    def save(self, folder: Path) -> None:
+        """Write `features.npy`, `labels.npy` and, last, `bank.json`; the bank exists once that file does."""
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, array in (("features.npy", self.features), ("labels.npy", self.labels)):
+            with atomic_path(folder / name) as temporary:
+                np.save(temporary, array)
+        card = {
+            "identity": self.identity,
+            "images_digest": self.images_digest,
+            "class_names": self.class_names,
+            "image_ids": self.image_ids,
+        }
+        write_text(folder / "bank.json", json.dumps(card, ensure_ascii=False))
+
+    @classmethod
+    def load(cls, folder: Path) -> FeatureBank:
+        """Read a saved bank; the features are mapped into memory, not copied.
+
+        Raises:
+            FileNotFoundError: There is no whole bank in `folder`.
+            ValueError: Its files do not belong together.
+        """
+        card = json.loads((folder / "bank.json").read_text(encoding="utf-8"))
+        return cls(
+            features=np.load(folder / "features.npy", mmap_mode="r"),
+            labels=np.load(folder / "labels.npy"),
+            image_ids=tuple(card["image_ids"]),
+            class_names=tuple(card["class_names"]),
+            identity=card["identity"],
+        )
+
+
+def images_digest(labels: IntArray, image_ids: tuple[str, ...], class_names: tuple[str, ...]) -> str:
+    """Return the SHA-256 of what the rows of a bank are: ids, labels and class names."""
+    content = hashlib.sha256(json.dumps([list(image_ids), list(class_names)]).encode())
+    content.update(np.ascontiguousarray(labels, dtype="<i8").tobytes())
+    return content.hexdigest()

@@ -1,0 +1,109 @@
+"""What is measured on predictions, each with its unit and direction."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+IntArray = NDArray[np.int64]
+Probabilities = NDArray[np.floating]
+
+N_BINS = 15
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metric:
+    """A figure of merit.
+
+    Attributes:
+        name: Its key in result files.
+        unit: `fraction` or `nats`.
+        higher_is_better: Its direction.
+        compute: (probabilities (n, n_classes), labels (n,)) -> value.
+    """
+
+    name: str
+    unit: str
+    higher_is_better: bool
+    compute: Callable[[Probabilities, IntArray], float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reliability:
+    """Predictions counted by confidence, in `N_BINS` equal-width bins (lower edge excluded, upper edge included).
+
+    Attributes:
+        n: (N_BINS,) int64, predictions in the bin.
+        confidence: (N_BINS,) float64, sum of their top probabilities.
+        correct: (N_BINS,) int64, how many of them are right.
+    """
+
+    n: IntArray
+    confidence: NDArray[np.float64]
+    correct: IntArray
+
+    def __add__(self, other: Reliability) -> Reliability:
+        return Reliability(
+            n=self.n + other.n, confidence=self.confidence + other.confidence, correct=self.correct + other.correct
+        )
+
+    @property
+    def ece(self) -> float:
+        """Expected calibration error: mean gap of confidence and accuracy, weighted by n; empty bins count nothing."""
+        total = int(self.n.sum())
+        return float(np.abs(self.confidence - self.correct).sum() / total) if total else float("nan")
+
+
+def empty_reliability() -> Reliability:
+    """Return the counts of no predictions, the zero of `Reliability.__add__`."""
+    zeros = np.zeros(N_BINS, dtype=np.int64)
+    return Reliability(n=zeros, confidence=np.zeros(N_BINS), correct=zeros)
+
+
+def reliability(probabilities: Probabilities, labels: IntArray) -> Reliability:
+    """Count predictions by their top-label confidence (Guo et al. 2017, section 2).
+
+    Args:
+        probabilities: (n, n_classes), rows sum to 1.
+        labels: (n,) int64 in 0..n_classes-1.
+    """
+    confidence = probabilities.max(axis=1).astype(np.float64)
+    correct = probabilities.argmax(axis=1) == labels
+    bins = np.clip(np.ceil(confidence * N_BINS).astype(np.int64) - 1, 0, N_BINS - 1)
+    return Reliability(
+        n=np.bincount(bins, minlength=N_BINS).astype(np.int64),
+        confidence=np.bincount(bins, weights=confidence, minlength=N_BINS).astype(np.float64),
+        correct=np.bincount(bins, weights=correct, minlength=N_BINS).astype(np.int64),
+    )
+
+
+def accuracy(probabilities: Probabilities, labels: IntArray) -> float:
+    """Return the share of rows whose most probable class is the label."""
+    return float((probabilities.argmax(axis=1) == labels).mean())
+
+
+def nll(probabilities: Probabilities, labels: IntArray) -> float:
+    """Return the mean negative log-probability of the label, nats; probabilities below 1e-12 count as 1e-12."""
+    of_label = probabilities[np.arange(len(labels)), labels].astype(np.float64)
+    return float(-np.log(np.maximum(of_label, 1e-12)).mean())
+
+
+def brier(probabilities: Probabilities, labels: IntArray) -> float:
+    """Return the mean squared distance of the probabilities from the one-hot label, in [0, 2] (Brier 1950)."""
+    target = np.zeros_like(probabilities, dtype=np.float64)
+    target[np.arange(len(labels)), labels] = 1.0
+    return float(np.square(probabilities - target).sum(axis=1).mean())
+
+
+def ece(probabilities: Probabilities, labels: IntArray) -> float:
+    """Return the expected calibration error: top label, 15 equal-width bins. Only for many predictions pooled."""
+    return reliability(probabilities, labels).ece
+
+
+ACCURACY = Metric(name="accuracy", unit="fraction", higher_is_better=True, compute=accuracy)
+NLL = Metric(name="nll", unit="nats", higher_is_better=False, compute=nll)
+BRIER = Metric(name="brier", unit="squared distance in [0, 2]", higher_is_better=False, compute=brier)
+ECE = Metric(name="ece", unit="fraction", higher_is_better=False, compute=ece)

@@ -1,0 +1,70 @@
+"""Probes: unfitted scikit-learn classifiers on frozen features, with defaults that were never tuned on queries."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+Classifier = Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class Probe:
+    """A classifier and what is done to the features before it.
+
+    Attributes:
+        name: Its key in result files.
+        classifier: An unfitted scikit-learn classifier; it is fitted anew on every episode.
+        transform: `l2` scales each row to Euclidean length 1 (rows of zeros stay), `none` leaves it.
+        settings: JSON-serialisable description of the two, kept with the results.
+    """
+
+    name: str
+    classifier: Classifier
+    transform: Literal["l2", "none"] = "l2"
+    settings: dict[str, Any]
+
+
+def logistic_regression(C: float = 1.0, max_iter: int = 1000, tol: float = 1e-6, **params: Any) -> Classifier:  # noqa: N803
+    """Multinomial logistic regression with an L2 penalty, fitted to convergence.
+
+    scikit-learn's own `tol` of 1e-4 stops early, at a point that depends on the basis of the features.
+    """
+    from sklearn.linear_model import LogisticRegression
+
+    return LogisticRegression(C=C, max_iter=max_iter, tol=tol, **params)
+
+
+def ridge(alpha: float = 1.0, **params: Any) -> Classifier:
+    """Least squares on -1/+1 targets with an L2 penalty. It has no probabilities, so only accuracy is measured."""
+    from sklearn.linear_model import RidgeClassifier
+
+    return RidgeClassifier(alpha=alpha, **params)
+
+
+def nearest_centroid(**params: Any) -> Classifier:
+    """Nearest class mean in Euclidean distance (prototypical classification)."""
+    from sklearn.neighbors import NearestCentroid
+
+    return NearestCentroid(**params)
+
+
+def knn(n_neighbors: int = 1, **params: Any) -> Classifier:
+    """Vote of the nearest support images."""
+    from sklearn.neighbors import KNeighborsClassifier
+
+    return KNeighborsClassifier(n_neighbors=n_neighbors, **params)
+
+
+def linear_svm(C: float = 1.0, max_iter: int = 10_000, **params: Any) -> Classifier:  # noqa: N803
+    """Linear support vector machine, one against rest. It has no probabilities, so only accuracy is measured."""
+    from sklearn.svm import LinearSVC
+
+    return LinearSVC(C=C, max_iter=max_iter, random_state=0, **params)
+
+
+def lda(solver: str = "lsqr", shrinkage: str | float | None = "auto", **params: Any) -> Classifier:
+    """Linear discriminant analysis with a shrunk covariance. It needs at least two shots."""
+    from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+
+    return LinearDiscriminantAnalysis(solver=solver, shrinkage=shrinkage, **params)

@@ -1,0 +1,313 @@
+"""Any timm model as a backbone with a head. timm is imported here and in `lurefs.optimizers`, and nowhere else."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from lurefs.config import BackboneConfig
+from lurefs.errors import UserError, unknown_name
+
+
+@dataclass(frozen=True, kw_only=True)
+class Backbone:
+    """A timm model, and how images are prepared for it.
+
+    Attributes:
+        name: timm's name of the model.
+        model: The timm model itself, with a linear head of `n_classes`; its state dict loads in plain timm.
+        n_features: Length of what `embed` returns for an image.
+        n_classes: Classes of the head.
+        image_size: Height and width of the model's input, in pixels; images of another size are resized.
+        n_channels: Channels of its input.
+        mean: One value a channel, of images in [0, 1].
+        std: One value a channel.
+    """
+
+    name: str
+    model: nn.Module
+    n_features: int
+    n_classes: int
+    image_size: int
+    n_channels: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def prepare(self, images: Tensor) -> Tensor:
+        """Return the model's input for raw images.
+
+        Args:
+            images: (n, n_channels, height, width) uint8.
+
+        Returns:
+            (n, n_channels, image_size, image_size) float32, standardised, channels last in memory.
+        """
+        prepared = images.float()
+        if images.shape[-1] != self.image_size:
+            size = (self.image_size, self.image_size)
+            prepared = functional.interpolate(prepared, size, mode="bilinear", antialias=True, align_corners=False)
+        mean = torch.tensor(self.mean, device=images.device).view(1, -1, 1, 1) * 255
+        std = torch.tensor(self.std, device=images.device).view(1, -1, 1, 1) * 255
+        return ((prepared - mean) / std).contiguous(memory_format=torch.channels_last)
+
+    def logits(self, images: Tensor) -> Tensor:
+        """Return (n, n_classes) float32 for raw images (n, n_channels, height, width) uint8."""
+        output: Tensor = self.model(self.prepare(images))
+        return output.float()
+
+    def embed(self, images: Tensor) -> Tensor:
+        """Return (n, n_features) float32, what the head would see, for images as in `logits`."""
+        model: Any = self.model
+        features: Tensor = model.forward_head(model.forward_features(self.prepare(images)), pre_logits=True)
+        return features.float()
+
+    @property
+    def n_parameters(self) -> int:
+        """Number of parameters, head included."""
+        return sum(parameter.numel() for parameter in self.model.parameters())
+
+    @property
+    def transform(self) -> dict[str, Any]:
+        """What `prepare` does, as part of the identity of features."""
+        return {"image_size": self.image_size, "mean": list(self.mean), "std": list(self.std)}
+
+
+def list_backbones(pattern: str = "") -> list[str]:
+    """Return timm's model names that hold `pattern`, or match it where it has wildcards."""
+    import timm
+
+    found: list[str] = timm.list_models(pattern if "*" in pattern else f"*{pattern}*")
+    return found
+
+
+def check_backbone(config: BackboneConfig) -> None:
+    """Refuse a name that timm does not have.
+
+    Raises:
+        UserError: With the nearest name that it has.
+    """
+    import timm
+
+    if not timm.is_model(config.name.split(".")[0]) and not config.name.startswith(("hf-hub:", "hf_hub:")):
+        error = unknown_name("timm model", config.name, timm.list_models())
+        raise UserError(error.problem, "a name of 'lurefs list backbones [PATTERN]'", error.fix)
+
+
+def build_backbone(config: BackboneConfig, *, n_classes: int, n_channels: int, image_size: int, seed: int) -> Backbone:
+    """Build a timm model with its initial or its pretrained weights.
+
+    Args:
+        config: Which model, and from where its weights come.
+        n_classes: Classes of the head.
+        n_channels: Channels of the images.
+        image_size: Size of the images; `config.image_size` takes its place where it is set.
+        seed: Seed of the initial weights.
+
+    Raises:
+        UserError: No such model, parameters that it does not take, or weights that cannot be had.
+    """
+    check_backbone(config)
+    size = config.image_size or image_size
+    model = _create(config, n_classes=n_classes, n_channels=n_channels, image_size=size, seed=seed)
+    if config.stem == "small":
+        _make_stem_small(model, config.name)
+    if config.checkpoint_path is not None:
+        load_weights(model, Path(config.checkpoint_path))
+    model = model.to(memory_format=torch.channels_last)
+    card: Any = model.pretrained_cfg
+    mean, std = tuple(card["mean"]), tuple(card["std"])
+    if n_channels == 1:  # timm sums a pretrained stem over the colours: the image counts as grey in each of them
+        mean, std = (sum(mean) / len(mean),), (sum(std) / len(std),)
+    return Backbone(
+        name=config.name,
+        model=model,
+        n_features=_count_features(model, n_channels, size),
+        n_classes=n_classes,
+        image_size=size,
+        n_channels=n_channels,
+        mean=mean,
+        std=std,
+    )
+
+
+def build_twin(backbone: Backbone, config: BackboneConfig, *, seed: int) -> nn.Module:
+    """Build a fresh model of the same build with initial weights of its own, on the backbone's device."""
+    fresh = replace(config, pretrained=False, checkpoint_path=None)
+    twin = build_backbone(
+        fresh,
+        n_classes=backbone.n_classes,
+        n_channels=backbone.n_channels,
+        image_size=backbone.image_size,
+        seed=seed,
+    )
+    return twin.model.to(next(backbone.model.parameters()).device)
+
+
+def load_weights(model: nn.Module, path: Path) -> None:
+    """Load a safetensors or torch file into a model; a head of another size is left out.
+
+    Raises:
+        UserError: The file cannot be read, or does not fit the model.
+    """
+    state = _read_weights(path)
+    own = model.state_dict()
+    head = {name for name in state if name in own and state[name].shape != own[name].shape and _is_head(model, name)}
+    fitting = {name: tensor for name, tensor in state.items() if name not in head}
+    wrong = [name for name in fitting if name not in own or fitting[name].shape != own[name].shape]
+    missing = [name for name in own if name not in state]
+    if wrong or missing:
+        raise UserError(
+            f"{path} does not fit the model: {len(wrong)} tensors have no place or another shape "
+            f"({', '.join(wrong[:3])}), {len(missing)} are missing ({', '.join(missing[:3])})",
+            "weights of the same timm model with the same backbone.params",
+            "change backbone.name or backbone.params, or choose another checkpoint",
+        )
+    model.load_state_dict(fitting, strict=False)
+
+
+def resolve_device(name: str) -> torch.device:
+    """Return the device that a config means; `auto` is a GPU where there is one.
+
+    Raises:
+        UserError: There is no such device.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(
+            f"device {name!r} cannot be used: {reason}",
+            "auto, cpu, or cuda on a machine that has it",
+            "set device=auto",
+        ) from error
+    return device
+
+
+def _create(config: BackboneConfig, *, n_classes: int, n_channels: int, image_size: int, seed: int) -> nn.Module:
+    import timm
+
+    params: dict[str, Any] = {"num_classes": n_classes, "in_chans": n_channels, **config.params}
+    if _has_fixed_size(config.name) and "img_size" not in params:
+        params["img_size"] = image_size
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        try:
+            model: nn.Module = timm.create_model(config.name, pretrained=config.pretrained, **params)
+        except (TypeError, ValueError, AssertionError, AttributeError) as error:
+            raise UserError(
+                f"timm cannot build {config.name!r} for {n_channels} x {image_size} x {image_size} images "
+                f"with {config.params}: {error}",
+                "parameters that this model takes, and images that it can read",
+                "change backbone.params, or set backbone.image_size to a size that the model takes",
+            ) from error
+        except (OSError, RuntimeError) as error:
+            if not config.pretrained:
+                raise
+            raise UserError(
+                f"the pretrained weights of {config.name!r} cannot be had: {str(error).splitlines()[0]}",
+                "a network connection to timm's hub, or the weights in its cache",
+                "set backbone.checkpoint_path to a local file of them, or backbone.pretrained=false",
+            ) from error
+    return model
+
+
+def _has_fixed_size(name: str) -> bool:
+    """Whether the model's layers depend on the image size, so that timm must be told of it."""
+    from timm.models import get_pretrained_cfg, is_model_pretrained
+
+    card = get_pretrained_cfg(name, allow_unregistered=True) if is_model_pretrained(name) else get_pretrained_cfg(name)
+    return bool(card is not None and card.fixed_input_size)
+
+
+def _count_features(model: nn.Module, n_channels: int, image_size: int) -> int:
+    probe: Any = copy.deepcopy(model).eval()
+    with torch.inference_mode():
+        image = torch.zeros(1, n_channels, image_size, image_size)
+        try:
+            features: Tensor = probe.forward_head(probe.forward_features(image), pre_logits=True)
+        except (RuntimeError, ValueError, AssertionError) as error:
+            raise UserError(
+                f"the model cannot read {image_size} x {image_size} images: {str(error).splitlines()[0]}",
+                "an image size that the model's strides divide",
+                "set backbone.image_size to a larger size: images are resized to it",
+            ) from error
+    return int(features.shape[-1])
+
+
+def _make_stem_small(model: nn.Module, name: str) -> None:
+    """Give the first convolution stride 1 (and 3 x 3 taps in place of 7 x 7), and drop the max-pool behind it.
+
+    This is the usual stem for images of about 32 pixels (He et al. 2016, section 4.2).
+    """
+    place = str(getattr(model, "pretrained_cfg", {}).get("first_conv", ""))
+    try:
+        first = model.get_submodule(place)
+    except AttributeError:
+        first = None
+    if not place or not isinstance(first, nn.Conv2d) or first.kernel_size[0] == first.stride[0]:
+        raise UserError(
+            f"backbone.stem is small, but {name!r} has no overlapping first convolution",
+            "a family such as resnet, regnet, efficientnet, mobilenet",
+            "set backbone.stem=default, and make patches smaller with backbone.params (e.g. patch_size)",
+        )
+    size = 3 if first.kernel_size[0] > 3 else first.kernel_size[0]
+    small = nn.Conv2d(
+        first.in_channels, first.out_channels, size, stride=1, padding=size // 2, bias=first.bias is not None
+    )
+    if size == first.kernel_size[0]:
+        small.load_state_dict(first.state_dict())
+    else:  # fan-out as timm initialises it, from the taps that are kept
+        with torch.no_grad():
+            start = (first.kernel_size[0] - size) // 2
+            taps = first.weight[:, :, start : start + size, start : start + size]
+            small.weight.copy_(taps * (first.kernel_size[0] / size))
+            if small.bias is not None and first.bias is not None:
+                small.bias.copy_(first.bias)
+    parent_name, _, child = place.rpartition(".")
+    parent = model.get_submodule(parent_name)
+    setattr(parent, child, small)
+    if isinstance(getattr(model, "maxpool", None), nn.Module):
+        model.maxpool = nn.Identity()
+
+
+def _read_weights(path: Path) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, SafetensorError, RuntimeError, EOFError, ValueError) as error:
+        raise _unreadable(path, str(error).splitlines()[0]) from error
+    except Exception as error:  # torch raises pickle's own errors for a file of another kind
+        raise _unreadable(path, f"{type(error).__name__}") from error
+    for key in ("state_dict", "model"):
+        if isinstance(state, dict) and isinstance(state.get(key), dict):
+            state = state[key]
+    if not isinstance(state, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
+        raise _unreadable(path, "it holds no state dict")
+    return state
+
+
+def _unreadable(path: Path, reason: str) -> UserError:
+    return UserError(
+        f"the checkpoint {path} cannot be read: {reason}",
+        "a whole .safetensors file, or a torch file of a state dict",
+        "check the path, or copy the file again",
+    )
+
+
+def _is_head(model: nn.Module, parameter: str) -> bool:
+    classifier = getattr(model, "pretrained_cfg", {}).get("classifier", ())
+    names = (classifier,) if isinstance(classifier, str) else tuple(classifier or ())
+    return any(parameter.startswith(f"{name}.") for name in names)

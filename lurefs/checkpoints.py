@@ -1,0 +1,97 @@
+"""Weights on disk: safetensors that plain timm loads, their JSON identity, and what a rerun needs."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from episodes.files import atomic_path, write_text
+from lurefs.backbones import load_weights
+from lurefs.errors import UserError
+
+
+def save_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, card: Mapping[str, Any]) -> str:
+    """Write a chunk's weights, then the optimizer's state, then the identity, each file whole or not at all.
+
+    Args:
+        path: Of the safetensors file; `.json` and `.resume.pt` stand beside it.
+        model: Whose weights.
+        optimizer: Whose state; only the newest chunk's is kept.
+        card: What the weights are.
+
+    Returns:
+        The SHA-256 of the safetensors file, which is also in the identity.
+    """
+    from safetensors.torch import save_file
+
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    with atomic_path(path) as temporary:
+        save_file(state, temporary)
+    with atomic_path(_resume_path(path)) as temporary:
+        torch.save(optimizer.state_dict(), temporary)
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    identity = {**card, "sha256": sha256, "n_bytes": path.stat().st_size}
+    write_text(path.with_suffix(".json"), json.dumps(identity, indent=2) + "\n")
+    for older in path.parent.glob("chunk-*.resume.pt"):
+        if older != _resume_path(path):
+            older.unlink()
+    return sha256
+
+
+def read_identity(path: Path) -> dict[str, Any]:
+    """Return the identity of a checkpoint after a look at the size of its file.
+
+    Raises:
+        UserError: The checkpoint is missing, cut short or changed.
+    """
+    try:
+        identity: dict[str, Any] = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+        n_bytes = path.stat().st_size
+    except (OSError, json.JSONDecodeError) as error:
+        raise _unusable(path, str(error)) from error
+    if n_bytes != identity.get("n_bytes"):
+        raise _unusable(path, f"it has {n_bytes} bytes in place of {identity.get('n_bytes')}")
+    return identity
+
+
+def load_checkpoint(path: Path, model: nn.Module) -> dict[str, Any]:
+    """Load a checkpoint into a model and return its identity.
+
+    Raises:
+        UserError: The checkpoint is missing or damaged, or does not fit the model.
+    """
+    identity = read_identity(path)
+    if hashlib.sha256(path.read_bytes()).hexdigest() != identity["sha256"]:
+        raise _unusable(path, "its content is not what was written")
+    load_weights(model, path)
+    return identity
+
+
+def load_optimizer(path: Path, optimizer: torch.optim.Optimizer) -> None:
+    """Load the optimizer's state that was saved with a checkpoint.
+
+    Raises:
+        UserError: It is missing or damaged.
+    """
+    try:
+        optimizer.load_state_dict(torch.load(_resume_path(path), map_location="cpu", weights_only=True))
+    except Exception as error:  # torch raises errors of many kinds for a damaged file
+        raise _unusable(_resume_path(path), f"{type(error).__name__}: {error}") from error
+
+
+def _resume_path(path: Path) -> Path:
+    return path.with_suffix(".resume.pt")
+
+
+def _unusable(path: Path, reason: str) -> UserError:
+    return UserError(
+        f"the checkpoint {path} is damaged: {reason}",
+        "the file as lurefs wrote it",
+        f"delete {path.parent.parent} to start the run again, or put the file back",
+    )

@@ -1,0 +1,200 @@
+"""The command `lurefs`: arguments to one call. Only here a process exits, or prints an error without a traceback."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lurefs import __version__, config, console, plugins
+from lurefs.config import RunConfig, RunGroup
+from lurefs.errors import UserError
+
+if TYPE_CHECKING:
+    from lurefs.plan import Plan
+    from lurefs.results import RunDirectory
+
+EXIT_USER_ERROR = 2
+STAGES = {
+    "run": "pretrain, extract, evaluate and report: the whole line",
+    "pretrain": "learn the chunks, and store a checkpoint and an outcome after each",
+    "extract": "embed the benchmarks' images with the last chunk's weights",
+    "evaluate": "score the probes on the benchmarks' episodes, and write summary.json",
+}
+LISTS = {"backbones": "backbone", "datasets": "dataset", "unlearn": "unlearn", "probes": "probe", "metrics": "metric"}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run one command and exit: 0 done, 2 something that the user can put right, 130 interrupted."""
+    try:
+        _dispatch(_parser().parse_args(arguments))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(EXIT_USER_ERROR)
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
+        sys.exit(130)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="lurefs",
+        description="Pre-train image backbones online with Learn, Unlearn, Relearn, and measure how they transfer "
+        "from a handful of labels.",
+    )
+    parser.add_argument("--version", action="version", version=f"lurefs {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for stage, words in STAGES.items():
+        command = commands.add_parser(stage, help=words, description=words.capitalize() + ".")
+        command.add_argument("--config", metavar="NAME_OR_FILE", help="a recipe's name or a YAML file")
+        command.add_argument("--run-dir", type=Path, metavar="DIR", help="where the results go (default: runs/<name>)")
+        command.add_argument("--dry-run", action="store_true", help="check everything and say what would be done")
+        command.add_argument("overrides", nargs="*", metavar="key.sub=value", help="settings that win over the file")
+    report = commands.add_parser("report", help="write one page from finished runs", description="Write report.html.")
+    report.add_argument("run_dirs", nargs="+", type=Path, metavar="RUN_DIR", help="a run, or a folder of runs")
+    report.add_argument("--output", type=Path, metavar="DIR", help="where the page goes (default: the first RUN_DIR)")
+    lists = commands.add_parser("list", help="names that a config can use", description="List names.")
+    lists.add_argument("kind", choices=LISTS)
+    lists.add_argument("pattern", nargs="?", default="", help="only names that hold this text")
+    return parser
+
+
+def _dispatch(arguments: argparse.Namespace) -> None:
+    if arguments.command == "list":
+        _list(arguments.kind, arguments.pattern)
+    elif arguments.command == "report":
+        _report(arguments.run_dirs, arguments.output)
+    else:
+        group, root = _load(arguments)
+        _run_group(group, root, arguments.command, dry_run=arguments.dry_run)
+
+
+def _list(kind: str, pattern: str) -> None:
+    if kind == "backbones":
+        from lurefs.backbones import list_backbones
+
+        found = list_backbones(pattern)
+    else:
+        found = [name for name in plugins.names(LISTS[kind]) if pattern in name]
+    print("\n".join(found) if found else f"no {kind} hold {pattern!r}")
+
+
+def _load(arguments: argparse.Namespace) -> tuple[RunGroup, Path]:
+    """Return what to run, and where: from --config, or from the config that a run directory holds."""
+    if arguments.config is not None:
+        group = config.load(arguments.config, arguments.overrides)
+        return group, arguments.run_dir or Path("runs") / group.name
+    if arguments.run_dir is None:
+        recipes = ", ".join(sorted(path.stem for path in config.recipes_dir().glob("*.yaml")))
+        raise UserError(
+            "neither --config nor --run-dir is given", "at least one of the two", f"try --config: {recipes}"
+        )
+    from lurefs.results import RunDirectory
+
+    stored = RunDirectory(arguments.run_dir)
+    stored.read_config()
+    group = config.load(str(stored.config_path), arguments.overrides)
+    return group, arguments.run_dir
+
+
+def _run_group(group: RunGroup, root: Path, stage: str, *, dry_run: bool) -> None:
+    from lurefs.plan import make_plan
+    from lurefs.results import RunDirectory
+
+    plans = [make_plan(run) for run in group.runs.values()]
+    directories = [RunDirectory(root / name if group.has_variants else root) for name in group.runs]
+    if dry_run:
+        from lurefs.backbones import check_backbone
+
+        for plan in plans:
+            check_backbone(plan.config.backbone)
+            _print_plan(plan)
+        print(f"nothing was run; results would go to {root}")
+        return
+    for directory in directories:
+        directory.check_writable()
+    from lurefs import run
+
+    for plan in plans:
+        run.check(plan)
+    for plan, directory in zip(plans, directories, strict=True):
+        run.run_stage(plan, directory, stage)
+    if stage in ("run", "evaluate"):
+        _print_results([plan.config for plan in plans], directories)
+    paths = [("results", root)]
+    if stage == "run":
+        paths.append(("report", run.write_group_report(directories, root)))
+    console.print_paths(paths)
+
+
+def _report(run_dirs: Sequence[Path], output: Path | None) -> None:
+    from lurefs.report import write_report
+    from lurefs.results import RunDirectory
+
+    directories = [RunDirectory(path) for run_dir in run_dirs for path in _runs_in(run_dir)]
+    console.print_paths([("report", write_report(directories, output or run_dirs[0]))])
+
+
+def _runs_in(path: Path) -> list[Path]:
+    """Return the run directory itself, or those of the runs right below a folder."""
+    if (path / "config.yaml").is_file():
+        return [path]
+    found = sorted(config_path.parent for config_path in path.glob("*/config.yaml"))
+    if not found:
+        raise UserError(
+            f"{path} holds no run", "a directory that 'lurefs run' made, or a folder of them", "check the path"
+        )
+    return found
+
+
+def _print_plan(plan: Plan) -> None:
+    """Say in words what a run would do."""
+    run, classes, images = plan.config, plan.classes, plan.images
+    n_steps = sum(len(chunk.train) for chunk in plan.chunks) * run.learner.epochs
+    print(f"run {run.name}")
+    print(
+        f"  data      {plan.dataset.name}: {len(classes.base)} base, {len(classes.validation)} validation and "
+        f"{len(classes.novel)} novel classes; of the base classes {len(images.train)} images to train on, "
+        f"{len(images.val)} for validation, {len(images.test)} for test"
+    )
+    sizes = ", ".join(str(len(chunk.train)) for chunk in plan.chunks)
+    print(f"  chunks    {len(plan.chunks)}, replay {run.chunks.replay}: {sizes} images to train on")
+    print(
+        f"  learner   {run.backbone.name}, {run.unlearn.name}, {run.learner.epochs} epochs a chunk: "
+        f"{n_steps} image passes"
+    )
+    for name, benchmark in plan.benchmarks.items():
+        spec = benchmark.spec
+        print(
+            f"  benchmark {name}: {spec.n_episodes} episodes, {spec.n_way}-way {spec.n_shot}-shot "
+            f"{spec.n_query} queries, of {len(benchmark.rows)} images in {len(benchmark.class_names)} classes; probes {', '.join(run.probes)}"
+        )
+
+
+def _print_results(runs: Sequence[RunConfig], directories: Sequence[RunDirectory]) -> None:
+    """Print one row a run, benchmark and probe."""
+    rows = []
+    for run, directory in zip(runs, directories, strict=True):
+        summary = directory.read_summary()
+        for name, benchmark in summary["benchmarks"].items():
+            for probe, figures in benchmark["probes"].items():
+                accuracy = figures["accuracy"]
+                over_classes = accuracy["ci95_classes"]
+                rows.append(
+                    (
+                        run.name,
+                        name,
+                        probe,
+                        f"{accuracy['mean'] * 100:.2f}",
+                        f"± {accuracy['ci95_episodes'] * 100:.2f}",
+                        "-" if over_classes is None else f"± {over_classes * 100:.2f}",
+                        "-" if figures["ece"] is None else f"{figures['ece'] * 100:.1f}",
+                        f"{summary['pretrain']['test_accuracy'][-1] * 100:.1f}",
+                    )
+                )
+    columns = ("run", "benchmark", "probe", "accuracy %", "this pool", "new classes", "ECE %", "base test %")
+    console.print_table(
+        "Few-shot accuracy, with 95 % intervals for this pool of classes and for new classes", columns, rows
+    )

@@ -1,0 +1,440 @@
+"""The configuration of a run: frozen dataclasses, loaded as defaults <- YAML file <- variant <- `key=value`.
+
+What needs the data set's labels to be checked is in `lurefs.plan`; nothing here imports torch or timm.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from lurefs import plugins
+from lurefs.errors import UserError, nearest
+from lurefs.records import from_mapping, to_mapping
+
+Params = dict[str, Any]
+
+
+def _number(default: Any, **bounds: float) -> Any:
+    """Declare a numeric field with bounds (`low`, `high` inclusive; `above`, `below` exclusive)."""
+    return field(default=default, metadata=bounds)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PluginConfig:
+    """A name of the plug-in table, or `package.module:factory`, and the keywords its factory is called with."""
+
+    name: str
+    params: Params = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassSplitConfig:
+    """Which classes are base, validation and novel.
+
+    Each of the three is a share of all classes, drawn by `seed`, or a list of class names; `file` names a JSON or YAML
+    file that holds the three lists and takes their place.
+    """
+
+    seed: int = 0
+    base: float | list[str] = _number(0.6, low=0, high=1)
+    validation: float | list[str] = _number(0.15, low=0, high=1)
+    novel: float | list[str] = _number(0.25, low=0, high=1)
+    file: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageSplitConfig:
+    """Shares of each base class's images that are held out: `val` selects the epoch, `test` measures the outcome."""
+
+    seed: int = 0
+    val: float = _number(0.1, above=0, below=1)
+    test: float = _number(0.2, above=0, below=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChunksConfig:
+    """How the base training images arrive, and which old ones come again.
+
+    Give `n_chunks` or `chunk_size`; without either there are 5 chunks. `seed: null` orders the images by the run's own
+    seed. `chunk_by: source` lets whole sources (icon sets, fonts) arrive together. `replay: buffer` keeps `buffer_size` old images, drawn evenly over all that were seen.
+    """
+
+    n_chunks: int | None = _number(None, low=1)
+    chunk_size: int | None = _number(None, low=1)
+    seed: int | None = None
+    replay: Literal["full", "buffer", "none"] = "full"
+    buffer_size: int | None = _number(None, low=1)
+    chunk_by: Literal["random", "source"] = "random"
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackboneConfig:
+    """Any timm model by name, with timm's own keywords in `params`.
+
+    `pretrained` loads timm's weights; `checkpoint_path` a safetensors or torch file of them. Images are resized
+    to `image_size` where it is set, and keep the data set's size where not. `stem: small` makes the first
+    convolution stride 1 and drops the max-pool, for images of about 32 pixels.
+    """
+
+    name: str = "test_resnet"
+    params: Params = field(default_factory=dict)
+    pretrained: bool = False
+    checkpoint_path: str | None = None
+    image_size: int | None = _number(None, low=1)
+    stem: Literal["default", "small"] = "default"
+
+
+@dataclass(frozen=True, kw_only=True)
+class AugmentConfig:
+    """Random augmentation of training batches: shift by up to `crop_padding` pixels, mirror half of the images."""
+
+    crop_padding: int = _number(2, low=0)
+    flip: bool = False
+
+
+def _default_optimizer() -> PluginConfig:
+    return PluginConfig(name="sgd", params={"lr": 0.1, "momentum": 0.9, "weight_decay": 5e-4})
+
+
+@dataclass(frozen=True, kw_only=True)
+class LearnerConfig:
+    """How one chunk is learned. The learning rate starts anew with every chunk.
+
+    `optimizer.name` is any timm optimizer. `schedule: step` multiplies the rate by 0.1 at 40 % and 80 % of the epochs.
+    `optimizer_state` says what becomes of the optimizer's moments when weights are unlearned. `select: best` goes on
+    with the epoch of the highest validation accuracy.
+    """
+
+    epochs: int = _number(20, low=1)
+    batch_size: int = _number(64, low=2)
+    eval_batch_size: int = _number(512, low=1)
+    optimizer: PluginConfig = field(default_factory=_default_optimizer)
+    schedule: Literal["constant", "cosine", "step"] = "cosine"
+    warmup_epochs: float = _number(0.0, low=0)
+    optimizer_state: Literal["keep", "clear_reset", "clear_all"] = "clear_reset"
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    select: Literal["best", "last"] = "best"
+
+
+@dataclass(frozen=True, kw_only=True)
+class AfterChunkConfig:
+    """Few-shot accuracy after every chunk: the first `n_episodes` of each benchmark, with the first probe."""
+
+    few_shot: bool = True
+    n_episodes: int = _number(200, low=2)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchmarkConfig:
+    """Episodes on one group of classes of the run's data set, or on `all` of another one that `dataset` names."""
+
+    dataset: PluginConfig | None = None
+    classes: Literal["novel", "validation", "base", "all"] = "novel"
+    n_way: int = _number(5, low=2)
+    n_shot: int = _number(1, low=1)
+    n_query: int = _number(15, low=1)
+    n_episodes: int = _number(2000, low=2)
+    seed: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProbeConfig:
+    """A scikit-learn classifier, by name or import path, on features after `transform`."""
+
+    name: str = "logistic_regression"
+    params: Params = field(default_factory=dict)
+    transform: Literal["l2", "none"] = "l2"
+
+
+@dataclass(frozen=True, kw_only=True)
+class WandbConfig:
+    """Weights & Biases. `auto` follows the user's environment, and is offline where that says nothing."""
+
+    mode: Literal["auto", "online", "offline", "disabled"] = "auto"
+    project: str = "lurefs"
+    entity: str | None = None
+    tags: list[str] = field(default_factory=list)
+    strict: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrackersConfig:
+    """Where the records of a run are mirrored to."""
+
+    wandb: WandbConfig = field(default_factory=WandbConfig)
+
+
+def _default_benchmarks() -> dict[str, BenchmarkConfig]:
+    return {"novel-5way-1shot": BenchmarkConfig(n_shot=1), "novel-5way-5shot": BenchmarkConfig(n_shot=5)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """Everything that one run is made from. `device: auto` takes a GPU where there is one."""
+
+    name: str
+    seed: int = 0
+    device: str = "auto"
+    num_threads: int = _number(1, low=1)
+    dataset: PluginConfig = field(default_factory=lambda: PluginConfig(name="icons"))
+    class_split: ClassSplitConfig = field(default_factory=ClassSplitConfig)
+    image_split: ImageSplitConfig = field(default_factory=ImageSplitConfig)
+    chunks: ChunksConfig = field(default_factory=ChunksConfig)
+    backbone: BackboneConfig = field(default_factory=BackboneConfig)
+    learner: LearnerConfig = field(default_factory=LearnerConfig)
+    unlearn: PluginConfig = field(default_factory=lambda: PluginConfig(name="by_saliency"))
+    after_chunk: AfterChunkConfig = field(default_factory=AfterChunkConfig)
+    benchmarks: dict[str, BenchmarkConfig] = field(default_factory=_default_benchmarks)
+    probes: dict[str, ProbeConfig] = field(default_factory=lambda: {"logistic_regression": ProbeConfig()})
+    trackers: TrackersConfig = field(default_factory=TrackersConfig)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunGroup:
+    """What one config file asks for: one run, or one run a variant (`runs` is keyed by the variant's name).
+
+    Attributes:
+        name: The file's `name`.
+        runs: The runs; the single run of a file without variants has the group's own name.
+        has_variants: Whether the runs stand in folders of their own below the group's.
+    """
+
+    name: str
+    runs: Mapping[str, RunConfig]
+    has_variants: bool
+
+
+def load(source: str, overrides: Sequence[str] = ()) -> RunGroup:
+    """Read a recipe, apply the overrides, and check all that needs neither data nor timm.
+
+    Args:
+        source: A path of a YAML file, or the name of a recipe that comes with the package.
+        overrides: `key.sub=value` texts; they win over the file and over its variants.
+
+    Raises:
+        UserError: No such file, not YAML, an unknown key, a wrong value, or parameters that a plug-in does not take.
+    """
+    path = find_recipe(source)
+    plain = _read_yaml(path)
+    variants_first = [text for text in overrides if text.startswith("variants.")]
+    plain = merge(plain, _parse_overrides(variants_first))
+    rest = _parse_overrides([text for text in overrides if text not in variants_first])
+    variants = plain.pop("variants", None)
+    name = str(rest.get("name", plain.get("name", path.stem)))
+    plain = {**plain, "name": name}
+    if variants is None:
+        config = run_config(merge(plain, rest))
+        return RunGroup(name=name, runs={config.name: config}, has_variants=False)
+    _check_variants(variants)
+    runs = {
+        variant: run_config({**merge(merge(plain, changes or {}), rest), "name": variant})
+        for variant, changes in variants.items()
+    }
+    return RunGroup(name=name, runs=runs, has_variants=True)
+
+
+def run_config(values: Mapping[str, Any]) -> RunConfig:
+    """Build and check one run's configuration from plain containers.
+
+    Raises:
+        UserError: See `load`.
+    """
+    config = from_mapping(RunConfig, values)
+    config = _absolute_paths(config)
+    _check_names(config)
+    _check_chunks(config.chunks)
+    if config.chunks.n_chunks is None and config.chunks.chunk_size is None:
+        config = replace(config, chunks=replace(config.chunks, n_chunks=5))
+    _check_class_split(config.class_split)
+    plugins.check("dataset", config.dataset.name, config.dataset.params, where="dataset")
+    plugins.check("unlearn", config.unlearn.name, config.unlearn.params, where="unlearn")
+    for name, benchmark in config.benchmarks.items():
+        if benchmark.dataset is not None:
+            where = f"benchmarks.{name}.dataset"
+            plugins.check("dataset", benchmark.dataset.name, benchmark.dataset.params, where=where)
+    for name, probe in config.probes.items():
+        plugins.check("probe", probe.name, probe.params, where=f"probes.{name}")
+    return config
+
+
+def recipes_dir() -> Path:
+    """Return the folder of the package's recipes: `lurefs/recipes` of a wheel, `configs` of a checkout."""
+    package = Path(__file__).resolve().parent
+    installed = package / "recipes"
+    return installed if installed.is_dir() else package.parent / "configs"
+
+
+def find_recipe(source: str) -> Path:
+    """Return the file that `source` means: a path, or a recipe's name with or without `.yaml`.
+
+    Raises:
+        UserError: There is no such file.
+    """
+    path = Path(source).expanduser()
+    if path.is_file():
+        return path
+    recipes = {recipe.stem: recipe for recipe in sorted(recipes_dir().glob("*.yaml"))}
+    if path.stem in recipes and path.parent in (Path(), Path("configs")):
+        return recipes[path.stem]
+    guess = nearest(path.stem, recipes)
+    raise UserError(
+        f"there is no config {source!r}",
+        f"the path of a YAML file, or a recipe: {', '.join(recipes)}",
+        f"did you mean {guess!r}?" if guess else "check the path",
+    )
+
+
+def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `base` with `changes` laid over it, mapping by mapping.
+
+    Where a change gives a mapping another `name`, the old `params` go with the old name.
+    """
+    merged = dict(base)
+    for key, value in changes.items():
+        old = merged.get(key)
+        if isinstance(value, Mapping) and isinstance(old, Mapping):
+            renamed = "name" in value and value["name"] != old.get("name")
+            kept = {name: entry for name, entry in old.items() if not (renamed and name == "params")}
+            merged[key] = merge(kept, value)
+        else:
+            merged[key] = value
+    return merged
+
+
+def digest(values: Any) -> str:
+    """Return the first 12 hexadecimal digits of the SHA-256 of a JSON-serialisable value."""
+    text = json.dumps(to_mapping(values), sort_keys=True, separators=(",", ":"), default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def run_identity(config: RunConfig) -> dict[str, Any]:
+    """Return what the numbers of a run depend on: all but its name, machine and trackers."""
+    values: dict[str, Any] = to_mapping(config)
+    return {key: value for key, value in values.items() if key not in ("name", "device", "num_threads", "trackers")}
+
+
+def pretrain_identity(config: RunConfig) -> dict[str, Any]:
+    """Return what a run's weights depend on, but for the images: its identity without data set, benchmarks, probes."""
+    left_out = ("dataset", "benchmarks", "probes", "after_chunk")
+    return {key: value for key, value in run_identity(config).items() if key not in left_out}
+
+
+def to_yaml(config: RunConfig) -> str:
+    """Return the resolved configuration as a YAML document that `load` reads back."""
+    return yaml.safe_dump(to_mapping(config), sort_keys=False, allow_unicode=True, width=120)
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        values = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
+    except (yaml.YAMLError, OmegaConfBaseException, UnicodeDecodeError, OSError) as error:
+        raise UserError(
+            f"{path} cannot be read as YAML: {error}", "a YAML mapping of settings", "correct the file"
+        ) from error
+    if not isinstance(values, dict):
+        raise UserError(f"{path} holds no settings", "a YAML mapping such as 'name: my-run'", "write one")
+    return {str(key): value for key, value in values.items()}
+
+
+def _parse_overrides(texts: Sequence[str]) -> dict[str, Any]:
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    for text in texts:
+        if "=" not in text or text.startswith("="):
+            raise UserError(f"override {text!r} has no 'key='", "key.sub=value", "write e.g. learner.epochs=5")
+    try:
+        values = OmegaConf.to_container(OmegaConf.from_dotlist(list(texts)), resolve=True)
+    except (yaml.YAMLError, OmegaConfBaseException) as error:
+        raise UserError(
+            f"an override cannot be read: {error}", "key.sub=value with a YAML value", "quote the value"
+        ) from error
+    assert isinstance(values, dict)
+    return {str(key): value for key, value in values.items()}
+
+
+def _check_variants(variants: Any) -> None:
+    if not isinstance(variants, Mapping) or not variants:
+        raise UserError(
+            f"variants is {variants!r}", "a mapping from a run's name to its changes", "see configs/quickstart.yaml"
+        )
+    for variant, changes in variants.items():
+        if changes is not None and not isinstance(changes, Mapping):
+            raise UserError(
+                f"variants.{variant} is {changes!r}", "a mapping of settings", "indent the changes below it"
+            )
+
+
+def _check_names(config: RunConfig) -> None:
+    names = [config.name, *config.benchmarks, *config.probes]
+    for name in names:
+        if not name or name.startswith(".") or any(character in name for character in "/\\:;,#?'\"<>|*\n\t"):
+            raise UserError(
+                f"the name {name!r} cannot be a file's name",
+                "letters, digits, '-', '_', '.' and spaces",
+                "choose another name",
+            )
+        if "--" in name:
+            raise UserError(f"the name {name!r} holds '--'", "a name without it", "use '-'")
+    if not config.benchmarks or not config.probes:
+        missing = "benchmarks" if not config.benchmarks else "probes"
+        raise UserError(
+            f"{missing} is empty", f"at least one entry under {missing}", f"leave {missing} out for the default"
+        )
+
+
+def _check_chunks(chunks: ChunksConfig) -> None:
+    if chunks.n_chunks is not None and chunks.chunk_size is not None:
+        raise UserError(
+            f"chunks.n_chunks is {chunks.n_chunks} and chunks.chunk_size is {chunks.chunk_size}",
+            "only one of the two",
+            "leave one of them out, or set it to null",
+        )
+    if (chunks.replay == "buffer") != (chunks.buffer_size is not None):
+        raise UserError(
+            f"chunks.replay is {chunks.replay!r} and chunks.buffer_size is {chunks.buffer_size}",
+            "a buffer_size with replay 'buffer', and only there",
+            "set both, or neither",
+        )
+
+
+def _check_class_split(split: ClassSplitConfig) -> None:
+    groups = (split.base, split.validation, split.novel)
+    shares = [group for group in groups if isinstance(group, float)]
+    if split.file is None and 0 < len(shares) < len(groups):
+        raise UserError(
+            "class_split mixes shares and lists of classes", "three shares, or three lists", "make all three alike"
+        )
+    if split.file is None and len(shares) == len(groups) and sum(shares) > 1 + 1e-9:
+        raise UserError(
+            f"the shares of class_split add up to {sum(shares):g}", "at most 1", "lower one of base, validation, novel"
+        )
+
+
+def _absolute_paths(config: RunConfig) -> RunConfig:
+    """Anchor the paths of a config to the working directory it was read in, so that a rerun elsewhere finds them."""
+
+    def absolute(path: str | None) -> str | None:
+        return None if path is None else str(Path(path).expanduser().resolve())
+
+    params = dict(config.dataset.params)
+    if "path" in params:
+        params["path"] = absolute(str(params["path"]))
+    if isinstance(params.get("font_dirs"), list):
+        params["font_dirs"] = [absolute(str(font_dir)) for font_dir in params["font_dirs"]]
+    return replace(
+        config,
+        dataset=replace(config.dataset, params=params),
+        backbone=replace(config.backbone, checkpoint_path=absolute(config.backbone.checkpoint_path)),
+        class_split=replace(config.class_split, file=absolute(config.class_split.file)),
+    )

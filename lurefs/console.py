@@ -1,0 +1,100 @@
+"""What a person at a terminal sees: progress on stderr, results on stdout."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from lurefs.learner import EpochRecord
+    from lurefs.outcomes import ChunkOutcome
+
+T = TypeVar("T")
+
+
+def note(text: str) -> None:
+    """Print one line to stderr."""
+    from rich.console import Console
+
+    Console(stderr=True, highlight=False).print(text, markup=False, soft_wrap=True)
+
+
+def track(items: Iterable[T], total: int, description: str) -> Iterator[T]:
+    """Yield the items while a progress bar on stderr counts them; nothing is drawn where stderr is no terminal."""
+    with _progress() as progress:
+        task = progress.add_task(description, total=total)
+        for item in items:
+            yield item
+            progress.advance(task)
+
+
+def track_learning(
+    events: Iterable[EpochRecord | ChunkOutcome], n_chunks: int, first: int, description: str
+) -> Iterator[ChunkOutcome]:
+    """Yield the outcomes while a progress bar on stderr counts epochs, chunk by chunk."""
+    from lurefs.outcomes import ChunkOutcome
+
+    with _progress() as progress:
+        task = progress.add_task(f"{description}: chunk {first + 1}/{n_chunks}", total=None)
+        for event in events:
+            if isinstance(event, ChunkOutcome):
+                progress.stop()
+                yield event
+                progress.start()
+            else:
+                progress.update(
+                    task,
+                    description=f"{description}: chunk {event.chunk_index + 1}/{n_chunks}, "
+                    f"loss {event.train_loss:.2f}, validation {event.val_accuracy:.1%}",
+                    total=event.n_epochs,
+                    completed=event.epoch + 1,
+                )
+
+
+def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a table to stdout; the first column is text, the others are numbers."""
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", title_style="bold")
+    for number, column in enumerate(columns):
+        table.add_column(column, justify="left" if number == 0 else "right", no_wrap=number == 0)
+    for row in rows:
+        table.add_row(*row)
+    _stdout().print(table)
+
+
+def print_paths(paths: Sequence[tuple[str, Path]]) -> None:
+    """Print what is where, one line each, to stdout; paths are not folded."""
+    for label, path in paths:
+        print(f"{label:<10} {path}")
+
+
+def _progress() -> Any:
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        transient=True,
+        disable=not Console(stderr=True).is_terminal,
+    )
+
+
+def _stdout() -> Any:
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=120)

@@ -1,0 +1,61 @@
+"""The contract that every source of images fulfils. What reads a particular source stands beside it in this package."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+IntArray = NDArray[np.int64]
+ImageArray = NDArray[np.uint8]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageDataset:
+    """Labelled images whose labels, names and ids are known before any image is decoded.
+
+    Attributes:
+        name: The source's name in a config, e.g. `icons`.
+        labels: (n_images,) int64, index into `class_names`, read-only.
+        class_names: One name a class.
+        image_ids: One stable, unique name an image, e.g. `calendar/tabler` or a path below the folder.
+        sources: (n_images,) int64, index into `source_names`: who or what made the image (icon set, font face);
+            all zero where the source does not say.
+        source_names: One name an origin.
+        image_size: Height and width of every image that `read` returns, in pixels.
+        n_channels: 1 (grey) or 3 (RGB).
+        identity: JSON-serialisable settings and content digest; equal identities mean equal images.
+        read: Rows (n,) int64 -> images (n, image_size, image_size, n_channels) uint8 in [0, 255].
+    """
+
+    name: str
+    labels: IntArray
+    class_names: tuple[str, ...]
+    image_ids: tuple[str, ...]
+    sources: IntArray
+    source_names: tuple[str, ...]
+    image_size: int
+    n_channels: int
+    identity: Mapping[str, Any]
+    read: Callable[[IntArray], ImageArray]
+
+    def __post_init__(self) -> None:
+        n_images = len(self.labels)
+        if len(self.image_ids) != n_images or len(self.sources) != n_images:
+            raise ValueError(
+                f"{self.name}: {n_images} labels, {len(self.image_ids)} ids and {len(self.sources)} sources"
+            )
+        self.labels.setflags(write=False)
+        self.sources.setflags(write=False)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @cached_property
+    def n_per_class(self) -> IntArray:
+        """(n_classes,) int64: how many images each class has."""
+        return np.bincount(self.labels, minlength=len(self.class_names)).astype(np.int64)

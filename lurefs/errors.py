@@ -1,0 +1,42 @@
+"""What a user can fix, said in three parts. Every module may raise it; only `cli` turns it into an exit code."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """A mistake in a config, a file or a call, which the user can put right.
+
+    Args:
+        problem: What was wrong, with the offending value.
+        expected: What would have been accepted.
+        fix: What to do about it.
+    """
+
+    def __init__(self, problem: str, expected: str, fix: str) -> None:
+        super().__init__(problem, expected, fix)
+        self.problem = problem
+        self.expected = expected
+        self.fix = fix
+
+    def __str__(self) -> str:
+        return f"{self.problem}\n  expected: {self.expected}\n  to fix:   {self.fix}"
+
+
+def nearest(word: str, candidates: Iterable[str]) -> str | None:
+    """Return the candidate that `word` most likely meant, or None if none is close."""
+    found = difflib.get_close_matches(word, list(candidates), n=1, cutoff=0.5)
+    return found[0] if found else None
+
+
+def unknown_name(kind: str, name: str, candidates: Iterable[str]) -> UserError:
+    """Build the error for a name that is not among `candidates`, suggesting the nearest one."""
+    known = sorted(candidates)
+    guess = nearest(name, known)
+    return UserError(
+        f"unknown {kind} {name!r}",
+        f"one of {', '.join(known)}" if known else f"a {kind} that exists",
+        f"did you mean {guess!r}?" if guess else f"choose a {kind} of this list",
+    )

@@ -1,0 +1,191 @@
+"""The later stages: embed the benchmarks' images, score the probes on their episodes, and compute the run's figures."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import lurefs
+from episodes.bank import FeatureBank
+from episodes.manifest import Manifest
+from episodes.scoring import EpisodeTable, ProbeError, collect, score
+from episodes.summary import summarise
+from lurefs import checkpoints, console
+from lurefs.config import digest, run_identity
+from lurefs.errors import UserError
+from lurefs.features import feature_identity, make_bank
+from lurefs.outcomes import anytime_accuracy, cumulative_error_rate, cumulative_errors
+from lurefs.plan import Plan
+from lurefs.results import RunDirectory
+from lurefs.stage import Stage, backbone_card, embed, make_probe, plan_backbone, read_or_draw_manifest
+
+
+def extract(stage: Stage) -> dict[str, FeatureBank]:
+    """Embed each benchmark's images with the last chunk's weights; banks that are there and fit are read.
+
+    Raises:
+        UserError: The run has no checkpoint of its last chunk.
+    """
+    plan, directory = stage.plan, stage.directory
+    path = directory.checkpoint_path(len(plan.chunks) - 1)
+    if not path.exists():
+        raise UserError(
+            f"there is no checkpoint of the last chunk, {path}",
+            f"a run whose {len(plan.chunks)} chunks are learned",
+            "run 'lurefs pretrain' first, with the same --config and --run-dir",
+        )
+    weights = checkpoints.read_identity(path)["sha256"]
+    backbone = plan_backbone(plan)
+    banks: dict[str, FeatureBank] = {}
+    for name, benchmark in plan.benchmarks.items():
+        identity = json.loads(json.dumps(feature_identity(benchmark, backbone_card(backbone), weights)))
+        bank = _stored_bank(directory, name, identity)
+        if bank is None:
+            bank = next((other for other in banks.values() if other.identity == identity), None)
+            if bank is None:
+                checkpoints.load_checkpoint(path, backbone.model)
+                backbone.model.to(stage.device)
+                bank = make_bank(benchmark, embed(stage, backbone, benchmark, f"features of {name}"), identity)
+            bank.save(directory.features_dir(name))
+        banks[name] = bank
+    return banks
+
+
+def evaluate(stage: Stage) -> None:
+    """Score every probe on every benchmark's episodes; results that are there and fit are kept.
+
+    Raises:
+        UserError: A benchmark's features were not extracted, or a probe cannot be fitted.
+    """
+    plan, directory = stage.plan, stage.directory
+    for name, benchmark in plan.benchmarks.items():
+        bank = directory.read_bank(name)
+        manifest = read_or_draw_manifest(stage, benchmark)
+        if bank.images_digest != manifest.images_digest:
+            raise UserError(
+                f"the features of benchmark {name!r} are of other images than its episodes",
+                "features and episodes of one configuration",
+                "run 'lurefs extract' first",
+            )
+        for probe_name, probe_config in plan.config.probes.items():
+            probe = make_probe(probe_name, probe_config)
+            identity = {"manifest": manifest.hash, "probe": probe.settings, "bank": digest(dict(bank.identity))}
+            if _is_scored(directory, name, probe_name, identity):
+                continue
+            scores = console.track(score(bank, manifest, probe), len(manifest), f"{name}, {probe_name}")
+            table = collect(scores, identity)
+            table.save(directory.episodes_path(name, probe_name))
+    write_summary(stage)
+    for name in plan.benchmarks:
+        for probe_name in plan.config.probes:
+            stage.tracker.log_cell(name, probe_name)
+
+
+def write_summary(stage: Stage) -> dict[str, Any]:
+    """Compute the run's figures from its files, and store them."""
+    directory, config = stage.directory, stage.plan.config
+    outcomes = directory.read_outcomes()
+    seconds = sum(outcome.seconds for outcome in outcomes)
+    benchmarks = {}
+    for name, benchmark in stage.plan.benchmarks.items():
+        probes = {}
+        for probe_name in config.probes:
+            table = directory.read_episodes(name, probe_name)
+            seconds += float(table.seconds.sum())
+            probes[probe_name] = summarise_table(table)
+        benchmarks[name] = {
+            "manifest": directory.read_manifest(name).hash,
+            "n_way": benchmark.spec.n_way,
+            "n_shot": benchmark.spec.n_shot,
+            "n_query": benchmark.spec.n_query,
+            "probes": probes,
+        }
+    summary = {
+        "run": {
+            "name": config.name,
+            "digest": digest(run_identity(config)),
+            "seed": config.seed,
+            "version": lurefs.__version__,
+            "seconds": seconds,
+        },
+        "pretrain": {
+            "strategy": config.unlearn.name,
+            "n_chunks": len(outcomes),
+            "test_accuracy": [outcome.test_accuracy for outcome in outcomes],
+            "anytime_accuracy": anytime_accuracy(outcomes),
+            "cumulative_errors": cumulative_errors(outcomes),
+            "cumulative_error_rate": cumulative_error_rate(outcomes),
+            "test_ece": outcomes[-1].test_ece,
+            "test_nll": outcomes[-1].test_nll,
+        },
+        "benchmarks": benchmarks,
+    }
+    directory.write_summary(summary)
+    return summary
+
+
+def summarise_table(table: EpisodeTable) -> dict[str, Any]:
+    """Return the figures of one probe on one benchmark; null where the classifier has no probabilities."""
+
+    def figures(values: NDArray[np.float64]) -> dict[str, Any] | None:
+        return asdict(summarise(values, table.classes)) if np.isfinite(values).all() else None
+
+    ece = table.reliability.ece
+    return {
+        "accuracy": figures(table.accuracy),
+        "nll": figures(table.nll),
+        "brier": figures(table.brier),
+        "ece": None if math.isnan(ece) else ece,
+        "n_not_converged": int((~table.converged).sum()),
+        "ms_per_episode": float(table.seconds.mean() * 1000),
+    }
+
+
+def check_probes(plan: Plan) -> None:
+    """Fit every probe on a made-up episode of every benchmark's form, so that a wrong setting is told before the work.
+
+    Raises:
+        UserError: scikit-learn refuses the probe.
+    """
+    rng = np.random.default_rng(0)
+    for probe_name, config in plan.config.probes.items():
+        for name, benchmark in plan.benchmarks.items():
+            spec = replace(benchmark.spec, n_episodes=1)
+            n_images = spec.n_way * (spec.n_shot + 1)
+            bank = FeatureBank.from_arrays(rng.normal(size=(n_images, 16)), np.arange(n_images) % spec.n_way)
+            manifest = Manifest(
+                spec=replace(spec, n_query=1),
+                seed=0,
+                images_digest=bank.images_digest,
+                classes=np.arange(spec.n_way)[None],
+                support=np.argsort(bank.labels, kind="stable").reshape(spec.n_way, -1)[:, :-1].reshape(1, -1),
+                query=np.argsort(bank.labels, kind="stable").reshape(spec.n_way, -1)[:, -1:].reshape(1, -1),
+            )
+            try:
+                list(score(bank, manifest, make_probe(probe_name, config)))
+            except (ProbeError, TypeError) as error:
+                raise UserError(
+                    f"probe {probe_name!r} cannot be fitted on benchmark {name!r} "
+                    f"({spec.n_way}-way {spec.n_shot}-shot): {error}",
+                    "a scikit-learn classifier and parameters that suit the benchmark's form",
+                    f"change probes.{probe_name}, or the n_way and n_shot of the benchmark",
+                ) from error
+
+
+def _stored_bank(directory: RunDirectory, name: str, identity: Mapping[str, Any]) -> FeatureBank | None:
+    if not (directory.features_dir(name) / "bank.json").exists():
+        return None
+    bank = directory.read_bank(name)
+    return bank if bank.identity == identity else None
+
+
+def _is_scored(directory: RunDirectory, benchmark: str, probe: str, identity: Mapping[str, Any]) -> bool:
+    if not directory.episodes_path(benchmark, probe).exists():
+        return False
+    return directory.read_episodes(benchmark, probe).identity == identity

@@ -1,0 +1,62 @@
+"""Backbone and images to feature bank."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from episodes.bank import FeatureBank
+from lurefs.backbones import Backbone
+from lurefs.plan import Benchmark
+
+
+def feature_identity(benchmark: Benchmark, backbone_card: Mapping[str, Any], weights_sha256: str) -> dict[str, Any]:
+    """Return what a bank is made from: weights, transform and pooling, images. Equal identities mean equal features.
+
+    Args:
+        benchmark: Whose images.
+        backbone_card: Name, parameters and transform of the backbone.
+        weights_sha256: Of the checkpoint.
+    """
+    return {
+        "weights": weights_sha256,
+        "backbone": dict(backbone_card),
+        "dataset": dict(benchmark.dataset.identity),
+        "images_digest": benchmark.images_digest,
+    }
+
+
+@torch.inference_mode()
+def embed_batches(backbone: Backbone, benchmark: Benchmark, batch_size: int) -> Iterator[NDArray[np.float32]]:
+    """Yield the features of a benchmark's images, (n, n_features) float32 a batch, in the order of its rows."""
+    device = next(backbone.model.parameters()).device
+    backbone.model.eval()
+    for start in range(0, len(benchmark.rows), batch_size):
+        images = benchmark.dataset.read(benchmark.rows[start : start + batch_size])
+        batch = torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
+        yield backbone.embed(_match_channels(batch, backbone.n_channels).to(device)).cpu().numpy()
+
+
+def make_bank(benchmark: Benchmark, batches: Iterator[NDArray[np.float32]], identity: Mapping[str, Any]) -> FeatureBank:
+    """Gather the batches of `embed_batches` into a bank."""
+    return FeatureBank(
+        features=np.concatenate(list(batches)),
+        labels=benchmark.labels.copy(),
+        image_ids=benchmark.image_ids,
+        class_names=benchmark.class_names,
+        identity=identity,
+    )
+
+
+def _match_channels(images: torch.Tensor, n_channels: int) -> torch.Tensor:
+    """Repeat grey for a colour backbone, or take the luminance (ITU-R 601) for a grey one."""
+    if images.shape[1] == n_channels:
+        return images
+    if images.shape[1] == 1:
+        return images.expand(-1, n_channels, -1, -1)
+    weights = torch.tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)
+    return (images.float() * weights).sum(1, keepdim=True).round().to(torch.uint8)

@@ -1,0 +1,114 @@
+"""What each chunk led to, and the figures over all chunks of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnlearnReport:
+    """What an unlearn strategy did at a chunk boundary.
+
+    Attributes:
+        strategy: The strategy's name in the config.
+        n_kept: Number of weights that it left as they were.
+        n_reset: Number of weights that it changed.
+        reset_share: By parameter name, the share of the weights that it changed, in [0, 1].
+        accuracy_before: Accuracy on the previous chunk's validation images just before, fraction.
+        accuracy_after: The same just after.
+        seconds: Wall-clock time of the strategy, without measuring the two accuracies.
+    """
+
+    strategy: str
+    n_kept: int
+    n_reset: int
+    reset_share: dict[str, float]
+    accuracy_before: float
+    accuracy_after: float
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class FewShotScore:
+    """Few-shot accuracy on one benchmark after one chunk.
+
+    Attributes:
+        manifest: Hash of the manifest whose first `n_episodes` were scored.
+        probe: The probe's name in the config.
+        n_episodes: How many episodes.
+        accuracy: Mean over episodes, fraction.
+        ci95_episodes: Half width of the 95 % interval over episodes of this pool, fraction.
+    """
+
+    manifest: str
+    probe: str
+    n_episodes: int
+    accuracy: float
+    ci95_episodes: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChunkOutcome:
+    """What training on one chunk led to.
+
+    Attributes:
+        chunk_index: From 0.
+        phase: `learn` for the first chunk, `relearn` for the later ones.
+        n_new: Images that arrived with this chunk, validation images included.
+        n_train: Images it trained on: new ones and replayed ones.
+        n_images_seen: Images that went through a training step, summed over epochs.
+        best_epoch: The epoch (from 0) whose weights were kept.
+        train_loss: Mean cross-entropy of that epoch's training batches.
+        train_accuracy: Accuracy on those batches (augmented, while learning), fraction.
+        val_accuracy: Accuracy on the validation images after that epoch, fraction.
+        n_test_errors: Held-out test images that are classified wrongly.
+        n_test: Test images.
+        test_ece: Expected calibration error on them: top label, 15 equal-width bins, fraction.
+        test_nll: Mean negative log-likelihood on them, nats.
+        unlearn: What was unlearned before; None for the first chunk.
+        few_shot: Few-shot accuracy on novel classes by benchmark name; empty if it was not asked for.
+        train_seconds: Wall-clock time of the training epochs.
+        seconds: Wall-clock time of the chunk: unlearning, training, validation and test.
+    """
+
+    chunk_index: int
+    phase: Literal["learn", "relearn"]
+    n_new: int
+    n_train: int
+    n_images_seen: int
+    best_epoch: int
+    train_loss: float
+    train_accuracy: float
+    val_accuracy: float
+    n_test_errors: int
+    n_test: int
+    test_ece: float
+    test_nll: float
+    unlearn: UnlearnReport | None = None
+    few_shot: dict[str, FewShotScore] = field(default_factory=dict)
+    train_seconds: float
+    seconds: float
+
+    @property
+    def test_accuracy(self) -> float:
+        """Accuracy on the held-out base images, fraction."""
+        return 1.0 - self.n_test_errors / self.n_test
+
+
+def anytime_accuracy(outcomes: Sequence[ChunkOutcome]) -> float:
+    """Return the mean over chunks of the accuracy on held-out base images, fraction."""
+    return float(np.mean([outcome.test_accuracy for outcome in outcomes]))
+
+
+def cumulative_errors(outcomes: Sequence[ChunkOutcome]) -> int:
+    """Return the wrongly classified test images summed over chunks, a count (Ramkumar et al. 2023, released code)."""
+    return sum(outcome.n_test_errors for outcome in outcomes)
+
+
+def cumulative_error_rate(outcomes: Sequence[ChunkOutcome]) -> float:
+    """Return the cumulative errors as a share of all test predictions that were made, fraction."""
+    return cumulative_errors(outcomes) / sum(outcome.n_test for outcome in outcomes)

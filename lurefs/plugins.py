@@ -1,0 +1,105 @@
+"""The one table of everything that a config can name: kind -> name -> "module:attribute", imported when it is used.
+
+A name that holds a colon is itself such a path, so a plug-in from any package needs no registration. Every plug-in is a
+factory that is called with the config's `params` as keywords.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any
+
+from lurefs.errors import UserError, nearest, unknown_name
+
+TABLE: Mapping[str, Mapping[str, str]] = MappingProxyType(
+    {
+        "dataset": {
+            "icons": "lurefs.data.icons:icons",
+            "glyphs": "lurefs.data.glyphs:glyphs",
+            "digits": "lurefs.data.sources:digits",
+            "folder": "lurefs.data.sources:folder",
+            "npz": "lurefs.data.sources:npz",
+        },
+        "unlearn": {
+            "nothing": "lurefs.unlearn:nothing",
+            "from_scratch": "lurefs.unlearn:from_scratch",
+            "by_saliency": "lurefs.unlearn:by_saliency",
+            "shrink_perturb": "lurefs.unlearn:shrink_perturb",
+        },
+        "probe": {
+            "logistic_regression": "episodes.probes:logistic_regression",
+            "ridge": "episodes.probes:ridge",
+            "nearest_centroid": "episodes.probes:nearest_centroid",
+            "knn": "episodes.probes:knn",
+            "linear_svm": "episodes.probes:linear_svm",
+            "lda": "episodes.probes:lda",
+        },
+        "metric": {
+            "accuracy": "episodes.metrics:ACCURACY",
+            "nll": "episodes.metrics:NLL",
+            "brier": "episodes.metrics:BRIER",
+            "ece": "episodes.metrics:ECE",
+        },
+    }
+)
+
+
+def names(kind: str) -> list[str]:
+    """Return the names of one kind, in the table's order."""
+    return list(TABLE[kind])
+
+
+def resolve(kind: str, name: str) -> Any:
+    """Import what a config calls `name`.
+
+    Raises:
+        UserError: The name is neither in the table nor the path of something that can be imported.
+    """
+    path = name if ":" in name else TABLE[kind].get(name)
+    if path is None:
+        raise unknown_name(kind, name, TABLE[kind])
+    module_name, _, attribute = path.partition(":")
+    try:
+        return getattr(importlib.import_module(module_name), attribute)
+    except (ImportError, AttributeError) as error:
+        raise UserError(
+            f"{kind} {name!r} cannot be imported: {error}",
+            "'package.module:attribute' of an installed package",
+            "check the spelling, and that the package is installed",
+        ) from error
+
+
+def check(kind: str, name: str, params: Mapping[str, Any], *, where: str) -> None:
+    """Refuse parameters that the plug-in does not take, without calling it.
+
+    Args:
+        kind: A key of `TABLE`.
+        name: The plug-in's name or import path.
+        params: Its keywords.
+        where: The plug-in's dotted path in the config, for the error message.
+
+    Raises:
+        UserError: An unknown name, or parameters that its factory does not accept.
+    """
+    signature = inspect.signature(resolve(kind, name))
+    try:
+        signature.bind(**params)
+    except TypeError as error:
+        accepted = [str(parameter) for parameter in signature.parameters.values()]
+        wrong = next((key for key in params if key not in signature.parameters), None)
+        guess = nearest(wrong, signature.parameters) if wrong else None
+        raise UserError(
+            f"{where}.params of {name!r}: {error}",
+            f"parameters {', '.join(accepted)}" if accepted else "no parameters",
+            f"did you mean {guess!r}?" if guess else f"change {where}.params",
+        ) from error
+
+
+def build(kind: str, name: str, params: Mapping[str, Any]) -> Any:
+    """Call the factory that a config names with the config's parameters."""
+    check(kind, name, params, where=kind)
+    factory: Callable[..., Any] = resolve(kind, name)
+    return factory(**params)

@@ -1,0 +1,138 @@
+"""The first stage: learn the chunks, and measure few-shot accuracy after each of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from episodes.bank import FeatureBank
+from episodes.manifest import Manifest
+from episodes.scoring import score
+from episodes.summary import summarise
+from lurefs import checkpoints, console, plugins
+from lurefs.backbones import Backbone
+from lurefs.config import digest, pretrain_identity
+from lurefs.features import make_bank
+from lurefs.learner import Learner, learn_online, load_images
+from lurefs.optimizers import build_optimizer
+from lurefs.outcomes import ChunkOutcome, FewShotScore
+from lurefs.stage import Stage, embed, make_probe, plan_backbone, read_or_draw_manifest
+
+
+def pretrain(stage: Stage) -> list[ChunkOutcome]:
+    """Learn the chunks that are not yet done; after each one store its checkpoint and its outcome.
+
+    Raises:
+        UserError: A checkpoint is damaged, training diverged, or the strategy changed nothing.
+    """
+    plan, directory, config = stage.plan, stage.directory, stage.plan.config
+    outcomes = directory.read_outcomes()
+    for outcome in outcomes:
+        checkpoints.read_identity(directory.checkpoint_path(outcome.chunk_index))
+    manifests = {name: read_or_draw_manifest(stage, benchmark) for name, benchmark in plan.benchmarks.items()}
+    backbone = plan_backbone(plan)
+    backbone.model.to(stage.device)
+    outcomes = _complete_few_shot(stage, outcomes, backbone, manifests)
+    if len(outcomes) < len(plan.chunks):
+        learner = Learner(
+            backbone=backbone,
+            build=config.backbone,
+            optimizer=build_optimizer(backbone.model, config.learner.optimizer),
+        )
+        if outcomes:
+            newest = directory.checkpoint_path(outcomes[-1].chunk_index)
+            checkpoints.load_checkpoint(newest, backbone.model)
+            checkpoints.load_optimizer(newest, learner.optimizer)
+        for outcome in _learn(stage, learner, first=len(outcomes)):
+            path = directory.checkpoint_path(outcome.chunk_index)
+            checkpoints.save_checkpoint(path, backbone.model, learner.optimizer, _checkpoint_card(stage, outcome))
+            outcomes.append(_with_few_shot(stage, outcome, backbone, manifests))
+            directory.write_outcomes(outcomes)
+            stage.tracker.log_chunk(outcomes[-1])
+    stage.tracker.finish_pretrain()
+    return outcomes
+
+
+def _learn(stage: Stage, learner: Learner, first: int) -> Iterator[ChunkOutcome]:
+    plan, config = stage.plan, stage.plan.config
+    rows = np.concatenate([plan.images.train, plan.images.val, plan.images.test])
+    images = load_images(plan.dataset, rows, plan.classes.base, stage.device)
+    events = learn_online(
+        learner,
+        images,
+        plan.chunks,
+        plan.images.test,
+        config.learner,
+        plugins.build("unlearn", config.unlearn.name, config.unlearn.params),
+        strategy_name=config.unlearn.name,
+        seed=config.seed,
+        first=first,
+    )
+    return console.track_learning(events, len(plan.chunks), first, config.name)
+
+
+def _checkpoint_card(stage: Stage, outcome: ChunkOutcome) -> dict[str, Any]:
+    config = stage.plan.config
+    return {
+        "run": config.name,
+        "chunk_index": outcome.chunk_index,
+        "pretrain": digest(pretrain_identity(config)),
+        "timm_model": config.backbone.name,
+        "class_names": [stage.plan.dataset.class_names[label] for label in stage.plan.classes.base],
+        "test_accuracy": outcome.test_accuracy,
+    }
+
+
+def _with_few_shot(
+    stage: Stage, outcome: ChunkOutcome, backbone: Backbone, manifests: Mapping[str, Manifest]
+) -> ChunkOutcome:
+    """Add few-shot accuracy by the weights that `backbone` holds; benchmarks on the same images share features."""
+    config = stage.plan.config
+    if not config.after_chunk.few_shot:
+        return outcome
+    probe_name, probe_config = next(iter(config.probes.items()))
+    probe = make_probe(probe_name, probe_config)
+    banks: dict[str, FeatureBank] = {}
+    few_shot = {}
+    for name, benchmark in stage.plan.benchmarks.items():
+        digest_of_images = benchmark.images_digest
+        if digest_of_images not in banks:
+            batches = embed(stage, backbone, benchmark, f"{config.name}: features after chunk")
+            banks[digest_of_images] = make_bank(benchmark, batches, {})
+        manifest = manifests[name].prefix(config.after_chunk.n_episodes)
+        scores = console.track(
+            score(banks[digest_of_images], manifest, probe), len(manifest), f"{config.name}: {name} after chunk"
+        )
+        summary = summarise(np.array([row.accuracy for row in scores]), manifest.classes)
+        few_shot[name] = FewShotScore(
+            manifest=manifests[name].hash,
+            probe=probe_name,
+            n_episodes=summary.n,
+            accuracy=summary.mean,
+            ci95_episodes=summary.ci95_episodes,
+        )
+    return replace(outcome, few_shot=few_shot)
+
+
+def _complete_few_shot(
+    stage: Stage, outcomes: list[ChunkOutcome], backbone: Backbone, manifests: Mapping[str, Manifest]
+) -> list[ChunkOutcome]:
+    """Measure chunks that were learned under other benchmarks, from their checkpoints."""
+    config = stage.plan.config
+    n_episodes = {name: min(len(manifest), config.after_chunk.n_episodes) for name, manifest in manifests.items()}
+    wanted = {
+        name: (manifest.hash, next(iter(config.probes)), n_episodes[name]) for name, manifest in manifests.items()
+    }
+    completed = []
+    for outcome in outcomes:
+        found = {name: (few.manifest, few.probe, few.n_episodes) for name, few in outcome.few_shot.items()}
+        if config.after_chunk.few_shot and found != wanted:
+            checkpoints.load_checkpoint(stage.directory.checkpoint_path(outcome.chunk_index), backbone.model)
+            outcome = _with_few_shot(stage, outcome, backbone, manifests)
+        completed.append(outcome)
+    if completed != outcomes:
+        stage.directory.write_outcomes(completed)
+    return completed

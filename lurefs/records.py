@@ -1,0 +1,147 @@
+"""Plain mappings to frozen dataclasses and back, checked field by field: for configs and for result files."""
+
+from __future__ import annotations
+
+import dataclasses
+import operator
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin
+
+from lurefs.errors import UserError, nearest
+
+T = TypeVar("T")
+
+
+def from_mapping(record_type: type[T], values: Mapping[str, Any], *, where: str = "") -> T:
+    """Build `record_type` from a mapping, recursively.
+
+    Args:
+        record_type: A frozen dataclass; field metadata may hold `low` and `high` (inclusive bounds) or `above` and
+            `below` (exclusive ones).
+        values: Field values by name; fields that are left out keep their defaults.
+        where: The dotted path of `values` in its file, for error messages.
+
+    Raises:
+        UserError: An unknown key, a missing one, a wrong type, or a value out of bounds; the dotted path is named.
+    """
+    known = {field.name: field for field in dataclasses.fields(record_type)}  # type: ignore[arg-type]
+    for key in values:
+        if key not in known:
+            raise _unknown_key(str(key), list(known), where)
+    hints = typing.get_type_hints(record_type)
+    arguments: dict[str, Any] = {}
+    for name, field in known.items():
+        path = f"{where}.{name}" if where else name
+        if name in values:
+            arguments[name] = _convert(hints[name], values[name], path)
+            _check_bounds(arguments[name], field.metadata, path)
+        elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
+            raise UserError(f"{path} is missing", f"a value of type {_describe(hints[name])}", f"set {path}")
+    return record_type(**arguments)
+
+
+def to_mapping(record: Any) -> Any:
+    """Return the plain containers (dict, list, scalars) that `from_mapping` reads back to an equal record."""
+    if dataclasses.is_dataclass(record) and not isinstance(record, type):
+        return {field.name: to_mapping(getattr(record, field.name)) for field in dataclasses.fields(record)}
+    if isinstance(record, Mapping):
+        return {str(key): to_mapping(value) for key, value in record.items()}
+    if isinstance(record, list | tuple):
+        return [to_mapping(value) for value in record]
+    return record
+
+
+def _convert(hint: Any, value: Any, path: str) -> Any:
+    origin = get_origin(hint)
+    if hint is Any:
+        return value
+    if origin in (Union, types.UnionType):
+        return _convert_union(get_args(hint), value, path)
+    if origin is Literal:
+        if value not in get_args(hint):
+            raise _wrong_choice(value, [str(choice) for choice in get_args(hint)], path)
+        return value
+    if dataclasses.is_dataclass(hint) and isinstance(value, Mapping):
+        return from_mapping(typing.cast(type[Any], hint), value, where=path)
+    if origin in (dict, Mapping) or (isinstance(origin, type) and issubclass(origin, Mapping)):
+        if isinstance(value, Mapping):
+            item = get_args(hint)[1]
+            return {str(key): _convert(item, entry, f"{path}.{key}") for key, entry in value.items()}
+    elif origin in (list, tuple):
+        if isinstance(value, Sequence) and not isinstance(value, str):
+            entries = [_convert(get_args(hint)[0], entry, f"{path}[{i}]") for i, entry in enumerate(value)]
+            return tuple(entries) if origin is tuple else entries
+    elif hint is float and isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    elif hint is types.NoneType and value is None:
+        return None
+    elif isinstance(hint, type) and isinstance(value, hint) and (hint is bool or not isinstance(value, bool)):
+        return value
+    raise UserError(f"{path} is {value!r}", _describe(hint), f"give {path} a value of that type")
+
+
+def _convert_union(arms: tuple[Any, ...], value: Any, path: str) -> Any:
+    if value is None and types.NoneType in arms:
+        return None
+    arms = tuple(arm for arm in arms if arm is not types.NoneType)
+    if len(arms) == 1:
+        return _convert(arms[0], value, path)
+    for arm in arms:
+        try:
+            return _convert(arm, value, path)
+        except UserError:
+            continue
+    expected = " or ".join(_describe(arm) for arm in arms)
+    raise UserError(f"{path} is {value!r}", expected, f"give {path} a value of one of these types")
+
+
+def _check_bounds(value: Any, bounds: Mapping[str, Any], path: str) -> None:
+    if value is None or not isinstance(value, int | float):
+        return
+    tests = {
+        "low": (operator.ge, "at least"),
+        "high": (operator.le, "at most"),
+        "above": (operator.gt, "more than"),
+        "below": (operator.lt, "less than"),
+    }
+    for key, (holds, words) in tests.items():
+        if key in bounds and not holds(value, bounds[key]):
+            raise UserError(f"{path} is {value}", f"a number of {words} {bounds[key]}", f"change {path}")
+
+
+def _unknown_key(key: str, known: list[str], where: str) -> UserError:
+    path = f"{where}.{key}" if where else key
+    guess = nearest(key, known)
+    keys = ", ".join(known)
+    return UserError(
+        f"unknown key {path!r}",
+        f"one of {keys}" + (f" under {where!r}" if where else ""),
+        f"did you mean {(f'{where}.{guess}' if where else guess)!r}?" if guess else f"remove {path!r}",
+    )
+
+
+def _wrong_choice(value: Any, choices: list[str], path: str) -> UserError:
+    guess = nearest(str(value), choices)
+    return UserError(
+        f"{path} is {value!r}",
+        f"one of {', '.join(choices)}",
+        f"did you mean {guess!r}?" if guess else f"set {path} to one of these",
+    )
+
+
+def _describe(hint: Any) -> str:
+    words = {int: "a whole number", float: "a number", str: "a text", bool: "true or false", types.NoneType: "null"}
+    if hint in words:
+        return words[hint]
+    origin = get_origin(hint)
+    if origin in (Union, types.UnionType):
+        return " or ".join(_describe(arm) for arm in get_args(hint))
+    if origin is Literal:
+        return "one of " + ", ".join(str(choice) for choice in get_args(hint))
+    if origin in (list, tuple):
+        return f"a list, each entry {_describe(get_args(hint)[0])}"
+    if dataclasses.is_dataclass(hint) or origin is not None:
+        return "a mapping"
+    return str(hint)

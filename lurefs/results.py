@@ -1,0 +1,235 @@
+"""The run directory: the names of its files and the typed records in them. All else mirrors it."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from episodes.bank import FeatureBank
+from episodes.files import write_text
+from episodes.manifest import Manifest
+from episodes.scoring import EpisodeTable
+from lurefs.config import RunConfig, run_config, to_yaml
+from lurefs.errors import UserError
+from lurefs.outcomes import ChunkOutcome
+from lurefs.records import from_mapping, to_mapping
+
+
+@dataclass(frozen=True)
+class RunDirectory:
+    """Where the files of one run are.
+
+    Attributes:
+        path: The directory; it need not exist yet.
+    """
+
+    path: Path
+
+    @property
+    def config_path(self) -> Path:
+        """The resolved configuration, YAML."""
+        return self.path / "config.yaml"
+
+    @property
+    def identity_path(self) -> Path:
+        """What the weights were made from, JSON; written before the first chunk is learned."""
+        return self.path / "identity.json"
+
+    @property
+    def chunks_path(self) -> Path:
+        """One `ChunkOutcome` a line, JSON."""
+        return self.path / "chunks.jsonl"
+
+    @property
+    def summary_path(self) -> Path:
+        """The figures of the run, JSON."""
+        return self.path / "summary.json"
+
+    @property
+    def report_path(self) -> Path:
+        """The page for people."""
+        return self.path / "report.html"
+
+    @property
+    def figures_dir(self) -> Path:
+        """The report's figures as files."""
+        return self.path / "figures"
+
+    def checkpoint_path(self, chunk_index: int) -> Path:
+        """Weights after one chunk, safetensors; its JSON identity has the same name with `.json`."""
+        return self.path / "checkpoints" / f"chunk-{chunk_index:03d}.safetensors"
+
+    def features_dir(self, benchmark: str) -> Path:
+        """The feature bank of one benchmark by the last chunk's weights."""
+        return self.path / "features" / benchmark
+
+    def manifest_path(self, benchmark: str) -> Path:
+        """The episodes of one benchmark."""
+        return self.path / "manifests" / f"{benchmark}.parquet"
+
+    def episodes_path(self, benchmark: str, probe: str) -> Path:
+        """The per-episode results of one probe on one benchmark."""
+        return self.path / "episodes" / f"{benchmark}--{probe}.parquet"
+
+    def write_config(self, config: RunConfig) -> None:
+        """Store the resolved configuration."""
+        write_text(self.config_path, to_yaml(config))
+
+    def read_config(self) -> RunConfig:
+        """Return the stored configuration.
+
+        Raises:
+            UserError: This is no run directory, or its configuration is damaged.
+        """
+        import yaml
+
+        if not self.config_path.is_file():
+            raise UserError(
+                f"{self.path} is no run directory: it has no config.yaml",
+                "a directory that 'lurefs run' made",
+                "check the path, or give --config to start a run there",
+            )
+        return run_config(yaml.safe_load(self.config_path.read_text(encoding="utf-8")))
+
+    def read_outcomes(self) -> list[ChunkOutcome]:
+        """Return the outcomes of the chunks that are done, in order; empty before the first.
+
+        Raises:
+            UserError: A line is damaged.
+        """
+        if not self.chunks_path.is_file():
+            return []
+        outcomes = []
+        for number, line in enumerate(self.chunks_path.read_text(encoding="utf-8").splitlines(), start=1):
+            try:
+                outcomes.append(from_mapping(ChunkOutcome, json.loads(line)))
+            except (json.JSONDecodeError, UserError) as error:
+                raise damaged(self.chunks_path, f"line {number}: {error}") from error
+        return outcomes
+
+    def write_outcomes(self, outcomes: Sequence[ChunkOutcome]) -> None:
+        """Store the outcomes of all chunks that are done."""
+        lines = [json.dumps(to_mapping(outcome)) for outcome in outcomes]
+        write_text(self.chunks_path, "".join(line + "\n" for line in lines))
+
+    def read_summary(self) -> dict[str, Any]:
+        """Return the summary.
+
+        Raises:
+            UserError: The run has none yet, or it is damaged.
+        """
+        if not self.summary_path.is_file():
+            raise UserError(
+                f"{self.path} has no summary.json",
+                "a run that was evaluated",
+                "finish it with 'lurefs run' or 'evaluate'",
+            )
+        try:
+            summary: dict[str, Any] = json.loads(self.summary_path.read_text(encoding="utf-8"))
+        except json.JSONDecodeError as error:
+            raise damaged(self.summary_path, str(error)) from error
+        return summary
+
+    def write_summary(self, summary: Mapping[str, Any]) -> None:
+        """Store the summary."""
+        write_text(self.summary_path, json.dumps(to_mapping(summary), indent=2, ensure_ascii=False) + "\n")
+
+    def read_bank(self, benchmark: str) -> FeatureBank:
+        """Return a benchmark's feature bank.
+
+        Raises:
+            UserError: It was not extracted yet, or it is damaged.
+        """
+        folder = self.features_dir(benchmark)
+        try:
+            return FeatureBank.load(folder)
+        except FileNotFoundError as error:
+            raise _not_yet(folder, "extract") from error
+        except (ValueError, KeyError, EOFError) as error:
+            raise damaged(folder, str(error)) from error
+
+    def read_manifest(self, benchmark: str) -> Manifest:
+        """Return a benchmark's episodes.
+
+        Raises:
+            UserError: They were not drawn yet, or the file is damaged.
+        """
+        path = self.manifest_path(benchmark)
+        try:
+            return Manifest.load(path)
+        except FileNotFoundError as error:
+            raise _not_yet(path, "evaluate") from error
+        except (ValueError, KeyError, OSError) as error:
+            raise damaged(path, str(error)) from error
+
+    def read_episodes(self, benchmark: str, probe: str) -> EpisodeTable:
+        """Return the per-episode results of one probe on one benchmark.
+
+        Raises:
+            UserError: They were not computed yet, or the file is damaged.
+        """
+        path = self.episodes_path(benchmark, probe)
+        try:
+            return EpisodeTable.load(path)
+        except FileNotFoundError as error:
+            raise _not_yet(path, "evaluate") from error
+        except (ValueError, KeyError, OSError) as error:
+            raise damaged(path, str(error)) from error
+
+    def check_writable(self) -> None:
+        """Refuse a place where the directory cannot be made, without making it.
+
+        Raises:
+            UserError: A part of the path is a file, or may not be written to.
+        """
+        existing = next(place for place in (self.path.absolute(), *self.path.absolute().parents) if place.exists())
+        if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+            raise _unwritable(self.path, f"{existing} is no folder that can be written to")
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the directory for this process alone, and create it if it is not there.
+
+        Raises:
+            UserError: It cannot be written, or another process holds it.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            handle = (self.path / ".lock").open("w")
+        except OSError as error:
+            raise _unwritable(self.path, error.strerror or str(error)) from error
+        with handle:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise UserError(
+                    f"another process is working in {self.path}",
+                    "one process a run directory",
+                    "wait for it to end, or give another --run-dir",
+                ) from error
+            handle.write(f"{os.getpid()}\n")
+            handle.flush()
+            yield
+
+
+def damaged(path: Path, reason: str) -> UserError:
+    """Build the error for a file that is there but cannot be used."""
+    return UserError(f"{path} is damaged: {reason}", "the file as lurefs wrote it", f"delete {path} and run again")
+
+
+def _unwritable(path: Path, reason: str) -> UserError:
+    return UserError(
+        f"the run directory {path} cannot be written: {reason}",
+        "a folder that can be made and written to",
+        "give another one with --run-dir",
+    )
+
+
+def _not_yet(path: Path, stage: str) -> UserError:
+    return UserError(f"there is no {path}", f"a run whose stage '{stage}' is done", f"run 'lurefs {stage}' first")

@@ -1,0 +1,55 @@
+"""One run as a straight line: pretrain, extract, evaluate, report. Every stage starts again from what is on disk."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from lurefs.backbones import check_backbone
+from lurefs.console import note
+from lurefs.evaluate import check_probes, evaluate, extract
+from lurefs.plan import Plan
+from lurefs.pretrain import pretrain
+from lurefs.report import write_report
+from lurefs.results import RunDirectory
+from lurefs.stage import open_stage
+
+
+def check(plan: Plan) -> None:
+    """Refuse what only timm and scikit-learn can tell to be wrong.
+
+    Raises:
+        UserError: An unknown model, or a probe that cannot be fitted on a benchmark's form of episode.
+    """
+    check_backbone(plan.config.backbone)
+    check_probes(plan)
+
+
+def run_stage(plan: Plan, directory: RunDirectory, stage_name: str) -> None:
+    """Do one stage of a run (`pretrain`, `extract`, `evaluate`) or all of them (`run`).
+
+    Raises:
+        UserError: The directory is in use or holds another run, an earlier stage is missing, or a file is damaged.
+    """
+    with directory.locked():
+        stage = open_stage(plan, directory)
+        try:
+            if stage.tracker.note and stage_name != "extract":
+                note(stage.tracker.note)
+            if stage_name in ("run", "pretrain"):
+                pretrain(stage)
+            if stage_name in ("run", "extract"):
+                extract(stage)
+            if stage_name in ("run", "evaluate"):
+                evaluate(stage)
+            if stage_name == "run":
+                stage.tracker.log_report(write_report([directory], directory.path))
+        finally:
+            stage.tracker.close()
+
+
+def write_group_report(directories: Sequence[RunDirectory], root: Path) -> Path:
+    """Write the page that compares several runs; a single run has its own already."""
+    if len(directories) == 1:
+        return directories[0].report_path
+    return write_report(directories, root)

@@ -1,0 +1,89 @@
+"""A score for every weight: how much it matters for the images seen so far."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from lurefs.errors import UserError
+
+NORM_MODULES = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)
+
+
+def weight_names(model: nn.Module) -> list[str]:
+    """Return the names of the weights that may be unlearned: all parameters but biases and those of norm layers.
+
+    Chosen by the type of the module that owns the parameter, and by its number of dimensions where a module owns
+    parameters directly (class tokens, position embeddings, layer scales): those of one dimension are left out.
+    """
+    names = []
+    for module_name, module in model.named_modules():
+        is_norm = isinstance(module, NORM_MODULES) or "norm" in type(module).__name__.lower()
+        for name, parameter in module.named_parameters(recurse=False):
+            if not is_norm and parameter.ndim > 1:
+                names.append(f"{module_name}.{name}" if module_name else name)
+    return names
+
+
+def snip(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> dict[str, Tensor]:
+    """Score every parameter by its connection sensitivity, |theta * sum_b |g_b||.
+
+    g_b is the gradient of the mean cross-entropy of batch b, in evaluation mode. With one batch this is the score of
+    Lee et al. (2019, SNIP, equation 6) without its normalisation, which ranks alike.
+
+    Args:
+        model: Left as it was, gradients and mode included.
+        batches: Prepared images (n, channels, height, width) and labels (n,).
+
+    Returns:
+        By parameter name, a non-negative float32 tensor of the parameter's shape.
+
+    Raises:
+        UserError: A score is not finite, since training has diverged.
+    """
+    parameters = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    sums = {name: torch.zeros_like(parameter) for name, parameter in parameters.items()}
+    was_training = model.training
+    model.eval()
+    for images, labels in batches:
+        loss = functional.cross_entropy(model(images), labels)
+        gradients = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
+        for name, gradient in zip(parameters, gradients, strict=True):
+            if gradient is not None:
+                sums[name] += gradient.abs()
+    model.train(was_training)
+    scores = {name: (parameter.detach() * sums[name]).abs() for name, parameter in parameters.items()}
+    if not all(bool(torch.isfinite(score).all()) for score in scores.values()):
+        raise UserError(
+            "the saliency of some weights is not finite: training has diverged",
+            "finite weights and gradients",
+            "lower learner.optimizer.params.lr, or add learner.warmup_epochs",
+        )
+    return scores
+
+
+def smallest(scores: Mapping[str, Tensor], ratio: float, generator: torch.Generator) -> dict[str, Tensor]:
+    """Mark the smallest scores of all tensors ranked together.
+
+    Args:
+        scores: By parameter name.
+        ratio: Share of all scores to mark; exactly `int(ratio * n)` are.
+        generator: Chooses among equal scores at the threshold, on the CPU.
+
+    Returns:
+        By parameter name, a bool tensor of the score's shape.
+    """
+    flat = torch.cat([score.reshape(-1) for score in scores.values()])
+    n_marked = int(ratio * flat.numel())
+    marked = torch.zeros_like(flat, dtype=torch.bool)
+    if n_marked:
+        threshold = flat.kthvalue(n_marked).values
+        marked = flat < threshold
+        ties = (flat == threshold).nonzero().reshape(-1)
+        chosen = torch.randperm(len(ties), generator=generator)[: n_marked - int(marked.sum())]
+        marked[ties[chosen.to(ties.device)]] = True
+    parts = marked.split([score.numel() for score in scores.values()])
+    return {name: part.view(score.shape) for (name, score), part in zip(scores.items(), parts, strict=True)}

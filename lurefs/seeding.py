@@ -1,0 +1,26 @@
+"""Named seed streams from one root seed: no two draws share randomness, and none depends on another's order."""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+
+
+def seed_stream(root: int, *path: str | int) -> int:
+    """Derive the seed of one named draw.
+
+    Args:
+        root: The seed of the whole run.
+        path: What the draw is for, e.g. `("augmentation", chunk_index, epoch)`.
+
+    Returns:
+        An integer in [0, 2**63), the first eight bytes of a SHA-256 digest: independent of `PYTHONHASHSEED`.
+    """
+    text = "/".join(str(part) for part in (root, *path))
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+
+
+def numpy_generator(root: int, *path: str | int) -> np.random.Generator:
+    """Return NumPy's generator for one named draw."""
+    return np.random.default_rng(seed_stream(root, *path))

@@ -1,0 +1,170 @@
+"""What the stages of a run share: the plan, the run directory, the tracker, the device, and what follows from them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+import lurefs
+from episodes.files import write_text
+from episodes.manifest import Manifest, make_manifest
+from episodes.probes import Probe
+from lurefs import console, plugins, tracking
+from lurefs.backbones import Backbone, build_backbone, resolve_device
+from lurefs.config import ProbeConfig, digest, pretrain_identity
+from lurefs.errors import UserError
+from lurefs.features import embed_batches
+from lurefs.plan import Benchmark, Plan
+from lurefs.records import to_mapping
+from lurefs.results import RunDirectory
+from lurefs.seeding import seed_stream
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """What the stages of one run have in common.
+
+    Attributes:
+        plan: What the run does.
+        directory: Where its files are.
+        tracker: Where its records are mirrored to.
+        device: Where its backbone computes.
+    """
+
+    plan: Plan
+    directory: RunDirectory
+    tracker: tracking.Tracker
+    device: torch.device
+
+
+def open_stage(plan: Plan, directory: RunDirectory) -> Stage:
+    """Prepare a locked run directory for its stages.
+
+    Raises:
+        UserError: The directory holds a run of another configuration, or the device cannot be used.
+    """
+    config = plan.config
+    torch.set_num_threads(config.num_threads)
+    device = resolve_device(config.device)
+    backbone = plan_backbone(plan)
+    _claim(plan, directory, backbone)
+    return Stage(plan=plan, directory=directory, tracker=tracking.start(config, directory), device=device)
+
+
+def plan_backbone(plan: Plan) -> Backbone:
+    """Build the plan's backbone with the weights that it starts from."""
+    return build_backbone(
+        plan.config.backbone,
+        n_classes=len(plan.classes.base),
+        n_channels=plan.dataset.n_channels,
+        image_size=plan.dataset.image_size,
+        seed=seed_stream(plan.config.seed, "weights"),
+    )
+
+
+def backbone_card(backbone: Backbone) -> dict[str, Any]:
+    """Return what describes a backbone in identities: name, sizes, pooling, transform."""
+    return {
+        "name": backbone.name,
+        "n_parameters": backbone.n_parameters,
+        "n_features": backbone.n_features,
+        "n_channels": backbone.n_channels,
+        "pooling": str(getattr(backbone.model, "global_pool", "")),
+        **backbone.transform,
+    }
+
+
+def read_or_draw_manifest(stage: Stage, benchmark: Benchmark) -> Manifest:
+    """Read the benchmark's episodes, or draw and store them."""
+    path = stage.directory.manifest_path(benchmark.name)
+    if path.exists():
+        stored = stage.directory.read_manifest(benchmark.name)
+        if (stored.spec, stored.seed, stored.images_digest) == (
+            benchmark.spec,
+            benchmark.seed,
+            benchmark.images_digest,
+        ):
+            return stored
+    manifest = make_manifest(
+        benchmark.labels, benchmark.spec, seed=benchmark.seed, images_digest=benchmark.images_digest
+    )
+    manifest.save(path)
+    return manifest
+
+
+def embed(stage: Stage, backbone: Backbone, benchmark: Benchmark, description: str) -> Iterator[NDArray[np.float32]]:
+    """Yield a benchmark's features batch by batch, with a progress bar."""
+    batch_size = stage.plan.config.learner.eval_batch_size
+    n_batches = -(-len(benchmark.rows) // batch_size)
+    return console.track(embed_batches(backbone, benchmark, batch_size), n_batches, description)
+
+
+def make_probe(name: str, config: ProbeConfig) -> Probe:
+    """Build a probe from its configuration."""
+    return Probe(
+        name=name,
+        classifier=plugins.build("probe", config.name, config.params),
+        transform=config.transform,
+        settings=to_mapping(config),
+    )
+
+
+def _claim(plan: Plan, directory: RunDirectory, backbone: Backbone) -> None:
+    """Store what the run is made from, or refuse a directory whose weights were made from something else."""
+    import timm
+
+    card = {
+        "pretrain": pretrain_identity(plan.config),
+        "dataset": dict(plan.dataset.identity),
+    }
+    card = json.loads(json.dumps(to_mapping(card)))
+    if directory.identity_path.exists():
+        stored = json.loads(directory.identity_path.read_text(encoding="utf-8"))
+        differences = _differences({key: stored.get(key) for key in card}, card)
+        if differences:
+            raise UserError(
+                f"{directory.path} holds a run of another configuration: {'; '.join(differences[:3])}",
+                "the configuration that the run was started with",
+                "give another --run-dir, or delete the directory",
+            )
+    else:
+        split = {
+            "n_base_classes": len(plan.classes.base),
+            "n_validation_classes": len(plan.classes.validation),
+            "n_novel_classes": len(plan.classes.novel),
+            "n_train_images": len(plan.images.train),
+            "n_val_images": len(plan.images.val),
+            "n_test_images": len(plan.images.test),
+        }
+        versions = {
+            "lurefs": lurefs.__version__,
+            "torch": torch.__version__,
+            "timm": timm.__version__,
+            "numpy": np.__version__,
+        }
+        identity = {
+            "digest": digest(card),
+            **card,
+            "backbone": backbone_card(backbone),
+            "split": split,
+            "versions": versions,
+        }
+        write_text(directory.identity_path, json.dumps(identity, indent=2) + "\n")
+    directory.write_config(plan.config)
+
+
+def _differences(old: Any, new: Any, path: str = "") -> list[str]:
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        keys = dict.fromkeys([*old, *new])
+        return [
+            text
+            for key in keys
+            for text in _differences(old.get(key), new.get(key), f"{path}.{key}" if path else str(key))
+        ]
+    return [] if old == new else [f"{path.removeprefix('pretrain.')} was {old!r} and is now {new!r}"]
