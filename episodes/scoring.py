@@ -17,7 +17,7 @@ from episodes.bank import FeatureBank
 from episodes.files import atomic_path
 from episodes.manifest import Manifest
 from episodes.metrics import Reliability, brier, empty_reliability, nll, reliability
-from episodes.probes import Probe
+from episodes.probes import Classifier, Probe
 from episodes.sampler import Episode
 
 FloatArray = NDArray[np.float64]
@@ -174,6 +174,17 @@ def predict(features: NDArray[np.floating], episode: Episode, probe: Probe) -> I
     return np.asarray(probe.classifier.predict(chosen[n_support:]), dtype=np.int64)
 
 
+def _probabilities(classifier: Classifier, query: NDArray[Any]) -> NDArray[np.float64] | None:
+    """Return class probabilities, or None where there are none: the nearest centroid refuses to give any at one shot."""
+    if not hasattr(classifier, "predict_proba"):
+        return None
+    try:
+        probabilities: NDArray[np.float64] = classifier.predict_proba(query)
+    except ValueError:
+        return None
+    return probabilities
+
+
 def _transform(features: NDArray[Any], probe: Probe) -> NDArray[Any]:
     if probe.transform == "none":
         return features
@@ -187,12 +198,12 @@ def _score_episode(features: NDArray[Any], episode: Episode, probe: Probe) -> Ep
 
     classifier, query = probe.classifier, features[episode.query]
     start = time.perf_counter()
-    with warnings.catch_warnings(record=True) as caught:
+    with warnings.catch_warnings(record=True) as caught, np.errstate(invalid="ignore", divide="ignore"):
         warnings.simplefilter("always", ConvergenceWarning)
         try:
             classifier.fit(features[episode.support], episode.support_labels)
             predicted = classifier.predict(query)
-            probabilities = classifier.predict_proba(query) if hasattr(classifier, "predict_proba") else None
+            probabilities = _probabilities(classifier, query)
         except ValueError as error:
             raise ProbeError(f"{probe.name} cannot be fitted on episode {episode.index}: {error}") from error
     seconds = time.perf_counter() - start

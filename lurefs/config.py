@@ -19,6 +19,7 @@ from lurefs.errors import UserError, nearest
 from lurefs.records import from_mapping, to_mapping
 
 Params = dict[str, Any]
+_LISTS = ("benchmarks", "probes")
 
 
 def _number(default: Any, **bounds: float) -> Any:
@@ -230,11 +231,11 @@ def load(source: str, overrides: Sequence[str] = ()) -> RunGroup:
     name = str(rest.get("name", plain.get("name", path.stem)))
     plain = {**plain, "name": name}
     if variants is None:
-        config = run_config(merge(plain, rest))
+        config = run_config(merge(with_defaults(plain), rest))
         return RunGroup(name=name, runs={config.name: config}, has_variants=False)
     _check_variants(variants)
     runs = {
-        variant: run_config({**merge(merge(plain, changes or {}), rest), "name": variant})
+        variant: run_config({**merge(merge(with_defaults(plain), changes or {}), rest), "name": variant})
         for variant, changes in variants.items()
     }
     return RunGroup(name=name, runs=runs, has_variants=True)
@@ -246,7 +247,7 @@ def run_config(values: Mapping[str, Any]) -> RunConfig:
     Raises:
         UserError: See `load`.
     """
-    config = from_mapping(RunConfig, values)
+    config = from_mapping(RunConfig, with_defaults(values))
     config = _absolute_paths(config)
     _check_names(config)
     _check_chunks(config.chunks)
@@ -255,6 +256,7 @@ def run_config(values: Mapping[str, Any]) -> RunConfig:
     _check_class_split(config.class_split)
     plugins.check("dataset", config.dataset.name, config.dataset.params, where="dataset")
     plugins.check("unlearn", config.unlearn.name, config.unlearn.params, where="unlearn")
+    plugins.build("unlearn", config.unlearn.name, config.unlearn.params)  # its settings are checked, nothing is done
     for name, benchmark in config.benchmarks.items():
         if benchmark.dataset is not None:
             where = f"benchmarks.{name}.dataset"
@@ -262,6 +264,15 @@ def run_config(values: Mapping[str, Any]) -> RunConfig:
     for name, probe in config.probes.items():
         plugins.check("probe", probe.name, probe.params, where=f"probes.{name}")
     return config
+
+
+def with_defaults(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Lay values over the defaults, so that a part of a default can be changed (`unlearn.params.keep_ratio=0.5`).
+
+    `benchmarks` and `probes` are lists by name: where they are given, the default ones are not added to them.
+    """
+    defaults: dict[str, Any] = to_mapping(RunConfig(name=""))
+    return merge({key: value for key, value in defaults.items() if key not in _LISTS or key not in values}, values)
 
 
 def recipes_dir() -> Path:

@@ -66,12 +66,12 @@ def by_saliency(
     share of 1 - keep_ratio is reset.
 
     Departures from the authors' released code, each a setting: images to score with are drawn evenly over all data
-    seen, in several batches (`probe`, `saliency_images`; released: one batch of 100 of the oldest); weights of convolutions,
-    linear maps, attention and embeddings are ranked and reset (`scope`; released: all parameters are ranked, and every
-    tensor whose name contains "weight" is reset, norm scales included); fresh values come from a newly built twin
-    (`fresh`; released: uniform in +-1/sqrt(fan_in), with fan_in 1 for one-dimensional tensors); exactly the asked share
-    is reset, ties broken at random (released: all scores up to the threshold). What becomes of the optimizer's moments
-    is `learner.optimizer_state` (released: keep).
+    seen, in several batches (`probe`, `saliency_images`; released: one batch of 100 of the oldest); weights of
+    convolutions, linear maps, attention and embeddings are ranked and reset (`scope`; released: all parameters are
+    ranked, and every tensor whose name contains "weight" is reset, norm scales included); fresh values come from a
+    newly built twin (`fresh`; released: uniform in +-1/sqrt(fan_in), with fan_in 1 for one-dimensional tensors);
+    exactly the asked share is reset, ties broken at random (released: all scores up to the threshold). What becomes
+    of the optimizer's moments is `learner.optimizer_state` (released: keep).
 
     Args:
         keep_ratio: Share of the weights that are kept, in (0, 1].

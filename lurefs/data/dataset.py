@@ -22,7 +22,7 @@ class ImageDataset:
         name: The source's name in a config, e.g. `icons`.
         labels: (n_images,) int64, index into `class_names`, read-only.
         class_names: One name a class.
-        image_ids: One stable, unique name an image, e.g. `calendar/tabler` or a path below the folder.
+        image_ids: One stable, unique name an image, e.g. `calendar/feather` or a path below the folder.
         sources: (n_images,) int64, index into `source_names`: who or what made the image (icon set, font face);
             all zero where the source does not say.
         source_names: One name an origin.

@@ -1,0 +1,101 @@
+"""Pixel work that the sources of images share: checked sizes, a square fit, and decoding of files with Pillow.
+
+Pillow is imported inside, so that a list of datasets costs nothing.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from lurefs.data.dataset import ImageArray
+from lurefs.errors import UserError
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+
+def check_image_size(image_size: int, *, where: str) -> None:
+    """Refuse a side length that is no positive whole number of pixels.
+
+    Raises:
+        UserError: `image_size` is below 1 or no integer.
+    """
+    if isinstance(image_size, bool) or not isinstance(image_size, int) or image_size < 1:
+        raise UserError(
+            f"{where}: image_size is {image_size!r}",
+            "a whole number of pixels, 1 or more",
+            "set image_size to e.g. 32",
+        )
+
+
+def resize_images(images: ImageArray, image_size: int) -> ImageArray:
+    """Bring images to one square size: shorter side to `image_size`, then the centre.
+
+    Args:
+        images: (n_images, height, width, n_channels) uint8, `n_channels` 1 or 3.
+        image_size: Side length of the result in pixels.
+
+    Returns:
+        (n_images, image_size, image_size, n_channels) uint8; `images` itself if the size is right already.
+    """
+    from PIL import Image
+
+    if images.shape[1:3] == (image_size, image_size):
+        return images
+    resized = np.empty((len(images), image_size, image_size, images.shape[3]), np.uint8)
+    for row, pixels in enumerate(images):
+        image = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
+        resized[row] = as_array(fit_square(image, image_size))
+    return resized
+
+
+def fit_square(image: Image.Image, image_size: int) -> Image.Image:
+    """Resize the shorter side to `image_size` pixels with an antialiased bicubic filter, and crop the centre."""
+    from PIL import Image
+
+    scale = image_size / min(image.size)
+    width, height = (max(image_size, round(side * scale)) for side in image.size)
+    left, top = (width - image_size) // 2, (height - image_size) // 2
+    resized = image.resize((width, height), Image.Resampling.BICUBIC)
+    return resized.crop((left, top, left + image_size, top + image_size))
+
+
+def as_array(image: Image.Image) -> ImageArray:
+    """Return a grey or RGB image as (height, width, n_channels) uint8."""
+    pixels = np.asarray(image, np.uint8)
+    return pixels[:, :, np.newaxis] if pixels.ndim == 2 else pixels
+
+
+def read_image(path: Path, image_size: int, n_channels: int) -> ImageArray:
+    """Decode one file, upright, with transparent parts on white.
+
+    Args:
+        path: An image file.
+        image_size: Side length of the result in pixels.
+        n_channels: 1 (grey) or 3 (RGB).
+
+    Returns:
+        (image_size, image_size, n_channels) uint8 in [0, 255].
+
+    Raises:
+        UserError: The file is missing, damaged, or no image.
+    """
+    from PIL import Image, ImageOps
+
+    try:
+        with Image.open(path) as opened:
+            upright = ImageOps.exif_transpose(opened)
+            # A black drawing on transparent black would otherwise become a black square.
+            if upright.has_transparency_data:
+                upright = Image.alpha_composite(Image.new("RGBA", upright.size, "white"), upright.convert("RGBA"))
+            image = upright.convert("L" if n_channels == 1 else "RGB")
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise UserError(
+            f"{path} cannot be read as an image: {error}",
+            "an intact image file",
+            "replace the file or delete it",
+        ) from error
+    return as_array(fit_square(image, image_size))

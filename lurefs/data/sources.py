@@ -1,0 +1,355 @@
+"""Datasets that a user brings, as a folder or an `.npz` file, and scikit-learn's digits for quick checks."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import zipfile
+import zlib
+from collections.abc import Sequence
+from functools import lru_cache, partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lurefs.data.dataset import ImageArray, ImageDataset, IntArray
+from lurefs.data.pixels import check_image_size, read_image, resize_images
+from lurefs.errors import UserError
+
+IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
+
+DAMAGES = (ValueError, EOFError, OSError, zipfile.BadZipFile, zlib.error)
+
+
+def digits(image_size: int = 8) -> ImageDataset:
+    """Return scikit-learn's 1,797 handwritten digits, grey: 10 classes, ids like `3/0017`.
+
+    Args:
+        image_size: Side length in pixels; the stored images have 8.
+
+    Raises:
+        UserError: `image_size` is no positive whole number.
+    """
+    from sklearn.datasets import load_digits
+
+    check_image_size(image_size, where="digits")
+    bunch = load_digits()
+    stored = np.rint(bunch.images * (255 / 16)).astype(np.uint8)[..., np.newaxis]
+    labels = bunch.target.astype(np.int64)
+    identity: dict[str, object] = {
+        "source": "digits",
+        "images_sha256": hashlib.sha256(stored.tobytes()).hexdigest(),
+        "image_size": image_size,
+    }
+    if image_size != stored.shape[1]:
+        identity["pillow"] = version("pillow")
+    return ImageDataset(
+        name="digits",
+        labels=labels,
+        class_names=tuple(str(digit) for digit in range(10)),
+        image_ids=tuple(f"{label}/{row:04d}" for row, label in enumerate(labels)),
+        sources=np.zeros(len(labels), np.int64),
+        source_names=("digits",),
+        image_size=image_size,
+        n_channels=1,
+        identity=identity,
+        read=partial(_read_rows, stored, image_size),
+    )
+
+
+def _read_rows(stored: ImageArray, image_size: int, rows: IntArray) -> ImageArray:
+    return resize_images(stored[rows], image_size)
+
+
+def folder(path: str, image_size: int = 64, n_channels: int = 3) -> ImageDataset:
+    """Return the images of a folder with one sub-folder a class, decoded when they are read.
+
+    Files may lie at any depth below their class; hidden ones are passed over. The shorter side is resized and the
+    centre cropped. The identity holds names and sizes of the files, not their bytes: a file that is replaced by one of
+    the same size goes unnoticed.
+
+    Args:
+        path: The folder; `~` and relative paths are understood.
+        image_size: Side length in pixels.
+        n_channels: 1 (grey) or 3 (RGB).
+
+    Raises:
+        UserError: The folder is missing, has no class folders, or a class has no images; or, while reading, an image is
+            damaged.
+    """
+    check_image_size(image_size, where="folder")
+    if n_channels not in (1, 3):
+        raise UserError(
+            f"folder: n_channels is {n_channels!r}", "1 (grey) or 3 (RGB)", "set n_channels to one of the two"
+        )
+    root = _existing(path, "folder")
+    class_names = _class_folders(root)
+    files_of = [_images_below(root / name) for name in class_names]
+    files = [file for of_class in files_of for file in of_class]
+    image_ids = tuple(file.relative_to(root).as_posix() for file in files)
+    return ImageDataset(
+        name="folder",
+        labels=np.repeat(np.arange(len(class_names)), [len(of_class) for of_class in files_of]),
+        class_names=class_names,
+        image_ids=image_ids,
+        sources=np.zeros(len(files), np.int64),
+        source_names=("folder",),
+        image_size=image_size,
+        n_channels=n_channels,
+        identity={
+            "source": "folder",
+            "files_sha256": _listing_digest(image_ids, files),
+            "image_size": image_size,
+            "n_channels": n_channels,
+            "pillow": version("pillow"),
+        },
+        read=partial(_read_files, root, image_ids, image_size, n_channels),
+    )
+
+
+def _existing(path: str, kind: str) -> Path:
+    """Return a path that a user gave, absolute, if it is an existing folder or file."""
+    found = Path(path).expanduser().absolute()
+    if not (found.is_dir() if kind == "folder" else found.is_file()):
+        raise UserError(
+            f"{path} is no {kind} (looked at {found})",
+            f"the path of an existing {kind}; a relative one starts at the working directory",
+            "correct the path",
+        )
+    return found
+
+
+def _class_folders(root: Path) -> tuple[str, ...]:
+    names = tuple(sorted(entry.name for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith(".")))
+    if not names:
+        raise UserError(
+            f"{root} has no sub-folders",
+            "one sub-folder a class, with the images of the class in it",
+            "sort the images into a sub-folder for each class, or point at the folder above the classes",
+        )
+    return names
+
+
+def _images_below(class_dir: Path) -> list[Path]:
+    """List a class's images, sorted by path."""
+    found = [
+        Path(below, name)
+        for below, folders, names in os.walk(class_dir)
+        if _prune_hidden(folders)
+        for name in names
+        if Path(name).suffix.lower() in IMAGE_SUFFIXES and not name.startswith(".")
+    ]
+    if not found:
+        raise UserError(
+            f"class {class_dir.name!r} has no images: {class_dir}",
+            f"at least one file that ends in {', '.join(sorted(IMAGE_SUFFIXES))}",
+            "add images to the folder, or delete it",
+        )
+    return sorted(found, key=lambda file: file.relative_to(class_dir).as_posix())
+
+
+def _prune_hidden(folders: list[str]) -> bool:
+    """Keep `os.walk` out of hidden folders, which it allows by changing its list."""
+    folders[:] = [name for name in folders if not name.startswith(".")]
+    return True
+
+
+def _listing_digest(image_ids: Sequence[str], files: Sequence[Path]) -> str:
+    digest = hashlib.sha256()
+    for image_id, file in zip(image_ids, files, strict=True):
+        digest.update(f"{image_id}\0{file.stat().st_size}\n".encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()
+
+
+def _read_files(root: Path, image_ids: Sequence[str], image_size: int, n_channels: int, rows: IntArray) -> ImageArray:
+    images = np.empty((len(rows), image_size, image_size, n_channels), np.uint8)
+    for place, row in enumerate(rows):
+        images[place] = read_image(root / image_ids[row], image_size, n_channels)
+    return images
+
+
+def npz(path: str, image_size: int | None = None) -> ImageDataset:
+    """Return the images of an `.npz` file; pixels are loaded when the first image is read.
+
+    The file holds `images` (n_images, height, width) or (n_images, height, width, 1 or 3) uint8 and `labels`
+    (n_images,) integers, and may hold `class_names` (n_classes,), which labels then index; without it the classes are
+    the values of `labels`. `image_ids` (n_images,) unique names and `sources` (n_images,), names or numbers of who made
+    each image, may be there too.
+
+    Args:
+        path: The file; `~` and relative paths are understood.
+        image_size: Side length in pixels: shorter side resized, centre cropped. None leaves square images as they are.
+
+    Raises:
+        UserError: The file is missing, damaged, or lacks an array; or an array has the wrong type, shape or values.
+    """
+    if image_size is not None:
+        check_image_size(image_size, where="npz")
+    file = _existing(path, "file")
+    arrays = _NpzFile(file)
+    shape = arrays.images_shape()
+    labels, class_names = _classes(arrays, shape[0])
+    sources, source_names = _origins(arrays, shape[0])
+    size = _square_side(file, shape) if image_size is None else image_size
+    digest = _file_digest(file)
+    identity = {"source": "npz", "file_sha256": digest, "image_size": size}
+    if shape[1:3] != (size, size):
+        identity["pillow"] = version("pillow")
+    return ImageDataset(
+        name="npz",
+        labels=labels,
+        class_names=class_names,
+        image_ids=_ids(arrays, shape[0]),
+        sources=sources,
+        source_names=source_names,
+        image_size=size,
+        n_channels=shape[3],
+        identity=identity,
+        read=partial(_read_npz, file, digest, size),
+    )
+
+
+class _NpzFile:
+    """The arrays of one file, checked as they are taken out; opening it reads only the list of what it holds."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            with zipfile.ZipFile(path) as archive:
+                self.names = {Path(name).stem for name in archive.namelist()}
+        except zipfile.BadZipFile as error:
+            raise self.wrong("is no .npz file, or only the beginning of one", "an intact file") from error
+
+    def wrong(
+        self, problem: str, expected: str, fix: str = "write the file again with numpy.savez_compressed"
+    ) -> UserError:
+        """Build the error for this file."""
+        return UserError(f"{self.path} {problem}", expected, fix)
+
+    def unreadable(self, name: str, error: Exception) -> UserError:
+        """Build the error for an array that is damaged, or holds Python objects."""
+        return self.wrong(f"has an array {name!r} that cannot be read: {error}", "numbers or text, intact")
+
+    def load(self, name: str) -> NDArray[Any]:
+        """Load one array."""
+        self._require(name)
+        try:
+            with np.load(self.path, allow_pickle=False) as arrays:
+                array: NDArray[Any] = arrays[name]
+                return array
+        except DAMAGES as error:
+            raise self.unreadable(name, error) from error
+
+    def images_shape(self) -> tuple[int, int, int, int]:
+        """Return (n_images, height, width, n_channels) from the array's header, without its pixels."""
+        self._require("images")
+        try:
+            with zipfile.ZipFile(self.path) as archive, archive.open("images.npy") as stream:
+                shape, dtype = _read_header(stream)
+        except DAMAGES as error:
+            raise self.unreadable("images", error) from error
+        full = (*shape, 1) if len(shape) == 3 else shape
+        if dtype != np.uint8 or len(full) != 4 or full[3] not in (1, 3) or 0 in full:
+            raise self.wrong(
+                f"has images of shape {shape}, {dtype}",
+                "(n_images, height, width) or (n_images, height, width, 1 or 3), uint8 in [0, 255]",
+                "convert the array before saving it; channels come last",
+            )
+        return full
+
+    def column(self, name: str, n_images: int) -> NDArray[Any]:
+        """Load an array that has one entry an image."""
+        array = self.load(name)
+        if array.shape != (n_images,):
+            raise self.wrong(
+                f"has {name} of shape {array.shape}", f"({n_images},), one entry an image", f"save {name} anew"
+            )
+        return array
+
+    def _require(self, name: str) -> None:
+        if name not in self.names:
+            raise self.wrong(
+                f"has no array {name!r}, only {', '.join(sorted(self.names)) or 'none at all'}",
+                "images and labels, and perhaps class_names, image_ids, sources",
+                f"save the file with {name}=...",
+            )
+
+
+def _read_header(stream: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    major, _ = np.lib.format.read_magic(stream)
+    read = np.lib.format.read_array_header_1_0 if major == 1 else np.lib.format.read_array_header_2_0
+    shape, _, dtype = read(stream)
+    return shape, dtype
+
+
+def _classes(arrays: _NpzFile, n_images: int) -> tuple[IntArray, tuple[str, ...]]:
+    """Return labels as indices, and the names that they point at."""
+    stored = arrays.column("labels", n_images)
+    if not np.issubdtype(stored.dtype, np.integer):
+        raise arrays.wrong(f"has labels of type {stored.dtype}", "integers", "save labels.astype('int64')")
+    if "class_names" not in arrays.names:
+        values, labels = np.unique(stored, return_inverse=True)
+        return labels.astype(np.int64), tuple(str(value) for value in values)
+    names = tuple(str(name) for name in arrays.load("class_names").ravel())
+    labels = stored.astype(np.int64)
+    if labels.min() < 0 or labels.max() >= len(names):
+        raise arrays.wrong(
+            f"has labels from {labels.min()} to {labels.max()}, but {len(names)} class_names",
+            f"labels from 0 to {len(names) - 1}",
+            "save one class name for each label, or leave class_names out",
+        )
+    empty = [names[label] for label in np.flatnonzero(np.bincount(labels, minlength=len(names)) == 0)]
+    if empty or len(set(names)) < len(names):
+        raise arrays.wrong(
+            f"has no image of class {empty[0]!r}" if empty else "has class_names that occur twice",
+            "different class_names, each with at least one image",
+            "leave that name out and number the labels anew",
+        )
+    return labels, names
+
+
+def _origins(arrays: _NpzFile, n_images: int) -> tuple[IntArray, tuple[str, ...]]:
+    """Return sources as indices, and their names; one source for all where the file does not say."""
+    if "sources" not in arrays.names:
+        return np.zeros(n_images, np.int64), ("npz",)
+    values, sources = np.unique(arrays.column("sources", n_images), return_inverse=True)
+    return sources.astype(np.int64), tuple(str(value) for value in values)
+
+
+def _ids(arrays: _NpzFile, n_images: int) -> tuple[str, ...]:
+    if "image_ids" not in arrays.names:
+        return tuple(f"{row:0{len(str(n_images - 1))}d}" for row in range(n_images))
+    image_ids = tuple(str(image_id) for image_id in arrays.column("image_ids", n_images))
+    if len(set(image_ids)) < n_images:
+        raise arrays.wrong("has image_ids that occur twice", "one unique id an image", "save unique ids, or none")
+    return image_ids
+
+
+def _square_side(path: Path, shape: tuple[int, int, int, int]) -> int:
+    _, height, width, _ = shape
+    if height != width:
+        raise UserError(
+            f"{path} has images of {height} x {width} pixels",
+            "square images, or an image_size to bring them to",
+            f"set image_size, e.g. to {min(height, width)}",
+        )
+    return height
+
+
+def _file_digest(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _read_npz(path: Path, digest: str, image_size: int, rows: IntArray) -> ImageArray:
+    return resize_images(_npz_images(path, digest)[rows], image_size)
+
+
+@lru_cache(maxsize=2)
+def _npz_images(path: Path, digest: str) -> ImageArray:
+    """Load all pixels, (n_images, height, width, n_channels); those of the two last files stay loaded."""
+    images: ImageArray = _NpzFile(path).load("images")
+    return images[..., np.newaxis] if images.ndim == 3 else images

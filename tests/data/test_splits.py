@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lurefs.config import ClassSplitConfig, ImageSplitConfig
+from lurefs.data.dataset import ImageDataset
+from lurefs.data.splits import split_classes, split_images
+from lurefs.errors import UserError
+
+MakeDataset = Callable[..., ImageDataset]
+
+
+def test_shares_divide_all_classes_without_overlap(make_dataset: MakeDataset) -> None:
+    split = split_classes(make_dataset(n_classes=20), ClassSplitConfig(base=0.5, validation=0.2, novel=0.3))
+    assert [len(split.base), len(split.validation), len(split.novel)] == [10, 4, 6]
+    assert sorted([*split.base, *split.validation, *split.novel]) == list(range(20))
+
+
+def test_the_draw_does_not_depend_on_the_order_of_the_classes(make_dataset: MakeDataset) -> None:
+    dataset = make_dataset(n_classes=10)
+    turned = replace(dataset, class_names=dataset.class_names[::-1])
+    one, other = (split_classes(data, ClassSplitConfig(seed=3)) for data in (dataset, turned))
+    assert {dataset.class_names[label] for label in one.base} == {turned.class_names[label] for label in other.base}
+
+
+def test_another_seed_draws_other_classes(make_dataset: MakeDataset) -> None:
+    dataset = make_dataset(n_classes=20)
+    one, other = (split_classes(dataset, ClassSplitConfig(seed=seed)) for seed in (0, 1))
+    assert one.base.tolist() != other.base.tolist()
+
+
+def test_lists_and_a_file_give_the_same_split(make_dataset: MakeDataset, tmp_path: Path) -> None:
+    lists = {"base": ["class-4", "class-0"], "validation": [], "novel": ["class-2"]}
+    (tmp_path / "split.json").write_text(json.dumps(lists))
+    for config in (ClassSplitConfig(**lists), ClassSplitConfig(file=str(tmp_path / "split.json"))):  # type: ignore[arg-type]
+        split = split_classes(make_dataset(), config)
+        assert (split.base.tolist(), split.validation.tolist(), split.novel.tolist()) == ([0, 4], [], [2])
+
+
+@pytest.mark.parametrize(
+    ("lists", "words"),
+    [
+        ({"base": ["class-0", "class-1"], "validation": [], "novel": ["class-1"]}, "listed under base and novel"),
+        ({"base": ["class-0", "clas-1"], "validation": [], "novel": []}, "did you mean 'class-1'?"),
+        ({"base": ["class-0"], "validation": [], "novel": []}, "leaves 1 base classes"),
+    ],
+)
+def test_wrong_lists_are_refused(make_dataset: MakeDataset, lists: dict[str, list[str]], words: str) -> None:
+    with pytest.raises(UserError, match=words.replace("?", r"\?")):
+        split_classes(make_dataset(), ClassSplitConfig(**lists))  # type: ignore[arg-type]
+
+
+def test_a_file_without_the_three_lists_is_refused(make_dataset: MakeDataset, tmp_path: Path) -> None:
+    (tmp_path / "split.json").write_text('{"base": ["class-0"]}')
+    with pytest.raises(UserError, match="does not hold a class split"):
+        split_classes(make_dataset(), ClassSplitConfig(file=str(tmp_path / "split.json")))
+
+
+def test_images_are_divided_class_by_class(make_dataset: MakeDataset) -> None:
+    dataset = make_dataset(n_per_class=20)
+    split = split_images(dataset, np.array([1, 3]), ImageSplitConfig(val=0.1, test=0.2))
+    for rows, n_per_class in ((split.train, 14), (split.val, 2), (split.test, 4)):
+        assert np.bincount(dataset.labels[rows]).tolist() == [0, n_per_class, 0, n_per_class]
+    assert len({*split.train, *split.val, *split.test}) == 40
+
+
+def test_images_of_a_class_are_divided_alike_whatever_other_classes_there_are(make_dataset: MakeDataset) -> None:
+    dataset = make_dataset()
+    one = split_images(dataset, np.array([1]), ImageSplitConfig())
+    two = split_images(dataset, np.array([1, 2]), ImageSplitConfig())
+    assert one.test.tolist() == [row for row in two.test if dataset.labels[row] == 1]
+
+
+def test_a_class_with_too_few_images_is_named(make_dataset: MakeDataset) -> None:
+    with pytest.raises(UserError, match="'class-0' has 2 images"):
+        split_images(make_dataset(n_per_class=2), np.array([0, 1]), ImageSplitConfig())

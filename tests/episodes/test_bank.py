@@ -1,0 +1,37 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from episodes import FeatureBank
+
+
+def test_a_saved_bank_reads_back_as_a_memory_map(tmp_path: Path) -> None:
+    bank = FeatureBank.from_arrays(np.arange(12.0).reshape(4, 3), np.array(["b", "a", "b", "a"]))
+    bank.save(tmp_path)
+    again = FeatureBank.load(tmp_path)
+    assert isinstance(again.features, np.memmap)
+    assert np.array_equal(again.features, bank.features)
+    assert again.labels.tolist() == [1, 0, 1, 0]
+    assert (again.class_names, again.image_ids) == (("a", "b"), ("0", "1", "2", "3"))
+    assert again.images_digest == bank.images_digest
+
+
+def test_arrays_of_a_bank_are_read_only() -> None:
+    bank = FeatureBank.from_arrays(np.zeros((2, 3)), np.array([0, 1]))
+    with pytest.raises(ValueError, match="read-only"):
+        bank.features[0, 0] = 1
+
+
+def test_arrays_that_do_not_belong_together_are_refused() -> None:
+    with pytest.raises(ValueError, match="do not belong together"):
+        FeatureBank.from_arrays(np.zeros((3, 2)), np.array([0, 1]))
+
+
+def test_half_a_bank_is_no_bank(tmp_path: Path) -> None:
+    FeatureBank.from_arrays(np.zeros((2, 3)), np.array([0, 1])).save(tmp_path)
+    (tmp_path / "bank.json").unlink()
+    with pytest.raises(FileNotFoundError):
+        FeatureBank.load(tmp_path)

@@ -1,0 +1,41 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from episodes.metrics import accuracy, brier, ece, empty_reliability, nll, reliability
+
+PROBABILITIES = np.array([[0.9, 0.1], [0.6, 0.4], [0.2, 0.8], [0.45, 0.55]])
+LABELS = np.array([0, 1, 1, 0])
+
+
+def test_metrics_of_four_predictions_by_hand() -> None:
+    assert accuracy(PROBABILITIES, LABELS) == 0.5
+    assert nll(PROBABILITIES, LABELS) == pytest.approx(-np.log([0.9, 0.4, 0.8, 0.45]).mean())
+    assert brier(PROBABILITIES, LABELS) == pytest.approx((0.02 + 0.72 + 0.08 + 0.605) / 4)
+
+
+def test_ece_by_hand() -> None:
+    # bins of width 1/15: 0.55 and 0.6 fall into (8/15, 9/15], 0.8 into (11/15, 12/15], 0.9 into (13/15, 14/15]
+    assert ece(PROBABILITIES, LABELS) == pytest.approx((abs(0.55 + 0.6 - 0) + abs(0.8 - 1) + abs(0.9 - 1)) / 4)
+
+
+def test_a_wrong_certainty_has_a_finite_cost() -> None:
+    assert nll(np.array([[1.0, 0.0]]), np.array([1])) == pytest.approx(-np.log(1e-12))
+
+
+def test_pooled_counts_equal_the_counts_of_the_pool() -> None:
+    parts = reliability(PROBABILITIES[:1], LABELS[:1]) + reliability(PROBABILITIES[1:], LABELS[1:])
+    assert parts.ece == pytest.approx(reliability(PROBABILITIES, LABELS).ece)
+    assert parts.n.sum() == 4
+
+
+def test_ece_of_no_predictions_is_not_a_number() -> None:
+    assert np.isnan(empty_reliability().ece)
+
+
+def test_a_calibrated_model_has_an_ece_near_zero_on_many_predictions() -> None:
+    rng = np.random.default_rng(0)
+    confidence = rng.uniform(0.5, 1, 200_000)
+    labels = (rng.random(200_000) > confidence).astype(np.int64)
+    assert ece(np.stack([confidence, 1 - confidence], axis=1), labels) < 0.005

@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from lurefs.config import digest, find_recipe, load, merge, recipes_dir, run_config, run_identity, to_yaml
+from lurefs.errors import UserError
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Path:
+    path = tmp_path / "mine.yaml"
+    path.write_text("name: mine\nlearner: {epochs: 3}\nunlearn: {name: by_saliency, params: {keep_ratio: 0.7}}\n")
+    return path
+
+
+def refusal(source: str, *overrides: str) -> str:
+    with pytest.raises(UserError) as caught:
+        load(source, overrides)
+    return str(caught.value)
+
+
+def test_overrides_win_over_the_file_and_the_file_over_defaults(recipe: Path) -> None:
+    config = load(str(recipe), ["learner.epochs=7"]).runs["mine"]
+    assert (config.learner.epochs, config.unlearn.params, config.learner.batch_size) == (7, {"keep_ratio": 0.7}, 64)
+
+
+def test_another_plugin_name_drops_the_parameters_of_the_old_one(recipe: Path) -> None:
+    assert load(str(recipe), ["unlearn.name=nothing"]).runs["mine"].unlearn.params == {}
+
+
+def test_variants_are_runs_of_their_own_and_overrides_reach_all_of_them(tmp_path: Path) -> None:
+    path = tmp_path / "group.yaml"
+    path.write_text("seed: 3\nvariants:\n  a: {unlearn: {name: nothing}}\n  b: {seed: 4}\n")
+    group = load(str(path), ["learner.epochs=2", "variants.b.seed=5"])
+    assert group.name == "group"
+    assert {name: (run.name, run.seed, run.learner.epochs) for name, run in group.runs.items()} == {
+        "a": ("a", 3, 2),
+        "b": ("b", 5, 2),
+    }
+
+
+def test_resolved_config_reads_back_to_the_same_run(recipe: Path, tmp_path: Path) -> None:
+    config = load(str(recipe)).runs["mine"]
+    stored = tmp_path / "config.yaml"
+    stored.write_text(to_yaml(config))
+    assert load(str(stored)).runs["mine"] == config
+
+
+def test_recipes_are_found_by_name_from_any_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert find_recipe("smoke") == find_recipe("configs/smoke.yaml") == recipes_dir() / "smoke.yaml"
+
+
+@pytest.mark.parametrize("path", sorted(recipes_dir().glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_recipe_loads(path: Path) -> None:
+    assert load(str(path)).runs
+
+
+def test_digest_of_a_run_does_not_depend_on_its_name_or_machine() -> None:
+    one, other = run_config({"name": "a"}), run_config({"name": "b", "device": "cpu", "num_threads": 2})
+    assert digest(run_identity(one)) == digest(run_identity(other))
+    assert digest(run_identity(one)) != digest(run_identity(run_config({"name": "a", "seed": 1})))
+
+
+def test_merge_keeps_what_a_change_does_not_name() -> None:
+    assert merge({"a": {"b": 1, "c": 2}, "d": 3}, {"a": {"c": 4}}) == {"a": {"b": 1, "c": 4}, "d": 3}
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("lerner: {epochs: 3}", "did you mean 'learner'?"),
+        ("learner: {epochs: many}", "learner.epochs is 'many'"),
+        ("chunks: {n_chunks: 3, chunk_size: 10}", "only one of the two"),
+        ("chunks: {replay: buffer}", "a buffer_size with replay 'buffer'"),
+        ("class_split: {base: 0.8, novel: 0.5}", "add up to 1.45"),
+        ("class_split: {base: [a, b]}", "mixes shares and lists"),
+        ("unlearn: {name: by_salience}", "did you mean 'by_saliency'?"),
+        ("unlearn: {params: {keep: 0.5}}", "did you mean 'keep_ratio'?"),
+        ("unlearn: {params: {keep_ratio: 2.0}}", "keep_ratio is 2.0"),
+        ("dataset: {name: icon}", "did you mean 'icons'?"),
+        ("dataset: {name: folder}", "missing a required argument: 'path'"),
+        ("probes: {p: {name: nosuch.module:Thing}}", "cannot be imported"),
+        ("probes: {}", "probes is empty"),
+        ("benchmarks: {a/b: {}}", "cannot be a file's name"),
+        ("- a list", "holds no settings"),
+        ("a: [unclosed", "cannot be read as YAML"),
+    ],
+)
+def test_wrong_files_are_refused_in_useful_words(tmp_path: Path, text: str, words: str) -> None:
+    path = tmp_path / "wrong.yaml"
+    path.write_text(text)
+    refused = refusal(str(path))
+    assert words in refused
+    assert "expected:" in refused
+    assert "to fix:" in refused
+
+
+def test_missing_config_is_answered_with_the_recipes() -> None:
+    text = refusal("smok")
+    assert "did you mean 'smoke'?" in text
+    assert "quickstart" in text
+
+
+def test_override_without_a_key_is_refused(recipe: Path) -> None:
+    assert "has no 'key='" in refusal(str(recipe), "learner.epochs")
+
+
+def test_paths_are_anchored_where_the_config_was_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = run_config({"name": "a", "dataset": {"name": "folder", "params": {"path": "photos"}}})
+    assert config.dataset.params["path"] == str(tmp_path / "photos")
+    assert yaml.safe_load(to_yaml(config))["dataset"]["params"]["path"] == str(tmp_path / "photos")

@@ -1,0 +1,532 @@
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from html.parser import HTMLParser
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from episodes.bank import FeatureBank
+from episodes.manifest import Manifest
+from episodes.metrics import Reliability
+from episodes.sampler import EpisodeSpec
+from episodes.scoring import EpisodeTable
+from episodes.summary import paired_difference, summarise
+from lurefs.config import run_config
+from lurefs.errors import UserError
+from lurefs.outcomes import ChunkOutcome, FewShotScore, UnlearnReport
+from lurefs.report import write_report
+from lurefs.results import RunDirectory
+
+N_CLASSES, N_IMAGES, N_EPISODES = 10, 8, 20
+SPEC = EpisodeSpec(n_way=3, n_shot=2, n_query=3, n_episodes=N_EPISODES)
+NOVEL = tuple(f"class {label}" for label in range(5, N_CLASSES))
+
+MakeRun = Callable[..., RunDirectory]
+
+
+@pytest.fixture
+def data_path(tmp_path: Path) -> Path:
+    return _make_data(tmp_path / "strokes.npz")
+
+
+def _make_data(path: Path) -> Path:
+    """Save white strokes on black, 10 classes of 8 images."""
+    generator = np.random.default_rng(0)
+    images = np.zeros((N_CLASSES * N_IMAGES, 8, 8), dtype=np.uint8)
+    images[:, 2:4, 2:6] = generator.integers(128, 255, (len(images), 2, 4))
+    labels = np.repeat(np.arange(N_CLASSES), N_IMAGES)
+    ids = np.array([f"image {row}" for row in range(len(images))])
+    class_names = np.array([f"class {label}" for label in range(N_CLASSES)])
+    np.savez(path, images=images, labels=labels, class_names=class_names, image_ids=ids)
+    return path
+
+
+@pytest.fixture
+def make_run(tmp_path: Path, data_path: Path) -> MakeRun:
+    def make(
+        name: str = "lure", *, unlearn: str = "by_saliency", gain: float = 0.0, seed: int = 0, folder: str = ""
+    ) -> RunDirectory:
+        return _make_run(tmp_path / (folder or name), data_path, name, unlearn=unlearn, gain=gain, seed=seed)
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def one_run(tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
+    """One run that no test changes."""
+    folder = tmp_path_factory.mktemp("a folder")
+    data_path = _make_data(folder / "strokes.npz")
+    return _make_run(folder / "lure", data_path, "lure", unlearn="by_saliency", gain=0.0, seed=0)
+
+
+@pytest.fixture(scope="module")
+def one_page(one_run: RunDirectory) -> _Text:
+    """The page of that run."""
+    return read(write_report([one_run], one_run.path / "out"))
+
+
+@pytest.fixture(scope="module")
+def page_of_two(one_run: RunDirectory) -> Path:
+    """The page of that run beside one that unlearns nothing and has a name to be escaped."""
+    data_path = one_run.path.parent / "strokes.npz"
+    other = _make_run(one_run.path.parent / "other", data_path, "a&b", unlearn="nothing", gain=1.0, seed=0)
+    return write_report([one_run, other], one_run.path.parent / "two")
+
+
+def _make_run(path: Path, data_path: Path, name: str, *, unlearn: str, gain: float, seed: int) -> RunDirectory:
+    directory = RunDirectory(path)
+    values = {
+        "name": name,
+        "dataset": {"name": "npz", "params": {"path": str(data_path)}},
+        "class_split": {
+            "base": [f"class {label}" for label in range(4)],
+            "validation": ["class 4"],
+            "novel": list(NOVEL),
+        },
+        "unlearn": {"name": unlearn},
+        "benchmarks": {"novel": {"n_way": 3, "n_shot": 2, "n_query": 3, "n_episodes": N_EPISODES, "seed": seed}},
+        "probes": {"centroid": {"name": "nearest_centroid"}},
+    }
+    directory.write_config(run_config(values))
+    manifest = _manifest(seed)
+    _bank().save(directory.features_dir("novel"))
+    manifest.save(directory.manifest_path("novel"))
+    table = _table(manifest, gain)
+    table.save(directory.episodes_path("novel", "centroid"))
+    outcomes = [_outcome(index, manifest, unlearn) for index in range(2)]
+    directory.write_outcomes(outcomes)
+    directory.write_summary(_summary(name, unlearn, manifest, table))
+    directory.identity_path.write_text(json.dumps(_identity()))
+    return directory
+
+
+def _bank() -> FeatureBank:
+    labels = np.repeat(np.arange(len(NOVEL)), N_IMAGES)
+    features = np.eye(len(NOVEL), 6, dtype=np.float32)[labels]
+    features += np.random.default_rng(1).normal(0, 0.4, features.shape).astype(np.float32)
+    ids = tuple(f"image {row}" for row in range(5 * N_IMAGES, N_CLASSES * N_IMAGES))
+    return FeatureBank(features=features, labels=labels, image_ids=ids, class_names=NOVEL)
+
+
+def _manifest(seed: int) -> Manifest:
+    generator = np.random.default_rng(seed)
+    classes = np.stack([generator.permutation(len(NOVEL))[:3] for _ in range(N_EPISODES)])
+    drawn = np.stack([[label * N_IMAGES + generator.permutation(N_IMAGES)[:5] for label in row] for row in classes])
+    return Manifest(
+        spec=SPEC,
+        seed=seed,
+        images_digest=_bank().images_digest,
+        classes=classes,
+        support=drawn[:, :, :2].reshape(N_EPISODES, -1),
+        query=drawn[:, :, 2:].reshape(N_EPISODES, -1),
+    )
+
+
+def _table(manifest: Manifest, gain: float) -> EpisodeTable:
+    generator = np.random.default_rng(2)
+    counts = np.zeros(15, dtype=np.int64)
+    return EpisodeTable(
+        classes=manifest.classes,
+        accuracy=generator.integers(4, 9, N_EPISODES) / 9 + gain * generator.integers(0, 2, N_EPISODES) / 9,
+        nll=np.full(N_EPISODES, np.nan),
+        brier=np.full(N_EPISODES, np.nan),
+        converged=np.ones(N_EPISODES, dtype=bool),
+        seconds=np.full(N_EPISODES, 0.001),
+        reliability=Reliability(n=counts, confidence=np.zeros(15), correct=counts),
+    )
+
+
+def _outcome(index: int, manifest: Manifest, unlearn: str) -> ChunkOutcome:
+    did = UnlearnReport(
+        strategy=unlearn, n_kept=800, n_reset=200, reset_share={}, accuracy_before=0.5, accuracy_after=0.25, seconds=0.5
+    )
+    return ChunkOutcome(
+        chunk_index=index,
+        phase="relearn" if index else "learn",
+        n_new=1200,
+        n_train=1000 * (index + 1),
+        n_images_seen=20_000,
+        best_epoch=3,
+        train_loss=0.5,
+        train_accuracy=0.9,
+        val_accuracy=0.5,
+        n_test_errors=30 - 10 * index,
+        n_test=80,
+        test_ece=0.0625,
+        test_nll=1.25,
+        unlearn=did if index else None,
+        few_shot={
+            "novel": FewShotScore(
+                manifest=manifest.hash, probe="centroid", n_episodes=10, accuracy=0.5, ci95_episodes=0.02
+            )
+        },
+        train_seconds=61.0,
+        seconds=65.0,
+    )
+
+
+def _summary(name: str, unlearn: str, manifest: Manifest, table: EpisodeTable) -> dict[str, Any]:
+    probe = {
+        "accuracy": asdict(summarise(table.accuracy, table.classes)),
+        "nll": None,
+        "brier": None,
+        "ece": None,
+        "n_not_converged": 7,
+        "ms_per_episode": 1.0,
+    }
+    return {
+        "run": {"name": name, "digest": "0123456789ab", "seed": 0, "version": "0.1.0", "seconds": 140.0},
+        "pretrain": {
+            "strategy": unlearn,
+            "n_chunks": 2,
+            "test_accuracy": [0.625, 0.75],
+            "anytime_accuracy": 0.6875,
+            "cumulative_errors": 50,
+            "cumulative_error_rate": 0.3125,
+            "test_ece": 0.0625,
+            "test_nll": 1.25,
+        },
+        "benchmarks": {
+            "novel": {"manifest": manifest.hash, "n_way": 3, "n_shot": 2, "n_query": 3, "probes": {"centroid": probe}}
+        },
+    }
+
+
+def _identity() -> dict[str, Any]:
+    return {
+        "digest": "ba9876543210",
+        "backbone": {"name": "test_resnet", "n_parameters": 12345, "n_features": 6},
+        "split": {"n_base_classes": 4, "n_validation_classes": 1, "n_novel_classes": 5, "n_base_images": 32},
+        "versions": {"torch": "2.9.9"},
+    }
+
+
+class _Text(HTMLParser):
+    """The words of a page, its tables as lists of rows, and every attribute."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words: list[str] = []
+        self.rows: list[list[str]] = []
+        self.attributes: list[tuple[str, str, str]] = []
+        self.tags: list[str] = []
+        self._cell: list[str] | None = None
+        self._skips = 0
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += [(tag, name, value or "") for name, value in attrs]
+        self._skips += tag == "style"
+        if tag == "tr":
+            self.rows.append([])
+        if tag in ("td", "th"):
+            self._cell = []
+
+    def handle_endtag(self, tag: str) -> None:
+        self._skips -= tag == "style"
+        if tag in ("td", "th") and self._cell is not None:
+            self.rows[-1].append(" ".join("".join(self._cell).split()))
+            self._cell = None
+
+    def handle_data(self, data: str) -> None:
+        if not self._skips:
+            self.words.append(data)
+            if self._cell is not None:
+                self._cell.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join("".join(self.words).split())
+
+
+def read(path: Path) -> _Text:
+    parser = _Text()
+    parser.feed(path.read_text(encoding="utf-8"))
+    return parser
+
+
+def values(directory: RunDirectory) -> tuple[np.ndarray, np.ndarray]:
+    table = directory.read_episodes("novel", "centroid")
+    return table.accuracy, table.classes
+
+
+def as_percent(value: float) -> str:
+    return f"{100 * value:.2f}"
+
+
+class TestOneRun:
+    def test_headline_states_accuracy_both_intervals_and_chance(self, one_run: RunDirectory, one_page: _Text) -> None:
+        summary = summarise(*values(one_run))
+        assert summary.ci95_classes is not None
+        text = one_page.text
+        assert f"{as_percent(summary.mean)} %" in text.replace("\u2009", " ")
+        pool, classes = as_percent(summary.ci95_episodes), as_percent(summary.ci95_classes)
+        assert f"± {pool} on this pool of classes, ± {classes} on new classes of this kind" in text
+        assert "3-way 2-shot, 3 queries a class, chance 33.33 %" in text
+
+    def test_table_holds_the_summary_and_dashes_where_there_is_none(
+        self, one_run: RunDirectory, one_page: _Text
+    ) -> None:
+        summary = summarise(*values(one_run))
+        assert summary.ci95_classes is not None
+        three = [as_percent(number) for number in (summary.mean, summary.ci95_episodes, summary.ci95_classes)]
+        assert ["lure", *three, "–", "–", "–", "7", "20"] in one_page.rows
+        assert "centroid gives no probabilities, so it has no NLL, Brier score and ECE." in one_page.text
+
+    def test_nan_in_the_summary_is_a_dash(self, make_run: MakeRun, tmp_path: Path) -> None:
+        run = make_run()
+        summary = run.read_summary()
+        probe = summary["benchmarks"]["novel"]["probes"]["centroid"]
+        probe |= {"nll": {**probe["accuracy"], "mean": float("nan")}, "ece": float("nan")}
+        run.write_summary(summary)
+        page = read(write_report([run], tmp_path / "out"))
+        row = next(row for row in page.rows if row[:1] == ["lure"])
+        assert row[4:7] == ["–", "–", "–"]
+        assert "nan" not in page.text.lower().split()
+
+    def test_probabilities_are_shown_with_three_digits(self, make_run: MakeRun, tmp_path: Path) -> None:
+        run = make_run()
+        summary = run.read_summary()
+        probe = summary["benchmarks"]["novel"]["probes"]["centroid"]
+        probe |= {"nll": {**probe["accuracy"], "mean": 1.23456}, "brier": {**probe["accuracy"], "mean": 0.5}}
+        probe["ece"] = 0.125
+        run.write_summary(summary)
+        row = next(row for row in read(write_report([run], tmp_path / "out")).rows if row[:1] == ["lure"])
+        assert row[4:7] == ["1.235", "0.500", "12.50"]
+
+    def test_learning_and_cost_are_told(self, one_page: _Text) -> None:
+        assert ["lure", "68.75", "75.00", "6.25", "1.250", "50", "31.25"] in one_page.rows
+        assert ["lure", "2 min 02 s", "0.5 s", "40,000", "2 min 20 s"] in one_page.rows
+        unlearned = ["20.0", "50.00", "25.00"]
+        measured = ["50.00", "75.00", "6.25", "50.00 ± 2.00", "65.0 s"]
+        assert ["2", "1,200", "2,000", *unlearned, *measured] in one_page.rows
+
+    def test_what_was_run_stands_in_words(self, one_page: _Text) -> None:
+        text = one_page.text
+        assert "test_resnet was trained on 4 classes of npz, whose images arrived in 2 chunks." in text
+        assert "4 base, 1 validation, 5 novel" in text
+        assert "test_resnet (12,345 weights, 6 features)" in text
+
+    def test_provenance_lets_a_reader_repeat_the_run(self, one_run: RunDirectory, one_page: _Text) -> None:
+        text = one_page.text
+        assert f"lurefs run --config '{one_run.config_path}'" in text
+        manifest = one_run.read_manifest("novel").hash
+        for part in ("0123456789ab", "ba9876543210", "torch 2.9.9", manifest, "nearest_centroid"):
+            assert part in text
+
+    def test_episode_is_the_first_nearest_to_the_median(self, one_run: RunDirectory, one_page: _Text) -> None:
+        accuracy, _ = values(one_run)
+        index = int(np.abs(accuracy - np.median(accuracy)).argmin())
+        assert f"Episode {index} of novel, by lure and centroid" in one_page.text
+
+    def test_images_are_shown_as_dark_ink_and_told_to_screen_readers(self, one_page: _Text) -> None:
+        images = [value for tag, name, value in one_page.attributes if (tag, name) == ("img", "src")]
+        assert len(images) == 9 * 5 + 3 * 5
+        assert ("img", "class", "tile ink") in one_page.attributes
+        labels = [value for tag, name, value in one_page.attributes if (tag, name) == ("div", "aria-label")]
+        assert any(re.match(r"A, class \d: [0-3] of 3 images named rightly", label) for label in labels)
+
+    def test_no_interval_over_classes_is_said_with_its_reason(self, make_run: MakeRun, tmp_path: Path) -> None:
+        run = make_run()
+        summary = run.read_summary()
+        accuracy = summary["benchmarks"]["novel"]["probes"]["centroid"]["accuracy"]
+        accuracy |= {"ci95_classes": None, "no_ci95_classes": "a class is in every episode"}
+        run.write_summary(summary)
+        text = read(write_report([run], tmp_path / "out")).text
+        assert "no interval on new classes (a class is in every episode)" in text
+
+
+class TestMissingThings:
+    def test_identity(self, make_run: MakeRun, tmp_path: Path) -> None:
+        run = make_run()
+        run.identity_path.unlink()
+        assert "test_resnet was trained on npz" in read(write_report([run], tmp_path / "out")).text
+
+    def test_chunks(self, make_run: MakeRun, tmp_path: Path) -> None:
+        run = make_run()
+        run.chunks_path.unlink()
+        text = read(write_report([run], tmp_path / "out")).text
+        assert "Learning, chunk by chunk" not in text
+        assert "What it cost" in text
+
+    def test_images(self, make_run: MakeRun, tmp_path: Path, data_path: Path) -> None:
+        run = make_run()
+        data_path.unlink()
+        page = read(write_report([run], tmp_path / "out"))
+        assert "Images are not shown:" in page.text
+        assert "img" not in page.tags
+
+    def test_features(self, make_run: MakeRun, tmp_path: Path) -> None:
+        run = make_run()
+        (run.features_dir("novel") / "bank.json").unlink()
+        page = read(write_report([run], tmp_path / "out"))
+        assert "One episode" not in page.text
+        assert "Base classes, 4 of 4" in page.text
+
+    def test_benchmarks(self, make_run: MakeRun, tmp_path: Path) -> None:
+        run = make_run()
+        run.write_summary({**run.read_summary(), "benchmarks": {}})
+        assert "Nothing was measured on episodes yet." in read(write_report([run], tmp_path / "out")).text
+
+    def test_summary_is_the_user_s_to_make(self, make_run: MakeRun, tmp_path: Path) -> None:
+        run = make_run()
+        run.summary_path.unlink()
+        with pytest.raises(UserError, match=r"no summary\.json"):
+            write_report([run], tmp_path / "out")
+
+    def test_no_run_at_all_is_refused(self, tmp_path: Path) -> None:
+        with pytest.raises(UserError, match="no runs"):
+            write_report([], tmp_path / "out")
+
+
+class TestSeveralRuns:
+    def test_differences_are_paired_against_the_run_that_unlearns_nothing(
+        self, make_run: MakeRun, tmp_path: Path
+    ) -> None:
+        better, reference = make_run(gain=1.0), make_run("warm", unlearn="nothing")
+        paired = paired_difference(values(better)[0], values(reference)[0], values(reference)[1])
+        difference = paired.difference
+        assert difference.ci95_classes is not None
+        page = read(write_report([better, reference], tmp_path / "out"))
+        numbers = [f"+{as_percent(difference.mean)}", as_percent(difference.ci95_episodes)]
+        numbers += [as_percent(difference.ci95_classes), f"{paired.n_wins} / {paired.n_ties} / {paired.n_losses}"]
+        assert ["lure", *numbers, f"{paired.correlation:.2f}"] in page.rows
+        assert f"+{as_percent(difference.mean)} points against warm, on the same episodes" in page.text
+
+    def test_three_runs_have_one_row_each_and_a_word_on_choosing_the_best(
+        self, make_run: MakeRun, tmp_path: Path
+    ) -> None:
+        runs = [make_run("warm", unlearn="nothing"), make_run(gain=1.0), make_run("third", unlearn="from_scratch")]
+        page = read(write_report(runs, tmp_path / "out"))
+        assert "3 runs compared" in page.text
+        assert "lure, the highest of 3 runs, by centroid" in page.text
+        assert "The best of 3 runs was picked after they were measured" in page.text
+        assert ["third", "0.00", "0.00", "0.00", "0 / 20 / 0", "1.00"] in page.rows
+
+    def test_equal_runs_are_called_equal(self, make_run: MakeRun, tmp_path: Path) -> None:
+        runs = [make_run("warm", unlearn="nothing"), make_run()]
+        assert "The two are equal on every episode." in read(write_report(runs, tmp_path / "out")).text
+
+    def test_the_reference_as_the_best_is_set_against_the_next(self, make_run: MakeRun, tmp_path: Path) -> None:
+        runs = [make_run("warm", unlearn="nothing", gain=2.0), make_run(gain=1.0), make_run("last")]
+        assert (
+            "points against lure, the next best, on the same episodes" in read(write_report(runs, tmp_path / "o")).text
+        )
+
+    def test_other_episodes_are_shown_with_a_warning_and_not_paired(self, make_run: MakeRun, tmp_path: Path) -> None:
+        runs = [make_run("warm", unlearn="nothing"), make_run(gain=1.0), make_run("other", seed=5, gain=2.0)]
+        page = read(write_report(runs, tmp_path / "out"))
+        assert "These runs did not meet the same episodes." in page.text
+        assert f"episodes {runs[2].read_manifest('novel').hash[:12]}: other" in page.text
+        assert ["other", "not paired: the two did not meet the same episodes"] in page.rows
+        assert "No difference from warm is stated: the two did not meet the same episodes." in page.text
+        assert any(row[:1] == ["lure"] and len(row) == 6 for row in page.rows)
+
+    def test_lost_episodes_are_a_reason_and_not_an_error(self, make_run: MakeRun, tmp_path: Path) -> None:
+        runs = [make_run("warm", unlearn="nothing"), make_run(gain=1.0)]
+        runs[0].episodes_path("novel", "centroid").unlink()
+        assert "not paired: there is no" in read(write_report(runs, tmp_path / "out")).text
+
+    def test_settings_that_differ_are_listed_and_no_others(self, make_run: MakeRun, tmp_path: Path) -> None:
+        runs = [make_run("warm", unlearn="nothing"), make_run()]
+        page = read(write_report(runs, tmp_path / "out"))
+        paths = [row for row in page.rows if row and "." in row[0] and not row[0][0].isdigit()]
+        assert paths == [["unlearn.name", "nothing", "by_saliency"]]
+
+    def test_runs_of_one_name_are_told_apart(self, make_run: MakeRun, tmp_path: Path) -> None:
+        runs = [make_run(folder="first"), make_run(folder="second", gain=1.0)]
+        text = read(write_report(runs, tmp_path / "out")).text
+        assert "lure (1) · lure (2)" in text
+
+
+class TestPage:
+    def test_needs_no_other_file_and_no_network(self, page_of_two: Path) -> None:
+        page = read(page_of_two)
+        fetched = {"src", "href", "xlink:href", "srcset", "data", "poster", "action"}
+        for tag, name, value in page.attributes:
+            if name in fetched:
+                assert value.startswith(("data:", "#")), (tag, name, value)
+        assert not {"script", "link", "iframe", "object"} & set(page.tags)
+        style = "".join(re.findall(r"<style>(.*?)</style>", page_of_two.read_text(), flags=re.DOTALL))
+        assert "@import" not in style and "url(" not in style
+
+    def test_names_are_escaped(self, page_of_two: Path) -> None:
+        assert "a&amp;b" in page_of_two.read_text()
+        assert "a&b" not in page_of_two.read_text()
+
+    def test_ids_are_unique_and_references_find_them(self, page_of_two: Path) -> None:
+        page = read(page_of_two)
+        ids = [value for _, name, value in page.attributes if name == "id"]
+        assert len(ids) == len(set(ids))
+        assert {value for _, name, value in page.attributes if name == "aria-labelledby"} <= set(ids)
+
+    def test_every_table_has_a_caption_and_every_chart_a_name(self, page_of_two: Path) -> None:
+        page = read(page_of_two)
+        assert page.tags.count("table") == page.tags.count("caption") > 4
+        charts = [value for tag, name, value in page.attributes if (tag, name) == ("svg", "aria-label")]
+        assert page.tags.count("svg") == len(charts) == 6
+
+    def test_headings_skip_no_level(self, page_of_two: Path) -> None:
+        levels = [int(tag[1]) for tag in read(page_of_two).tags if re.fullmatch(r"h[1-6]", tag)]
+        assert levels[0] == 1 and levels.count(1) == 1
+        assert all(after - before <= 1 for before, after in pairwise(levels))
+
+    def test_figures_lie_beside_it_as_files(self, page_of_two: Path) -> None:
+        assert {file.name for file in (page_of_two.parent / "figures").iterdir()} == {
+            "accuracy-novel.svg",
+            "chunks-novel.svg",
+            "cost.svg",
+            "difference-novel.svg",
+            "episode.png",
+            "learning-base.svg",
+            "learning-ece.svg",
+            "samples-base.png",
+            "samples-novel.png",
+        }
+
+    def test_equal_runs_give_equal_bytes(self, make_run: MakeRun, tmp_path: Path) -> None:
+        run = make_run()
+        folders = [write_report([run], tmp_path / name).parent for name in ("one", "two")]
+        one, two = ({file.name: file.read_bytes() for file in folder.rglob("*.*")} for folder in folders)
+        assert one == two and len(one) > 4
+
+    def test_colour_photographs_are_left_as_they_are(self, make_run: MakeRun, tmp_path: Path, data_path: Path) -> None:
+        arrays = dict(np.load(data_path))
+        np.savez(data_path, **{**arrays, "images": np.repeat(arrays["images"][..., None], 3, axis=3)})
+        page = read(write_report([make_run()], tmp_path / "out"))
+        assert ("img", "class", "tile") in page.attributes
+        assert ("img", "class", "tile ink") not in page.attributes
+
+
+def test_an_episode_of_many_images_is_cut_and_says_so(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    from lurefs.reporting import narrative, sheets
+    from lurefs.reporting.comparison import read_runs
+
+    run = read_runs([make_run()])[0]
+    monkeypatch.setattr(sheets, "MAX_QUERY", 2)
+    monkeypatch.setattr(narrative, "MAX_QUERY", 2)
+    from lurefs import plugins
+
+    dataset = plugins.build("dataset", "npz", run.config.dataset.params)
+    sheet = sheets.typical_episode(run, "novel", "centroid", dataset)
+    assert [len(row.query) for row in sheet.rows] == [2, 2, 2]
+    assert "The first 2 of 3 images a class are shown." in narrative.episode_caption(sheet, run, "novel", "centroid")
+
+
+def test_an_episode_of_images_that_are_gone_is_refused(make_run: MakeRun) -> None:
+    from lurefs import plugins
+    from lurefs.reporting import sheets
+    from lurefs.reporting.comparison import read_runs
+
+    run = read_runs([make_run()])[0]
+    dataset = plugins.build("dataset", "npz", run.config.dataset.params)
+    renamed = replace(dataset, image_ids=tuple(f"new {name}" for name in dataset.image_ids))
+    with pytest.raises(UserError, match="no longer has the images of novel"):
+        sheets.typical_episode(run, "novel", "centroid", renamed)

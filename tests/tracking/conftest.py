@@ -1,0 +1,239 @@
+"""A synthetic run directory, an environment without a user's settings, and a W&B server on this machine."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+
+from episodes.metrics import empty_reliability
+from episodes.scoring import EpisodeTable
+from episodes.summary import Summary, summarise
+from lurefs import tracking
+from lurefs.config import RunConfig, run_config
+from lurefs.outcomes import (
+    ChunkOutcome,
+    FewShotScore,
+    UnlearnReport,
+    anytime_accuracy,
+    cumulative_error_rate,
+    cumulative_errors,
+)
+from lurefs.results import RunDirectory
+
+N_CHUNKS = 3
+BENCHMARK, PROBE, PLAIN_PROBE = "novel-5way-1shot", "logistic_regression", "ridge"
+MANIFEST = "0123456789abcdef" * 4
+SETTINGS = {
+    "name": "demo",
+    "chunks": {"n_chunks": N_CHUNKS},
+    "benchmarks": {BENCHMARK: {"n_episodes": 250}},
+    "probes": {PROBE: {}, PLAIN_PROBE: {"name": "ridge"}},
+}
+
+
+def _sibling(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"tracking_{name}", Path(__file__).with_name(f"{name}.py"))
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+wandb_server, wandb_log = _sibling("wandb_server"), _sibling("wandb_log")
+
+
+def make_outcome(chunk_index: int) -> ChunkOutcome:
+    unlearn = UnlearnReport(
+        strategy="by_saliency",
+        n_kept=80,
+        n_reset=20,
+        reset_share={"fc.weight": 0.2},
+        accuracy_before=0.5,
+        accuracy_after=0.25,
+        seconds=0.1,
+    )
+    score = FewShotScore(
+        manifest=MANIFEST, probe=PROBE, n_episodes=50, accuracy=0.25 * (chunk_index + 1), ci95_episodes=0.01
+    )
+    return ChunkOutcome(
+        chunk_index=chunk_index,
+        phase="relearn" if chunk_index else "learn",
+        n_new=100,
+        n_train=100 * (chunk_index + 1),
+        n_images_seen=500,
+        best_epoch=1,
+        train_loss=1.0,
+        train_accuracy=0.5,
+        val_accuracy=0.5,
+        n_test_errors=50 - 10 * chunk_index,
+        n_test=100,
+        test_ece=0.125,
+        test_nll=1.5,
+        unlearn=unlearn if chunk_index else None,
+        few_shot={BENCHMARK: score},
+        train_seconds=2.0,
+        seconds=3.0,
+    )
+
+
+@dataclass
+class FakeRun:
+    """A run directory with made-up results, filled step by step as `lurefs run` does."""
+
+    config: RunConfig
+    directory: RunDirectory
+
+    def start(self) -> tracking.Tracker:
+        return tracking.start(self.config, self.directory)
+
+    def learn(self, tracker: tracking.Tracker, *, until: int = N_CHUNKS) -> None:
+        """Add the chunks that are not on disk yet."""
+        for chunk_index in range(len(self.directory.read_outcomes()), until):
+            outcome = make_outcome(chunk_index)
+            self.directory.write_outcomes([*self.directory.read_outcomes(), outcome])
+            tracker.log_chunk(outcome)
+
+    def evaluate(self) -> None:
+        """Write per-episode results and the summary."""
+        probes = {}
+        for number, probe in enumerate((PROBE, PLAIN_PROBE)):
+            table = make_table(np.random.default_rng(number), has_probabilities=probe == PROBE)
+            path = self.directory.episodes_path(BENCHMARK, probe)
+            table.save(path)
+            probes[probe] = {
+                "accuracy": _record(summarise(table.accuracy, table.classes)),
+                "nll": _record(summarise(table.nll, table.classes)) if probe == PROBE else None,
+                "brier": _record(summarise(table.brier, table.classes)) if probe == PROBE else None,
+                "ece": 0.0625 if probe == PROBE else None,
+                "n_not_converged": 0,
+                "ms_per_episode": 3.0,
+            }
+        outcomes = self.directory.read_outcomes()
+        self.directory.write_summary(
+            {
+                "run": {"name": "demo", "digest": "0", "seed": 0, "version": "0", "seconds": 9.0},
+                "pretrain": {
+                    "strategy": "by_saliency",
+                    "n_chunks": len(outcomes),
+                    "test_accuracy": [outcome.test_accuracy for outcome in outcomes],
+                    "anytime_accuracy": anytime_accuracy(outcomes),
+                    "cumulative_errors": cumulative_errors(outcomes),
+                    "cumulative_error_rate": cumulative_error_rate(outcomes),
+                    "test_ece": 0.125,
+                    "test_nll": 1.5,
+                },
+                "benchmarks": {
+                    BENCHMARK: {"manifest": MANIFEST, "n_way": 5, "n_shot": 1, "n_query": 15, "probes": probes}
+                },
+            }
+        )
+
+    def go(self) -> tracking.Tracker:
+        """Do all that a whole run does with its tracker."""
+        tracker = self.start()
+        self.learn(tracker)
+        tracker.finish_pretrain()
+        if not self.directory.summary_path.exists():
+            self.evaluate()
+        for probe in (PROBE, PLAIN_PROBE):
+            tracker.log_cell(BENCHMARK, probe)
+        self.directory.report_path.write_text("<html>report</html>", encoding="utf-8")
+        tracker.log_report(self.directory.report_path)
+        tracker.close()
+        return tracker
+
+    def with_wandb(self, **settings: Any) -> FakeRun:
+        """Return the same run with other W&B settings."""
+        config = run_config({**SETTINGS, "trackers": {"wandb": settings}})
+        return FakeRun(config=config, directory=self.directory)
+
+    def wandb_ids(self) -> list[str]:
+        """Return the ids of the local W&B runs, one each folder."""
+        folders = (self.directory.path / "wandb").glob("*run-*-*")
+        return sorted(folder.name.split("-", 3 if folder.name.startswith("offline") else 2)[-1] for folder in folders)
+
+    def read_log(self, part: str) -> Any:
+        """Read the one offline copy whose id ends with `part`."""
+        (path,) = (self.directory.path / "wandb").glob(f"offline-run-*-{part}/*.wandb")
+        return wandb_log.read_log(path)
+
+
+def make_table(generator: np.random.Generator, *, has_probabilities: bool, n_episodes: int = 250) -> EpisodeTable:
+    accuracy = generator.integers(20, 76, n_episodes) / 75
+    missing = np.full(n_episodes, np.nan)
+    return EpisodeTable(
+        classes=np.stack([generator.permutation(12)[:5] for _ in range(n_episodes)]),
+        accuracy=accuracy,
+        nll=2 - accuracy if has_probabilities else missing,
+        brier=1 - accuracy if has_probabilities else missing,
+        converged=np.ones(n_episodes, dtype=bool),
+        seconds=np.full(n_episodes, 0.003),
+        reliability=empty_reliability(),
+    )
+
+
+def _record(summary: Summary) -> dict[str, Any]:
+    return {name: getattr(summary, name) for name in ("mean", "n", "ci95_episodes", "ci95_classes")}
+
+
+@pytest.fixture(autouse=True)
+def user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A user with an empty home, an empty working directory and no settings for W&B; returns the home."""
+    for name in [*os.environ]:
+        if name.startswith("WANDB_") or name == "NETRC":
+            monkeypatch.delenv(name)
+    for name in ("home", "work"):
+        (tmp_path / name).mkdir()
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    for name in ("XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.chdir(tmp_path / "work")
+    yield tmp_path / "home"
+    if (wandb := sys.modules.get("wandb")) is not None:
+        wandb.teardown()
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> FakeRun:
+    directory = RunDirectory(tmp_path / "run")
+    directory.path.mkdir()
+    identity = {
+        "dataset": {"name": "icons"},
+        "backbone": {"name": "test_resnet", "n_parameters": 250_000, "n_features": 64, "image_size": 32},
+        "versions": {"lurefs": "0.1.0"},
+    }
+    directory.identity_path.write_text(json.dumps(identity), encoding="utf-8")
+    config = run_config(SETTINGS)
+    directory.write_config(config)
+    return FakeRun(config=config, directory=directory)
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A W&B server that the environment names, with a key for it."""
+    with wandb_server.WandbServer() as server:
+        monkeypatch.setenv("WANDB_BASE_URL", server.url)
+        monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+        yield server
+
+
+@pytest.fixture
+def outcome() -> Callable[[int], ChunkOutcome]:
+    return make_outcome
+
+
+@pytest.fixture
+def table() -> EpisodeTable:
+    return make_table(np.random.default_rng(0), has_probabilities=False)

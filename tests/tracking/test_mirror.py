@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from episodes.scoring import EpisodeTable
+from episodes.summary import summarise
+from lurefs import mirror
+from lurefs.config import RunConfig, run_config
+from lurefs.outcomes import ChunkOutcome
+
+
+def cell_id(benchmark: str, probe: str, **settings: Any) -> str:
+    config = run_config({"name": "demo", "benchmarks": {benchmark: {}}, "probes": {probe: {}}, **settings})
+    described = {
+        "manifest": "0" * 64,
+        "n_way": 5,
+        "n_shot": 1,
+        "n_query": 15,
+        "probes": {probe: {"accuracy": {"n": 9}}},
+    }
+    summary = {"pretrain": {"n_chunks": 1}, "benchmarks": {benchmark: described}}
+    return mirror.cell_card(config, {}, summary, benchmark, probe).id
+
+
+@pytest.mark.parametrize("benchmark", ["novel-5way-1shot", "5 way (100 %)", "n" * 90])
+def test_id_is_one_that_wandb_accepts(benchmark: str) -> None:
+    assert re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", cell_id(benchmark, "logistic_regression"))
+
+
+def test_ids_differ_where_benchmark_probe_or_seed_do() -> None:
+    names = [("a b", "ridge"), ("a_b", "ridge"), ("a b", "knn"), ("n" * 90, "ridge"), ("n" * 91, "ridge")]
+    ids = [cell_id(*pair) for pair in names] + [cell_id("a b", "ridge", seed=1)]
+    assert len(set(ids)) == len(ids)
+
+
+def test_id_is_independent_of_name_device_and_trackers() -> None:
+    other = {"name": "other", "device": "cpu", "trackers": {"wandb": {"project": "p"}}}
+    assert cell_id("a", "ridge") == cell_id("a", "ridge", **other)
+
+
+def test_tags_are_short_and_each_there_once(run: Any) -> None:
+    config: RunConfig = run.with_wandb(tags=["icons", "t" * 80]).config
+    assert mirror.tags(config) == ["test_resnet", "by_saliency", "icons", "t" * 64]
+
+
+def test_pretrain_runs_of_two_strategies_share_a_group(run: Any) -> None:
+    other = replace(run.config, unlearn=replace(run.config.unlearn, name="nothing"), seed=3)
+    cards = [mirror.pretrain_card(config, {}, []) for config in (run.config, other)]
+    assert cards[0].group == cards[1].group
+    assert cards[0].id != cards[1].id
+
+
+def test_settings_that_are_not_known_yet_are_left_out(run: Any) -> None:
+    card = mirror.pretrain_card(run.config, {}, [])
+    assert "backbone_params_m" not in card.config
+    assert None not in card.config.values()
+
+
+def test_chunk_rows_accumulate_errors(outcome: Callable[[int], ChunkOutcome]) -> None:
+    first, second = mirror.chunk_rows([outcome(0), outcome(1)])
+    assert "unlearn_drop" not in first
+    assert second == {
+        "chunk_index": 1,
+        "test_accuracy": 0.6,
+        "val_accuracy": 0.5,
+        "test_ece": 0.125,
+        "test_nll": 1.5,
+        "n_test_errors": 40,
+        "cumulative_errors": 90,
+        "seconds": 3.0,
+        "unlearn_drop": 0.25,
+        "few_shot/novel-5way-1shot": 0.5,
+    }
+
+
+def test_pretrain_summary_is_over_all_chunks(outcome: Callable[[int], ChunkOutcome]) -> None:
+    assert mirror.pretrain_summary([outcome(0), outcome(1)]) == {
+        "anytime_accuracy": pytest.approx(0.55),
+        "cumulative_error_rate": 0.45,
+        "images_per_second": 250.0,
+    }
+
+
+def test_running_accuracy_is_short_and_ends_at_the_mean(table: EpisodeTable) -> None:
+    curve = mirror.running_accuracy(table)
+    summary = summarise(table.accuracy, table.classes)
+    assert len(curve) <= 100
+    assert curve[-1] == {
+        "episode": 250,
+        "running_accuracy": summary.mean,
+        "running_accuracy_ci95_episodes": summary.ci95_episodes,
+    }
+
+
+def test_episode_rows_have_none_for_what_the_probe_has_not(table: EpisodeTable) -> None:
+    rows = mirror.episode_rows(table)
+    classes = " ".join(str(label) for label in table.classes[7])
+    assert rows[7] == [7, classes, table.accuracy[7], None, None, True, 0.003]

@@ -1,0 +1,196 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lurefs import mirror
+from lurefs.outcomes import ChunkOutcome
+
+BENCHMARK, PROBE, PLAIN_PROBE = "novel-5way-1shot", "logistic_regression", "ridge"
+
+KILLED_AFTER_TWO_CHUNKS = """
+import os, signal, sys, time
+from pathlib import Path
+from lurefs import tracking
+from lurefs.results import RunDirectory
+
+directory = RunDirectory(Path(sys.argv[1]))
+outcomes = directory.read_outcomes()
+directory.write_outcomes([])
+tracker = tracking.start(directory.read_config(), directory)
+for n_done in (1, 2):
+    directory.write_outcomes(outcomes[:n_done])
+    tracker.log_chunk(outcomes[n_done - 1])
+time.sleep(0.5)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def sent(row: dict[str, Any]) -> dict[str, Any]:
+    """Return what lurefs sent of a row, without what W&B adds."""
+    return {key: value for key, value in row.items() if not key.startswith("_")}
+
+
+def contents(folder: Path) -> dict[str, int]:
+    return {str(path): path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+
+
+def test_offline_log_of_pretraining_equals_the_run_directory(run: Any) -> None:
+    run.go()
+    log, outcomes = run.read_log("pretrain"), run.directory.read_outcomes()
+    assert [sent(row) for row in log.history] == mirror.chunk_rows(outcomes)
+    assert mirror.pretrain_summary(outcomes).items() <= log.summary.items()
+    assert log.exit_code == 0
+    assert log.attributes["job_type"] == "pretrain"
+    assert log.step_metrics["*"] == "chunk_index"
+    assert log.config["backbone_params_m"] == 0.25
+    assert log.config["version_lurefs"] == "0.1.0"
+
+
+def test_offline_log_of_a_cell_equals_the_run_directory(run: Any) -> None:
+    run.go()
+    log, table = run.read_log(f"{BENCHMARK}--{PROBE}"), run.directory.read_episodes(BENCHMARK, PROBE)
+    summary, outcomes = run.directory.read_summary(), run.directory.read_outcomes()
+    assert [sent(row) for row in log.history] == mirror.running_accuracy(table)
+    assert mirror.cell_summary(summary, BENCHMARK, PROBE, outcomes).items() <= log.summary.items()
+    assert log.attributes["group"] == "0123456789ab-novel-5way-1shot"
+    assert log.config["n_episodes"] == 250
+    assert log.artifacts == [("run_table", f"run-{log.attributes['id']}-episodes")]
+    (stored,) = run.directory.path.glob(f"wandb/*{PROBE}/{'files/' + log.summary['episodes']['path']}")
+    assert json.loads(stored.read_text())["data"] == mirror.episode_rows(table)
+
+
+def test_probe_without_probabilities_has_no_such_figures(run: Any) -> None:
+    run.go()
+    assert not {"nll", "brier", "ece"} & run.read_log(PLAIN_PROBE).summary.keys()
+
+
+def test_report_is_sent_as_a_page(run: Any) -> None:
+    run.go()
+    page = run.read_log("report").summary["report"]
+    (stored,) = run.directory.path.glob(f"wandb/*-report/files/{page['path']}")
+    assert stored.read_text() == "<html>report</html>"
+
+
+def test_rerun_of_a_finished_run_writes_nothing(run: Any) -> None:
+    run.go()
+    ids, before = run.wandb_ids(), contents(run.directory.path / "wandb" / "artifacts")
+    folders = {path.name for path in (run.directory.path / "wandb").iterdir()}
+    run.go()
+    assert run.wandb_ids() == ids
+    assert len(set(ids)) == 4
+    assert {path.name for path in (run.directory.path / "wandb").iterdir()} == folders
+    assert contents(run.directory.path / "wandb" / "artifacts") == before
+
+
+def test_run_that_goes_on_replaces_its_shorter_copy(run: Any) -> None:
+    tracker = run.start()
+    run.learn(tracker, until=2)
+    tracker.close()
+    assert run.read_log("pretrain").exit_code == 1
+    run.go()
+    assert [row["chunk_index"] for row in run.read_log("pretrain").history] == [0, 1, 2]
+    assert run.read_log("pretrain").exit_code == 0
+
+
+def test_killed_run_loses_and_doubles_nothing(run: Any, outcome: Any) -> None:
+    run.directory.write_outcomes([outcome(0), outcome(1), outcome(2)])
+    command = [sys.executable, "-c", KILLED_AFTER_TWO_CHUNKS, str(run.directory.path)]
+    root = str(Path(__file__).parents[2])
+    subprocess.run(command, check=False, env={**os.environ, "PYTHONPATH": root}, timeout=60)
+    assert len(run.directory.read_outcomes()) == 2
+    assert len(run.wandb_ids()) == 1
+    run.go()
+    assert [row["chunk_index"] for row in run.read_log("pretrain").history] == [0, 1, 2]
+
+
+def test_deleted_copy_is_made_anew(run: Any) -> None:
+    run.go()
+    (folder,) = (run.directory.path / "wandb").glob(f"*{PROBE}")
+    for path in sorted(folder.rglob("*"), reverse=True):
+        path.rmdir() if path.is_dir() and not path.is_symlink() else path.unlink()
+    folder.rmdir()
+    run.go()
+    assert run.read_log(PROBE).exit_code == 0
+
+
+def test_changed_results_replace_their_copy(run: Any) -> None:
+    run.go()
+    summary = run.directory.read_summary()
+    summary["benchmarks"][BENCHMARK]["probes"][PROBE]["accuracy"]["mean"] = 0.5
+    run.directory.write_summary(summary)
+    run.go()
+    assert run.read_log(PROBE).summary["accuracy"] == 0.5
+
+
+def test_chunks_completed_on_disk_before_the_first_log_are_sent_whole(run: Any, outcome: Any) -> None:
+    run.directory.write_outcomes([outcome(0)])
+    tracker = run.start()
+    run.directory.write_outcomes([outcome(0), outcome(1)])
+    tracker.log_chunk(outcome(1))
+    run.learn(tracker)
+    tracker.finish_pretrain()
+    tracker.close()
+    assert [row["chunk_index"] for row in run.read_log("pretrain").history] == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    "variables", [{}, {"WANDB_MODE": ""}, {"WANDB_MODE": "", "WANDB_API_KEY": "", "WANDB_DIR": ""}]
+)
+def test_nothing_is_written_or_changed_elsewhere(
+    run: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    variables: dict[str, str],
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    before = dict(os.environ)
+    tracker = run.go()
+    assert tracker.note == f"W&B: offline (no key found); files in {run.directory.path / 'wandb'}"
+    assert dict(os.environ) == before
+    assert capfd.readouterr() == ("", "")
+    assert {path for path in tmp_path.rglob("*") if run.directory.path not in (path, *path.parents)} == {
+        tmp_path / "home",
+        tmp_path / "work",
+    }
+    assert not (run.directory.path / "wandb" / "cache").exists()
+
+
+def test_close_is_safe_to_repeat(run: Any) -> None:
+    tracker = run.go()
+    tracker.close()
+    tracker.close()
+
+
+def test_failing_client_costs_no_result(
+    run: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    import wandb
+
+    def refuse(**arguments: object) -> None:
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(wandb, "init", refuse)
+    run.go()
+    assert len(run.directory.read_outcomes()) == 3
+    assert "no space left on device; the run goes on" in caplog.text
+
+
+def test_outcome_on_disk_is_what_counts(run: Any, outcome: Any) -> None:
+    tracker = run.start()
+    given: ChunkOutcome = outcome(0)
+    run.directory.write_outcomes([given])
+    tracker.log_chunk(given)
+    tracker.log_chunk(given)
+    run.learn(tracker)
+    tracker.finish_pretrain()
+    tracker.close()
+    assert [row["chunk_index"] for row in run.read_log("pretrain").history] == [0, 1, 2]
