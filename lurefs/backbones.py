@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from dataclasses import dataclass, replace
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lurefs.config import BackboneConfig
-from lurefs.errors import UserError, unknown_name
+from lurefs.errors import UserError, first_line, unknown_name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,9 +184,8 @@ def resolve_device(name: str) -> torch.device:
         device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
         raise UserError(
-            f"device {name!r} cannot be used: {reason}",
+            f"device {name!r} cannot be used: {first_line(error)}",
             "auto, cpu, or cuda on a machine that has it",
             "set device=auto",
         ) from error
@@ -213,7 +213,7 @@ def _create(config: BackboneConfig, *, n_classes: int, n_channels: int, image_si
             if not config.pretrained:
                 raise
             raise UserError(
-                f"the pretrained weights of {config.name!r} cannot be had: {str(error).splitlines()[0]}",
+                f"the pretrained weights of {config.name!r} cannot be had: {first_line(error)}",
                 "a network connection to timm's hub, or the weights in its cache",
                 "set backbone.checkpoint_path to a local file of them, or backbone.pretrained=false",
             ) from error
@@ -236,7 +236,7 @@ def _count_features(model: nn.Module, n_channels: int, image_size: int) -> int:
             features: Tensor = probe.forward_head(probe.forward_features(image), pre_logits=True)
         except (RuntimeError, ValueError, AssertionError) as error:
             raise UserError(
-                f"the model cannot read {image_size} x {image_size} images: {str(error).splitlines()[0]}",
+                f"the model cannot read {image_size} x {image_size} images: {first_line(error)}",
                 "an image size that the model's strides divide",
                 "set backbone.image_size to a larger size: images are resized to it",
             ) from error
@@ -287,10 +287,8 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             return load_file(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, SafetensorError, RuntimeError, EOFError, ValueError) as error:
-        raise _unreadable(path, str(error).splitlines()[0]) from error
-    except Exception as error:  # torch raises pickle's own errors for a file of another kind
-        raise _unreadable(path, f"{type(error).__name__}") from error
+    except (OSError, SafetensorError, RuntimeError, EOFError, ValueError, UnpicklingError) as error:
+        raise _unreadable(path, first_line(error)) from error
     for key in ("state_dict", "model"):
         if isinstance(state, dict) and isinstance(state.get(key), dict):
             state = state[key]

@@ -31,6 +31,11 @@ def nearest(word: str, candidates: Iterable[str]) -> str | None:
     return found[0] if found else None
 
 
+def first_line(error: BaseException) -> str:
+    """Return the first line of an exception's text, or its type's name if it has none."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
 def unknown_name(kind: str, name: str, candidates: Iterable[str]) -> UserError:
     """Build the error for a name that is not among `candidates`, suggesting the nearest one."""
     known = sorted(candidates)

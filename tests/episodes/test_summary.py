@@ -74,5 +74,5 @@ def test_both_intervals_cover_what_they_claim() -> None:
         covers_world += abs(summary.mean - 0.7) < summary.ci95_classes
         naive_covers_world += abs(summary.mean - 0.7) < summary.ci95_episodes
     assert 0.92 < covers_pool / n_runs < 0.98
-    assert 0.92 < covers_world / n_runs
+    assert covers_world / n_runs > 0.92
     assert naive_covers_world / n_runs < 0.5

@@ -1,0 +1,139 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+
+from lurefs.backbones import Backbone, build_backbone, build_twin, check_backbone, list_backbones, resolve_device
+from lurefs.config import BackboneConfig
+from lurefs.errors import UserError
+
+
+def build(name: str = "test_resnet", *, n_channels: int = 3, image_size: int = 32, **settings: object) -> Backbone:
+    config = BackboneConfig(name=name, **settings)  # type: ignore[arg-type]
+    return build_backbone(config, n_classes=10, n_channels=n_channels, image_size=image_size, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("test_resnet", {}),
+        ("test_efficientnet", {}),
+        ("test_byobnet", {}),
+        ("test_convnext", {}),
+        ("test_nfnet", {}),
+        ("test_vit", {"params": {"patch_size": 8}}),
+        ("test_mambaout", {}),
+    ],
+)
+@pytest.mark.parametrize("n_channels", [1, 3])
+def test_any_family_embeds_and_classifies(name: str, settings: dict[str, object], n_channels: int) -> None:
+    backbone = build(name, n_channels=n_channels, **settings)
+    images = torch.randint(0, 256, (2, n_channels, 32, 32), dtype=torch.uint8)
+    backbone.model.eval()
+    assert backbone.embed(images).shape == (2, backbone.n_features)
+    assert backbone.logits(images).shape == (2, 10)
+
+
+def test_resnet18_with_a_small_stem_has_the_known_number_of_parameters() -> None:
+    assert build("resnet18", stem="small").n_parameters == 11_173_962
+
+
+def test_a_small_stem_keeps_the_size_of_small_images() -> None:
+    image = torch.zeros(1, 3, 32, 32)
+    for stem, size in (("default", 1), ("small", 4)):
+        model = build("resnet18", stem=stem).model.eval()
+        assert model.forward_features(image).shape[-1] == size  # type: ignore[operator]
+
+
+def test_a_patch_embedding_has_no_small_stem() -> None:
+    with pytest.raises(UserError, match="no overlapping first convolution"):
+        build("test_vit", stem="small")
+
+
+def test_equal_seeds_give_equal_weights_and_leave_the_global_generator_alone() -> None:
+    torch.manual_seed(7)
+    expected = torch.rand(3)
+    torch.manual_seed(7)
+    one, other = build(), build()
+    assert torch.equal(torch.rand(3), expected)
+    for name, tensor in one.model.state_dict().items():
+        assert torch.equal(tensor, other.model.state_dict()[name])
+
+
+def test_a_twin_is_of_the_same_build_with_weights_of_its_own() -> None:
+    backbone = build()
+    twin = build_twin(backbone, BackboneConfig(name="test_resnet"), seed=1)
+    own, fresh = backbone.model.state_dict(), twin.state_dict()
+    assert {name: tensor.shape for name, tensor in own.items()} == {name: t.shape for name, t in fresh.items()}
+    assert not torch.equal(own["conv1.0.weight"], fresh["conv1.0.weight"])
+
+
+def test_images_are_standardised_and_resized() -> None:
+    backbone = build(n_channels=1)
+    prepared = backbone.prepare(torch.full((1, 1, 16, 16), 255, dtype=torch.uint8))
+    assert prepared.shape == (1, 1, 32, 32)
+    assert prepared[0, 0, 0, 0] == pytest.approx((1 - backbone.mean[0]) / backbone.std[0])
+
+
+def test_weights_of_a_plain_timm_model_load_with_another_head(tmp_path: Path) -> None:
+    source = timm.create_model("test_resnet", num_classes=3)
+    save_file(source.state_dict(), tmp_path / "w.safetensors")
+    torch.save({"state_dict": source.state_dict()}, tmp_path / "w.pth")
+    for file in ("w.safetensors", "w.pth"):
+        loaded = build(checkpoint_path=str(tmp_path / file)).model.state_dict()
+        assert torch.equal(loaded["conv1.0.weight"], source.state_dict()["conv1.0.weight"])
+        assert loaded["fc.weight"].shape[0] == 10
+
+
+def test_weights_of_another_model_are_refused(tmp_path: Path) -> None:
+    save_file(timm.create_model("test_byobnet", num_classes=10).state_dict(), tmp_path / "w.safetensors")
+    with pytest.raises(UserError, match="does not fit the model"):
+        build(checkpoint_path=str(tmp_path / "w.safetensors"))
+
+
+@pytest.mark.parametrize("suffix", ["safetensors", "pth"])
+@pytest.mark.parametrize("content", [b"", b"not weights at all"])
+def test_files_that_are_no_weights_are_refused(tmp_path: Path, suffix: str, content: bytes) -> None:
+    path = tmp_path / f"w.{suffix}"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match="cannot be read"):
+        build(checkpoint_path=str(path))
+
+
+def test_an_unknown_model_is_answered_with_the_nearest() -> None:
+    with pytest.raises(UserError, match="did you mean 'resnet18'"):
+        check_backbone(BackboneConfig(name="resnet_18"))
+
+
+def test_parameters_that_timm_does_not_take_are_refused() -> None:
+    with pytest.raises(UserError, match="timm cannot build"):
+        build(params={"nonsense": 3})
+
+
+def test_an_image_too_small_for_the_model_is_refused() -> None:
+    with pytest.raises(UserError, match=r"set backbone.image_size|change backbone.params"):
+        build("test_vit", image_size=8)
+
+
+def test_pretrained_weights_without_a_network_are_told_in_words(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    with pytest.raises(UserError, match="pretrained weights of 'test_resnet' cannot be had"):
+        build(pretrained=True)
+
+
+def test_models_are_listed_by_a_part_of_their_name() -> None:
+    found = list_backbones("test_res")
+    assert "test_resnet" in found
+    assert all("test_res" in name for name in found)
+
+
+def test_a_device_that_is_not_there_is_refused() -> None:
+    with pytest.raises(UserError, match="set device=auto"):
+        resolve_device("cuda:99")

@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+import pytest
+import timm
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from lurefs.errors import UserError
+from lurefs.saliency import smallest, snip, weight_names
+
+
+def batches(n: int = 2) -> list[tuple[Tensor, Tensor]]:
+    generator = torch.Generator().manual_seed(0)
+    return [
+        (torch.randn(6, 3, 32, 32, generator=generator), torch.randint(0, 5, (6,), generator=generator))
+        for _ in range(n)
+    ]
+
+
+def test_score_is_weight_times_summed_absolute_gradient() -> None:
+    """Against backward() on the whole model, batch by batch."""
+    model = timm.create_model("test_resnet", num_classes=5).eval()
+    expected = {name: torch.zeros_like(parameter) for name, parameter in model.named_parameters()}
+    for images, labels in batches():
+        model.zero_grad()
+        functional.cross_entropy(model(images), labels).backward()
+        for name, parameter in model.named_parameters():
+            assert parameter.grad is not None
+            expected[name] += parameter.grad.abs()
+    model.zero_grad()
+    model.train()
+    scores = snip(model, batches())
+    for name, parameter in model.named_parameters():
+        assert torch.allclose(scores[name], (parameter.detach() * expected[name]).abs())
+        assert parameter.grad is None
+    assert model.training
+
+
+@pytest.mark.parametrize("name", ["test_resnet", "test_convnext", "test_vit", "test_efficientnet", "test_nfnet"])
+def test_weights_are_all_but_biases_and_norm_scales(name: str) -> None:
+    model = timm.create_model(name, num_classes=5)
+    names = weight_names(model)
+    assert names
+    modules = dict(model.named_modules())
+    for parameter in names:
+        owner = modules[parameter.rpartition(".")[0]]
+        assert not isinstance(owner, nn.BatchNorm2d | nn.LayerNorm | nn.GroupNorm)
+        assert not parameter.endswith("bias")
+    heavy = (nn.Linear, nn.Conv2d)
+    expected = [f"{path}.weight" for path, module in modules.items() if isinstance(module, heavy)]
+    assert set(expected) <= set(names)
+
+
+def test_exactly_the_smallest_are_marked_across_tensors() -> None:
+    scores = {"a": torch.tensor([[0.5, 0.1], [0.9, 0.3]]), "b": torch.tensor([0.2, 0.8])}
+    masks = smallest(scores, 0.5, torch.Generator())
+    assert masks["a"].tolist() == [[False, True], [False, True]]
+    assert masks["b"].tolist() == [True, False]
+
+
+def test_ties_are_broken_so_that_the_share_is_exact() -> None:
+    scores = {"dead": torch.zeros(100), "alive": torch.ones(100)}
+    masks = smallest(scores, 0.2, torch.Generator().manual_seed(0))
+    assert int(masks["dead"].sum()) == 40
+    assert int(masks["alive"].sum()) == 0
+    again = smallest(scores, 0.2, torch.Generator().manual_seed(0))
+    assert torch.equal(masks["dead"], again["dead"])
+    assert masks["dead"][:40].sum() < 40
+
+
+def test_a_share_of_nothing_marks_nothing() -> None:
+    assert not smallest({"a": torch.rand(10)}, 0.0, torch.Generator())["a"].any()
+
+
+def test_diverged_weights_are_told() -> None:
+    model = timm.create_model("test_resnet", num_classes=5)
+    with torch.no_grad():
+        model.fc.weight.fill_(float("nan"))
+    with pytest.raises(UserError, match="diverged"):
+        snip(model, batches(1))
