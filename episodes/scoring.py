@@ -175,7 +175,7 @@ def predict(features: NDArray[np.floating], episode: Episode, probe: Probe) -> I
 
 
 def _probabilities(classifier: Classifier, query: NDArray[Any]) -> NDArray[np.float64] | None:
-    """Return class probabilities, or None where there are none: the nearest centroid refuses to give any at one shot."""
+    """Return class probabilities, or None where there are none: the nearest centroid gives none at one shot."""
     if not hasattr(classifier, "predict_proba"):
         return None
     try:
@@ -199,6 +199,7 @@ def _score_episode(features: NDArray[Any], episode: Episode, probe: Probe) -> Ep
     classifier, query = probe.classifier, features[episode.query]
     start = time.perf_counter()
     with warnings.catch_warnings(record=True) as caught, np.errstate(invalid="ignore", divide="ignore"):
+        warnings.simplefilter("ignore")
         warnings.simplefilter("always", ConvergenceWarning)
         try:
             classifier.fit(features[episode.support], episode.support_labels)

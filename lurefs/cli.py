@@ -169,7 +169,8 @@ def _print_plan(plan: Plan) -> None:
         spec = benchmark.spec
         print(
             f"  benchmark {name}: {spec.n_episodes} episodes, {spec.n_way}-way {spec.n_shot}-shot "
-            f"{spec.n_query} queries, of {len(benchmark.rows)} images in {len(benchmark.class_names)} classes; probes {', '.join(run.probes)}"
+            f"{spec.n_query} queries, of {len(benchmark.rows)} images in "
+            f"{len(benchmark.class_names)} classes; probes {', '.join(run.probes)}"
         )
 
 

@@ -64,7 +64,8 @@ class ChunksConfig:
     """How the base training images arrive, and which old ones come again.
 
     Give `n_chunks` or `chunk_size`; without either there are 5 chunks. `seed: null` orders the images by the run's own
-    seed. `chunk_by: source` lets whole sources (icon sets, fonts) arrive together. `replay: buffer` keeps `buffer_size` old images, drawn evenly over all that were seen.
+    seed. `chunk_by: source` lets whole sources (icon sets, fonts) arrive together. `replay: buffer` keeps `buffer_size`
+    old images, drawn evenly over all that were seen.
     """
 
     n_chunks: int | None = _number(None, low=1)

@@ -17,11 +17,14 @@ from episodes.manifest import Manifest
 from episodes.metrics import Reliability
 from episodes.sampler import EpisodeSpec
 from episodes.scoring import EpisodeTable
-from episodes.summary import paired_difference, summarise
+from episodes.summary import PairedDifference, Summary, paired_difference, summarise
+from lurefs import plugins
 from lurefs.config import run_config
 from lurefs.errors import UserError
 from lurefs.outcomes import ChunkOutcome, FewShotScore, UnlearnReport
 from lurefs.report import write_report
+from lurefs.reporting import narrative, sheets, wording
+from lurefs.reporting.comparison import read_runs
 from lurefs.results import RunDirectory
 
 N_CLASSES, N_IMAGES, N_EPISODES = 10, 8, 20
@@ -70,6 +73,27 @@ def one_run(tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
 def one_page(one_run: RunDirectory) -> _Text:
     """The page of that run."""
     return read(write_report([one_run], one_run.path / "out"))
+
+
+@pytest.fixture(scope="module")
+def three_runs(one_run: RunDirectory) -> list[RunDirectory]:
+    """A run that is better, the reference, and one that is equal to the reference."""
+    folder = one_run.path.parent
+    data_path = folder / "strokes.npz"
+    return [
+        _make_run(folder / "three" / name, data_path, name, unlearn=unlearn, gain=gain, seed=0)
+        for name, unlearn, gain in [
+            ("lure", "by_saliency", 1.0),
+            ("warm", "nothing", 0.0),
+            ("third", "from_scratch", 0.0),
+        ]
+    ]
+
+
+@pytest.fixture(scope="module")
+def page_of_three(three_runs: list[RunDirectory]) -> _Text:
+    """The page of these three."""
+    return read(write_report(three_runs, three_runs[0].path.parent / "out"))
 
 
 @pytest.fixture(scope="module")
@@ -203,7 +227,7 @@ def _identity() -> dict[str, Any]:
     return {
         "digest": "ba9876543210",
         "backbone": {"name": "test_resnet", "n_parameters": 12345, "n_features": 6},
-        "split": {"n_base_classes": 4, "n_validation_classes": 1, "n_novel_classes": 5, "n_base_images": 32},
+        "split": {"n_base_classes": 4, "n_validation_classes": 1, "n_novel_classes": 5, "n_train_images": 3200},
         "versions": {"torch": "2.9.9"},
     }
 
@@ -313,6 +337,8 @@ class TestOneRun:
         assert "test_resnet was trained on 4 classes of npz, whose images arrived in 2 chunks." in text
         assert "4 base, 1 validation, 5 novel" in text
         assert "test_resnet (12,345 weights, 6 features)" in text
+        assert "3,200 to train on" in text
+        assert "the least salient weights start anew (LURE), keep_ratio 0.8" in text
 
     def test_provenance_lets_a_reader_repeat_the_run(self, one_run: RunDirectory, one_page: _Text) -> None:
         text = one_page.text
@@ -388,37 +414,26 @@ class TestMissingThings:
 
 class TestSeveralRuns:
     def test_differences_are_paired_against_the_run_that_unlearns_nothing(
-        self, make_run: MakeRun, tmp_path: Path
+        self, three_runs: list[RunDirectory], page_of_three: _Text
     ) -> None:
-        better, reference = make_run(gain=1.0), make_run("warm", unlearn="nothing")
-        paired = paired_difference(values(better)[0], values(reference)[0], values(reference)[1])
+        better, reference = values(three_runs[0]), values(three_runs[1])
+        paired = paired_difference(better[0], reference[0], reference[1])
         difference = paired.difference
         assert difference.ci95_classes is not None
-        page = read(write_report([better, reference], tmp_path / "out"))
         numbers = [f"+{as_percent(difference.mean)}", as_percent(difference.ci95_episodes)]
         numbers += [as_percent(difference.ci95_classes), f"{paired.n_wins} / {paired.n_ties} / {paired.n_losses}"]
-        assert ["lure", *numbers, f"{paired.correlation:.2f}"] in page.rows
-        assert f"+{as_percent(difference.mean)} points against warm, on the same episodes" in page.text
+        assert ["lure", *numbers, f"{paired.correlation:.2f}"] in page_of_three.rows
+        assert f"+{as_percent(difference.mean)} points against warm, the reference" in page_of_three.text
 
-    def test_three_runs_have_one_row_each_and_a_word_on_choosing_the_best(
-        self, make_run: MakeRun, tmp_path: Path
-    ) -> None:
-        runs = [make_run("warm", unlearn="nothing"), make_run(gain=1.0), make_run("third", unlearn="from_scratch")]
-        page = read(write_report(runs, tmp_path / "out"))
-        assert "3 runs compared" in page.text
-        assert "lure, the highest of 3 runs, by centroid" in page.text
-        assert "The best of 3 runs was picked after they were measured" in page.text
-        assert ["third", "0.00", "0.00", "0.00", "0 / 20 / 0", "1.00"] in page.rows
+    def test_three_runs_have_one_row_each_and_a_word_on_choosing_the_best(self, page_of_three: _Text) -> None:
+        assert "3 runs compared" in page_of_three.text
+        assert "lure, the highest of 3 runs, by centroid" in page_of_three.text
+        assert "The best of 3 runs was picked after they were measured" in page_of_three.text
+        assert ["third", "0.00", "0.00", "0.00", "0 / 20 / 0", "1.00"] in page_of_three.rows
 
-    def test_equal_runs_are_called_equal(self, make_run: MakeRun, tmp_path: Path) -> None:
-        runs = [make_run("warm", unlearn="nothing"), make_run()]
-        assert "The two are equal on every episode." in read(write_report(runs, tmp_path / "out")).text
-
-    def test_the_reference_as_the_best_is_set_against_the_next(self, make_run: MakeRun, tmp_path: Path) -> None:
-        runs = [make_run("warm", unlearn="nothing", gain=2.0), make_run(gain=1.0), make_run("last")]
-        assert (
-            "points against lure, the next best, on the same episodes" in read(write_report(runs, tmp_path / "o")).text
-        )
+    def test_settings_that_differ_are_listed_and_no_others(self, page_of_three: _Text) -> None:
+        paths = [row for row in page_of_three.rows if row and re.match(r"[a-z_]+\.", row[0])]
+        assert paths == [["unlearn.name", "by_saliency", "nothing", "from_scratch"]]
 
     def test_other_episodes_are_shown_with_a_warning_and_not_paired(self, make_run: MakeRun, tmp_path: Path) -> None:
         runs = [make_run("warm", unlearn="nothing"), make_run(gain=1.0), make_run("other", seed=5, gain=2.0)]
@@ -434,16 +449,60 @@ class TestSeveralRuns:
         runs[0].episodes_path("novel", "centroid").unlink()
         assert "not paired: there is no" in read(write_report(runs, tmp_path / "out")).text
 
-    def test_settings_that_differ_are_listed_and_no_others(self, make_run: MakeRun, tmp_path: Path) -> None:
-        runs = [make_run("warm", unlearn="nothing"), make_run()]
-        page = read(write_report(runs, tmp_path / "out"))
-        paths = [row for row in page.rows if row and "." in row[0] and not row[0][0].isdigit()]
-        assert paths == [["unlearn.name", "nothing", "by_saliency"]]
+    def test_the_reference_as_the_best_is_set_against_the_next(self, make_run: MakeRun) -> None:
+        runs = [make_run("warm", unlearn="nothing", gain=2.0), make_run(gain=1.0), make_run("last")]
+        headline = narrative.headline(read_runs(runs), "novel", "centroid")
+        assert headline is not None
+        assert headline.difference.endswith(" points against lure, the next best, on the same episodes")
 
-    def test_runs_of_one_name_are_told_apart(self, make_run: MakeRun, tmp_path: Path) -> None:
-        runs = [make_run(folder="first"), make_run(folder="second", gain=1.0)]
-        text = read(write_report(runs, tmp_path / "out")).text
-        assert "lure (1) · lure (2)" in text
+    def test_runs_of_one_name_are_told_apart(self, make_run: MakeRun) -> None:
+        runs = read_runs([make_run(folder="first"), make_run(folder="second"), make_run("other")])
+        assert [run.label for run in runs] == ["lure (1)", "lure (2)", "other"]
+
+
+class TestVerdict:
+    def paired(self, mean: float, pool: float, classes: float | None, wins: int = 5) -> PairedDifference:
+        summary = Summary(mean=mean, std=0.1, n=10, ci95_episodes=pool, ci95_classes=classes)
+        return PairedDifference(difference=summary, n_wins=wins, n_ties=10 - wins, n_losses=0, correlation=0.5)
+
+    def test_an_interval_over_episodes_that_holds_zero_says_nothing(self) -> None:
+        assert wording.verdict(self.paired(0.01, 0.02, 0.005)).endswith("the two cannot be told apart.")
+
+    def test_this_pool_alone_is_not_new_classes(self) -> None:
+        verdict = wording.verdict(self.paired(0.03, 0.02, 0.05))
+        assert verdict.startswith("On this pool of classes they differ")
+        assert "on other classes of this kind the order may turn" in verdict
+
+    def test_no_interval_over_classes_says_nothing_of_them(self) -> None:
+        assert wording.verdict(self.paired(0.03, 0.02, None)).endswith("so nothing is said of other classes.")
+
+    def test_both_intervals_speak_for_new_classes(self) -> None:
+        assert "is to be expected on other classes of this kind" in wording.verdict(self.paired(-0.06, 0.02, 0.05))
+
+    def test_equal_runs_are_called_equal(self) -> None:
+        assert wording.verdict(self.paired(0.0, 0.0, 0.0, wins=0)) == "The two are equal on every episode."
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (wording.points(0.0123), "+1.23"),
+        (wording.points(-0.0123), "−1.23"),
+        (wording.points(0.00001), "0.00"),
+        (wording.points(-0.00001), "0.00"),
+        (wording.percent(1.0), "100.00"),
+        (wording.number(float("nan"), 2), "–"),
+        (wording.number(1234.5, 1), "1,234.5"),
+        (wording.duration(99.94), "99.9 s"),
+        (wording.duration(99.96), "1 min 40 s"),
+        (wording.duration(6000.0), "1 h 40 min"),
+        (wording.counted(1, "class"), "1 class"),
+        (wording.counted(2000, "chunk"), "2,000 chunks"),
+        (wording.joined(["a", "b", "c"]), "a, b and c"),
+    ],
+)
+def test_numbers_as_people_read_them(text: str, expected: str) -> None:
+    assert text == expected
 
 
 class TestPage:
@@ -506,14 +565,9 @@ class TestPage:
 
 
 def test_an_episode_of_many_images_is_cut_and_says_so(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
-    from lurefs.reporting import narrative, sheets
-    from lurefs.reporting.comparison import read_runs
-
     run = read_runs([make_run()])[0]
     monkeypatch.setattr(sheets, "MAX_QUERY", 2)
     monkeypatch.setattr(narrative, "MAX_QUERY", 2)
-    from lurefs import plugins
-
     dataset = plugins.build("dataset", "npz", run.config.dataset.params)
     sheet = sheets.typical_episode(run, "novel", "centroid", dataset)
     assert [len(row.query) for row in sheet.rows] == [2, 2, 2]
@@ -521,10 +575,6 @@ def test_an_episode_of_many_images_is_cut_and_says_so(make_run: MakeRun, monkeyp
 
 
 def test_an_episode_of_images_that_are_gone_is_refused(make_run: MakeRun) -> None:
-    from lurefs import plugins
-    from lurefs.reporting import sheets
-    from lurefs.reporting.comparison import read_runs
-
     run = read_runs([make_run()])[0]
     dataset = plugins.build("dataset", "npz", run.config.dataset.params)
     renamed = replace(dataset, image_ids=tuple(f"new {name}" for name in dataset.image_ids))

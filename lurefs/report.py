@@ -1,0 +1,262 @@
+"""The page for people: finished runs -> `report.html` and its figures. Composition only, nothing is measured here.
+
+The page is one file that needs no network: charts are inline SVG, images are data URIs. It says nothing that the files
+of the runs do not say, so equal files give equal bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from episodes.files import atomic_path, write_text
+from lurefs import plugins
+from lurefs.config import PluginConfig, to_yaml
+from lurefs.data.dataset import ImageDataset
+from lurefs.data.splits import split_classes
+from lurefs.errors import UserError
+from lurefs.reporting import drawing, figures, narrative, series, sheets, tables
+from lurefs.reporting.comparison import (
+    Run,
+    benchmarks_of,
+    best_run,
+    compare,
+    differing_settings,
+    manifests_of,
+    read_runs,
+    reference_run,
+)
+from lurefs.results import RunDirectory
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+N_HEADLINES = 2
+
+
+class Figures:
+    """The charts and sheets of one page, kept until all are made, then written beside it.
+
+    Args:
+        folder: Where the files go.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._files: dict[str, bytes] = {}
+
+    def chart(self, name: str, svg: str, *, caption: str) -> dict[str, Any]:
+        """Keep a chart, and return what the page shows of it."""
+        from markupsafe import Markup
+
+        element = figures.inline(svg, name=f"chart{len(self._files)}", label=caption)
+        self._files[f"{name}.svg"] = svg.encode()
+        return {"svg": Markup(element), "caption": caption}
+
+    def sheet(self, name: str, image: Image) -> None:
+        """Keep a sheet of images."""
+        self._files[f"{name}.png"] = drawing.png_bytes(image)
+
+    def write(self) -> None:
+        """Write all files."""
+        for name, content in self._files.items():
+            with atomic_path(self.folder / name) as temporary:
+                temporary.write_bytes(content)
+
+
+def write_report(directories: Sequence[RunDirectory], destination: Path) -> Path:
+    """Write `report.html` and `figures/` about one or several finished runs.
+
+    Args:
+        directories: The runs; of several, those that met the same episodes are compared in pairs.
+        destination: The folder of the two.
+
+    Returns:
+        The path of the page.
+
+    Raises:
+        UserError: There is no run, a directory is no finished run, or one of its files is damaged.
+    """
+    if not directories:
+        raise UserError("a report of no runs was asked for", "at least one run directory", "name one")
+    runs = read_runs(directories)
+    kept = Figures(destination / "figures")
+    context = {
+        "title": runs[0].label if len(runs) == 1 else f"{len(runs)} runs compared",
+        "names": [run.label for run in runs],
+        "lead": narrative.lead(runs),
+        "facts": narrative.facts(runs),
+        "settings": differing_settings(runs),
+        "headlines": _headlines(runs),
+        "benchmarks": _benchmarks(runs, kept),
+        "learning": _learning(runs, kept),
+        "pictures": _pictures(runs, kept),
+        "cost": _cost(runs, kept),
+        "provenance": [_provenance(run) for run in runs],
+    }
+    page = _render(context)
+    kept.write()
+    path = destination / "report.html"
+    write_text(path, page)
+    return path
+
+
+def _headlines(runs: Sequence[Run]) -> list[narrative.Headline]:
+    benchmarks = list(benchmarks_of(runs).items())[:N_HEADLINES]
+    cards = [narrative.headline(runs, name, probes[0]) for name, probes in benchmarks if probes]
+    return [card for card in cards if card is not None]
+
+
+def _benchmarks(runs: Sequence[Run], kept: Figures) -> list[dict[str, Any]]:
+    return [_benchmark(runs, name, probes, kept) for name, probes in benchmarks_of(runs).items()]
+
+
+def _benchmark(runs: Sequence[Run], name: str, probes: list[str], kept: Figures) -> dict[str, Any]:
+    reference = reference_run(runs)
+    comparisons = [compare(run, reference, name, probe) for probe in probes for run in runs if run is not reference]
+    comparisons = [entry for entry in comparisons if tables.both_measured(entry)]
+    charts = []
+    rows = series.accuracy_intervals(runs, name, probes)
+    scopes = "Thick bar: 95\u00a0% interval on this pool of classes; thin bar: on new classes of this kind"
+    if len(rows) > 1:
+        svg = figures.intervals(rows, name=f"accuracy-{name}", x_label="accuracy, %")
+        charts.append(kept.chart(f"accuracy-{name}", svg, caption=f"Accuracy on {name}. {scopes}."))
+    rows = series.difference_intervals(runs, comparisons, probes[0]) if probes else []
+    if rows:
+        label = f"accuracy less that of {figures.short(reference.label)}, points"
+        svg = figures.intervals(rows, name=f"difference-{name}", x_label=label, zero_line=True)
+        caption = f"Paired differences on {name}, by {probes[0]}. {scopes}."
+        charts.append(kept.chart(f"difference-{name}", svg, caption=caption))
+    return {
+        "name": name,
+        "form": narrative.form(runs, name),
+        "manifests": manifests_of(runs, name),
+        "results": {probe: tables.results(runs, name, probe) for probe in probes},
+        "differences": tables.differences(comparisons),
+        "reference": reference.label,
+        "notes": narrative.notes(runs, name, probes),
+        "charts": charts,
+    }
+
+
+def _learning(runs: Sequence[Run], kept: Figures) -> dict[str, Any]:
+    learned = [(place, run) for place, run in enumerate(runs) if run.outcomes]
+    if not learned:
+        return {}
+    charts = []
+
+    def add(name: str, lines: list[figures.Line], y_label: str, caption: str) -> None:
+        if lines:
+            svg = figures.curves(lines, name=name, x_label="chunk", y_label=y_label)
+            charts.append(kept.chart(name, svg, caption=caption))
+
+    lines = [series.curve(run, place, lambda outcome: outcome.test_accuracy) for place, run in learned]
+    add("learning-base", lines, "accuracy, %", "Held-out images of the base classes, after each chunk.")
+    for name in benchmarks_of(runs):
+        measured = [series.few_shot_curve(run, place, name) for place, run in learned]
+        caption = f"{name}, after each chunk, with 95\u00a0% intervals over episodes of this pool."
+        add(f"chunks-{name}", [line for line in measured if line is not None], "accuracy, %", caption)
+    lines = [series.curve(run, place, lambda outcome: outcome.test_ece) for place, run in learned]
+    add("learning-ece", lines, "ECE, %", "Expected calibration error on the held-out images of the base classes.")
+    return {
+        "charts": charts,
+        "rows": [tables.learning_row(run) for _, run in learned],
+        "chunks": [{"label": run.label, **tables.chunk_rows(run)} for _, run in learned],
+    }
+
+
+def _cost(runs: Sequence[Run], kept: Figures) -> dict[str, Any]:
+    learned = [(place, run) for place, run in enumerate(runs) if run.outcomes]
+    charts = []
+    for name, probes in list(benchmarks_of(runs).items())[:1]:
+        lines = [line for place, run in learned if probes and (line := series.cost_point(run, place, name, probes[0]))]
+        if len(lines) > 1:
+            svg = figures.scatter(lines, name="cost", x_label="training, seconds", y_label="accuracy, %")
+            caption = (
+                f"Accuracy on {name}, by {probes[0]}, against training time; bars: 95\u00a0% on this pool of classes."
+            )
+            charts.append(kept.chart("cost", svg, caption=caption))
+    return {"rows": [tables.cost_row(run) for run in runs], "charts": charts}
+
+
+def _pictures(runs: Sequence[Run], kept: Figures) -> dict[str, Any]:
+    """Return samples and one episode; where the images cannot be read, the reason takes their place."""
+    pictures: dict[str, Any] = {"samples": [], "episode": None, "missing": []}
+    config = runs[0].config
+    try:
+        dataset = _dataset(config.dataset)
+        groups = split_classes(dataset, config.class_split)
+        for title, group in (("Base classes", groups.base), ("Novel classes", groups.novel)):
+            strips = sheets.sample_strips(dataset, group)
+            if strips:
+                kept.sheet(f"samples-{title.split()[0].lower()}", drawing.samples_sheet(strips))
+                shown = [{"name": strip.class_name, "images": drawing.data_uris(strip.images)} for strip in strips]
+                pictures["samples"].append(
+                    {"title": title, "n_classes": len(group), "strips": shown, "ink": strips[0].is_ink}
+                )
+    except (UserError, OSError) as error:
+        pictures["missing"].append(_reason(error))
+    try:
+        pictures["episode"] = _episode(runs, kept)
+    except (UserError, OSError) as error:
+        pictures["missing"].append(_reason(error))
+    pictures["missing"] = list(dict.fromkeys(pictures["missing"]))
+    return pictures
+
+
+def _episode(runs: Sequence[Run], kept: Figures) -> dict[str, Any] | None:
+    for benchmark, probes in benchmarks_of(runs).items():
+        run = best_run(runs, benchmark, probes[0]) if probes else None
+        if run is None or benchmark not in run.config.benchmarks or probes[0] not in run.config.probes:
+            continue
+        dataset = _dataset(run.config.benchmarks[benchmark].dataset or run.config.dataset)
+        sheet = sheets.typical_episode(run, benchmark, probes[0], dataset)
+        kept.sheet("episode", drawing.episode_sheet(sheet))
+        rows = [
+            {
+                "row": row,
+                "support": drawing.data_uris(row.support),
+                "query": drawing.data_uris(row.query),
+                "said": narrative.row_in_words(row),
+            }
+            for row in sheet.rows
+        ]
+        return {
+            "rows": rows,
+            "ink": sheet.is_ink,
+            "caption": narrative.episode_caption(sheet, run, benchmark, probes[0]),
+        }
+    return None
+
+
+def _dataset(config: PluginConfig) -> ImageDataset:
+    dataset: ImageDataset = plugins.build("dataset", config.name, config.params)
+    return dataset
+
+
+def _reason(error: Exception) -> str:
+    return error.problem if isinstance(error, UserError) else str(error)
+
+
+def _provenance(run: Run) -> dict[str, Any]:
+    manifests = {name: run.benchmark(name).get("manifest") for name in benchmarks_of([run])}
+    return {
+        "label": run.label,
+        "rows": tables.provenance_rows(run),
+        "manifests": manifests,
+        "config": to_yaml(run.config),
+    }
+
+
+def _render(context: dict[str, Any]) -> str:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent / "reporting" / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("report.html").render(context)

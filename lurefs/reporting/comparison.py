@@ -1,0 +1,203 @@
+"""Finished runs side by side: what they share, where their settings differ, and their differences on the same episodes.
+
+Numbers only. `lurefs.wording` says them in words and `lurefs.report` puts them on a page.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from episodes.summary import PairedDifference, Summary, paired_difference
+from lurefs.config import RunConfig
+from lurefs.errors import UserError
+from lurefs.outcomes import ChunkOutcome
+from lurefs.records import to_mapping
+from lurefs.results import RunDirectory, damaged
+
+REFERENCE_STRATEGY = "nothing"
+NOT_COMPARED = ("name", "device", "num_threads", "trackers")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One finished run.
+
+    Attributes:
+        label: Its name, made unique among the runs it stands beside.
+        directory: Where its files are.
+        config: Its configuration.
+        summary: Its `summary.json`.
+        outcomes: One a chunk; empty if it was not pre-trained here.
+        identity: Its `identity.json`; empty if there is none.
+    """
+
+    label: str
+    directory: RunDirectory
+    config: RunConfig
+    summary: Mapping[str, Any]
+    outcomes: Sequence[ChunkOutcome]
+    identity: Mapping[str, Any]
+
+    def result(self, benchmark: str, probe: str) -> Mapping[str, Any] | None:
+        """Return the figures of one probe on one benchmark, or None if it was not measured."""
+        found: Mapping[str, Any] | None = self.benchmark(benchmark).get("probes", {}).get(probe)
+        return found
+
+    def benchmark(self, name: str) -> Mapping[str, Any]:
+        """Return the summary of one benchmark, empty if it was not measured."""
+        found: Mapping[str, Any] = self.summary.get("benchmarks", {}).get(name, {})
+        return found
+
+    def accuracy(self, benchmark: str, probe: str) -> Summary | None:
+        """Return the accuracy of one probe on one benchmark, or None if it was not measured."""
+        result = self.result(benchmark, probe)
+        return None if result is None else summary_of(result.get("accuracy"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """One run against the reference, on one benchmark, by one probe.
+
+    Attributes:
+        benchmark: The benchmark's name.
+        probe: The probe's name.
+        run: The run.
+        reference: What it is compared with.
+        paired: Accuracy of the run less that of the reference, fraction; None if they cannot be paired.
+        not_paired: Why they cannot; None if they can.
+    """
+
+    benchmark: str
+    probe: str
+    run: Run
+    reference: Run
+    paired: PairedDifference | None
+    not_paired: str | None
+
+
+def read_runs(directories: Sequence[RunDirectory]) -> list[Run]:
+    """Read what is compared of each run; its episodes are read when two runs are paired.
+
+    Raises:
+        UserError: A directory is no finished run, or one of its files is damaged.
+    """
+    configs = [directory.read_config() for directory in directories]
+    labels = _unique_labels([config.name for config in configs])
+    return [
+        Run(
+            label=label,
+            directory=directory,
+            config=config,
+            summary=directory.read_summary(),
+            outcomes=directory.read_outcomes(),
+            identity=_read_identity(directory),
+        )
+        for label, directory, config in zip(labels, directories, configs, strict=True)
+    ]
+
+
+def summary_of(values: Mapping[str, Any] | None) -> Summary | None:
+    """Return the mean and intervals of one metric in `summary.json`; None if there is none, or its mean is NaN."""
+    if values is None or values.get("mean") is None or values["mean"] != values["mean"]:
+        return None
+    fields: dict[str, Any] = {name: values.get(name) for name in Summary.__dataclass_fields__}
+    return Summary(**fields)
+
+
+def reference_run(runs: Sequence[Run]) -> Run:
+    """Return the run that unlearns nothing, if there is one, else the first."""
+    return next((run for run in runs if run.config.unlearn.name == REFERENCE_STRATEGY), runs[0])
+
+
+def benchmarks_of(runs: Sequence[Run]) -> dict[str, list[str]]:
+    """Return the probes that any run was measured by, by benchmark, in the order of the configurations."""
+    found: dict[str, dict[str, None]] = {}
+    for run in runs:
+        names = [name for name in (*run.config.benchmarks, *run.summary.get("benchmarks", {})) if run.benchmark(name)]
+        for name in names:
+            probes = run.benchmark(name).get("probes", {})
+            ordered = [*(probe for probe in run.config.probes if probe in probes), *probes]
+            found.setdefault(name, {}).update(dict.fromkeys(ordered))
+    return {name: list(probes) for name, probes in found.items()}
+
+
+def manifests_of(runs: Sequence[Run], benchmark: str) -> dict[str, list[Run]]:
+    """Return the runs that met the same episodes of a benchmark, by the hash of the manifest."""
+    groups: dict[str, list[Run]] = {}
+    for run in runs:
+        if run.benchmark(benchmark):
+            groups.setdefault(str(run.benchmark(benchmark).get("manifest")), []).append(run)
+    return groups
+
+
+def best_run(runs: Sequence[Run], benchmark: str, probe: str) -> Run | None:
+    """Return the run of the highest mean accuracy, the first of equals; None if none was measured."""
+    measured = [(accuracy.mean, run) for run in runs if (accuracy := run.accuracy(benchmark, probe)) is not None]
+    return max(measured, key=lambda pair: pair[0])[1] if measured else None
+
+
+def compare(run: Run, reference: Run, benchmark: str, probe: str) -> Comparison:
+    """Pair the accuracies of two runs episode by episode, or say why that cannot be done."""
+    paired, not_paired = None, None
+    if run.benchmark(benchmark).get("manifest") != reference.benchmark(benchmark).get("manifest"):
+        not_paired = "the two did not meet the same episodes"
+    else:
+        try:
+            a = run.directory.read_episodes(benchmark, probe)
+            b = reference.directory.read_episodes(benchmark, probe)
+            paired = paired_difference(a.accuracy, b.accuracy, a.classes)
+        except UserError as error:
+            not_paired = error.problem
+        except ValueError as error:
+            not_paired = str(error)
+    return Comparison(
+        benchmark=benchmark, probe=probe, run=run, reference=reference, paired=paired, not_paired=not_paired
+    )
+
+
+def differing_settings(runs: Sequence[Run]) -> dict[str, list[str]]:
+    """Return the settings in which the runs differ: dotted path -> one text a run, `–` where it has no such setting."""
+    flat = [_flatten(to_mapping(run.config)) for run in runs]
+    paths = dict.fromkeys(path for values in flat for path in values)
+    rows = {path: [values.get(path, "–") for values in flat] for path in paths}
+    return {
+        path: values
+        for path, values in rows.items()
+        if len(set(values)) > 1 and path.partition(".")[0] not in NOT_COMPARED
+    }
+
+
+def train_seconds(run: Run) -> float:
+    """Return the seconds of all training epochs."""
+    return sum(outcome.train_seconds for outcome in run.outcomes)
+
+
+def _flatten(values: Any, path: str = "") -> dict[str, str]:
+    if isinstance(values, Mapping) and values:
+        flat: dict[str, str] = {}
+        for key, value in values.items():
+            flat.update(_flatten(value, f"{path}.{key}" if path else str(key)))
+        return flat
+    return {} if values == {} else {path: values if isinstance(values, str) else json.dumps(values)}
+
+
+def _unique_labels(names: Sequence[str]) -> list[str]:
+    counts, seen, labels = Counter(names), Counter[str](), []
+    for name in names:
+        seen[name] += 1
+        labels.append(f"{name} ({seen[name]})" if counts[name] > 1 else name)
+    return labels
+
+
+def _read_identity(directory: RunDirectory) -> Mapping[str, Any]:
+    if not directory.identity_path.is_file():
+        return {}
+    try:
+        identity = json.loads(directory.identity_path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise damaged(directory.identity_path, str(error)) from error
+    return identity if isinstance(identity, dict) else {}

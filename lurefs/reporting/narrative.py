@@ -1,0 +1,226 @@
+"""The sentences of the report: what was run, what came of it, and what a reader must know of a table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from lurefs.reporting.comparison import Run, best_run, compare, reference_run, summary_of
+from lurefs.reporting.sheets import MAX_QUERY, MAX_WAY, EpisodeRow, EpisodeSheet
+from lurefs.reporting.wording import (
+    count,
+    counted,
+    joined,
+    percent,
+    plus_minus,
+    points,
+    replay,
+    settings,
+    strategy,
+    verdict,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Headline:
+    """What came of one benchmark.
+
+    Attributes:
+        benchmark: Its name.
+        form: The form of its episodes and its chance level.
+        accuracy: The best accuracy, percent.
+        intervals: Its two intervals, each with its scope.
+        of_what: Whose accuracy it is, and by which probe.
+        difference: How far it is from the reference or the next best; "" for a single run.
+        difference_intervals: The two intervals of that difference; "" if there is none.
+        verdict: What may be said of it; "" if there is none.
+    """
+
+    benchmark: str
+    form: str
+    accuracy: str
+    intervals: str
+    of_what: str
+    difference: str = ""
+    difference_intervals: str = ""
+    verdict: str = ""
+
+
+def lead(runs: Sequence[Run]) -> str:
+    """Say in two sentences what was run."""
+    backbones = joined(_distinct(run.config.backbone.name for run in runs))
+    datasets = joined(_distinct(run.config.dataset.name for run in runs))
+    split = runs[0].identity.get("split", {})
+    classes = f"{counted(split['n_base_classes'], 'class')} of {datasets}" if "n_base_classes" in split else datasets
+    n_chunks = {len(run.outcomes) for run in runs}
+    arrival = f", whose images arrived in {counted(n_chunks.pop(), 'chunk')}" if len(n_chunks) == 1 else ""
+    times = f" in {len(runs)} runs" if len(runs) > 1 else ""
+    places = joined(_distinct(place for run in runs for place in _measured_on(run)))
+    return (
+        f"{backbones} was trained{times} on {classes}{arrival}. Then its features were frozen, and measured on "
+        f"{places}, from a few labelled images a class."
+    )
+
+
+def facts(runs: Sequence[Run]) -> list[tuple[str, list[str]]]:
+    """Return what was run as (name, values): one value where the runs agree, else one a run."""
+    rows = []
+    for name, describe in _FACTS.items():
+        values = [describe(run) for run in runs]
+        if len(set(values)) > 1:
+            values = [f"{run.label}: {value or 'not recorded'}" for run, value in zip(runs, values, strict=True)]
+            rows.append((name, values))
+        elif values[0]:
+            rows.append((name, values[:1]))
+    return rows
+
+
+def headline(runs: Sequence[Run], benchmark: str, probe: str) -> Headline | None:
+    """Return what came of one benchmark by one probe; None if nothing was measured."""
+    best = best_run(runs, benchmark, probe)
+    accuracy = best.accuracy(benchmark, probe) if best else None
+    if best is None or accuracy is None:
+        return None
+    measured = [run for run in runs if run.accuracy(benchmark, probe) is not None]
+    among = f", the highest of {len(measured)} runs" if len(measured) > 1 else ""
+    return Headline(
+        benchmark=benchmark,
+        form=form([best], benchmark),
+        accuracy=percent(accuracy.mean),
+        intervals=plus_minus(accuracy),
+        of_what=f"{best.label}{among}, by {probe}",
+        **(_against_the_others(best, measured, benchmark, probe) if among else {}),
+    )
+
+
+def form(runs: Sequence[Run], benchmark: str) -> str:
+    """Return the form of a benchmark's episodes and its chance level."""
+    found = next(run.benchmark(benchmark) for run in runs if run.benchmark(benchmark))
+    n_way, n_shot, n_query = found["n_way"], found["n_shot"], found["n_query"]
+    queries = "1 query" if n_query == 1 else f"{n_query} queries"
+    return f"{n_way}-way {n_shot}-shot, {queries} a class, chance {percent(1 / n_way)}\u00a0%"
+
+
+def notes(runs: Sequence[Run], benchmark: str, probes: Sequence[str]) -> list[str]:
+    """Return what a reader of a benchmark's table must know: its gaps, and their reasons."""
+    found = []
+    for probe in probes:
+        summaries = [summary for run in runs if (summary := run.accuracy(benchmark, probe)) is not None]
+        gaps = [summary.no_ci95_classes or "not computed" for summary in summaries if summary.ci95_classes is None]
+        found += [f"{probe} has no interval over new classes: {reason}." for reason in _distinct(gaps)]
+        results = [result for run in runs if (result := run.result(benchmark, probe)) is not None]
+        if any(summary_of(result.get("nll")) is None for result in results):
+            found.append(f"{probe} gives no probabilities, so it has no NLL, Brier score and ECE.")
+    return found
+
+
+def row_in_words(row: EpisodeRow) -> str:
+    """Say what a row of the episode shows, for those who do not see it."""
+    wrong = [letter for letter in row.taken_for if letter]
+    taken = joined([f"{wrong.count(letter)} for {letter}" for letter in _distinct(sorted(wrong))]) if wrong else ""
+    said = f"{row.letter}, {row.class_name}: {row.n_right} of {counted(row.n_query, 'image')} named rightly"
+    return f"{said}; taken {taken}" if taken else said
+
+
+def episode_caption(sheet: EpisodeSheet, run: Run, benchmark: str, probe: str) -> str:
+    """Say which episode is shown and why."""
+    share = percent(sheet.n_right / sheet.n_query)
+    text = (
+        f"Episode {sheet.index} of {benchmark}, by {run.label} and {probe}: {sheet.n_right} of {sheet.n_query} images "
+        f"named rightly ({share}\u00a0%). It is the first of those nearest to the median of all episodes "
+        f"({percent(sheet.median_accuracy)}\u00a0%)."
+    )
+    if sheet.n_way > MAX_WAY:
+        text += f" The first {MAX_WAY} of {sheet.n_way} classes are shown."
+    if sheet.rows[0].n_query > MAX_QUERY:
+        text += f" The first {MAX_QUERY} of {sheet.rows[0].n_query} images a class are shown."
+    return text
+
+
+def _against_the_others(best: Run, measured: Sequence[Run], benchmark: str, probe: str) -> dict[str, str]:
+    """Return the headline's difference from the reference, or from the next best if the reference is the best."""
+    reference = reference_run(measured)
+    others = [run for run in measured if run is not best]
+    other = reference if reference is not best else best_run(others, benchmark, probe)
+    assert other is not None
+    comparison = compare(best, other, benchmark, probe)
+    if comparison.paired is None:
+        return {"difference": f"No difference from {other.label} is stated: {comparison.not_paired}."}
+    difference = comparison.paired.difference
+    role = "" if len(others) == 1 else ", the next best" if reference is best else ", the reference"
+    return {
+        "difference": f"{points(difference.mean)} points against {other.label}{role}, on the same episodes",
+        "difference_intervals": plus_minus(difference),
+        "verdict": verdict(comparison.paired),
+    }
+
+
+def _distinct(texts: Iterable[str]) -> list[str]:
+    return list(dict.fromkeys(texts))
+
+
+def _measured_on(run: Run) -> list[str]:
+    """Say which classes the benchmarks draw from."""
+    split = run.identity.get("split", {})
+    places = []
+    for benchmark in run.config.benchmarks.values():
+        if benchmark.classes == "all":
+            places.append(f"all classes of {(benchmark.dataset or run.config.dataset).name}")
+        elif benchmark.classes == "base":
+            places.append("held-out images of the same classes")
+        else:
+            n_classes = split.get(f"n_{benchmark.classes}_classes")
+            places.append(f"{f'{count(n_classes)} ' if n_classes else ''}{benchmark.classes} classes that it never saw")
+    return places
+
+
+def _dataset(run: Run) -> str:
+    return run.config.dataset.name + settings(run.config.dataset.params)
+
+
+def _classes(run: Run) -> str:
+    split = run.identity.get("split", {})
+    groups = [(group, split.get(f"n_{group}_classes")) for group in ("base", "validation", "novel")]
+    return ", ".join(f"{count(n_classes)} {group}" for group, n_classes in groups if n_classes is not None)
+
+
+def _images(run: Run) -> str:
+    split = run.identity.get("split", {})
+    parts = [(name, split.get(f"n_{key}_images")) for name, key in _IMAGE_PARTS.items()]
+    return ", ".join(f"{count(n_images)} {name}" for name, n_images in parts if n_images is not None)
+
+
+def _backbone(run: Run) -> str:
+    config, known = run.config.backbone, run.identity.get("backbone", {})
+    details = [f"{count(known['n_parameters'])} weights"] if "n_parameters" in known else []
+    details += [f"{count(known['n_features'])} features"] if "n_features" in known else []
+    details += ["weights of another training to begin with"] if config.pretrained or config.checkpoint_path else []
+    return f"{config.name} ({', '.join(details)})" if details else config.name
+
+
+def _arrival(run: Run) -> str:
+    if not run.outcomes:
+        return ""
+    config = run.config.chunks
+    return f"{counted(len(run.outcomes), 'chunk')}, {replay(config.replay, config.buffer_size)}"
+
+
+def _learning(run: Run) -> str:
+    config = run.config.learner
+    return f"{counted(config.epochs, 'epoch')} a chunk, batches of {config.batch_size}, {config.optimizer.name}"
+
+
+_IMAGE_PARTS = MappingProxyType({"to train on": "train", "for validation": "val", "to test on": "test"})
+_FACTS: Mapping[str, Callable[[Run], str]] = MappingProxyType(
+    {
+        "Images": _dataset,
+        "Classes": _classes,
+        "Base images": _images,
+        "Backbone": _backbone,
+        "Arrival": _arrival,
+        "Learning": _learning,
+        "Between chunks": lambda run: strategy(run.config.unlearn),
+        "Seed": lambda run: str(run.config.seed),
+    }
+)

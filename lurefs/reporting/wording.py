@@ -1,0 +1,123 @@
+"""Numbers as people read them, and what may be said of them: no more than their intervals allow."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from episodes.summary import PairedDifference, Summary
+from lurefs import plugins
+from lurefs.config import PluginConfig
+
+MISSING = "–"
+
+
+def percent(fraction: float | None, digits: int = 2) -> str:
+    """Return a fraction as a percentage, without the sign `%`."""
+    return number(None if fraction is None else 100 * fraction, digits)
+
+
+def points(difference: float, digits: int = 2) -> str:
+    """Return a difference of fractions in percentage points, with its sign."""
+    text = number(100 * difference, digits)
+    return f"+{text}" if difference > 0 and text.strip("0.") else text
+
+
+def number(value: float | None, digits: int) -> str:
+    """Return a number with a true minus sign; a dash if there is none, or if it is NaN."""
+    if value is None or not math.isfinite(value):
+        return MISSING
+    text = f"{value:,.{digits}f}"
+    return text.replace("-", "−") if text.strip("-0.,") else text.lstrip("-")
+
+
+def count(value: int | None) -> str:
+    """Return a whole number with separators of thousands."""
+    return MISSING if value is None else f"{value:,}"
+
+
+def counted(value: int, noun: str) -> str:
+    """Return `1 class`, `2 classes`."""
+    plural = f"{noun}es" if noun.endswith("s") else f"{noun}s"
+    return f"{count(value)} {noun if value == 1 else plural}"
+
+
+def duration(seconds: float | None) -> str:
+    """Return a time in the unit in which it is read: seconds, minutes or hours."""
+    if seconds is None or not math.isfinite(seconds):
+        return MISSING
+    if seconds < 99.95:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02d} s" if minutes < 100 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def joined(texts: Sequence[str]) -> str:
+    """Return `a`, `a and b`, or `a, b and c`."""
+    return texts[0] if len(texts) == 1 else f"{', '.join(texts[:-1])} and {texts[-1]}"
+
+
+def plus_minus(summary: Summary, digits: int = 2) -> str:
+    """Return both half widths in percentage points, each with its scope."""
+    pool = f"±\u00a0{percent(summary.ci95_episodes, digits)} on this pool of classes"
+    if summary.ci95_classes is None:
+        return f"{pool}; no interval on new classes ({summary.no_ci95_classes or 'not computed'})"
+    return f"{pool}, ±\u00a0{percent(summary.ci95_classes, digits)} on new classes of this kind"
+
+
+def excludes_zero(half_width: float | None, mean: float) -> bool:
+    """Return whether the interval mean ± half width leaves zero out; False if there is no interval."""
+    return half_width is not None and abs(mean) > half_width
+
+
+def verdict(paired: PairedDifference) -> str:
+    """Say what the two paired 95 % intervals allow, and no more."""
+    difference = paired.difference
+    if paired.n_wins == paired.n_losses == 0:
+        return "The two are equal on every episode."
+    if not excludes_zero(difference.ci95_episodes, difference.mean):
+        return "The paired 95\u00a0% interval includes zero: on this pool of classes the two cannot be told apart."
+    if difference.ci95_classes is None:
+        return (
+            "On this pool of classes they differ: the paired 95\u00a0% interval over episodes excludes zero. "
+            "There is no interval over new classes, so nothing is said of other classes."
+        )
+    if not excludes_zero(difference.ci95_classes, difference.mean):
+        return (
+            "On this pool of classes they differ: the paired 95\u00a0% interval over episodes excludes zero. "
+            "The one over new classes includes zero, so on other classes of this kind the order may turn."
+        )
+    return (
+        "The paired 95\u00a0% intervals over episodes and over new classes exclude zero: they differ on this pool of "
+        "classes, and a difference of this sign is to be expected on other classes of this kind."
+    )
+
+
+def strategy(config: PluginConfig) -> str:
+    """Say what an unlearn strategy does between chunks, with its parameters and the share of weights that it keeps."""
+    words = {
+        "nothing": "nothing is unlearned (warm start)",
+        "from_scratch": "all weights start anew (from scratch)",
+        "by_saliency": "the least salient weights start anew (LURE)",
+        "shrink_perturb": "all weights shrink and are perturbed",
+    }.get(config.name, config.name)
+    known = inspect.signature(plugins.resolve("unlearn", config.name)).parameters
+    kept = {"keep_ratio": known["keep_ratio"].default} if "keep_ratio" in known else {}
+    return words + settings({**kept, **config.params}, opening=", ", closing="")
+
+
+def settings(params: Mapping[str, Any], *, opening: str = " (", closing: str = ")") -> str:
+    """Return the parameters of a plug-in as `name value, …`, or nothing if there are none."""
+    listed = ", ".join(f"{name} {value}" for name, value in params.items())
+    return f"{opening}{listed}{closing}" if listed else ""
+
+
+def replay(kind: str, buffer_size: int | None) -> str:
+    """Say which old images come again with a chunk."""
+    return {
+        "full": "with all old images again",
+        "none": "without the old images",
+        "buffer": f"with a buffer of {count(buffer_size)} old images",
+    }[kind]

@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from lurefs.config import RunConfig
+from lurefs.errors import UserError
+from lurefs.plan import make_plan
+
+MakeConfig = Callable[..., RunConfig]
+
+
+def test_a_benchmark_has_the_images_of_its_classes_class_by_class(make_config: MakeConfig) -> None:
+    plan = make_plan(make_config())
+    benchmark = plan.benchmarks["novel-3way-1shot"]
+    assert benchmark.class_names == tuple(plan.dataset.class_names[label] for label in plan.classes.novel)
+    assert np.array_equal(plan.classes.novel[benchmark.labels], plan.dataset.labels[benchmark.rows])
+    assert np.bincount(benchmark.labels).tolist() == [24] * 4
+    assert benchmark.image_ids[0] == plan.dataset.image_ids[benchmark.rows[0]]
+
+
+def test_base_training_and_novel_images_are_disjoint(make_config: MakeConfig) -> None:
+    plan = make_plan(make_config())
+    base_rows = {*plan.images.train, *plan.images.val, *plan.images.test}
+    assert not base_rows & set(plan.benchmarks["novel-3way-1shot"].rows)
+
+
+def test_a_benchmark_of_base_classes_has_held_out_images_only(make_config: MakeConfig) -> None:
+    spec = {"classes": "base", "n_way": 2, "n_shot": 1, "n_query": 2}
+    plan = make_plan(make_config(benchmarks={"base": spec}))
+    assert sorted(plan.benchmarks["base"].rows) == plan.images.test.tolist()
+
+
+def test_a_benchmark_may_be_of_another_data_set(make_config: MakeConfig) -> None:
+    spec = {"dataset": {"name": "digits"}, "classes": "all", "n_query": 3}
+    plan = make_plan(make_config(benchmarks={"digits": spec}))
+    assert plan.benchmarks["digits"].class_names == tuple("0123456789")
+
+
+@pytest.mark.parametrize(
+    ("spec", "words"),
+    [
+        ({"n_way": 1000}, "benchmarks.b.n_way is 1000, but npz has 4 novel classes"),
+        ({"n_way": 2, "n_shot": 20, "n_query": 15}, r"n_shot \+ n_query is 35 per class, but class '\d' has 24 images"),
+        ({"n_way": 2, "n_shot": 20, "n_query": 15}, "lower n_query to 4 or less"),
+        ({"n_way": 2, "n_shot": 24}, "lower n_shot and n_query"),
+        ({"classes": "validation"}, "has 0 validation classes"),
+        ({"dataset": {"name": "digits"}}, "set benchmarks.b.classes to all"),
+    ],
+)
+def test_impossible_benchmarks_are_refused(make_config: MakeConfig, spec: dict[str, Any], words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        make_plan(make_config(benchmarks={"b": spec}))
+
+
+def test_a_missing_file_is_refused(make_config: MakeConfig, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="is no file"):
+        make_plan(make_config(dataset={"name": "npz", "params": {"path": str(tmp_path / "nothing.npz")}}))

@@ -1,0 +1,242 @@
+"""The stages of a run: each starts again from what is on disk, and computes nothing twice."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from lurefs.config import RunConfig
+from lurefs.errors import UserError
+from lurefs.plan import make_plan
+from lurefs.results import RunDirectory
+from lurefs.run import check, run_stage
+
+MakeConfig = Callable[..., RunConfig]
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> RunDirectory:
+    return RunDirectory(tmp_path / "run")
+
+
+def numbers(directory: RunDirectory) -> dict[str, Any]:
+    """The summary without times."""
+    summary = directory.read_summary()
+    del summary["run"]["seconds"]
+    for benchmark in summary["benchmarks"].values():
+        for probe in benchmark["probes"].values():
+            del probe["ms_per_episode"]
+    return summary
+
+
+def times_of_files(directory: RunDirectory, *patterns: str) -> dict[str, int]:
+    return {str(path): path.stat().st_mtime_ns for pattern in patterns for path in sorted(directory.path.glob(pattern))}
+
+
+def test_one_run_leaves_everything_a_reader_needs(make_config: MakeConfig, directory: RunDirectory) -> None:
+    run_stage(make_plan(make_config()), directory, "run")
+    summary = directory.read_summary()
+    assert set(summary) == {"run", "pretrain", "benchmarks"}
+    assert len(summary["pretrain"]["test_accuracy"]) == 3
+    cell = summary["benchmarks"]["novel-3way-1shot"]["probes"]["logistic_regression"]
+    table = directory.read_episodes("novel-3way-1shot", "logistic_regression")
+    assert cell["accuracy"]["mean"] == pytest.approx(table.accuracy.mean())
+    assert cell["accuracy"]["n"] == 20
+    manifest = directory.read_manifest("novel-3way-1shot")
+    bank = directory.read_bank("novel-3way-1shot")
+    assert summary["benchmarks"]["novel-3way-1shot"]["manifest"] == manifest.hash
+    assert manifest.images_digest == bank.images_digest
+    assert np.array_equal(bank.labels[manifest.support[:, 0]], manifest.classes[:, 0])
+    assert [outcome.few_shot["novel-3way-1shot"].n_episodes for outcome in directory.read_outcomes()] == [10] * 3
+    assert directory.report_path.exists()
+    assert directory.read_config() == make_config()
+    for chunk_index in range(3):
+        assert directory.checkpoint_path(chunk_index).exists()
+
+
+def test_a_second_run_computes_nothing_anew(make_config: MakeConfig, directory: RunDirectory) -> None:
+    patterns = ("checkpoints/*", "features/*/*", "manifests/*", "episodes/*", "chunks.jsonl")
+    run_stage(make_plan(make_config()), directory, "run")
+    before = times_of_files(directory, *patterns)
+    run_stage(make_plan(make_config()), directory, "run")
+    assert times_of_files(directory, *patterns) == before
+
+
+def test_equal_configs_give_equal_bytes(make_config: MakeConfig, tmp_path: Path) -> None:
+    directories = [RunDirectory(tmp_path / name) for name in ("one", "other")]
+    for directory in directories:
+        run_stage(make_plan(make_config()), directory, "run")
+    one, other = directories
+    assert numbers(one) == numbers(other)
+    for path in ("checkpoints/chunk-002.safetensors", "features/novel-3way-1shot/features.npy"):
+        assert (one.path / path).read_bytes() == (other.path / path).read_bytes()
+    assert (one.path / "manifests/novel-3way-1shot.parquet").read_bytes() == (
+        other.path / "manifests/novel-3way-1shot.parquet"
+    ).read_bytes()
+
+
+@pytest.mark.parametrize("strategy", ["by_saliency", "from_scratch"])
+@pytest.mark.parametrize("state", ["keep", "clear_reset"])
+def test_a_run_broken_between_chunks_ends_like_an_unbroken_one(
+    make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, strategy: str, state: str
+) -> None:
+    config = make_config(
+        unlearn={"name": strategy},
+        learner={"epochs": 2, "batch_size": 16, "optimizer_state": state},
+        after_chunk={"few_shot": False},
+    )
+    whole, broken = RunDirectory(tmp_path / "whole"), RunDirectory(tmp_path / "broken")
+    run_stage(make_plan(config), whole, "run")
+
+    from lurefs import learner
+
+    original = learner._train_epoch
+
+    def fail_in_the_last_chunk(*args: Any) -> Any:
+        if args[4] == 2 and args[5] == 1:
+            raise RuntimeError("killed")
+        return original(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(learner, "_train_epoch", fail_in_the_last_chunk)
+        with pytest.raises(RuntimeError, match="killed"):
+            run_stage(make_plan(config), broken, "run")
+    assert len(broken.read_outcomes()) == 2
+    run_stage(make_plan(config), broken, "run")
+    assert numbers(broken) == numbers(whole)
+    assert broken.checkpoint_path(2).read_bytes() == whole.checkpoint_path(2).read_bytes()
+
+
+def test_stages_one_by_one_give_what_the_whole_line_gives(make_config: MakeConfig, tmp_path: Path) -> None:
+    whole, parts = RunDirectory(tmp_path / "whole"), RunDirectory(tmp_path / "parts")
+    run_stage(make_plan(make_config()), whole, "run")
+    for stage in ("pretrain", "extract", "evaluate"):
+        run_stage(make_plan(make_config()), parts, stage)
+    assert numbers(parts) == numbers(whole)
+
+
+@pytest.mark.parametrize(("stage", "words"), [("extract", "run 'lurefs pretrain' first"), ("evaluate", "extract")])
+def test_a_stage_before_its_turn_says_which_is_missing(
+    make_config: MakeConfig, directory: RunDirectory, stage: str, words: str
+) -> None:
+    with pytest.raises(UserError, match=words):
+        run_stage(make_plan(make_config()), directory, stage)
+
+
+def test_another_configuration_in_the_same_directory_is_refused(
+    make_config: MakeConfig, directory: RunDirectory
+) -> None:
+    run_stage(make_plan(make_config()), directory, "pretrain")
+    with pytest.raises(UserError, match=r"learner\.epochs was 2 and is now 5"):
+        run_stage(make_plan(make_config(learner={"epochs": 5, "batch_size": 16})), directory, "run")
+
+
+def test_new_benchmarks_and_probes_are_added_without_training_anew(
+    make_config: MakeConfig, directory: RunDirectory
+) -> None:
+    run_stage(make_plan(make_config()), directory, "run")
+    before = times_of_files(directory, "checkpoints/*")
+    spec = {"n_way": 2, "n_shot": 2, "n_query": 5, "n_episodes": 12}
+    config = make_config(benchmarks={"other": spec}, probes={"centroid": {"name": "nearest_centroid"}})
+    run_stage(make_plan(config), directory, "run")
+    assert times_of_files(directory, "checkpoints/*") == before
+    assert list(directory.read_summary()["benchmarks"]["other"]["probes"]) == ["centroid"]
+    assert [set(outcome.few_shot) for outcome in directory.read_outcomes()] == [{"other"}] * 3
+
+
+def test_benchmarks_on_the_same_images_share_their_features(
+    make_config: MakeConfig, directory: RunDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from lurefs import evaluate
+
+    embedded = []
+    original = evaluate.embed
+    monkeypatch.setattr(evaluate, "embed", lambda *args: embedded.append(args[2].name) or original(*args))
+    spec = {"n_way": 2, "n_query": 5, "n_episodes": 4}
+    config = make_config(benchmarks={"a": spec, "b": {**spec, "n_shot": 2}}, after_chunk={"few_shot": False})
+    run_stage(make_plan(config), directory, "run")
+    assert embedded == ["a"]
+    assert np.array_equal(directory.read_bank("a").features, directory.read_bank("b").features)
+
+
+def test_a_truncated_checkpoint_is_told(make_config: MakeConfig, directory: RunDirectory) -> None:
+    run_stage(make_plan(make_config()), directory, "pretrain")
+    path = directory.checkpoint_path(2)
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(UserError, match="is damaged: it has 1000 bytes"):
+        run_stage(make_plan(make_config()), directory, "run")
+
+
+@pytest.mark.parametrize("name", ["chunks.jsonl", "manifests/novel-3way-1shot.parquet"])
+def test_other_damaged_files_are_told_by_name(make_config: MakeConfig, directory: RunDirectory, name: str) -> None:
+    run_stage(make_plan(make_config()), directory, "run")
+    (directory.path / name).write_bytes(b'{"broken')
+    with pytest.raises(UserError, match=f"{Path(name).name} is damaged"):
+        run_stage(make_plan(make_config()), directory, "run")
+
+
+def test_a_held_directory_is_refused(make_config: MakeConfig, directory: RunDirectory) -> None:
+    with directory.locked(), pytest.raises(UserError, match="another process is working"):
+        run_stage(make_plan(make_config()), directory, "run")
+
+
+@pytest.mark.parametrize(
+    ("probe", "words"),
+    [
+        ({"name": "logistic_regression", "params": {"C": -1.0}}, "cannot be fitted on benchmark 'novel-3way-1shot'"),
+        ({"name": "logistic_regression", "params": {"nonsense": 1}}, "nonsense"),
+        ({"name": "knn", "params": {"n_neighbors": 50}}, "3-way 1-shot"),
+    ],
+)
+def test_probes_that_cannot_be_fitted_are_refused_before_the_work(
+    make_config: MakeConfig, probe: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(UserError, match=words):
+        check(make_plan(make_config(probes={"p": probe})))
+
+
+def test_any_scikit_learn_classifier_is_a_probe_by_its_path(make_config: MakeConfig, directory: RunDirectory) -> None:
+    config = make_config(probes={"bayes": {"name": "sklearn.naive_bayes:GaussianNB", "transform": "none"}})
+    run_stage(make_plan(config), directory, "run")
+    cell = directory.read_summary()["benchmarks"]["novel-3way-1shot"]["probes"]["bayes"]
+    assert cell["accuracy"]["n"] == 20
+    assert cell["nll"] is not None
+
+
+def test_figures_without_probabilities_are_null(make_config: MakeConfig, directory: RunDirectory) -> None:
+    run_stage(make_plan(make_config(probes={"ridge": {"name": "ridge"}})), directory, "run")
+    cell = directory.read_summary()["benchmarks"]["novel-3way-1shot"]["probes"]["ridge"]
+    assert (cell["nll"], cell["brier"], cell["ece"]) == (None, None, None)
+    assert cell["accuracy"]["mean"] > 0
+
+
+def test_the_features_are_those_of_the_last_checkpoint(make_config: MakeConfig, directory: RunDirectory) -> None:
+    from lurefs.checkpoints import load_checkpoint
+    from lurefs.stage import plan_backbone
+
+    plan = make_plan(make_config())
+    run_stage(plan, directory, "run")
+    backbone = plan_backbone(plan)
+    load_checkpoint(directory.checkpoint_path(2), backbone.model)
+    backbone.model.eval()
+    benchmark = plan.benchmarks["novel-3way-1shot"]
+    images = torch.from_numpy(plan.dataset.read(benchmark.rows[:4]).transpose(0, 3, 1, 2).copy())
+    with torch.inference_mode():
+        expected = backbone.embed(images).numpy()
+    np.testing.assert_allclose(directory.read_bank("novel-3way-1shot").features[:4], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_identity_says_what_the_weights_were_made_from(make_config: MakeConfig, directory: RunDirectory) -> None:
+    run_stage(make_plan(make_config()), directory, "pretrain")
+    identity = json.loads(directory.identity_path.read_text())
+    assert identity["backbone"]["name"] == "test_byobnet"
+    assert identity["split"]["n_novel_classes"] == 4
+    assert identity["pretrain"]["learner"]["epochs"] == 2
+    assert str(os.getpid()) in (directory.path / ".lock").read_text()
