@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import signal
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -39,6 +41,23 @@ SETTINGS = {
     "benchmarks": {BENCHMARK: {"n_episodes": 250}},
     "probes": {PROBE: {}, PLAIN_PROBE: {"name": "ridge"}},
 }
+
+KILLED_AFTER_TWO_CHUNKS = """
+import os, signal, sys, time
+from pathlib import Path
+from lurefs import tracking
+from lurefs.results import RunDirectory
+
+directory = RunDirectory(Path(sys.argv[1]))
+outcomes = directory.read_outcomes()
+directory.write_outcomes([])
+tracker = tracking.start(directory.read_config(), directory)
+for n_done in (1, 2):
+    directory.write_outcomes(outcomes[:n_done])
+    tracker.log_chunk(outcomes[n_done - 1])
+time.sleep(float(sys.argv[2]))
+os.kill(os.getpid(), signal.SIGKILL)
+"""
 
 
 def _sibling(name: str) -> ModuleType:
@@ -153,6 +172,20 @@ class FakeRun:
         tracker.close()
         return tracker
 
+    def be_killed_after_two_chunks(self, *, waiting: float) -> None:
+        """Learn two chunks in a process of its own, which is killed `waiting` seconds later."""
+        self.directory.write_outcomes([make_outcome(chunk_index) for chunk_index in range(N_CHUNKS)])
+        command = [sys.executable, "-c", KILLED_AFTER_TWO_CHUNKS, str(self.directory.path), str(waiting)]
+        root = str(Path(__file__).parents[2])
+        ended = subprocess.run(command, check=False, env={**os.environ, "PYTHONPATH": root}, timeout=60)
+        assert ended.returncode == -signal.SIGKILL
+        assert len(self.directory.read_outcomes()) == 2
+
+    @staticmethod
+    def sent(row: dict[str, Any]) -> dict[str, Any]:
+        """Return what was sent of a row, without what W&B adds."""
+        return {key: value for key, value in row.items() if not key.startswith("_")}
+
     def with_wandb(self, **settings: Any) -> FakeRun:
         """Return the same run with other W&B settings."""
         config = run_config({**SETTINGS, "trackers": {"wandb": settings}})
@@ -162,6 +195,12 @@ class FakeRun:
         """Return the ids of the local W&B runs, one each folder."""
         folders = (self.directory.path / "wandb").glob("*run-*-*")
         return sorted(folder.name.split("-", 3 if folder.name.startswith("offline") else 2)[-1] for folder in folders)
+
+    def files_elsewhere(self) -> list[Path]:
+        """Return what stands beside the run directory, but for the empty home and working directory."""
+        root = self.directory.path.parent
+        known = {self.directory.path, root / "home", root / "work"}
+        return [path for path in root.rglob("*") if path not in known and self.directory.path not in path.parents]
 
     def read_log(self, part: str) -> Any:
         """Read the one offline copy whose id ends with `part`."""

@@ -1,11 +1,7 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 import time
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,27 +10,6 @@ from lurefs import mirror, tracking
 from lurefs.errors import UserError
 
 BENCHMARK, PROBE, PLAIN_PROBE = "novel-5way-1shot", "logistic_regression", "ridge"
-
-KILLED_AFTER_TWO_CHUNKS = """
-import os, signal, sys, time
-from pathlib import Path
-from lurefs import tracking
-from lurefs.results import RunDirectory
-
-directory = RunDirectory(Path(sys.argv[1]))
-outcomes = directory.read_outcomes()
-directory.write_outcomes([])
-tracker = tracking.start(directory.read_config(), directory)
-for n_done in (1, 2):
-    directory.write_outcomes(outcomes[:n_done])
-    tracker.log_chunk(outcomes[n_done - 1])
-time.sleep(float(sys.argv[2]))
-os.kill(os.getpid(), signal.SIGKILL)
-"""
-
-
-def sent(row: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in row.items() if not key.startswith("_")}
 
 
 def served(server: Any, part: str) -> Any:
@@ -48,11 +23,11 @@ def assert_server_equals_directory(server: Any, run: Any) -> None:
     assert server.unknown == []
     assert len(server.runs) == 4
     pretrain = served(server, "pretrain")
-    assert [sent(row) for row in pretrain.history] == mirror.chunk_rows(outcomes)
+    assert [run.sent(row) for row in pretrain.history] == mirror.chunk_rows(outcomes)
     assert mirror.pretrain_summary(outcomes).items() <= pretrain.summary.items()
     for probe in (PROBE, PLAIN_PROBE):
         table, cell = run.directory.read_episodes(BENCHMARK, probe), served(server, f"{BENCHMARK}--{probe}")
-        assert [sent(row) for row in cell.history] == mirror.running_accuracy(table)
+        assert [run.sent(row) for row in cell.history] == mirror.running_accuracy(table)
         assert mirror.cell_summary(summary, BENCHMARK, probe, outcomes).items() <= cell.summary.items()
         (artifact,) = (artifact for artifact in server.artifacts if cell.id in artifact.name)
         assert artifact.committed
@@ -79,22 +54,15 @@ def test_rerun_of_a_finished_run_doubles_nothing(run: Any, server: Any) -> None:
     assert len(run.wandb_ids()) == len(set(run.wandb_ids()))
 
 
-def test_online_run_leaves_nothing_elsewhere(run: Any, server: Any, tmp_path: Path) -> None:
+def test_online_run_leaves_nothing_elsewhere(run: Any, server: Any) -> None:
     run.go()
-    assert {path for path in tmp_path.rglob("*") if run.directory.path not in (path, *path.parents)} == {
-        tmp_path / "home",
-        tmp_path / "work",
-    }
+    assert run.files_elsewhere() == []
     assert not (run.directory.path / "wandb" / "artifacts").exists()
 
 
 @pytest.mark.parametrize("seconds_before", [0, 1.5])
-def test_killed_run_sends_only_what_is_missing(run: Any, server: Any, outcome: Any, seconds_before: float) -> None:
-    run.directory.write_outcomes([outcome(0), outcome(1), outcome(2)])
-    command = [sys.executable, "-c", KILLED_AFTER_TWO_CHUNKS, str(run.directory.path), str(seconds_before)]
-    root = str(Path(__file__).parents[2])
-    subprocess.run(command, check=False, env={**os.environ, "PYTHONPATH": root}, timeout=60)
-    assert len(run.directory.read_outcomes()) == 2
+def test_killed_run_sends_only_what_is_missing(run: Any, server: Any, seconds_before: float) -> None:
+    run.be_killed_after_two_chunks(waiting=seconds_before)
     run.go()
     assert_server_equals_directory(server, run)
 
