@@ -32,9 +32,9 @@ def run_stage(plan: Plan, directory: RunDirectory, stage_name: str) -> None:
         UserError: The directory is in use or holds another run, an earlier stage is missing, or a file is damaged.
     """
     with directory.locked():
-        stage = open_stage(plan, directory)
+        stage = open_stage(plan, directory, is_tracked=stage_name != "extract")
         try:
-            if stage.tracker.note and stage_name != "extract":
+            if stage.tracker.note:
                 note(stage.tracker.note)
             if stage_name in ("run", "pretrain"):
                 pretrain(stage)

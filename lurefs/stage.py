@@ -43,8 +43,13 @@ class Stage:
     device: torch.device
 
 
-def open_stage(plan: Plan, directory: RunDirectory) -> Stage:
+def open_stage(plan: Plan, directory: RunDirectory, *, is_tracked: bool) -> Stage:
     """Prepare a locked run directory for its stages.
+
+    Args:
+        plan: What the run does.
+        directory: Where its files go.
+        is_tracked: Whether the stages have records for a tracker.
 
     Raises:
         UserError: The directory holds a run of another configuration, or the device cannot be used.
@@ -54,7 +59,8 @@ def open_stage(plan: Plan, directory: RunDirectory) -> Stage:
     device = resolve_device(config.device)
     backbone = plan_backbone(plan)
     _claim(plan, directory, backbone)
-    return Stage(plan=plan, directory=directory, tracker=tracking.start(config, directory), device=device)
+    tracker = tracking.start(config, directory) if is_tracked else tracking.Tracker("")
+    return Stage(plan=plan, directory=directory, tracker=tracker, device=device)
 
 
 def plan_backbone(plan: Plan) -> Backbone:
