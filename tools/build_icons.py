@@ -488,7 +488,7 @@ def notice(drawn: Drawn, icon_sets: Sequence[IconSet]) -> str:
     counts = np.bincount(drawn.sources, minlength=len(icon_sets))
     lines = [
         "The images in icons.npz were rendered from the icon sets below, each under its own licence, as the collection",
-        "@iconify/json declares them. One line a set:",
+        "@iconify/json declares them; the standard texts of the licences are in LICENSES. One line a set:",
         "name | title | version | SPDX identifier | author | address | images",
         "",
     ]
