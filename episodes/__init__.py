@@ -4,11 +4,13 @@ Needs arrays only: no config, no command line, no network, no knowledge of where
 """
 
 from episodes.bank import FeatureBank
-from episodes.manifest import Manifest, make_manifest
+from episodes.comparison import PairedDifference, compare_tables, paired_difference
+from episodes.manifest import Manifest, draw_manifest, make_manifest
 from episodes.probes import Probe
 from episodes.sampler import Episode, EpisodeSampler, EpisodeSpec
-from episodes.scoring import EpisodeTable, score
-from episodes.summary import PairedDifference, Summary, paired_difference, summarise
+from episodes.scoring import evaluate, score, score_in_parallel
+from episodes.summary import Summary, summarise
+from episodes.table import EpisodeTable, collect
 
 __all__ = [
     "Episode",
@@ -20,8 +22,13 @@ __all__ = [
     "PairedDifference",
     "Probe",
     "Summary",
+    "collect",
+    "compare_tables",
+    "draw_manifest",
+    "evaluate",
     "make_manifest",
     "paired_difference",
     "score",
+    "score_in_parallel",
     "summarise",
 ]

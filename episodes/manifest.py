@@ -1,11 +1,11 @@
-"""A frozen, hashed list of episodes: what makes the results of two backbones comparable."""
+"""A frozen, hashed list of episodes: what makes the results of two backbones comparable, and what can be shipped."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,23 +13,34 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from episodes.drawing import Block
 from episodes.files import atomic_path
-from episodes.sampler import Episode, EpisodeSampler, EpisodeSpec
+from episodes.image_names import ImageNames, Images, alphabetical, find_rows
+from episodes.sampler import Episode, EpisodeSampler, episode_of
+from episodes.specs import EpisodeSpec
 
 IntArray = NDArray[np.int64]
+COUNTS = ("n_support", "n_query")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
     """Episodes as rows of a bank.
 
+    A uniform spec has arrays of two dimensions, and no counts. Any other has flat arrays, episode after episode, and
+    the counts that divide them; `manifest[i]` gives an episode of either.
+
     Attributes:
         spec: The form of the episodes; `spec.n_episodes` is their number.
         seed: What they were drawn with.
         images_digest: `FeatureBank.images_digest` of the bank whose rows are meant.
-        classes: (n_episodes, n_way) int64.
-        support: (n_episodes, n_way * n_shot) int64, class by class.
-        query: (n_episodes, n_way * n_query) int64, class by class.
+        classes: (n_episodes, n_way) int64, or flat.
+        support: (n_episodes, n_way * n_shot) int64, class by class, or flat.
+        query: (n_episodes, n_way * n_query) int64, class by class, or flat.
+        n_ways: (n_episodes,) int64 classes of each episode; None if the spec is uniform.
+        n_support: Like `classes`, support images of each of them; None if the spec is uniform.
+        n_query: Like `classes`, query images of each of them; None if the spec is uniform.
+        images: What the rows are called, so that the episodes can be found in other banks; None if that is unknown.
     """
 
     spec: EpisodeSpec
@@ -38,32 +49,67 @@ class Manifest:
     classes: IntArray
     support: IntArray
     query: IntArray
+    n_ways: IntArray | None = None
+    n_support: IntArray | None = None
+    n_query: IntArray | None = None
+    images: ImageNames | None = None
 
     def __post_init__(self) -> None:
-        for array in (self.classes, self.support, self.query):
-            array.setflags(write=False)
+        for array in (self.classes, self.support, self.query, self.n_ways, self.n_support, self.n_query):
+            if array is not None:
+                array.setflags(write=False)
 
     def __len__(self) -> int:
         return self.spec.n_episodes
 
     def __getitem__(self, index: int) -> Episode:
-        return Episode(
-            index=index,
-            classes=self.classes[index],
-            support=self.support[index],
-            query=self.query[index],
-            support_labels=np.repeat(np.arange(self.spec.n_way), self.spec.n_shot),
-            query_labels=np.repeat(np.arange(self.spec.n_way), self.spec.n_query),
-        )
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        return episode_of(self.block.part(index, index + 1), index)
 
     def __iter__(self) -> Iterator[Episode]:
         return (self[index] for index in range(len(self)))
 
     @cached_property
+    def block(self) -> Block:
+        """The episodes with flat arrays and explicit counts, whatever the spec."""
+        n_entries = self.classes.size
+
+        def explicit(counts: IntArray | None, n: int, implied: int) -> IntArray:
+            return np.full(n, implied, dtype=np.int64) if counts is None else counts
+
+        return Block(
+            n_ways=explicit(self.n_ways, len(self), self.spec.n_way),
+            classes=self.classes.reshape(-1),
+            n_support=explicit(self.n_support, n_entries, self.spec.n_shot),
+            n_query=explicit(self.n_query, n_entries, self.spec.n_query),
+            support=self.support.reshape(-1),
+            query=self.query.reshape(-1),
+        )
+
+    @cached_property
+    def rows(self) -> IntArray:
+        """The rows that are in any episode, ascending."""
+        return np.union1d(self.support, self.query)
+
+    @cached_property
     def hash(self) -> str:
-        """SHA-256 of the episodes and of the images that they mean; equal hashes mean comparable results."""
-        content = hashlib.sha256(json.dumps([asdict(self.spec), self.images_digest], sort_keys=True).encode())
-        for array in (self.classes, self.support, self.query):
+        """SHA-256 of the episodes by the names of their images and classes; equal hashes mean comparable results.
+
+        It depends neither on the order of the bank's rows nor on images that are in no episode. Where the names are
+        unknown, it is that of the row numbers and of `images_digest`.
+        """
+        counts = [array for array in (self.n_ways, self.n_support, self.n_query) if array is not None]
+        if self.images is None:
+            names: list[Any] = [self.images_digest]
+            arrays = [self.classes, self.support, self.query, *counts]
+        else:
+            ids, row_ranks = alphabetical(self.rows, self.images.image_ids)
+            class_names, class_ranks = alphabetical(np.unique(self.classes), self.images.class_names)
+            names = [ids, class_names]
+            arrays = [class_ranks[self.classes], row_ranks[self.support], row_ranks[self.query], *counts]
+        content = hashlib.sha256(json.dumps([self.spec.to_card(), *names], sort_keys=True).encode())
+        for array in arrays:
             content.update(np.ascontiguousarray(array, dtype="<i8").tobytes())
         return content.hexdigest()
 
@@ -71,33 +117,72 @@ class Manifest:
         """Return the first `n_episodes` as a manifest of their own; all of them if there are fewer."""
         if n_episodes >= len(self):
             return self
+        return _from_block(
+            self.block.part(0, n_episodes),
+            spec=replace(self.spec, n_episodes=n_episodes),
+            seed=self.seed,
+            images_digest=self.images_digest,
+            images=self.images,
+        )
+
+    def rebase(self, images: Images) -> Manifest:
+        """Return the same episodes, of the same hash, as rows of another bank.
+
+        Args:
+            images: A bank that holds all images of the episodes, in any order and with any others.
+
+        Raises:
+            ValueError: The bank lacks an image, or has it in another class; or the manifest has no names.
+        """
+        if images.images_digest == self.images_digest:
+            return replace(self, images=ImageNames.of(images))
+        if self.images is None:
+            raise ValueError(
+                "the manifest has no image ids, so its episodes cannot be found among other images than "
+                f"{self.images_digest[:12]}; draw it with 'draw_manifest'"
+            )
+        row_map = np.full(len(self.images.labels), -1, dtype=np.int64)
+        row_map[self.rows] = find_rows(self.images, self.rows, images)
+        label_of = {name: label for label, name in enumerate(images.class_names)}
+        label_map = np.array([label_of.get(name, -1) for name in self.images.class_names], dtype=np.int64)
         return replace(
             self,
-            spec=replace(self.spec, n_episodes=n_episodes),
-            classes=self.classes[:n_episodes].copy(),
-            support=self.support[:n_episodes].copy(),
-            query=self.query[:n_episodes].copy(),
+            images_digest=images.images_digest,
+            images=ImageNames.of(images),
+            classes=label_map[self.classes],
+            support=row_map[self.support],
+            query=row_map[self.query],
         )
 
     def save(self, path: Path) -> None:
-        """Write a Parquet file: one row an episode (index, classes, support, query), spec and hash in its metadata."""
+        """Write a Parquet file: one row an episode (index, classes, support, query), all else in its metadata.
+
+        A spec that is not uniform has the counts of each class in two more columns, `n_support` and `n_query`.
+        """
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        def lists(array: IntArray) -> Any:
-            offsets = np.arange(0, array.size + 1, array.shape[1], dtype=np.int32)
-            return pa.ListArray.from_arrays(offsets, array.reshape(-1))
+        block = self.block
 
-        card = {"spec": asdict(self.spec), "seed": self.seed, "images_digest": self.images_digest, "hash": self.hash}
+        def lists(values: IntArray, lengths: IntArray) -> Any:
+            offsets = np.concatenate([[0], np.cumsum(lengths)])
+            return pa.ListArray.from_arrays(offsets.astype(np.int32), values)
+
+        first = np.cumsum(block.n_ways) - block.n_ways
         columns = {
             "index": np.arange(len(self)),
-            "classes": lists(self.classes),
-            "support": lists(self.support),
-            "query": lists(self.query),
+            "classes": lists(block.classes, block.n_ways),
+            "support": lists(block.support, np.add.reduceat(block.n_support, first)),
+            "query": lists(block.query, np.add.reduceat(block.n_query, first)),
         }
+        if not self.spec.is_uniform:
+            columns |= {name: lists(getattr(block, name), block.n_ways) for name in COUNTS}
+        card = {"spec": self.spec.to_card(), "seed": self.seed, "images_digest": self.images_digest, "hash": self.hash}
         table = pa.table(columns).replace_schema_metadata({"manifest": json.dumps(card)})
-        with atomic_path(path) as temporary:
-            pq.write_table(table, temporary)
+        with atomic_path(path) as temporary, pq.ParquetWriter(temporary, table.schema) as writer:
+            writer.write_table(table)
+            if self.images is not None:  # not in the schema, of which Arrow stores a second copy
+                writer.add_key_value_metadata({"images": self.images.to_text()})
 
     @classmethod
     def load(cls, path: Path) -> Manifest:
@@ -109,32 +194,41 @@ class Manifest:
         """
         import pyarrow.parquet as pq
 
-        table = pq.read_table(path)
-        metadata = table.schema.metadata or {}
+        with pq.ParquetFile(path) as file:
+            table, metadata = file.read(), file.metadata.metadata or {}
         if b"manifest" not in metadata:
             raise ValueError(f"{path} is no manifest: its metadata has no entry 'manifest'")
         card = json.loads(metadata[b"manifest"])
 
-        def rows(name: str) -> IntArray:
-            flat = table[name].combine_chunks().flatten().to_numpy(zero_copy_only=False)
-            array: IntArray = flat.astype(np.int64).reshape(len(table), -1)
-            return array
+        def flat(name: str) -> IntArray:
+            values: IntArray = table[name].combine_chunks().flatten().to_numpy(zero_copy_only=False)
+            return values.astype(np.int64)
 
-        manifest = cls(
-            spec=EpisodeSpec(**card["spec"]),
-            seed=card["seed"],
-            images_digest=card["images_digest"],
-            classes=rows("classes"),
-            support=rows("support"),
-            query=rows("query"),
+        spec = EpisodeSpec.from_card(card["spec"])
+        n_ways = np.array([len(classes) for classes in table["classes"].to_pylist()], dtype=np.int64)
+        counts = [np.full(int(n_ways.sum()), count) for count in (spec.n_shot, spec.n_query)]
+        n_support, n_query = counts if spec.is_uniform else [flat(name) for name in COUNTS]
+        block = Block(
+            n_ways=n_ways,
+            classes=flat("classes"),
+            n_support=n_support,
+            n_query=n_query,
+            support=flat("support"),
+            query=flat("query"),
         )
+        images = ImageNames.from_text(metadata[b"images"]) if b"images" in metadata else None
+        if images is not None and images.images_digest != card["images_digest"]:
+            raise ValueError(
+                f"{path} states images {card['images_digest'][:12]}, but names {images.images_digest[:12]}"
+            )
+        manifest = _from_block(block, spec=spec, seed=card["seed"], images_digest=card["images_digest"], images=images)
         if manifest.hash != card["hash"]:
             raise ValueError(f"{path} states hash {card['hash'][:12]}, but its episodes have {manifest.hash[:12]}")
         return manifest
 
 
 def make_manifest(labels: IntArray, spec: EpisodeSpec, *, seed: int, images_digest: str) -> Manifest:
-    """Draw all episodes of `spec`.
+    """Draw all episodes of `spec` on rows without names; see `draw_manifest`.
 
     Args:
         labels: (n_images,) int64 class of each row of the bank.
@@ -143,14 +237,38 @@ def make_manifest(labels: IntArray, spec: EpisodeSpec, *, seed: int, images_dige
         images_digest: Which bank the rows belong to.
 
     Raises:
-        ValueError: There are too few classes, or too few images in one of them.
+        SpecError: There are too few classes, or too few images in one of them.
     """
-    episodes = list(EpisodeSampler(labels, spec, seed))
+    blocks = list(EpisodeSampler(labels, spec, seed).blocks())
+    joined = {field.name: np.concatenate([getattr(block, field.name) for block in blocks]) for field in fields(Block)}
+    return _from_block(Block(**joined), spec=spec, seed=seed, images_digest=images_digest, images=None)
+
+
+def draw_manifest(images: Images, spec: EpisodeSpec, *, seed: int) -> Manifest:
+    """Draw all episodes of `spec` on named images, so that they can be found in any bank that holds these.
+
+    Args:
+        images: A bank, or whatever has labels, image ids and class names.
+        spec: The form and number of the episodes.
+        seed: What to draw with.
+
+    Raises:
+        SpecError: There are too few classes, or too few images in one of them.
+    """
+    bare = make_manifest(images.labels, spec, seed=seed, images_digest=images.images_digest)
+    return replace(bare, images=ImageNames.of(images))
+
+
+def _from_block(
+    block: Block, *, spec: EpisodeSpec, seed: int, images_digest: str, images: ImageNames | None
+) -> Manifest:
+    card: dict[str, Any] = {"spec": spec, "seed": seed, "images_digest": images_digest, "images": images}
+    if not spec.is_uniform:
+        return Manifest(**card, **{field.name: getattr(block, field.name) for field in fields(Block)})
+    shape = spec.n_episodes, -1
     return Manifest(
-        spec=spec,
-        seed=seed,
-        images_digest=images_digest,
-        classes=np.stack([episode.classes for episode in episodes]),
-        support=np.stack([episode.support for episode in episodes]),
-        query=np.stack([episode.query for episode in episodes]),
+        **card,
+        classes=block.classes.reshape(shape),
+        support=block.support.reshape(shape),
+        query=block.query.reshape(shape),
     )

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
 
 Classifier = Any
 
@@ -15,14 +18,29 @@ class Probe:
     Attributes:
         name: Its key in result files.
         classifier: An unfitted scikit-learn classifier; it is fitted anew on every episode.
-        transform: `l2` scales each row to Euclidean length 1 (rows of zeros stay), `none` leaves it.
-        settings: JSON-serialisable description of the two, kept with the results.
+        transform: A chain of feature transforms, see `episodes.transforms`.
+        reference: (n, n_features) features that the transform is fitted on, if it needs any.
+        solver: `auto` solves many episodes at once where that gives the converged estimator's answer; `sklearn` fits
+            the literal estimator, one episode after another.
+        settings: JSON-serialisable description of all that, kept with the results.
     """
 
     name: str
     classifier: Classifier
-    transform: Literal["l2", "none"] = "l2"
-    settings: dict[str, Any]
+    transform: str = "l2"
+    reference: NDArray[np.float32] | None = None
+    solver: Literal["auto", "sklearn"] = "auto"
+    settings: dict[str, Any] = field(default_factory=dict)
+
+
+def converged(classifier: Classifier) -> Classifier:
+    """Return an unfitted copy that iterates until its solution no longer depends on when it stops."""
+    from sklearn.base import clone
+
+    copy = clone(classifier)
+    if type(classifier).__name__ == "LogisticRegression":
+        copy.set_params(tol=1e-8, max_iter=10_000)
+    return copy
 
 
 def logistic_regression(C: float = 1.0, max_iter: int = 1000, tol: float = 1e-6, **params: Any) -> Classifier:  # noqa: N803

@@ -1,51 +1,36 @@
-"""Draw episodes with learn2learn. An episode is a pure function of (labels, spec, seed, index).
+"""Episodes by index, drawn through learn2learn. An episode is a pure function of (labels, spec, seed, index).
 
 The only module that imports learn2learn, and only when a sampler is built, since that import takes seconds.
 """
 
 from __future__ import annotations
 
-import gc
-import random
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from episodes.drawing import Block, Pool, block_size, draw_block, draw_disjoint, make_pool
+from episodes.specs import EpisodeSpec, MetaDatasetSpec, SpecError, check_fits
+
+__all__ = ["Episode", "EpisodeSampler", "EpisodeSpec", "MetaDatasetSpec", "SpecError"]
+
 IntArray = NDArray[np.int64]
 
 
 @dataclass(frozen=True, kw_only=True)
-class EpisodeSpec:
-    """The form of an episode.
-
-    Attributes:
-        n_way: Classes an episode.
-        n_shot: Support images a class.
-        n_query: Query images a class.
-        n_episodes: How many episodes a manifest holds; no episode depends on it.
-    """
-
-    n_way: int = 5
-    n_shot: int = 1
-    n_query: int = 15
-    n_episodes: int = 2000
-
-
-@dataclass(frozen=True, kw_only=True)
 class Episode:
-    """One n-way n-shot draw.
+    """One draw; n_way, and the shots and queries of its classes, are those of its spec or drawn by it.
 
     Attributes:
         index: Its number, from 0.
         classes: (n_way,) int64, the classes drawn, in the order of their episode labels 0..n_way-1.
-        support: (n_way * n_shot,) int64, rows of the bank, class by class.
-        query: (n_way * n_query,) int64, rows of the bank, class by class; none of them is in `support`.
-        support_labels: (n_way * n_shot,) int64, episode labels.
-        query_labels: (n_way * n_query,) int64, episode labels.
+        support: (n_support,) int64, rows of the bank, class by class.
+        query: (n_query,) int64, rows of the bank, class by class; none of them is in `support`.
+        support_labels: (n_support,) int64, episode labels.
+        query_labels: (n_query,) int64, episode labels.
     """
 
     index: int
@@ -59,22 +44,25 @@ class Episode:
 class EpisodeSampler:
     """Episodes by index: `sampler[7]` is the same episode whatever was drawn before, in whatever process.
 
+    Episodes are drawn in blocks of a fixed size, and the last block is kept, so access in order is fast.
+
     Args:
         labels: (n_images,) int64 class of each row.
         spec: The form of the episodes.
         seed: Two samplers of equal labels, spec and seed give equal episodes.
 
     Raises:
-        ValueError: There are too few classes, or too few images in one of them.
+        SpecError: There are too few classes, or too few images in one of them.
     """
 
     def __init__(self, labels: IntArray, spec: EpisodeSpec, seed: int) -> None:
         self.spec = spec
         self.seed = seed
-        n_per_class = np.bincount(labels)
-        _check(spec, n_per_class)
-        self._taskset = _taskset(labels, spec)
-        self._labels = labels
+        pool = make_pool(labels)
+        check_fits(spec, pool.n_images)
+        self._block_size = block_size(pool, spec)
+        self._taskset, self._transform = _taskset(labels, pool, spec, seed)
+        self._last: tuple[int, Block] | None = None
 
     def __len__(self) -> int:
         return self.spec.n_episodes
@@ -82,49 +70,45 @@ class EpisodeSampler:
     def __getitem__(self, index: int) -> Episode:
         if not 0 <= index < len(self):
             raise IndexError(index)
-        with _restored_random():
-            return self._draw(index)
+        number, within = divmod(index, self._block_size)
+        return episode_of(self._block(number).part(within, within + 1), index)
 
     def __iter__(self) -> Iterator[Episode]:
-        with _restored_random():
-            episodes = [self._draw(index) for index in range(len(self))]
-        yield from episodes
+        return (self[index] for index in range(len(self)))
 
-    def _draw(self, index: int) -> Episode:
-        # learn2learn draws from the global generator; a text seed is hashed with SHA-512, whatever the hash seed.
-        random.seed(f"episode/{self.seed}/{index}")
-        description = self._taskset.sample_task_description()
-        rows = np.fromiter((entry.index for entry in description), dtype=np.int64, count=len(description))
-        n_way, n_shot, n_query = self.spec.n_way, self.spec.n_shot, self.spec.n_query
-        by_class = rows.reshape(n_way, n_shot + n_query)
-        return Episode(
-            index=index,
-            classes=self._labels[by_class[:, 0]],
-            support=by_class[:, :n_shot].reshape(-1),
-            query=by_class[:, n_shot:].reshape(-1),
-            support_labels=np.repeat(np.arange(n_way), n_shot),
-            query_labels=np.repeat(np.arange(n_way), n_query),
-        )
+    def blocks(self) -> Iterator[Block]:
+        """Yield all episodes in order, some hundred at a time."""
+        for start in range(0, len(self), self._block_size):
+            yield self._block(start // self._block_size).part(0, min(self._block_size, len(self) - start))
+
+    def _block(self, number: int) -> Block:
+        if self._last is None or self._last[0] != number:
+            self._transform.number = number
+            self._last = number, self._taskset[number]
+        return self._last[1]
 
 
-@contextmanager
-def _restored_random() -> Iterator[None]:
-    """Leave the global generator as it was; hold the cyclic collector off, which would walk every object of torch."""
-    state = random.getstate()
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        random.setstate(state)
-        if was_enabled:
-            gc.enable()
+def episode_of(block: Block, index: int) -> Episode:
+    """Return the episode of a block that holds one."""
+    labels = np.arange(len(block.classes))
+    return Episode(
+        index=index,
+        classes=block.classes,
+        support=block.support,
+        query=block.query,
+        support_labels=np.repeat(labels, block.n_support),
+        query_labels=np.repeat(labels, block.n_query),
+    )
 
 
-def _taskset(labels: IntArray, spec: EpisodeSpec) -> Any:
-    """Build learn2learn's Taskset over row numbers: it draws descriptions, and never loads an item."""
-    from learn2learn.data import MetaDataset, Taskset
-    from learn2learn.data.transforms import FusedNWaysKShots
+def _taskset(labels: IntArray, pool: Pool, spec: EpisodeSpec, seed: int) -> tuple[Any, Any]:
+    """Build learn2learn's Taskset over row numbers, and its one transform, whose `number` is the block to draw.
+
+    learn2learn's own transforms draw from the global `random`, 60 us an episode; this one draws a block at a time.
+    The bookkeeping of the data set is in arrays: learn2learn's own is a dictionary with an entry an image.
+    """
+    from learn2learn.data import DataDescription, MetaDataset, Taskset
+    from learn2learn.data.transforms import TaskTransform
     from torch.utils.data import Dataset
 
     class Rows(Dataset[int]):
@@ -134,19 +118,28 @@ def _taskset(labels: IntArray, spec: EpisodeSpec) -> Any:
         def __getitem__(self, row: int) -> int:
             return row
 
-    rows_of_class = {int(label): np.flatnonzero(labels == label).tolist() for label in np.unique(labels)}
-    dataset = MetaDataset(Rows(), labels_to_indices=rows_of_class)
-    draw = FusedNWaysKShots(dataset, n=spec.n_way, k=spec.n_shot + spec.n_query)
-    return Taskset(dataset, task_transforms=[draw])
+    class RowsByClass(MetaDataset):  # type: ignore[misc]
+        def create_bookkeeping(self, labels_to_indices: Any = None, indices_to_labels: Any = None) -> None:
+            self.labels = pool.classes.tolist()
+            self.labels_to_indices = dict(zip(self.labels, np.split(pool.rows, pool.starts[1:]), strict=True))
+            self.indices_to_labels = labels
 
+    class NextBlock(TaskTransform):  # type: ignore[misc]
+        number = 0
 
-def _check(spec: EpisodeSpec, n_per_class: NDArray[np.intp]) -> None:
-    present = n_per_class[n_per_class > 0]
-    if spec.n_way > len(present):
-        raise ValueError(f"n_way is {spec.n_way}, but there are {len(present)} classes; lower n_way")
-    needed = spec.n_shot + spec.n_query
-    if needed > present.min():
-        raise ValueError(
-            f"n_shot + n_query is {needed} per class, but the smallest class has {present.min()} images; "
-            f"lower n_query to {present.min() - spec.n_shot} or less, or drop the class"
-        )
+        def __call__(self, task_description: Any) -> list[Any]:
+            description = DataDescription(self.number)
+            description.transforms.append(draw)
+            return [description]
+
+    size = block_size(pool, spec)
+    whole = draw_disjoint(pool, spec, seed) if spec.disjoint else None
+
+    def draw(number: int) -> Block:
+        if whole is None:
+            return draw_block(pool, spec, seed, number)
+        return whole.part(number * size, min((number + 1) * size, len(whole)))
+
+    dataset = RowsByClass(Rows())
+    transform = NextBlock(dataset)
+    return Taskset(dataset, task_transforms=[transform], task_collate=lambda blocks: blocks[0]), transform

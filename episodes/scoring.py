@@ -1,133 +1,102 @@
-"""Bank x manifest x probe -> one row of results an episode."""
+"""Bank x manifest x probe -> one row of results an episode, in blocks of episodes."""
 
 from __future__ import annotations
 
-import json
 import time
 import warnings
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from episodes.bank import FeatureBank
-from episodes.files import atomic_path
-from episodes.manifest import Manifest
-from episodes.metrics import Reliability, brier, empty_reliability, nll, reliability
-from episodes.probes import Classifier, Probe
-from episodes.sampler import Episode
+from episodes.executors import Executor
+from episodes.manifest import Manifest, draw_manifest
+from episodes.metrics import empty_reliability, reliability
+from episodes.probes import Classifier, Probe, converged, logistic_regression
+from episodes.sampler import Episode, EpisodeSpec
+from episodes.solver import GramBlock, Solver, find_solver
+from episodes.table import EpisodeTable, collect
+from episodes.transforms import FeatureTransform, fit_transform
+
+if TYPE_CHECKING:
+    pass
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
-COLUMNS = ("index", "classes", "accuracy", "nll", "brier", "converged", "seconds")
+
+MAX_BATCHED_EPISODES = 256
+BATCHED_PRODUCTS = 640_000
+"""Inner products a block where episodes are solved together: what the work on it stays in the processor's cache for."""
+SINGLE_EPISODES = 16
+"""Episodes a block where scikit-learn fits them one by one."""
+ROWS_AT_ONCE = 512
+"""Rows that are transformed in double precision at one time."""
+GATHERED_VALUES = 2**19
+"""Feature values that are multiplied at one time on a CPU: about its second-level cache."""
+AUDIT_SHARE = 0.005
+MIN_AUDITED = 20
+AUDIT_TOLERANCE = 1e-4
+"""How far a probability of the batched solver may be from scikit-learn's."""
 
 
 class ProbeError(ValueError):
     """A probe could not be fitted on an episode."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class EpisodeScore:
-    """The result of one probe on one episode.
-
-    Attributes:
-        index: The episode's number.
-        classes: (n_way,) int64.
-        accuracy: Share of queries classified rightly.
-        nll: Mean negative log-likelihood of the queries, nats; NaN if the classifier has no probabilities.
-        brier: Mean Brier score of the queries; NaN likewise.
-        converged: Whether the fit ended by its own criterion, not by its limit of iterations.
-        seconds: Time of fit and prediction.
-        reliability: Counts by confidence; empty if the classifier has no probabilities.
-    """
-
-    index: int
-    classes: IntArray
-    accuracy: float
-    nll: float
-    brier: float
-    converged: bool
-    seconds: float
-    reliability: Reliability
+class AuditError(RuntimeError):
+    """The batched solver and scikit-learn disagree on an episode that the solver was certain of."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class EpisodeTable:
-    """The results of one probe on the episodes of one manifest.
+def evaluate(bank: FeatureBank, spec: EpisodeSpec, probe: Probe | None = None, *, seed: int = 0) -> EpisodeTable:
+    """Draw episodes on a bank and score a probe on them.
 
-    Attributes:
-        classes: (n_episodes, n_way) int64.
-        accuracy: (n_episodes,) float64, and so are `nll`, `brier`, `seconds`; see `EpisodeScore`.
-        converged: (n_episodes,) bool.
-        reliability: Counts pooled over all queries.
-        identity: JSON-serialisable: the manifest's hash, the probe's settings, the bank's identity.
-    """
-
-    classes: IntArray
-    accuracy: FloatArray
-    nll: FloatArray
-    brier: FloatArray
-    converged: NDArray[np.bool_]
-    seconds: FloatArray
-    reliability: Reliability
-    identity: dict[str, Any] = field(default_factory=dict)
-
-    def __len__(self) -> int:
-        return len(self.accuracy)
-
-    def save(self, path: Path) -> None:
-        """Write a Parquet file with the columns `COLUMNS`; identity and pooled reliability are in its metadata."""
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        offsets = np.arange(0, self.classes.size + 1, self.classes.shape[1], dtype=np.int32)
-        columns = {
-            "index": np.arange(len(self)),
-            "classes": pa.ListArray.from_arrays(offsets, self.classes.reshape(-1)),
-            **{name: getattr(self, name) for name in COLUMNS[2:]},
-        }
-        counts = {name: getattr(self.reliability, name).tolist() for name in ("n", "confidence", "correct")}
-        metadata = {"identity": json.dumps(self.identity), "reliability": json.dumps(counts)}
-        with atomic_path(path) as temporary:
-            pq.write_table(pa.table(columns).replace_schema_metadata(metadata), temporary)
-
-    @classmethod
-    def load(cls, path: Path) -> EpisodeTable:
-        """Read a file that `save` wrote.
-
-        Raises:
-            FileNotFoundError: There is no such file.
-            ValueError: It is no table of episodes.
-        """
-        import pyarrow.parquet as pq
-
-        table = pq.read_table(path)
-        metadata = table.schema.metadata or {}
-        if b"identity" not in metadata or tuple(table.column_names) != COLUMNS:
-            raise ValueError(f"{path} is no table of episodes: it should have the columns {', '.join(COLUMNS)}")
-        counts = json.loads(metadata[b"reliability"])
-        columns: dict[str, Any] = {name: table[name].to_numpy() for name in COLUMNS[2:]}
-        return cls(
-            classes=table["classes"].combine_chunks().flatten().to_numpy().reshape(len(table), -1),
-            reliability=Reliability(
-                n=np.array(counts["n"], dtype=np.int64),
-                confidence=np.array(counts["confidence"], dtype=np.float64),
-                correct=np.array(counts["correct"], dtype=np.int64),
-            ),
-            identity=json.loads(metadata[b"identity"]),
-            **columns,
-        )
-
-
-def score(bank: FeatureBank, manifest: Manifest, probe: Probe) -> Iterator[EpisodeScore]:
-    """Fit the probe on each episode's support and measure it on its query, one thread, in the manifest's order.
+    Args:
+        bank: The features.
+        spec: The form and number of the episodes.
+        probe: What to fit; logistic regression at C = 1 on features of length one if None.
+        seed: What to draw with.
 
     Raises:
-        ValueError: The manifest was drawn on other images than the bank's.
+        SpecError: There are too few classes, or too few images in one of them.
         ProbeError: scikit-learn refuses to fit the probe on an episode.
+    """
+    probe = probe or Probe(name="logistic_regression", classifier=logistic_regression())
+    manifest = draw_manifest(bank, spec, seed=seed)
+    return collect(score(bank, manifest, probe), {"manifest": manifest.hash, "probe": probe.settings})
+
+
+def score(
+    bank: FeatureBank,
+    manifest: Manifest,
+    probe: Probe,
+    *,
+    device: str = "cpu",
+    audit_share: float = AUDIT_SHARE,
+    chosen: range | None = None,
+) -> Iterator[EpisodeTable]:
+    """Fit the probe on each episode's support and measure it on its query; yield the results block by block.
+
+    Where the probe has a batched solver, blocks of episodes are solved together, and what the solver is not certain of
+    is fitted by scikit-learn to convergence. A share of the episodes that it is certain of (at least 20, if
+    `audit_share` is not 0) is fitted by scikit-learn as well, and a disagreement ends the evaluation. `probe.solver` of
+    `sklearn` fits the literal estimator, one episode after another. All on one thread, in double precision but for the
+    inner products of batched episodes.
+
+    Args:
+        bank: The features.
+        manifest: The episodes, drawn on the bank's images.
+        probe: What to fit.
+        device: Where batched episodes are solved.
+        audit_share: Share of batched episodes that are checked; 0 checks none.
+        chosen: Which episodes; all of them if None.
+
+    Raises:
+        ValueError: The manifest was drawn on other images than the bank's, or the transform has no reference.
+        ProbeError: scikit-learn refuses to fit the probe on an episode.
+        AuditError: The batched solver is wrong where it was certain.
     """
     from threadpoolctl import threadpool_limits
 
@@ -135,43 +104,245 @@ def score(bank: FeatureBank, manifest: Manifest, probe: Probe) -> Iterator[Episo
         raise ValueError(
             f"the manifest means images {manifest.images_digest[:12]}, but the bank holds {bank.images_digest[:12]}"
         )
-    features = _transform(bank.features, probe)
+    transform = fit_transform(probe.transform, probe.reference)
+    solver = find_solver(probe.classifier) if probe.solver == "auto" and is_uniform(manifest) else None
+    chosen = range(len(manifest)) if chosen is None else chosen
     with threadpool_limits(limits=1):
-        for episode in manifest:
-            yield _score_episode(features, episode, probe)
+        if solver is None:
+            for start in chosen[::SINGLE_EPISODES]:
+                stop = min(start + SINGLE_EPISODES, chosen.stop)
+                rows = [_score_episode(bank, manifest[index], probe, transform) for index in range(start, stop)]
+                yield collect(rows, {})
+            return
+        batch = _Batch(bank, manifest, probe, transform, solver, device, chosen)
+        audited = _choose_audited(len(manifest), audit_share)
+        for start in chosen[:: batch.n_episodes]:
+            yield batch.score(start, min(start + batch.n_episodes, chosen.stop), audited)
 
 
-def collect(scores: Iterable[EpisodeScore], identity: dict[str, Any]) -> EpisodeTable:
-    """Gather the results of all episodes into one table."""
-    rows = list(scores)
-    pooled = empty_reliability()
-    for row in rows:
-        pooled = pooled + row.reliability
-    return EpisodeTable(
-        classes=np.stack([row.classes for row in rows]),
-        accuracy=np.array([row.accuracy for row in rows]),
-        nll=np.array([row.nll for row in rows]),
-        brier=np.array([row.brier for row in rows]),
-        converged=np.array([row.converged for row in rows]),
-        seconds=np.array([row.seconds for row in rows]),
-        reliability=pooled,
-        identity=identity,
-    )
+def score_in_parallel(
+    bank: FeatureBank,
+    manifest: Manifest,
+    probe: Probe,
+    executor: Executor,
+    *,
+    device: str = "cpu",
+    audit_share: float = AUDIT_SHARE,
+) -> Iterator[EpisodeTable]:
+    """Score like `score`, each item of the executor being a range of episodes; the results are the same.
+
+    Ranges are long enough that sending them costs little: 64 episodes where scikit-learn fits them one by one, and
+    4,096 where they are solved together.
+    """
+    n_range = 64 if probe.solver == "sklearn" or find_solver(probe.classifier) is None else 4096
+    ranges = [range(start, min(start + n_range, len(manifest))) for start in range(0, len(manifest), n_range)]
+    return executor(_score_range, (bank, manifest, probe, device, audit_share), ranges)
+
+
+def _score_range(
+    bank: FeatureBank, manifest: Manifest, probe: Probe, device: str, audit_share: float, chosen: range
+) -> EpisodeTable:
+    return collect(score(bank, manifest, probe, device=device, audit_share=audit_share, chosen=chosen), {})
 
 
 def predict(features: NDArray[np.floating], episode: Episode, probe: Probe) -> IntArray:
-    """Fit the probe on one episode and return the predicted episode label of each query, (n_way * n_query,) int64.
+    """Fit the probe on one episode and return the predicted episode label of each query, (n_query,) int64.
 
     Args:
         features: (n_images, n_features) of the bank, before the probe's transform.
         episode: Which rows.
         probe: What to fit.
     """
-    rows = np.concatenate([episode.support, episode.query])
-    chosen = _transform(features[rows], probe)
-    n_support = len(episode.support)
-    probe.classifier.fit(chosen[:n_support], episode.support_labels)
-    return np.asarray(probe.classifier.predict(chosen[n_support:]), dtype=np.int64)
+    return _fit(features, episode, probe.classifier, fit_transform(probe.transform, probe.reference)).predicted
+
+
+def is_uniform(manifest: Manifest) -> bool:
+    """Whether all episodes have the same number of classes, and all classes the same numbers of images."""
+    return bool(getattr(manifest.spec, "is_uniform", True))
+
+
+class _Batch:
+    """The features that a manifest uses, transformed once, and the buffers that its blocks share."""
+
+    def __init__(
+        self,
+        bank: FeatureBank,
+        manifest: Manifest,
+        probe: Probe,
+        transform: FeatureTransform,
+        solver: Solver,
+        device: str,
+        chosen: range,
+    ) -> None:
+        import torch
+
+        self.bank, self.manifest, self.probe, self.transform, self.solver = bank, manifest, probe, transform, solver
+        used = [rows[chosen.start : chosen.stop].reshape(-1) for rows in (manifest.support, manifest.query)]
+        self.used = np.unique(np.concatenate(used))
+        parts = [self.used[start : start + ROWS_AT_ONCE] for start in range(0, len(self.used), ROWS_AT_ONCE)]
+        features = np.concatenate([transform(bank.features[rows]).astype(np.float32) for rows in parts])
+        self.features = torch.from_numpy(features).to(device)
+        self.squared_lengths = self.features.square().sum(1)
+        n_rows = manifest.support.shape[1] + manifest.query.shape[1]
+        n_fitting = BATCHED_PRODUCTS // (n_rows * manifest.support.shape[1])
+        is_cpu = self.features.device.type == "cpu"
+        self.n_episodes = max(8, min(n_fitting, MAX_BATCHED_EPISODES)) if is_cpu else MAX_BATCHED_EPISODES
+        n_gathered = max(1, GATHERED_VALUES // (n_rows * features.shape[1])) if is_cpu else self.n_episodes
+        self.gathered = torch.empty(n_gathered * n_rows, features.shape[1], device=self.features.device)
+        self.n_gathered, self.n_rows = n_gathered, n_rows
+
+    def score(self, start: int, stop: int, audited: frozenset[int]) -> EpisodeTable:
+        """Score the episodes start..stop-1."""
+        spec, began = self.manifest.spec, time.perf_counter()
+        solution = self.solver(self._gram(start, stop))
+        predicted, is_certain = solution.predicted.cpu().numpy(), solution.is_certain.cpu().numpy()
+        probabilities = None if solution.probabilities is None else solution.probabilities.cpu().numpy()
+        labels = np.repeat(np.arange(spec.n_way), spec.n_query)
+        accuracy = (predicted == labels).mean(axis=1)
+        nll, brier = _proper_scores(probabilities, labels, len(accuracy))
+        pooled = empty_reliability()
+        if probabilities is not None and is_certain.any():
+            chosen = probabilities[is_certain]
+            pooled = reliability(chosen.reshape(-1, spec.n_way), np.tile(labels, len(chosen)))
+        is_converged = np.ones(len(accuracy), dtype=bool)
+        seconds = np.full(len(accuracy), (time.perf_counter() - began) / len(accuracy))
+        for position in np.flatnonzero(~is_certain):
+            row = self._fit_one(start + int(position))
+            accuracy[position], nll[position], brier[position] = row.accuracy[0], row.nll[0], row.brier[0]
+            is_converged[position], pooled = row.converged[0], pooled + row.reliability
+            seconds[position] += row.seconds[0]
+        checked = [index for index in range(start, stop) if index in audited and is_certain[index - start]]
+        for index in checked:
+            found = None if probabilities is None else probabilities[index - start]
+            self._audit(index, predicted[index - start], found)
+        n_single = int((~is_certain).sum())
+        return EpisodeTable(
+            index=np.arange(start, stop),
+            classes=self.manifest.classes[start:stop],
+            accuracy=accuracy,
+            nll=nll,
+            brier=brier,
+            converged=is_converged,
+            seconds=seconds,
+            reliability=pooled,
+            n_by_solver={
+                "batched": len(accuracy) - n_single,
+                "scikit-learn": n_single,
+                "audited": len(checked),
+            },
+        )
+
+    def _gram(self, start: int, stop: int) -> GramBlock:
+        """Multiply the features of some episodes, few enough at a time that the gathered rows stay within the cache."""
+        import torch
+
+        spec, n_support = self.manifest.spec, self.manifest.support.shape[1]
+        rows = np.concatenate([self.manifest.support[start:stop], self.manifest.query[start:stop]], axis=1)
+        places = torch.from_numpy(np.searchsorted(self.used, rows)).to(self.features.device)
+        gram = torch.empty(stop - start, self.n_rows, n_support, device=self.features.device)
+        for first in range(0, stop - start, self.n_gathered):
+            part = places[first : first + self.n_gathered]
+            out = self.gathered[: part.numel()]
+            images = torch.index_select(self.features, 0, part.reshape(-1), out=out).view(len(part), self.n_rows, -1)
+            torch.bmm(images, images[:, :n_support].transpose(1, 2), out=gram[first : first + self.n_gathered])
+        return GramBlock(
+            support=gram[:, :n_support],
+            query=gram[:, n_support:],
+            longest=self.squared_lengths[places].amax(1),
+            n_way=spec.n_way,
+            n_shot=spec.n_shot,
+        )
+
+    def _fit_one(self, index: int) -> EpisodeTable:
+        probe = Probe(
+            name=self.probe.name,
+            classifier=converged(self.probe.classifier),
+            transform=self.probe.transform,
+            settings=self.probe.settings,
+        )
+        return _score_episode(self.bank, self.manifest[index], probe, self.transform)
+
+    def _audit(self, index: int, predicted: IntArray, probabilities: FloatArray | None) -> None:
+        episode = self.manifest[index]
+        fit = _fit(self.bank.features, episode, converged(self.probe.classifier), self.transform)
+        n_different = int((fit.predicted != predicted).sum())
+        gap = 0.0
+        if probabilities is not None and fit.probabilities is not None:
+            gap = float(np.abs(fit.probabilities - probabilities).max())
+        if n_different or gap > AUDIT_TOLERANCE:
+            raise AuditError(
+                f"{self.probe.name}, episode {index}: the batched solver differs from scikit-learn in {n_different} "
+                f"predictions, and by up to {gap:.1e} in a probability; set the probe's solver to sklearn and report it"
+            )
+
+
+def _choose_audited(n_episodes: int, share: float) -> frozenset[int]:
+    if share <= 0:
+        return frozenset()
+    n_audited = min(n_episodes, max(MIN_AUDITED, round(share * n_episodes)))
+    chosen = np.random.default_rng(0).choice(n_episodes, n_audited, replace=False)
+    return frozenset(int(index) for index in chosen)
+
+
+def _proper_scores(
+    probabilities: FloatArray | None, labels: IntArray, n_episodes: int
+) -> tuple[FloatArray, FloatArray]:
+    """Return NLL and Brier score of each episode for (n_episodes, n_query, n_way) probabilities; NaN without them."""
+    if probabilities is None:
+        return np.full(n_episodes, np.nan), np.full(n_episodes, np.nan)
+    of_label = probabilities[:, np.arange(len(labels)), labels]
+    nll = -np.log(np.maximum(of_label, 1e-12)).mean(axis=1)
+    brier = (np.square(probabilities).sum(axis=2) - 2 * of_label + 1).mean(axis=1)
+    return nll, brier
+
+
+def _score_episode(bank: FeatureBank, episode: Episode, probe: Probe, transform: FeatureTransform) -> EpisodeTable:
+    """Score one episode by scikit-learn, as a table of one row."""
+    try:
+        fit = _fit(bank.features, episode, probe.classifier, transform)
+    except ValueError as error:
+        raise ProbeError(f"{probe.name} cannot be fitted on episode {episode.index}: {error}") from error
+    labels, probabilities = episode.query_labels, fit.probabilities
+    nll, brier = _proper_scores(None if probabilities is None else probabilities[None], labels, 1)
+    return EpisodeTable(
+        index=np.array([episode.index]),
+        classes=np.asarray(episode.classes)[None],
+        accuracy=np.array([(fit.predicted == labels).mean()]),
+        nll=nll,
+        brier=brier,
+        converged=np.array([fit.converged]),
+        seconds=np.array([fit.seconds]),
+        reliability=empty_reliability() if probabilities is None else reliability(probabilities, labels),
+        n_by_solver={"scikit-learn": 1},
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Fit:
+    predicted: IntArray
+    probabilities: FloatArray | None
+    converged: bool
+    seconds: float
+
+
+def _fit(features: NDArray[np.floating], episode: Episode, classifier: Classifier, transform: FeatureTransform) -> _Fit:
+    """Fit a scikit-learn classifier on an episode; of its warnings only that it did not converge is heard."""
+    from sklearn.exceptions import ConvergenceWarning
+
+    support, query = transform(features[episode.support]), transform(features[episode.query])
+    began = time.perf_counter()
+    with warnings.catch_warnings(record=True) as caught, np.errstate(invalid="ignore", divide="ignore"):
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("always", ConvergenceWarning)
+        classifier.fit(support, episode.support_labels)
+        predicted = np.asarray(classifier.predict(query), dtype=np.int64)
+        probabilities = _probabilities(classifier, query)
+    return _Fit(
+        predicted=predicted,
+        probabilities=probabilities,
+        converged=not any(issubclass(entry.category, ConvergenceWarning) for entry in caught),
+        seconds=time.perf_counter() - began,
+    )
 
 
 def _probabilities(classifier: Classifier, query: NDArray[Any]) -> NDArray[np.float64] | None:
@@ -183,39 +354,3 @@ def _probabilities(classifier: Classifier, query: NDArray[Any]) -> NDArray[np.fl
     except ValueError:
         return None
     return probabilities
-
-
-def _transform(features: NDArray[Any], probe: Probe) -> NDArray[Any]:
-    if probe.transform == "none":
-        return features
-    norms = np.linalg.norm(features, axis=1, keepdims=True)
-    scaled: NDArray[Any] = features / np.where(norms > 0, norms, 1)
-    return scaled
-
-
-def _score_episode(features: NDArray[Any], episode: Episode, probe: Probe) -> EpisodeScore:
-    from sklearn.exceptions import ConvergenceWarning
-
-    classifier, query = probe.classifier, features[episode.query]
-    start = time.perf_counter()
-    with warnings.catch_warnings(record=True) as caught, np.errstate(invalid="ignore", divide="ignore"):
-        warnings.simplefilter("ignore")
-        warnings.simplefilter("always", ConvergenceWarning)
-        try:
-            classifier.fit(features[episode.support], episode.support_labels)
-            predicted = classifier.predict(query)
-            probabilities = _probabilities(classifier, query)
-        except ValueError as error:
-            raise ProbeError(f"{probe.name} cannot be fitted on episode {episode.index}: {error}") from error
-    seconds = time.perf_counter() - start
-    labels = episode.query_labels
-    return EpisodeScore(
-        index=episode.index,
-        classes=episode.classes,
-        accuracy=float((predicted == labels).mean()),
-        nll=float("nan") if probabilities is None else nll(probabilities, labels),
-        brier=float("nan") if probabilities is None else brier(probabilities, labels),
-        converged=not any(issubclass(entry.category, ConvergenceWarning) for entry in caught),
-        seconds=seconds,
-        reliability=empty_reliability() if probabilities is None else reliability(probabilities, labels),
-    )

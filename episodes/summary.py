@@ -1,7 +1,11 @@
-"""From per-episode results to a mean with intervals, each of which says what it is an interval over."""
+"""From per-episode results to a mean with intervals, each of which says what it is an interval over, and to its tails.
+
+One model at a time; two models are in `episodes.comparison`, and how many episodes to draw is in `episodes.stopping`.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,6 +13,9 @@ from numpy.typing import NDArray
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
+
+N_RESAMPLES = 2000
+MIN_SEEDS = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,52 +39,81 @@ class Summary:
     ci95_classes: float | None
     no_ci95_classes: str | None = None
 
+    def __str__(self) -> str:
+        classes = f"± {self.ci95_classes:.2%}" if self.ci95_classes is not None else f"none: {self.no_ci95_classes}"
+        return (
+            f"{self.mean:.2%} ± {self.ci95_episodes:.2%} on this pool of classes "
+            f"(new classes of this kind: {classes}), {self.n} episodes"
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
-class PairedDifference:
-    """How much better one model is than another on the same episodes.
+class SeedSummary:
+    """A mean over training seeds.
 
     Attributes:
-        difference: Summary of the per-episode differences a - b.
-        n_wins: Episodes in which a is better.
-        n_ties: Episodes in which both are equal.
-        n_losses: Episodes in which b is better.
-        correlation: Pearson correlation of the two over episodes; NaN if one of them is constant.
+        mean: Mean of the seeds' means.
+        std: Standard deviation over seeds (ddof 1).
+        n_seeds: Number of seeds.
+        ci95_seeds: Half width of the 95 % interval for *this training procedure on new seeds*, on this pool of classes.
     """
 
-    difference: Summary
-    n_wins: int
-    n_ties: int
-    n_losses: int
-    correlation: float
+    mean: float
+    std: float
+    n_seeds: int
+    ci95_seeds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tails:
+    """How bad it gets, which a mean hides.
+
+    Attributes:
+        percentile_5: What 5 % of the episodes fall below (linear interpolation, type 7 of Hyndman and Fan 1996).
+        hardest_class: The class whose episodes have the lowest mean, the first of equals.
+        hardest_class_mean: Mean over the episodes *that hold this class*, of all queries in them. It is not the
+            accuracy on the class itself, which per-episode results do not tell: the other classes pull it to the mean.
+        hardest_class_n: How many episodes hold it.
+    """
+
+    percentile_5: float
+    hardest_class: int
+    hardest_class_mean: float
+    hardest_class_n: int
 
 
 def summarise(values: FloatArray, classes: IntArray) -> Summary:
     """Summarise one value an episode.
 
+    The interval over episodes is Student's: t(T - 1) * s / sqrt(T) with T episodes (Student 1908).
+
     Args:
         values: (n_episodes,) finite.
-        classes: (n_episodes, n_way) int64, the classes in each episode.
+        classes: (n_episodes, n_way) int64, the classes in each episode; negative entries stand for no class.
 
     Raises:
         ValueError: Fewer than two episodes, or a value that is not finite.
     """
-    from scipy.stats import t as student_t
-
     values = np.asarray(values, dtype=np.float64)
     if len(values) < 2 or not np.isfinite(values).all():
         raise ValueError(f"{len(values)} values, all of which must be finite and at least two")
     std = float(values.std(ddof=1))
-    half_width = float(student_t.ppf(0.975, len(values) - 1) * std / np.sqrt(len(values)))
     over_classes = jackknife_over_classes(values, classes)
     return Summary(
         mean=float(values.mean()),
         std=std,
         n=len(values),
-        ci95_episodes=half_width,
+        ci95_episodes=half_width(std, len(values)),
         ci95_classes=over_classes if isinstance(over_classes, float) else None,
         no_ci95_classes=over_classes if isinstance(over_classes, str) else None,
     )
+
+
+def half_width(std: float, n: int) -> float:
+    """Return t(n - 1) * std / sqrt(n), half of the 95 % interval of a mean of `n` >= 2 independent values."""
+    from scipy.stats import t as student_t
+
+    return float(student_t.ppf(0.975, n - 1) * std / np.sqrt(n))
 
 
 def jackknife_over_classes(values: FloatArray, classes: IntArray) -> float | str:
@@ -87,46 +123,113 @@ def jackknife_over_classes(values: FloatArray, classes: IntArray) -> float | str
     SE^2 = (C - 1) / C * sum_c (theta_(-c) - mean_c theta_(-c))^2 with C classes and C - 1 degrees of freedom
     (Efron and Stein 1981; on classes as the sampling unit of episodes: Lafargue et al. 2024).
 
+    It needs episodes that avoid each class. Where all episodes hold the same classes, one value an episode says
+    nothing of how classes differ; a figure for each class does, and `bootstrap_over_classes` takes it.
+
     Args:
         values: (n_episodes,).
-        classes: (n_episodes, n_way) int64.
+        classes: (n_episodes, n_way) int64; negative entries stand for no class.
     """
     from scipy.stats import t as student_t
 
-    present = np.unique(classes)
+    present, n_of_class, sum_of_class = _by_class(np.asarray(values, dtype=np.float64), classes)
     n_classes = len(present)
     if n_classes < 3:
         return f"{n_classes} classes are too few"
-    columns = np.searchsorted(present, classes)
-    n_of_class = np.bincount(columns.reshape(-1), minlength=n_classes)
-    sum_of_class = np.bincount(columns.reshape(-1), weights=np.repeat(values, classes.shape[1]), minlength=n_classes)
     n_without = len(values) - n_of_class
     if n_without.min() == 0:
         return "a class is in every episode"
-    without = (values.sum() - sum_of_class) / n_without
+    without = (np.sum(values) - sum_of_class) / n_without
     variance = (n_classes - 1) / n_classes * np.square(without - without.mean()).sum()
     return float(student_t.ppf(0.975, n_classes - 1) * np.sqrt(variance))
 
 
-def paired_difference(a: FloatArray, b: FloatArray, classes: IntArray) -> PairedDifference:
-    """Compare two models on the same episodes.
+def bootstrap_over_classes(
+    values: FloatArray, labels: IntArray, *, rng: np.random.Generator, n_resamples: int = N_RESAMPLES
+) -> float | str:
+    """Return the half width of the 95 % interval over classes where each value belongs to one class.
+
+    Class-cluster bootstrap, the alternative where every class meets all the others and the jackknife has nothing to
+    leave out (one classification of all classes; episodes that all hold the same classes): C classes are drawn with
+    replacement, each with all its values, and the mean is taken anew (Field and Welsh 2007, the cluster bootstrap).
+    The standard error is the standard deviation of these means (Efron and Tibshirani 1993, chapter 6) times
+    sqrt(C / (C - 1)), since resampling C classes understates their variance by (C - 1) / C; the quantile is t(C - 1).
+    It speaks of other classes in the company of these: that a new class also changes the others is not in it.
 
     Args:
-        a: (n_episodes,) values of the first model.
-        b: (n_episodes,) values of the second, episode by episode.
-        classes: (n_episodes, n_way) int64.
+        values: (n,), e.g. 1.0 for a query classified rightly and 0.0 for a wrong one.
+        labels: (n,) int64, the class of each.
+        rng: What the classes are drawn by.
+        n_resamples: How often.
+    """
+    from scipy.stats import t as student_t
+
+    _, n_of_class, sum_of_class = _by_class(np.asarray(values, dtype=np.float64), np.asarray(labels)[:, None])
+    n_classes = len(n_of_class)
+    if n_classes < 3:
+        return f"{n_classes} classes are too few"
+    times_drawn = rng.multinomial(n_classes, np.full(n_classes, 1 / n_classes), size=n_resamples)
+    means = (times_drawn @ sum_of_class) / (times_drawn @ n_of_class)
+    error = means.std(ddof=1) * np.sqrt(n_classes / (n_classes - 1))
+    return float(student_t.ppf(0.975, n_classes - 1) * error)
+
+
+def summarise_seeds(mean_of_seed: Mapping[int, float]) -> SeedSummary:
+    """Summarise the means of several training seeds: the unit is the seed, however many episodes each was measured on.
+
+    The interval is Student's, t(S - 1) * s / sqrt(S) with S seeds (Student 1908). For two procedures that share their
+    seeds see `episodes.comparison.compare_seeds`.
+
+    Args:
+        mean_of_seed: The mean over episodes by seed, all on the same episodes.
 
     Raises:
-        ValueError: The two differ in length, or hold fewer than two episodes.
+        ValueError: Fewer than three seeds: with two, t(1) = 12.7 makes the interval say nothing.
     """
-    if len(a) != len(b):
-        raise ValueError(f"{len(a)} and {len(b)} episodes cannot be paired")
-    differences = np.asarray(a, dtype=np.float64) - np.asarray(b, dtype=np.float64)
-    constant = np.ptp(a) == 0 or np.ptp(b) == 0
-    return PairedDifference(
-        difference=summarise(differences, classes),
-        n_wins=int((differences > 0).sum()),
-        n_ties=int((differences == 0).sum()),
-        n_losses=int((differences < 0).sum()),
-        correlation=float("nan") if constant else float(np.corrcoef(a, b)[0, 1]),
+    if len(mean_of_seed) < MIN_SEEDS:
+        raise ValueError(
+            f"there are {len(mean_of_seed)} seeds, but an interval over seeds needs at least {MIN_SEEDS}, better 5; "
+            "train with more seeds"
+        )
+    means = np.array(list(mean_of_seed.values()), dtype=np.float64)
+    if not np.isfinite(means).all():
+        raise ValueError("a seed's mean is not finite; leave out what was not measured")
+    std = float(means.std(ddof=1))
+    return SeedSummary(mean=float(means.mean()), std=std, n_seeds=len(means), ci95_seeds=half_width(std, len(means)))
+
+
+def tails(values: FloatArray, classes: IntArray) -> Tails:
+    """Return how bad the worst episodes and the hardest class are.
+
+    Args:
+        values: (n_episodes,) finite, higher is better.
+        classes: (n_episodes, n_way) int64; negative entries stand for no class.
+    """
+    values = np.asarray(values, dtype=np.float64)
+    present, n_of_class, sum_of_class = _by_class(values, classes)
+    means = sum_of_class / n_of_class
+    place = int(means.argmin())
+    return Tails(
+        percentile_5=float(np.quantile(values, 0.05)),
+        hardest_class=int(present[place]),
+        hardest_class_mean=float(means[place]),
+        hardest_class_n=int(n_of_class[place]),
     )
+
+
+def chance_level(classes: IntArray) -> float:
+    """Return the accuracy of guessing: 1 / n_way, or its mean over episodes where n_way varies.
+
+    Args:
+        classes: (n_episodes, n_way) int64; negative entries stand for no class.
+    """
+    return float((1 / (np.asarray(classes) >= 0).sum(axis=1)).mean())
+
+
+def _by_class(values: FloatArray, classes: IntArray) -> tuple[IntArray, IntArray, FloatArray]:
+    """Return the classes that occur, (C,), in how many episodes each does, and the sum of the values of these."""
+    episodes, places = np.nonzero(np.asarray(classes) >= 0)
+    present, columns = np.unique(np.asarray(classes)[episodes, places], return_inverse=True)
+    n_of_class = np.bincount(columns, minlength=len(present)).astype(np.int64)
+    sum_of_class = np.bincount(columns, weights=values[episodes], minlength=len(present)).astype(np.float64)
+    return present.astype(np.int64), n_of_class, sum_of_class

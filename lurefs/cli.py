@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lurefs import __version__, config, console, plugins
+from lurefs import __version__, config, console, episode_commands, plugins
 from lurefs.config import RunConfig, RunGroup
 from lurefs.errors import UserError
+from lurefs.ranks import ranks_of
 
 if TYPE_CHECKING:
     from lurefs.plan import Plan
@@ -58,12 +59,15 @@ def _parser() -> argparse.ArgumentParser:
     lists = commands.add_parser("list", help="names that a config can use", description="List names.")
     lists.add_argument("kind", choices=LISTS)
     lists.add_argument("pattern", nargs="?", default="", help="only names that hold this text")
+    episode_commands.add_parser(commands)
     return parser
 
 
 def _dispatch(arguments: argparse.Namespace) -> None:
     if arguments.command == "list":
         _list(arguments.kind, arguments.pattern)
+    elif arguments.command == "episodes":
+        episode_commands.run_action(arguments)
     elif arguments.command == "report":
         _report(arguments.run_dirs, arguments.output)
     else:
@@ -123,6 +127,9 @@ def _run_group(group: RunGroup, root: Path, stage: str, *, dry_run: bool) -> Non
         run.run_stage(plan, directory, stage)
     if stage in ("run", "evaluate"):
         _print_results([plan.config for plan in plans], directories)
+        _print_transfers([plan.config for plan in plans], directories)
+    if ranks_of().rank > 0:
+        return
     paths = [("results", root)]
     if stage == "run":
         paths.append(("report", run.write_group_report(directories, root)))
@@ -151,6 +158,8 @@ def _runs_in(path: Path) -> list[Path]:
 
 def _print_plan(plan: Plan) -> None:
     """Say in words what a run would do."""
+    from lurefs.transfer_plan import plan_transfers
+
     run, classes, images = plan.config, plan.classes, plan.images
     n_steps = sum(len(chunk.train) for chunk in plan.chunks) * run.learner.epochs
     print(f"run {run.name}")
@@ -168,9 +177,49 @@ def _print_plan(plan: Plan) -> None:
     for name, benchmark in plan.benchmarks.items():
         spec = benchmark.spec
         print(
-            f"  benchmark {name}: {spec.n_episodes} episodes, {spec.n_way}-way {spec.n_shot}-shot "
-            f"{spec.n_query} queries, of {len(benchmark.rows)} images in "
+            f"  benchmark {name}: {spec.n_episodes} episodes, {spec.words()}, of {len(benchmark.rows)} images in "
             f"{len(benchmark.class_names)} classes; probes {', '.join(run.probes)}"
+        )
+    for name, transfer in plan_transfers(plan).items():
+        split = transfer.split
+        sizes = ", ".join(str(size) for size in transfer.spec.sizes)
+        print(
+            f"  transfer  {name}: {sizes} of {len(split.train)} training images in {len(transfer.images.class_names)} "
+            f"classes, {len(split.validation)} for validation, {len(split.test)} for test; probe "
+            f"{transfer.config.probe.name}, {len(transfer.spec.fits)} fits"
+        )
+
+
+def _print_transfers(runs: Sequence[RunConfig], directories: Sequence[RunDirectory]) -> None:
+    """Print one row a run, transfer and size."""
+    rows = []
+    for run, directory in zip(runs, directories, strict=True):
+        for name, transfer in directory.read_summary().get("transfer", {}).items():
+            for size, figures in transfer["sizes"].items():
+                accuracy = figures["accuracy"]
+                over_images = accuracy["ci95_images"]
+                rows.append(
+                    (
+                        run.name,
+                        name,
+                        size,
+                        f"{accuracy['mean'] * 100:.2f}",
+                        "-" if accuracy["ci95_repeats"] is None else f"± {accuracy['ci95_repeats'] * 100:.2f}",
+                        "-" if over_images is None else " to ".join(f"{bound * 100:.2f}" for bound in over_images),
+                        f"{figures['macro_accuracy']['mean'] * 100:.2f}",
+                        "-" if figures["ece"] is None else f"{figures['ece']['mean'] * 100:.1f}",
+                        "-"
+                        if figures["chosen"] is None
+                        else ", ".join(f"{value:g}" for value in sorted(set(figures["chosen"])))
+                        + (" (edge)" if figures["n_at_edge"] else ""),
+                    )
+                )
+    columns = ("run", "transfer", "images a class", "accuracy %", "draws", "test images", "macro %", "ECE %", "chosen")
+    if rows:
+        console.print_table(
+            "Transfer by training images a class, with 95 % intervals over draws of these and over test images",
+            columns,
+            rows,
         )
 
 

@@ -8,12 +8,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
 
+from episodes.specs import EpisodeSpec, MetaDatasetSpec, SpecError
+from episodes.transforms import parse_chain
 from lurefs import plugins
 from lurefs.errors import UserError, nearest
 from lurefs.records import from_mapping, to_mapping
@@ -135,7 +137,14 @@ class AfterChunkConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class BenchmarkConfig:
-    """Episodes on one group of classes of the run's data set, or on `all` of another one that `dataset` names."""
+    """Episodes on one group of classes of the run's data set, or on `all` of another one that `dataset` names.
+
+    Departures from a fixed way and shot, each off by default (see `episodes.specs.EpisodeSpec`): `shots: [1, 2, 4]`
+    gives each of the n_way classes its own number, `shot_range: [1, 10]` draws it; `query_alpha: 2` draws the shares of
+    the n_way * n_query queries from a Dirichlet distribution; `meta_dataset: {max_way: 20}` draws way and shots by the
+    procedure of Meta-Dataset; `disjoint: true` lets no image be in two episodes. `manifest` names a file of episodes
+    that takes the place of drawing: its images must be among those of the benchmark, and the form is the file's.
+    """
 
     dataset: PluginConfig | None = None
     classes: Literal["novel", "validation", "base", "all"] = "novel"
@@ -144,15 +153,58 @@ class BenchmarkConfig:
     n_query: int = _number(15, low=1)
     n_episodes: int = _number(2000, low=2)
     seed: int = 0
+    shots: tuple[int, ...] | None = None
+    shot_range: tuple[int, ...] | None = None
+    query_alpha: float | None = None
+    meta_dataset: MetaDatasetSpec | None = None
+    disjoint: bool = False
+    manifest: str | None = None
+
+    def spec(self) -> EpisodeSpec:
+        """Return the form of the episodes.
+
+        Raises:
+            SpecError: Its settings contradict each other.
+        """
+        values = {field.name: getattr(self, field.name) for field in fields(EpisodeSpec)}
+        return EpisodeSpec(**values)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ProbeConfig:
-    """A scikit-learn classifier, by name or import path, on features after `transform`."""
+    """A scikit-learn classifier, by name or import path, on features after `transform`.
+
+    `transform` is a chain of l2, center, standardise, power:EXPONENT, pca:COMPONENTS with commas between, or none, or
+    cl2n for center,l2; what it is fitted on are the training images of the base classes. `solver: auto` solves many
+    episodes at once where the answer is that of the converged estimator, `sklearn` fits it as it is, one by one.
+    """
 
     name: str = "logistic_regression"
     params: Params = field(default_factory=dict)
-    transform: Literal["l2", "none"] = "l2"
+    transform: str = "l2"
+    solver: Literal["auto", "sklearn"] = "auto"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransferConfig:
+    """A probe on a whole group of classes: fitted on `sizes` images a class, measured on all test images.
+
+    Classes are chosen as those of a benchmark. `val` and `test` are shares of each class's images, drawn by `seed`.
+    Sizes other than `all` are drawn `n_repeats` times. `grid` names one setting of the probe and the values that the
+    validation images choose from, by `choose_by`; null is C from 0.001 to 10000 where the probe has a C and
+    `probe.params` sets none, {} chooses nothing. A transform that needs a reference is fitted on all training images.
+    """
+
+    dataset: PluginConfig | None = None
+    classes: Literal["novel", "validation", "base", "all"] = "novel"
+    sizes: list[int | Literal["all"]] = field(default_factory=lambda: [1, 2, 4, 8, "all"])
+    n_repeats: int = _number(5, low=1)
+    val: float = _number(0.1, above=0, below=1)
+    test: float = _number(0.3, above=0, below=1)
+    probe: ProbeConfig = field(default_factory=ProbeConfig)
+    grid: dict[str, list[float]] | None = None
+    choose_by: Literal["nll", "accuracy"] = "nll"
+    seed: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,7 +231,11 @@ def _default_benchmarks() -> dict[str, BenchmarkConfig]:
 
 @dataclass(frozen=True, kw_only=True)
 class RunConfig:
-    """Everything that one run is made from. `device: auto` takes a GPU where there is one."""
+    """Everything that one run is made from. `device: auto` takes a GPU where there is one.
+
+    `controls` also measures what a backbone must beat: its untrained twin, and statistics of the images. `executor`
+    says where episodes are scored: `serial`, `joblib` (n_workers processes), or `dask` (address of a cluster).
+    """
 
     name: str
     seed: int = 0
@@ -195,6 +251,9 @@ class RunConfig:
     after_chunk: AfterChunkConfig = field(default_factory=AfterChunkConfig)
     benchmarks: dict[str, BenchmarkConfig] = field(default_factory=_default_benchmarks)
     probes: dict[str, ProbeConfig] = field(default_factory=lambda: {"logistic_regression": ProbeConfig()})
+    transfer: dict[str, TransferConfig] = field(default_factory=dict)
+    controls: bool = True
+    executor: PluginConfig = field(default_factory=lambda: PluginConfig(name="serial"))
     trackers: TrackersConfig = field(default_factory=TrackersConfig)
 
 
@@ -256,14 +315,26 @@ def run_config(values: Mapping[str, Any]) -> RunConfig:
         config = replace(config, chunks=replace(config.chunks, n_chunks=5))
     _check_class_split(config.class_split)
     plugins.check("dataset", config.dataset.name, config.dataset.params, where="dataset")
+    plugins.check("executor", config.executor.name, config.executor.params, where="executor")
     plugins.check("unlearn", config.unlearn.name, config.unlearn.params, where="unlearn")
     plugins.build("unlearn", config.unlearn.name, config.unlearn.params)  # its settings are checked, nothing is done
     for name, benchmark in config.benchmarks.items():
         if benchmark.dataset is not None:
             where = f"benchmarks.{name}.dataset"
             plugins.check("dataset", benchmark.dataset.name, benchmark.dataset.params, where=where)
+        try:
+            benchmark.spec()
+        except SpecError as error:
+            raise UserError(f"benchmarks.{name}: {error.problem}", error.expected, error.fix) from error
     for name, probe in config.probes.items():
         plugins.check("probe", probe.name, probe.params, where=f"probes.{name}")
+        _check_transform(f"probes.{name}", probe)
+    for name, transfer in config.transfer.items():
+        _check_transfer(f"transfer.{name}", transfer)
+        if name in config.benchmarks:
+            raise UserError(
+                f"{name!r} is the name of a benchmark and of a transfer", "two names", f"rename transfer.{name}"
+            )
     return config
 
 
@@ -327,14 +398,15 @@ def digest(values: Any) -> str:
 
 
 def run_identity(config: RunConfig) -> dict[str, Any]:
-    """Return what the numbers of a run depend on: all but its name, machine and trackers."""
+    """Return what the numbers of a run depend on: all but its name, machine, controls and trackers."""
     values: dict[str, Any] = to_mapping(config)
-    return {key: value for key, value in values.items() if key not in ("name", "device", "num_threads", "trackers")}
+    left_out = ("name", "device", "num_threads", "controls", "executor", "trackers")
+    return {key: value for key, value in values.items() if key not in left_out}
 
 
 def pretrain_identity(config: RunConfig) -> dict[str, Any]:
     """Return what a run's weights depend on, but for the images: its identity without data set, benchmarks, probes."""
-    left_out = ("dataset", "benchmarks", "probes", "after_chunk")
+    left_out = ("dataset", "benchmarks", "probes", "transfer", "after_chunk")
     return {key: value for key, value in run_identity(config).items() if key not in left_out}
 
 
@@ -388,7 +460,7 @@ def _check_variants(variants: Any) -> None:
 
 
 def _check_names(config: RunConfig) -> None:
-    names = [config.name, *config.benchmarks, *config.probes]
+    names = [config.name, *config.benchmarks, *config.probes, *config.transfer]
     for name in names:
         if not name or name.startswith(".") or any(character in name for character in "/\\:;,#?'\"<>|*\n\t"):
             raise UserError(
@@ -420,6 +492,39 @@ def _check_chunks(chunks: ChunksConfig) -> None:
         )
 
 
+def _check_transfer(where: str, transfer: TransferConfig) -> None:
+    if transfer.dataset is not None:
+        plugins.check("dataset", transfer.dataset.name, transfer.dataset.params, where=f"{where}.dataset")
+        if transfer.classes != "all":
+            raise UserError(
+                f"{where} has a data set of its own and classes {transfer.classes!r}",
+                "classes: all, since the class split is that of the run's own data set",
+                f"set {where}.classes to all",
+            )
+    plugins.check("probe", transfer.probe.name, transfer.probe.params, where=f"{where}.probe")
+    sizes = transfer.sizes
+    if not sizes or len(set(sizes)) < len(sizes) or any(size != "all" and size < 1 for size in sizes):
+        raise UserError(
+            f"{where}.sizes is {sizes}", "different numbers of images a class, from 1, or all", "e.g. [1, 2, 4, all]"
+        )
+    grid = transfer.grid or {}
+    if len(grid) > 1 or any(not values or sorted(set(values)) != values for values in grid.values()):
+        raise UserError(
+            f"{where}.grid is {grid}", "one setting with ascending values, {} or null", "e.g. {C: [0.1, 1, 10]}"
+        )
+
+
+def _check_transform(where: str, probe: ProbeConfig) -> None:
+    try:
+        parse_chain(probe.transform)
+    except ValueError as error:
+        raise UserError(
+            f"{where}.transform is {probe.transform!r}: {error}",
+            "steps with commas between, e.g. l2, cl2n, power:0.5,l2, pca:64",
+            f"change {where}.transform",
+        ) from error
+
+
 def _check_class_split(split: ClassSplitConfig) -> None:
     groups = (split.base, split.validation, split.novel)
     shares = [group for group in groups if isinstance(group, float)]
@@ -444,8 +549,12 @@ def _absolute_paths(config: RunConfig) -> RunConfig:
         params["path"] = absolute(str(params["path"]))
     if isinstance(params.get("font_dirs"), list):
         params["font_dirs"] = [absolute(str(font_dir)) for font_dir in params["font_dirs"]]
+    benchmarks = {
+        name: replace(benchmark, manifest=absolute(benchmark.manifest)) for name, benchmark in config.benchmarks.items()
+    }
     return replace(
         config,
+        benchmarks=benchmarks,
         dataset=replace(config.dataset, params=params),
         backbone=replace(config.backbone, checkpoint_path=absolute(config.backbone.checkpoint_path)),
         class_split=replace(config.class_split, file=absolute(config.class_split.file)),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Sized
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from lurefs.outcomes import ChunkOutcome
 
 T = TypeVar("T")
+B = TypeVar("B", bound=Sized)
 
 
 def note(text: str) -> None:
@@ -27,6 +28,15 @@ def track(items: Iterable[T], total: int, description: str) -> Iterator[T]:
         for item in items:
             yield item
             progress.advance(task)
+
+
+def track_blocks(blocks: Iterable[B], total: int, description: str) -> Iterator[B]:
+    """Yield blocks of episodes while a progress bar on stderr counts the episodes in them."""
+    with _progress() as progress:
+        task = progress.add_task(description, total=total)
+        for block in blocks:
+            progress.advance(task, len(block))
+            yield block
 
 
 def track_learning(

@@ -14,20 +14,38 @@ from numpy.typing import NDArray
 import lurefs
 from episodes.bank import FeatureBank
 from episodes.manifest import Manifest
-from episodes.scoring import EpisodeTable, ProbeError, collect, score
-from episodes.summary import summarise
-from lurefs import checkpoints, console
+from episodes.scoring import score, score_in_parallel
+from episodes.summary import chance_level, summarise, tails
+from episodes.table import EpisodeTable, collect
+from lurefs import checkpoints, console, plugins
 from lurefs.config import digest, run_identity
+from lurefs.controls import read_controls, score_controls
 from lurefs.errors import UserError
 from lurefs.features import feature_identity, make_bank
 from lurefs.outcomes import anytime_accuracy, cumulative_error_rate, cumulative_errors
 from lurefs.plan import Plan
-from lurefs.results import RunDirectory
-from lurefs.stage import Stage, backbone_card, embed, make_probe, plan_backbone, read_or_draw_manifest
+from lurefs.ranks import Ranks
+from lurefs.results import REFERENCE, RunDirectory
+from lurefs.stage import (
+    Stage,
+    backbone_card,
+    embed,
+    make_probe,
+    plan_backbone,
+    probes_need_reference,
+    read_or_draw_manifest,
+    reference_images,
+)
+from lurefs.transfer_plan import transfer_images
+from lurefs.transfer_stage import check_transfers, evaluate_transfers, summarise_transfers
 
 
-def extract(stage: Stage) -> dict[str, FeatureBank]:
-    """Embed each benchmark's images with the last chunk's weights; banks that are there and fit are read.
+def extract(stage: Stage, ranks: Ranks | None = None) -> None:
+    """Embed the images of benchmarks and transfers with the last chunk's weights; banks that fit are read.
+
+    Args:
+        stage: Whose images, and with whose weights.
+        ranks: The processes that divide the images; the first one writes the banks.
 
     Raises:
         UserError: The run has no checkpoint of its last chunk.
@@ -42,8 +60,12 @@ def extract(stage: Stage) -> dict[str, FeatureBank]:
         )
     weights = checkpoints.read_identity(path)["sha256"]
     backbone = plan_backbone(plan)
+    ranks = ranks or Ranks()
     banks: dict[str, FeatureBank] = {}
-    for name, benchmark in plan.benchmarks.items():
+    wanted = {**plan.benchmarks, **transfer_images(plan)}
+    if probes_need_reference(plan):
+        wanted[REFERENCE] = reference_images(plan)
+    for name, benchmark in wanted.items():
         identity = json.loads(json.dumps(feature_identity(benchmark, backbone_card(backbone), weights)))
         bank = _stored_bank(directory, name, identity)
         if bank is None:
@@ -51,10 +73,14 @@ def extract(stage: Stage) -> dict[str, FeatureBank]:
             if bank is None:
                 checkpoints.load_checkpoint(path, backbone.model)
                 backbone.model.to(stage.device)
-                bank = make_bank(benchmark, embed(stage, backbone, benchmark, f"features of {name}"), identity)
-            bank.save(directory.features_dir(name))
-        banks[name] = bank
-    return banks
+                batches = embed(stage, backbone, benchmark, f"features of {name}", ranks)
+                none = np.empty((0, backbone.n_features), dtype=np.float32)
+                features = ranks.join(np.concatenate([none, *batches]), directory.features_dir(name))
+                bank = None if features is None else make_bank(benchmark, iter([features]), identity)
+            if bank is not None and ranks.rank == 0:
+                bank.save(directory.features_dir(name))
+            ranks.wait()
+        banks[name] = bank or directory.read_bank(name)
 
 
 def evaluate(stage: Stage) -> None:
@@ -64,6 +90,8 @@ def evaluate(stage: Stage) -> None:
         UserError: A benchmark's features were not extracted, or a probe cannot be fitted.
     """
     plan, directory = stage.plan, stage.directory
+    executor = plugins.build("executor", plan.config.executor.name, plan.config.executor.params)
+    reference = directory.read_bank(REFERENCE) if probes_need_reference(plan) else None
     for name, benchmark in plan.benchmarks.items():
         bank = directory.read_bank(name)
         manifest = read_or_draw_manifest(stage, benchmark)
@@ -74,13 +102,15 @@ def evaluate(stage: Stage) -> None:
                 "run 'lurefs extract' first",
             )
         for probe_name, probe_config in plan.config.probes.items():
-            probe = make_probe(probe_name, probe_config)
+            probe = make_probe(probe_name, probe_config, None if reference is None else reference.features)
             identity = {"manifest": manifest.hash, "probe": probe.settings, "bank": digest(dict(bank.identity))}
             if _is_scored(directory, name, probe_name, identity):
                 continue
-            scores = console.track(score(bank, manifest, probe), len(manifest), f"{name}, {probe_name}")
-            table = collect(scores, identity)
+            blocks = score_in_parallel(bank, manifest, probe, executor, device=str(stage.device))
+            table = collect(console.track_blocks(blocks, len(manifest), f"{name}, {probe_name}"), identity)
             table.save(directory.episodes_path(name, probe_name))
+    score_controls(stage)
+    evaluate_transfers(stage)
     write_summary(stage)
     for name in plan.benchmarks:
         for probe_name in plan.config.probes:
@@ -104,8 +134,16 @@ def write_summary(stage: Stage) -> dict[str, Any]:
             "n_way": benchmark.spec.n_way,
             "n_shot": benchmark.spec.n_shot,
             "n_query": benchmark.spec.n_query,
+            "form": benchmark.spec.words(),
+            "chance": chance_level(table.classes),
             "probes": probes,
+            "controls": {
+                control: {"probes": {probe: summarise_table(found) for probe, found in tables.items()}}
+                for control, tables in read_controls(stage, name).items()
+            },
         }
+    transfers = summarise_transfers(stage)
+    seconds += sum(size["seconds"] for transfer in transfers.values() for size in transfer["sizes"].values())
     summary = {
         "run": {
             "name": config.name,
@@ -125,6 +163,7 @@ def write_summary(stage: Stage) -> dict[str, Any]:
             "test_nll": outcomes[-1].test_nll,
         },
         "benchmarks": benchmarks,
+        **({"transfer": transfers} if transfers else {}),
     }
     directory.write_summary(summary)
     return summary
@@ -139,10 +178,12 @@ def summarise_table(table: EpisodeTable) -> dict[str, Any]:
     ece = table.reliability.ece
     return {
         "accuracy": figures(table.accuracy),
+        "tails": asdict(tails(table.accuracy, table.classes)),
         "nll": figures(table.nll),
         "brier": figures(table.brier),
         "ece": None if math.isnan(ece) else ece,
         "n_not_converged": int((~table.converged).sum()),
+        "n_by_solver": table.n_by_solver,
         "ms_per_episode": float(table.seconds.mean() * 1000),
     }
 
@@ -153,12 +194,15 @@ def check_probes(plan: Plan) -> None:
     Raises:
         UserError: scikit-learn refuses the probe.
     """
+    check_transfers(plan)
     rng = np.random.default_rng(0)
+    n_features = plan_backbone(plan).n_features
+    reference = rng.normal(size=(min(len(plan.images.train), n_features + 1), n_features)).astype(np.float32)
     for probe_name, config in plan.config.probes.items():
         for name, benchmark in plan.benchmarks.items():
-            spec = replace(benchmark.spec, n_episodes=1)
+            spec = benchmark.spec.smallest_uniform()
             n_images = spec.n_way * (spec.n_shot + 1)
-            bank = FeatureBank.from_arrays(rng.normal(size=(n_images, 16)), np.arange(n_images) % spec.n_way)
+            bank = FeatureBank.from_arrays(rng.normal(size=(n_images, n_features)), np.arange(n_images) % spec.n_way)
             manifest = Manifest(
                 spec=replace(spec, n_query=1),
                 seed=0,
@@ -168,8 +212,8 @@ def check_probes(plan: Plan) -> None:
                 query=np.argsort(bank.labels, kind="stable").reshape(spec.n_way, -1)[:, -1:].reshape(1, -1),
             )
             try:
-                list(score(bank, manifest, make_probe(probe_name, config)))
-            except (ProbeError, TypeError) as error:
+                list(score(bank, manifest, make_probe(probe_name, config, reference)))
+            except (ValueError, TypeError) as error:
                 raise UserError(
                     f"probe {probe_name!r} cannot be fitted on benchmark {name!r} "
                     f"({spec.n_way}-way {spec.n_shot}-shot): {error}",

@@ -31,11 +31,20 @@ def feature_identity(benchmark: Benchmark, backbone_card: Mapping[str, Any], wei
 
 
 @torch.inference_mode()
-def embed_batches(backbone: Backbone, benchmark: Benchmark, batch_size: int) -> Iterator[NDArray[np.float32]]:
-    """Yield the features of a benchmark's images, (n, n_features) float32 a batch, in the order of its rows."""
+def embed_batches(
+    backbone: Backbone, benchmark: Benchmark, batch_size: int, batches: range
+) -> Iterator[NDArray[np.float32]]:
+    """Yield the features of some batches of a benchmark's images, (n, n_features) float32 each.
+
+    Args:
+        backbone: Put into evaluation mode.
+        benchmark: Whose images, in the order of its rows.
+        batch_size: Images a batch.
+        batches: Which batches.
+    """
     device = next(backbone.model.parameters()).device
     backbone.model.eval()
-    for start in range(0, len(benchmark.rows), batch_size):
+    for start in (number * batch_size for number in batches):
         images = benchmark.dataset.read(benchmark.rows[start : start + batch_size])
         batch = torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
         yield backbone.embed(_match_channels(batch, backbone.n_channels).to(device)).cpu().numpy()

@@ -10,8 +10,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from episodes.scoring import COLUMNS, EpisodeTable
 from episodes.summary import summarise
+from episodes.table import COLUMNS, EpisodeTable
 from lurefs.config import RunConfig, digest, run_identity
 from lurefs.outcomes import ChunkOutcome, anytime_accuracy, cumulative_error_rate, cumulative_errors
 

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 
 from episodes.bank import images_digest
-from episodes.sampler import EpisodeSpec
+from episodes.manifest import Manifest
+from episodes.specs import EpisodeSpec, SpecError, check_fits
 from lurefs import plugins
 from lurefs.config import BenchmarkConfig, RunConfig
 from lurefs.data.chunks import Chunk, make_chunks
 from lurefs.data.dataset import ImageDataset, IntArray
 from lurefs.data.splits import ClassSplit, ImageSplit, split_classes, split_images
-from lurefs.errors import UserError
+from lurefs.errors import UserError, first_line
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +31,7 @@ class Benchmark:
         class_names: The benchmark's classes.
         spec: The form of its episodes.
         seed: What they are drawn with.
+        manifest: The episodes as rows of the bank, where the configuration names a file of them; None to draw them.
     """
 
     name: str
@@ -38,6 +41,7 @@ class Benchmark:
     class_names: tuple[str, ...]
     spec: EpisodeSpec
     seed: int
+    manifest: Manifest | None = None
 
     @cached_property
     def image_ids(self) -> tuple[str, ...]:
@@ -81,16 +85,20 @@ def make_plan(config: RunConfig) -> Plan:
     classes = split_classes(dataset, config.class_split)
     images = split_images(dataset, classes.base, config.image_split)
     benchmarks = {
-        name: _make_benchmark(name, benchmark, dataset, classes, images)
-        for name, benchmark in config.benchmarks.items()
+        name: make_benchmark(name, benchmark, dataset, classes, images) for name, benchmark in config.benchmarks.items()
     }
     chunks = make_chunks(dataset, images, config.chunks, seed=config.seed)
     return Plan(config=config, dataset=dataset, classes=classes, images=images, chunks=chunks, benchmarks=benchmarks)
 
 
-def _make_benchmark(
+def make_benchmark(
     name: str, config: BenchmarkConfig, dataset: ImageDataset, classes: ClassSplit, images: ImageSplit
 ) -> Benchmark:
+    """Choose the images of one group of classes, and check that they can give the episodes that are asked for.
+
+    Raises:
+        UserError: The data cannot be read, or has too few classes or images.
+    """
     if config.dataset is not None:
         if config.classes != "all":
             raise UserError(
@@ -109,33 +117,85 @@ def _make_benchmark(
         rows=rows,
         labels=labels,
         class_names=tuple(dataset.class_names[label] for label in chosen),
-        spec=EpisodeSpec(
-            n_way=config.n_way, n_shot=config.n_shot, n_query=config.n_query, n_episodes=config.n_episodes
-        ),
+        spec=config.spec(),
         seed=config.seed,
     )
+    if config.manifest is not None:
+        return _with_manifest(benchmark, config, Path(config.manifest))
     _check_spec(benchmark, config.classes)
     return benchmark
+
+
+def _with_manifest(benchmark: Benchmark, config: BenchmarkConfig, path: Path) -> Benchmark:
+    """Take the episodes of a file in place of drawing them; the form in the config may be left out, but not differ."""
+    where = f"benchmarks.{benchmark.name}"
+    stored = read_manifest(path)
+    for field in fields(EpisodeSpec):
+        value, found = getattr(benchmark.spec, field.name), getattr(stored.spec, field.name)
+        if value not in (found, getattr(BenchmarkConfig(), field.name)):
+            raise UserError(
+                f"{where}.{field.name} is {value!r}, but the episodes of {path} have {found!r}",
+                "the form of the file, or none",
+                f"leave {where}.{field.name} out, or leave {where}.manifest out",
+            )
+    if config.seed not in (stored.seed, 0):
+        raise UserError(
+            f"{where}.seed is {config.seed}, but the episodes of {path} were drawn with {stored.seed}",
+            "the seed of the file, or none",
+            f"leave {where}.seed out",
+        )
+    return replace(
+        benchmark, spec=stored.spec, seed=stored.seed, manifest=rebase_manifest(stored, benchmark, path, where)
+    )
+
+
+def read_manifest(path: Path) -> Manifest:
+    """Read a file of episodes.
+
+    Raises:
+        UserError: There is none, or it is damaged.
+    """
+    try:
+        return Manifest.load(path)
+    except FileNotFoundError as error:
+        raise UserError(
+            f"there is no file {path}", "a file that 'lurefs episodes make' wrote", "check the path"
+        ) from error
+    except (ValueError, KeyError, OSError) as error:
+        raise UserError(
+            f"{path} holds no whole episodes: {first_line(error)}",
+            "a file as 'lurefs episodes make' wrote it",
+            "get the file again, or make it again",
+        ) from error
+
+
+def rebase_manifest(manifest: Manifest, benchmark: Benchmark, path: Path, where: str) -> Manifest:
+    """Find the episodes of a file among the images of a benchmark.
+
+    Raises:
+        UserError: An image is missing, or is in another class.
+    """
+    try:
+        return manifest.rebase(benchmark)
+    except ValueError as error:
+        raise UserError(
+            f"the episodes of {path} are not of the images of {where}: {error}",
+            "all images of the episodes, in the same classes",
+            f"check dataset, class_split and {where}.classes, or make the episodes anew",
+        ) from error
 
 
 def _check_spec(benchmark: Benchmark, group: str) -> None:
     spec, where = benchmark.spec, f"benchmarks.{benchmark.name}"
     n_classes = len(benchmark.class_names)
-    if spec.n_way > n_classes:
+    if spec.min_way > n_classes:
+        name = "n_way" if spec.meta_dataset is None else "meta_dataset.min_way"
         raise UserError(
-            f"{where}.n_way is {spec.n_way}, but {benchmark.dataset.name} has {n_classes} {group} classes",
+            f"{where}.{name} is {spec.min_way}, but {benchmark.dataset.name} has {n_classes} {group} classes",
             f"at most {n_classes}",
-            f"lower n_way, or give the benchmark more classes with class_split.{group}",
+            f"lower {name}, or give the benchmark more classes with class_split.{group}",
         )
-    n_per_class = np.bincount(benchmark.labels, minlength=n_classes)
-    smallest = int(n_per_class.argmin())
-    needed, available = spec.n_shot + spec.n_query, int(n_per_class[smallest])
-    if needed > available:
-        raise UserError(
-            f"{where}: n_shot + n_query is {needed} per class, but class {benchmark.class_names[smallest]!r} "
-            f"has {available} images",
-            f"at most {available}",
-            f"lower n_query to {available - spec.n_shot} or less, or drop the class"
-            if available > spec.n_shot
-            else "lower n_shot and n_query, or drop the class",
-        )
+    try:
+        check_fits(spec, np.bincount(benchmark.labels, minlength=n_classes), benchmark.class_names)
+    except SpecError as error:
+        raise UserError(f"{where}: {error.problem}", error.expected, error.fix) from error

@@ -37,6 +37,11 @@ TABLE: Mapping[str, Mapping[str, str]] = MappingProxyType(
             "linear_svm": "episodes.probes:linear_svm",
             "lda": "episodes.probes:lda",
         },
+        "executor": {
+            "serial": "episodes.executors:serial",
+            "joblib": "episodes.executors:joblib",
+            "dask": "episodes.executors:dask",
+        },
         "metric": {
             "accuracy": "episodes.metrics:ACCURACY",
             "nll": "episodes.metrics:NLL",

@@ -12,6 +12,8 @@ from episodes.bank import FeatureBank
 from episodes.manifest import Manifest
 from episodes.scoring import score
 from episodes.summary import summarise
+from episodes.table import collect
+from episodes.transforms import needs_reference
 from lurefs import checkpoints, console, plugins
 from lurefs.backbones import Backbone
 from lurefs.config import digest, pretrain_identity
@@ -19,7 +21,7 @@ from lurefs.features import make_bank
 from lurefs.learner import Learner, learn_online, load_images
 from lurefs.optimizers import build_optimizer
 from lurefs.outcomes import ChunkOutcome, FewShotScore
-from lurefs.stage import Stage, embed, make_probe, plan_backbone, read_or_draw_manifest
+from lurefs.stage import Stage, embed, make_probe, plan_backbone, read_or_draw_manifest, reference_images
 
 
 def pretrain(stage: Stage) -> list[ChunkOutcome]:
@@ -94,7 +96,11 @@ def _with_few_shot(
     if not config.after_chunk.few_shot:
         return outcome
     probe_name, probe_config = next(iter(config.probes.items()))
-    probe = make_probe(probe_name, probe_config)
+    reference = None
+    if needs_reference(probe_config.transform):
+        images = reference_images(stage.plan)
+        reference = make_bank(images, embed(stage, backbone, images, f"{config.name}: base features"), {}).features
+    probe = make_probe(probe_name, probe_config, reference)
     banks: dict[str, FeatureBank] = {}
     few_shot = {}
     for name, benchmark in stage.plan.benchmarks.items():
@@ -103,10 +109,10 @@ def _with_few_shot(
             batches = embed(stage, backbone, benchmark, f"{config.name}: features after chunk")
             banks[digest_of_images] = make_bank(benchmark, batches, {})
         manifest = manifests[name].prefix(config.after_chunk.n_episodes)
-        scores = console.track(
-            score(banks[digest_of_images], manifest, probe), len(manifest), f"{config.name}: {name} after chunk"
-        )
-        summary = summarise(np.array([row.accuracy for row in scores]), manifest.classes)
+        blocks = score(banks[digest_of_images], manifest, probe, device=str(stage.device), audit_share=0)
+        blocks = console.track_blocks(blocks, len(manifest), f"{config.name}: {name} after chunk")
+        table = collect(blocks, {})
+        summary = summarise(table.accuracy, table.classes)
         few_shot[name] = FewShotScore(
             manifest=manifests[name].hash,
             probe=probe_name,

@@ -10,13 +10,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from episodes.comparison import N_FLIPS
 from episodes.files import atomic_path, write_text
 from lurefs import plugins
 from lurefs.config import PluginConfig, to_yaml
 from lurefs.data.dataset import ImageDataset
 from lurefs.data.splits import split_classes
 from lurefs.errors import UserError
-from lurefs.reporting import drawing, figures, narrative, series, sheets, tables
+from lurefs.reporting import drawing, figures, narrative, series, sheets, tables, transfer_figure
 from lurefs.reporting.comparison import (
     Run,
     benchmarks_of,
@@ -27,6 +28,7 @@ from lurefs.reporting.comparison import (
     read_runs,
     reference_run,
 )
+from lurefs.reporting.wording import count
 from lurefs.results import RunDirectory
 
 if TYPE_CHECKING:
@@ -90,10 +92,12 @@ def write_report(directories: Sequence[RunDirectory], destination: Path) -> Path
         "settings": differing_settings(runs),
         "headlines": _headlines(runs),
         "benchmarks": _benchmarks(runs, kept),
+        "transfers": [_transfer(runs, name, kept) for name in transfer_figure.transfers_of(runs)],
         "learning": _learning(runs, kept),
         "pictures": _pictures(runs, kept),
         "cost": _cost(runs, kept),
         "provenance": [_provenance(run) for run in runs],
+        "n_flips": count(N_FLIPS),
     }
     page = _render(context)
     kept.write()
@@ -128,15 +132,29 @@ def _benchmark(runs: Sequence[Run], name: str, probes: list[str], kept: Figures)
         svg = figures.intervals(rows, name=f"difference-{name}", x_label=label, zero_line=True)
         caption = f"Paired differences on {name}, by {probes[0]}. {scopes}."
         charts.append(kept.chart(f"difference-{name}", svg, caption=caption))
+    results = {probe: tables.results(runs, name, probe) for probe in probes}
     return {
         "name": name,
         "form": narrative.form(runs, name),
         "manifests": manifests_of(runs, name),
-        "results": {probe: tables.results(runs, name, probe) for probe in probes},
+        "results": results,
+        "is_ranked": any(row["ties_pool"] for rows in results.values() for row in rows),
         "differences": tables.differences(comparisons),
         "reference": reference.label,
         "notes": narrative.notes(runs, name, probes),
         "charts": charts,
+    }
+
+
+def _transfer(runs: Sequence[Run], name: str, kept: Figures) -> dict[str, Any]:
+    svg = transfer_figure.label_efficiency(runs, name)
+    caption = transfer_figure.CAPTION.format(name=name)
+    return {
+        "name": name,
+        "form": transfer_figure.form(runs, name),
+        "reference": reference_run(runs).label if len(runs) > 1 else None,
+        "rows": transfer_figure.rows(runs, name),
+        "charts": [kept.chart(f"transfer-{name}", svg, caption=caption)] if svg else [],
     }
 
 

@@ -14,11 +14,15 @@ from typing import Any
 from episodes.bank import FeatureBank
 from episodes.files import write_text
 from episodes.manifest import Manifest
-from episodes.scoring import EpisodeTable
+from episodes.table import EpisodeTable
+from episodes.transfer_table import TransferTable
 from lurefs.config import RunConfig, run_config, to_yaml
 from lurefs.errors import UserError
 from lurefs.outcomes import ChunkOutcome
 from lurefs.records import from_mapping, to_mapping
+
+REFERENCE = "base--train"
+"""Name of the feature bank that feature transforms are fitted on; no benchmark can have it."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +80,10 @@ class RunDirectory:
     def episodes_path(self, benchmark: str, probe: str) -> Path:
         """The per-episode results of one probe on one benchmark."""
         return self.path / "episodes" / f"{benchmark}--{probe}.parquet"
+
+    def transfer_path(self, name: str) -> Path:
+        """The fits of one transfer."""
+        return self.path / "transfer" / f"{name}.parquet"
 
     def write_config(self, config: RunConfig) -> None:
         """Store the resolved configuration."""
@@ -177,6 +185,20 @@ class RunDirectory:
         path = self.episodes_path(benchmark, probe)
         try:
             return EpisodeTable.load(path)
+        except FileNotFoundError as error:
+            raise _not_yet(path, "evaluate") from error
+        except (ValueError, KeyError, OSError) as error:
+            raise damaged(path, str(error)) from error
+
+    def read_transfer(self, name: str) -> TransferTable:
+        """Return the fits of one transfer.
+
+        Raises:
+            UserError: They were not computed yet, or the file is damaged.
+        """
+        path = self.transfer_path(name)
+        try:
+            return TransferTable.load(path)
         except FileNotFoundError as error:
             raise _not_yet(path, "evaluate") from error
         except (ValueError, KeyError, OSError) as error:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 from lurefs.backbones import check_backbone
 from lurefs.console import note
+from lurefs.errors import UserError
 from lurefs.evaluate import check_probes, evaluate, extract
 from lurefs.plan import Plan
 from lurefs.pretrain import pretrain
+from lurefs.ranks import ranks_of
 from lurefs.report import write_report
 from lurefs.results import RunDirectory
 from lurefs.stage import open_stage
@@ -31,7 +34,14 @@ def run_stage(plan: Plan, directory: RunDirectory, stage_name: str) -> None:
     Raises:
         UserError: The directory is in use or holds another run, an earlier stage is missing, or a file is damaged.
     """
-    with directory.locked():
+    ranks = ranks_of()
+    if ranks.world_size > 1 and stage_name != "extract":
+        raise UserError(
+            f"'{stage_name}' was started as {ranks.world_size} processes",
+            "one process; only 'extract' divides its work",
+            f"start 'lurefs {stage_name}' without torchrun",
+        )
+    with directory.locked() if ranks.rank == 0 else nullcontext():
         stage = open_stage(plan, directory, is_tracked=stage_name != "extract")
         try:
             if stage.tracker.note:
@@ -39,7 +49,7 @@ def run_stage(plan: Plan, directory: RunDirectory, stage_name: str) -> None:
             if stage_name in ("run", "pretrain"):
                 pretrain(stage)
             if stage_name in ("run", "extract"):
-                extract(stage)
+                extract(stage, ranks)
             if stage_name in ("run", "evaluate"):
                 evaluate(stage)
             if stage_name == "run":

@@ -13,16 +13,19 @@ from numpy.typing import NDArray
 
 import lurefs
 from episodes.files import write_text
-from episodes.manifest import Manifest, make_manifest
+from episodes.manifest import Manifest, draw_manifest
 from episodes.probes import Probe
+from episodes.sampler import EpisodeSpec
+from episodes.transforms import needs_reference
 from lurefs import console, plugins, tracking
 from lurefs.backbones import Backbone, build_backbone, resolve_device
 from lurefs.config import ProbeConfig, digest, pretrain_identity
 from lurefs.errors import UserError
 from lurefs.features import embed_batches
 from lurefs.plan import Benchmark, Plan
+from lurefs.ranks import Ranks
 from lurefs.records import to_mapping
-from lurefs.results import RunDirectory
+from lurefs.results import REFERENCE, RunDirectory
 from lurefs.seeding import seed_stream
 
 
@@ -87,36 +90,55 @@ def backbone_card(backbone: Backbone) -> dict[str, Any]:
 
 
 def read_or_draw_manifest(stage: Stage, benchmark: Benchmark) -> Manifest:
-    """Read the benchmark's episodes, or draw and store them."""
+    """Read the benchmark's episodes, or store those of the file that its config names, or draw and store them."""
     path = stage.directory.manifest_path(benchmark.name)
     if path.exists():
         stored = stage.directory.read_manifest(benchmark.name)
-        if (stored.spec, stored.seed, stored.images_digest) == (
-            benchmark.spec,
-            benchmark.seed,
-            benchmark.images_digest,
-        ):
+        made_from = benchmark.spec, benchmark.seed, benchmark.images_digest
+        is_named = benchmark.manifest is None or benchmark.manifest.hash == stored.hash
+        if is_named and (stored.spec, stored.seed, stored.images_digest) == made_from:
             return stored
-    manifest = make_manifest(
-        benchmark.labels, benchmark.spec, seed=benchmark.seed, images_digest=benchmark.images_digest
-    )
+    manifest = benchmark.manifest or draw_manifest(benchmark, benchmark.spec, seed=benchmark.seed)
     manifest.save(path)
     return manifest
 
 
-def embed(stage: Stage, backbone: Backbone, benchmark: Benchmark, description: str) -> Iterator[NDArray[np.float32]]:
-    """Yield a benchmark's features batch by batch, with a progress bar."""
+def embed(
+    stage: Stage, backbone: Backbone, benchmark: Benchmark, description: str, ranks: Ranks | None = None
+) -> Iterator[NDArray[np.float32]]:
+    """Yield a benchmark's features batch by batch, with a progress bar; with `ranks`, this process's share of them."""
     batch_size = stage.plan.config.learner.eval_batch_size
-    n_batches = -(-len(benchmark.rows) // batch_size)
-    return console.track(embed_batches(backbone, benchmark, batch_size), n_batches, description)
+    batches = (ranks or Ranks()).share(-(-len(benchmark.rows) // batch_size))
+    return console.track(embed_batches(backbone, benchmark, batch_size, batches), len(batches), description)
 
 
-def make_probe(name: str, config: ProbeConfig) -> Probe:
-    """Build a probe from its configuration."""
+def reference_images(plan: Plan) -> Benchmark:
+    """Return the training images of the base classes, on which feature transforms are fitted."""
+    rows = plan.images.train
+    return Benchmark(
+        name=REFERENCE,
+        dataset=plan.dataset,
+        rows=rows,
+        labels=np.searchsorted(plan.classes.base, plan.dataset.labels[rows]).astype(np.int64),
+        class_names=tuple(plan.dataset.class_names[label] for label in plan.classes.base),
+        spec=EpisodeSpec(),
+        seed=0,
+    )
+
+
+def probes_need_reference(plan: Plan) -> bool:
+    """Say whether a probe of the run has a transform that is fitted on base classes."""
+    return any(needs_reference(probe.transform) for probe in plan.config.probes.values())
+
+
+def make_probe(name: str, config: ProbeConfig, reference: NDArray[np.float32] | None = None) -> Probe:
+    """Build a probe from its configuration; `reference` holds the features that its transform is fitted on."""
     return Probe(
         name=name,
         classifier=plugins.build("probe", config.name, config.params),
         transform=config.transform,
+        reference=reference if needs_reference(config.transform) else None,
+        solver=config.solver,
         settings=to_mapping(config),
     )
 

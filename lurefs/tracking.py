@@ -20,7 +20,7 @@ from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from episodes.files import write_text
-from episodes.scoring import COLUMNS, EpisodeTable
+from episodes.table import COLUMNS, EpisodeTable
 from lurefs import mirror
 from lurefs.config import RunConfig, digest
 from lurefs.errors import UserError

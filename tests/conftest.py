@@ -76,6 +76,7 @@ def make_config(npz_path: Path) -> Callable[..., RunConfig]:
             "learner": {"epochs": 2, "batch_size": 16},
             "benchmarks": {"novel-3way-1shot": {"n_way": 3, "n_shot": 1, "n_query": 5, "n_episodes": 20}},
             "after_chunk": {"n_episodes": 10},
+            "controls": False,
             "trackers": {"wandb": {"mode": "disabled"}},
         }
         return run_config({**values, **changes})

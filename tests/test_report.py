@@ -13,18 +13,19 @@ import numpy as np
 import pytest
 
 from episodes.bank import FeatureBank
+from episodes.comparison import PairedDifference, holm, paired_difference
 from episodes.manifest import Manifest
 from episodes.metrics import Reliability
 from episodes.sampler import EpisodeSpec
-from episodes.scoring import EpisodeTable
-from episodes.summary import PairedDifference, Summary, paired_difference, summarise
+from episodes.summary import Summary, summarise, tails
+from episodes.table import EpisodeTable
 from lurefs import plugins
 from lurefs.config import run_config
 from lurefs.errors import UserError
 from lurefs.outcomes import ChunkOutcome, FewShotScore, UnlearnReport
 from lurefs.report import write_report
 from lurefs.reporting import narrative, sheets, wording
-from lurefs.reporting.comparison import read_runs
+from lurefs.reporting.comparison import controls_of, read_runs, ties
 from lurefs.results import RunDirectory
 
 N_CLASSES, N_IMAGES, N_EPISODES = 10, 8, 20
@@ -157,6 +158,7 @@ def _table(manifest: Manifest, gain: float) -> EpisodeTable:
     generator = np.random.default_rng(2)
     counts = np.zeros(15, dtype=np.int64)
     return EpisodeTable(
+        index=np.arange(N_EPISODES),
         classes=manifest.classes,
         accuracy=generator.integers(4, 9, N_EPISODES) / 9 + gain * generator.integers(0, 2, N_EPISODES) / 9,
         nll=np.full(N_EPISODES, np.nan),
@@ -164,6 +166,7 @@ def _table(manifest: Manifest, gain: float) -> EpisodeTable:
         converged=np.ones(N_EPISODES, dtype=bool),
         seconds=np.full(N_EPISODES, 0.001),
         reliability=Reliability(n=counts, confidence=np.zeros(15), correct=counts),
+        identity={"manifest": manifest.hash},
     )
 
 
@@ -199,6 +202,7 @@ def _outcome(index: int, manifest: Manifest, unlearn: str) -> ChunkOutcome:
 def _summary(name: str, unlearn: str, manifest: Manifest, table: EpisodeTable) -> dict[str, Any]:
     probe = {
         "accuracy": asdict(summarise(table.accuracy, table.classes)),
+        "tails": asdict(tails(table.accuracy, table.classes)),
         "nll": None,
         "brier": None,
         "ece": None,
@@ -301,7 +305,8 @@ class TestOneRun:
         summary = summarise(*values(one_run))
         assert summary.ci95_classes is not None
         three = [as_percent(number) for number in (summary.mean, summary.ci95_episodes, summary.ci95_classes)]
-        assert ["lure", *three, "–", "–", "–", "7", "20"] in one_page.rows
+        assert any(row[:4] == ["lure", *three] and row[-1] == "20" for row in one_page.rows)
+        assert ["lure", "–", "–", "–", "7"] in one_page.rows
         assert "centroid gives no probabilities, so it has no NLL, Brier score and ECE." in one_page.text
 
     def test_nan_in_the_summary_is_a_dash(self, make_run: MakeRun, tmp_path: Path) -> None:
@@ -311,8 +316,7 @@ class TestOneRun:
         probe |= {"nll": {**probe["accuracy"], "mean": float("nan")}, "ece": float("nan")}
         run.write_summary(summary)
         page = read(write_report([run], tmp_path / "out"))
-        row = next(row for row in page.rows if row[:1] == ["lure"])
-        assert row[4:7] == ["–", "–", "–"]
+        assert ["lure", "–", "–", "–", "7"] in page.rows
         assert "nan" not in page.text.lower().split()
 
     def test_probabilities_are_shown_with_three_digits(self, make_run: MakeRun, tmp_path: Path) -> None:
@@ -322,8 +326,7 @@ class TestOneRun:
         probe |= {"nll": {**probe["accuracy"], "mean": 1.23456}, "brier": {**probe["accuracy"], "mean": 0.5}}
         probe["ece"] = 0.125
         run.write_summary(summary)
-        row = next(row for row in read(write_report([run], tmp_path / "out")).rows if row[:1] == ["lure"])
-        assert row[4:7] == ["1.235", "0.500", "12.50"]
+        assert ["lure", "1.235", "0.500", "12.50", "7"] in read(write_report([run], tmp_path / "out")).rows
 
     def test_learning_and_cost_are_told(self, one_page: _Text) -> None:
         assert ["lure", "68.75", "75.00", "6.25", "1.250", "50", "31.25"] in one_page.rows
@@ -417,11 +420,14 @@ class TestSeveralRuns:
         self, three_runs: list[RunDirectory], page_of_three: _Text
     ) -> None:
         better, reference = values(three_runs[0]), values(three_runs[1])
-        paired = paired_difference(better[0], reference[0], reference[1])
+        paired = paired_difference(better[0], reference[0], reference[1], rng=np.random.default_rng(0))
         difference = paired.difference
         assert difference.ci95_classes is not None
         numbers = [f"+{as_percent(difference.mean)}", as_percent(difference.ci95_episodes)]
-        numbers += [as_percent(difference.ci95_classes), f"{paired.n_wins} / {paired.n_ties} / {paired.n_losses}"]
+        corrected = holm([paired.p_episodes, 1.0])[0]
+        assert corrected == 2 * paired.p_episodes
+        numbers += [as_percent(difference.ci95_classes), wording.p_value(corrected)]
+        numbers += [f"{paired.n_wins} / {paired.n_ties} / {paired.n_losses}"]
         assert ["lure", *numbers, f"{paired.correlation:.2f}"] in page_of_three.rows
         assert f"+{as_percent(difference.mean)} points against warm, the reference" in page_of_three.text
 
@@ -429,7 +435,7 @@ class TestSeveralRuns:
         assert "3 runs compared" in page_of_three.text
         assert "lure, the highest of 3 runs, by centroid" in page_of_three.text
         assert "The best of 3 runs was picked after they were measured" in page_of_three.text
-        assert ["third", "0.00", "0.00", "0.00", "0 / 20 / 0", "1.00"] in page_of_three.rows
+        assert ["third", "0.00", "0.00", "0.00", "1.000", "0 / 20 / 0", "1.00"] in page_of_three.rows
 
     def test_settings_that_differ_are_listed_and_no_others(self, page_of_three: _Text) -> None:
         paths = [row for row in page_of_three.rows if row and re.match(r"[a-z_]+\.", row[0])]
@@ -440,9 +446,12 @@ class TestSeveralRuns:
         page = read(write_report(runs, tmp_path / "out"))
         assert "These runs did not meet the same episodes." in page.text
         assert f"episodes {runs[2].read_manifest('novel').hash[:12]}: other" in page.text
-        assert ["other", "not paired: the two did not meet the same episodes"] in page.rows
-        assert "No difference from warm is stated: the two did not meet the same episodes." in page.text
-        assert any(row[:1] == ["lure"] and len(row) == 6 for row in page.rows)
+        assert [
+            "other",
+            "not paired: the two did not meet the same episodes: episode 0 is another (seeds 5 and 0)",
+        ] in page.rows
+        assert "No difference from warm is stated: the two did not meet the same episodes: episode 0" in page.text
+        assert any(row[:1] == ["lure"] and "/" in "".join(row) and len(row) == 7 for row in page.rows)
 
     def test_lost_episodes_are_a_reason_and_not_an_error(self, make_run: MakeRun, tmp_path: Path) -> None:
         runs = [make_run("warm", unlearn="nothing"), make_run(gain=1.0)]
@@ -460,10 +469,82 @@ class TestSeveralRuns:
         assert [run.label for run in runs] == ["lure (1)", "lure (2)", "other"]
 
 
+class TestTiesAndControls:
+    def test_runs_that_share_a_letter_cannot_be_told_apart(
+        self, three_runs: list[RunDirectory], page_of_three: _Text
+    ) -> None:
+        ranking = ties(read_runs(three_runs), "novel", "centroid")
+        assert ranking is not None
+        assert ranking.pool == {"lure": "a", "warm": "b", "third": "b"}
+        assert ranking.classes.keys() == ranking.pool.keys()
+        row = next(row for row in page_of_three.rows if row[:1] == ["warm"])
+        assert row[4:6] == ["b", ranking.classes["warm"]]
+        assert "Ties, this pool" in page_of_three.text
+
+    def test_two_runs_are_compared_and_not_ranked(self, page_of_two: Path, make_run: MakeRun) -> None:
+        assert "Ties, this pool" not in read(page_of_two).text
+        assert ties(read_runs([make_run(), make_run("warm", unlearn="nothing")]), "novel", "centroid") is None
+
+    def test_runs_of_other_episodes_are_not_ranked(self, make_run: MakeRun) -> None:
+        runs = read_runs([make_run(), make_run("second"), make_run("other", seed=5)])
+        assert ties(runs, "novel", "centroid") is None
+
+    def test_tails_and_chance_stand_beside_the_accuracy(self, one_run: RunDirectory, one_page: _Text) -> None:
+        accuracy, classes = values(one_run)
+        found = tails(accuracy, classes)
+        hardest = f"{NOVEL[found.hardest_class]} {as_percent(found.hardest_class_mean)}"
+        row = next(row for row in one_page.rows if row[:1] == ["lure"])
+        assert row[4:] == [as_percent(found.percentile_5), hardest, "20"]
+        assert ["Chance", "33.33", "–", "–", "–", "–", "–"] in one_page.rows
+
+    def test_a_run_of_before_the_tails_has_dashes(self, make_run: MakeRun, tmp_path: Path) -> None:
+        run = make_run()
+        summary = run.read_summary()
+        del summary["benchmarks"]["novel"]["probes"]["centroid"]["tails"]
+        run.write_summary(summary)
+        row = next(row for row in read(write_report([run], tmp_path / "out")).rows if row[:1] == ["lure"])
+        assert row[4:] == ["–", "–", "20"]
+
+    def test_controls_of_equal_figures_share_a_row_and_others_name_their_runs(
+        self, make_run: MakeRun, tmp_path: Path
+    ) -> None:
+        runs = [make_run(), make_run("warm", unlearn="nothing")]
+        for run, twin in zip(runs, (0.3, 0.4), strict=True):
+            add_controls(run, untrained_twin=twin, image_statistics=0.5)
+        controls = controls_of(read_runs(runs), "novel", "centroid")
+        assert [len(control.runs) for control in controls] == [1, 1, 2]
+        rows = read(write_report(runs, tmp_path / "out")).rows
+        assert [row[:2] for row in rows if len(row) > 1 and row[0].startswith(("Untrained", "Image s"))] == [
+            ["Untrained twin of lure", "30.00"],
+            ["Untrained twin of warm", "40.00"],
+            ["Image statistics", "50.00"],
+        ]
+
+    def test_a_run_that_is_not_above_a_control_is_told(self, make_run: MakeRun, tmp_path: Path) -> None:
+        run = make_run()
+        add_controls(run, untrained_twin=0.1, image_statistics=0.99)
+        text = read(write_report([run], tmp_path / "out")).text
+        assert "By centroid, lure is not above the control “image statistics”." in text
+        assert "not above the control “untrained twin”" not in text
+
+
+def add_controls(run: RunDirectory, **means: float) -> None:
+    summary = run.read_summary()
+    benchmark = summary["benchmarks"]["novel"]
+    figures = benchmark["probes"]["centroid"]
+    benchmark["controls"] = {
+        name: {"probes": {"centroid": {**figures, "accuracy": {**figures["accuracy"], "mean": mean}}}}
+        for name, mean in means.items()
+    }
+    run.write_summary(summary)
+
+
 class TestVerdict:
     def paired(self, mean: float, pool: float, classes: float | None, wins: int = 5) -> PairedDifference:
         summary = Summary(mean=mean, std=0.1, n=10, ci95_episodes=pool, ci95_classes=classes)
-        return PairedDifference(difference=summary, n_wins=wins, n_ties=10 - wins, n_losses=0, correlation=0.5)
+        return PairedDifference(
+            difference=summary, n_wins=wins, n_ties=10 - wins, n_losses=0, correlation=0.5, p_episodes=0.5
+        )
 
     def test_an_interval_over_episodes_that_holds_zero_says_nothing(self) -> None:
         assert wording.verdict(self.paired(0.01, 0.02, 0.005)).endswith("the two cannot be told apart.")
@@ -493,6 +574,9 @@ class TestVerdict:
         (wording.percent(1.0), "100.00"),
         (wording.number(float("nan"), 2), "–"),
         (wording.number(1234.5, 1), "1,234.5"),
+        (wording.p_value(0.0312), "0.031"),
+        (wording.p_value(0.00049), "< 0.001"),
+        (wording.p_value(None), "–"),
         (wording.duration(99.94), "99.9 s"),
         (wording.duration(99.96), "1 min 40 s"),
         (wording.duration(6000.0), "1 h 40 min"),

@@ -240,3 +240,29 @@ def test_identity_says_what_the_weights_were_made_from(make_config: MakeConfig, 
     assert identity["split"]["n_novel_classes"] == 4
     assert identity["pretrain"]["learner"]["epochs"] == 2
     assert str(os.getpid()) in (directory.path / ".lock").read_text()
+
+
+@pytest.mark.parametrize("chain", ["cl2n", "l2,pca:3"])
+def test_transforms_are_fitted_on_base_training_features(
+    make_config: MakeConfig, directory: RunDirectory, chain: str
+) -> None:
+    from episodes import Probe, collect, score
+    from episodes.probes import logistic_regression
+
+    config = make_config(probes={"p": {"name": "logistic_regression", "transform": chain}})
+    check(make_plan(config))
+    run_stage(make_plan(config), directory, "run")
+    reference = directory.read_bank("base--train")
+    assert len(reference.labels) == len(make_plan(config).images.train)
+    probe = Probe(name="p", classifier=logistic_regression(), transform=chain, reference=reference.features)
+    manifest = directory.read_manifest("novel-3way-1shot")
+    expected = collect(score(directory.read_bank("novel-3way-1shot"), manifest, probe), {})
+    assert np.array_equal(directory.read_episodes("novel-3way-1shot", "p").accuracy, expected.accuracy)
+
+
+@pytest.mark.parametrize(("chain", "words"), [("pca:5000", "more components"), ("l2,centre", "centre")])
+def test_transforms_that_cannot_be_fitted_are_refused_before_the_work(
+    make_config: MakeConfig, chain: str, words: str
+) -> None:
+    with pytest.raises(UserError, match=words):
+        check(make_plan(make_config(probes={"p": {"name": "knn", "transform": chain}})))

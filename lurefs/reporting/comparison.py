@@ -9,9 +9,13 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Any
 
-from episodes.summary import PairedDifference, Summary, paired_difference
+import numpy as np
+
+from episodes.comparison import PairedDifference, compare_tables, manifest_difference, tie_groups
+from episodes.summary import Summary
 from lurefs.config import RunConfig
 from lurefs.errors import UserError
 from lurefs.outcomes import ChunkOutcome
@@ -19,7 +23,11 @@ from lurefs.records import to_mapping
 from lurefs.results import RunDirectory, damaged
 
 REFERENCE_STRATEGY = "nothing"
-NOT_COMPARED = ("name", "device", "num_threads", "trackers")
+NOT_COMPARED = ("name", "device", "num_threads", "controls", "trackers")
+OTHER_EPISODES = "the two did not meet the same episodes"
+MIN_RANKED = 3
+FLIP_SEED = 0
+"""The p-values of a page are drawn, and equal files must give an equal page."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +65,13 @@ class Run:
         result = self.result(benchmark, probe)
         return None if result is None else summary_of(result.get("accuracy"))
 
+    def class_name(self, benchmark: str, label: int) -> str:
+        """Return the name of a class by its index in the feature bank; the index itself if the bank is gone."""
+        try:
+            return self.directory.read_bank(benchmark).class_names[label]
+        except (UserError, IndexError):
+            return f"class {label}"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
@@ -77,6 +92,34 @@ class Comparison:
     reference: Run
     paired: PairedDifference | None
     not_paired: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ties:
+    """Letters of the runs that met the same episodes: two of them share one unless a test sets them apart.
+
+    Attributes:
+        pool: Run's label -> letters, by the sign-flip tests over episodes of this pool.
+        classes: Likewise by the tests over new classes; empty where a pair has none.
+    """
+
+    pool: Mapping[str, str]
+    classes: Mapping[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Control:
+    """The figures of a control by one probe on one benchmark.
+
+    Attributes:
+        name: `untrained_twin` or `image_statistics`.
+        runs: The runs that it was measured for; those with the same figures share one entry.
+        result: Its figures, with the fields of a probe's.
+    """
+
+    name: str
+    runs: tuple[Run, ...]
+    result: Mapping[str, Any]
 
 
 def read_runs(directories: Sequence[RunDirectory]) -> list[Run]:
@@ -144,12 +187,12 @@ def compare(run: Run, reference: Run, benchmark: str, probe: str) -> Comparison:
     """Pair the accuracies of two runs episode by episode, or say why that cannot be done."""
     paired, not_paired = None, None
     if run.benchmark(benchmark).get("manifest") != reference.benchmark(benchmark).get("manifest"):
-        not_paired = "the two did not meet the same episodes"
+        not_paired = OTHER_EPISODES + _what_differs(run, reference, benchmark)
     else:
         try:
             a = run.directory.read_episodes(benchmark, probe)
             b = reference.directory.read_episodes(benchmark, probe)
-            paired = paired_difference(a.accuracy, b.accuracy, a.classes)
+            paired = compare_tables(a, b, rng=np.random.default_rng(FLIP_SEED))
         except UserError as error:
             not_paired = error.problem
         except ValueError as error:
@@ -157,6 +200,43 @@ def compare(run: Run, reference: Run, benchmark: str, probe: str) -> Comparison:
     return Comparison(
         benchmark=benchmark, probe=probe, run=run, reference=reference, paired=paired, not_paired=not_paired
     )
+
+
+def ties(runs: Sequence[Run], benchmark: str, probe: str) -> Ties | None:
+    """Rank the runs that met the same episodes; None if there are fewer than three, or a pair cannot be compared."""
+    measured = [run for run in runs if run.accuracy(benchmark, probe) is not None]
+    if len(measured) < MIN_RANKED or len(manifests_of(measured, benchmark)) > 1:
+        return None
+    means, p_pool, p_classes = [], {}, {}
+    for run in measured:
+        accuracy = run.accuracy(benchmark, probe)
+        means.append(accuracy.mean if accuracy else 0.0)
+    for i, j in combinations(range(len(measured)), 2):
+        paired = compare(measured[i], measured[j], benchmark, probe).paired
+        if paired is None:
+            return None
+        p_pool[i, j] = paired.p_episodes
+        if paired.p_classes is not None:
+            p_classes[i, j] = paired.p_classes
+    labels = [run.label for run in measured]
+    return Ties(
+        pool=dict(zip(labels, tie_groups(means, p_pool), strict=True)),
+        classes=dict(zip(labels, tie_groups(means, p_classes), strict=True)) if len(p_classes) == len(p_pool) else {},
+    )
+
+
+def controls_of(runs: Sequence[Run], benchmark: str, probe: str) -> list[Control]:
+    """Return the controls of a benchmark by one probe; runs whose control has the same figures share it."""
+    found: dict[tuple[str, str], Control] = {}
+    for run in runs:
+        for name, figures in run.benchmark(benchmark).get("controls", {}).items():
+            result = figures.get("probes", {}).get(probe)
+            if result is None or summary_of(result.get("accuracy")) is None:
+                continue
+            key = (name, json.dumps(result["accuracy"], sort_keys=True))
+            shared = found[key].runs if key in found else ()
+            found[key] = Control(name=name, runs=(*shared, run), result=result)
+    return sorted(found.values(), key=lambda control: control.name, reverse=True)
 
 
 def differing_settings(runs: Sequence[Run]) -> dict[str, list[str]]:
@@ -174,6 +254,14 @@ def differing_settings(runs: Sequence[Run]) -> dict[str, list[str]]:
 def train_seconds(run: Run) -> float:
     """Return the seconds of all training epochs."""
     return sum(outcome.train_seconds for outcome in run.outcomes)
+
+
+def _what_differs(run: Run, reference: Run, benchmark: str) -> str:
+    try:
+        a, b = (one.directory.read_manifest(benchmark) for one in (run, reference))
+    except UserError:
+        return ""
+    return f": {difference}" if (difference := manifest_difference(a, b)) else ""
 
 
 def _flatten(values: Any, path: str = "") -> dict[str, str]:

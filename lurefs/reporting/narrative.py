@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from lurefs.reporting.comparison import Run, best_run, compare, reference_run, summary_of
+from lurefs.reporting.comparison import Run, best_run, compare, controls_of, reference_run, summary_of
 from lurefs.reporting.sheets import MAX_QUERY, MAX_WAY, EpisodeRow, EpisodeSheet
 from lurefs.reporting.wording import (
     count,
@@ -98,8 +98,10 @@ def form(runs: Sequence[Run], benchmark: str) -> str:
     """Return the form of a benchmark's episodes and its chance level."""
     found = next(run.benchmark(benchmark) for run in runs if run.benchmark(benchmark))
     n_way, n_shot, n_query = found["n_way"], found["n_shot"], found["n_query"]
+    chance = found.get("chance") or 1 / n_way
     queries = "1 query" if n_query == 1 else f"{n_query} queries"
-    return f"{n_way}-way {n_shot}-shot, {queries} a class, chance {percent(1 / n_way)}\u00a0%"
+    words = found.get("form") or f"{n_way}-way {n_shot}-shot, {queries} a class"
+    return f"{words}, chance {percent(chance)}\u00a0%"
 
 
 def notes(runs: Sequence[Run], benchmark: str, probes: Sequence[str]) -> list[str]:
@@ -112,6 +114,7 @@ def notes(runs: Sequence[Run], benchmark: str, probes: Sequence[str]) -> list[st
         results = [result for run in runs if (result := run.result(benchmark, probe)) is not None]
         if any(summary_of(result.get("nll")) is None for result in results):
             found.append(f"{probe} gives no probabilities, so it has no NLL, Brier score and ECE.")
+        found += _not_above_controls(runs, benchmark, probe)
     return found
 
 
@@ -136,6 +139,21 @@ def episode_caption(sheet: EpisodeSheet, run: Run, benchmark: str, probe: str) -
     if sheet.rows[0].n_query > MAX_QUERY:
         text += f" The first {MAX_QUERY} of {sheet.rows[0].n_query} images a class are shown."
     return text
+
+
+def _not_above_controls(runs: Sequence[Run], benchmark: str, probe: str) -> list[str]:
+    """Say which runs do not beat what no learning, or no network at all, reaches."""
+    said = []
+    for control in controls_of(runs, benchmark, probe):
+        level = summary_of(control.result.get("accuracy"))
+        assert level is not None
+        accuracies = [(run.label, run.accuracy(benchmark, probe)) for run in control.runs]
+        below = [label for label, accuracy in accuracies if accuracy is not None and accuracy.mean <= level.mean]
+        if below:
+            verb = "is" if len(below) == 1 else "are"
+            name = control.name.replace("_", " ")
+            said.append(f"By {probe}, {joined(below)} {verb} not above the control “{name}”.")
+    return said
 
 
 def _against_the_others(best: Run, measured: Sequence[Run], benchmark: str, probe: str) -> dict[str, str]:

@@ -10,13 +10,15 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from episodes.probes import Probe
+from episodes.probes import Probe, converged
 from episodes.sampler import Episode
 from episodes.scoring import predict
+from episodes.transforms import needs_reference
 from lurefs import plugins
 from lurefs.data.dataset import ImageArray, ImageDataset, IntArray
 from lurefs.errors import UserError
 from lurefs.reporting.comparison import Run
+from lurefs.results import REFERENCE
 
 MAX_CLASSES, MAX_IMAGES = 12, 5
 MAX_WAY, MAX_SHOT, MAX_QUERY = 10, 5, 15
@@ -123,11 +125,11 @@ def typical_episode(run: Run, benchmark: str, probe_name: str, dataset: ImageDat
         return read(np.array([row_of[image_id] for image_id in ids], dtype=np.int64))
 
     predicted = _predict(run, probe_name, bank.features, episode)
-    spec = manifest.spec
-    support = episode.support.reshape(spec.n_way, spec.n_shot)
-    query = episode.query.reshape(spec.n_way, spec.n_query)
-    answers = predicted.reshape(spec.n_way, spec.n_query)
-    letters = _letters(spec.n_way)
+    n_way = len(episode.classes)
+    support = [episode.support[episode.support_labels == way] for way in range(n_way)]
+    query = [episode.query[episode.query_labels == way] for way in range(n_way)]
+    answers = [predicted[episode.query_labels == way] for way in range(n_way)]
+    letters = _letters(n_way)
     rows = tuple(
         EpisodeRow(
             letter=letters[way],
@@ -136,9 +138,9 @@ def typical_episode(run: Run, benchmark: str, probe_name: str, dataset: ImageDat
             query=images(query[way][:MAX_QUERY]),
             taken_for=tuple("" if answer == way else letters[answer] for answer in answers[way][:MAX_QUERY]),
             n_right=int((answers[way] == way).sum()),
-            n_query=spec.n_query,
+            n_query=len(query[way]),
         )
-        for way in range(min(spec.n_way, MAX_WAY))
+        for way in range(min(n_way, MAX_WAY))
     )
     return EpisodeSheet(
         index=index,
@@ -146,8 +148,8 @@ def typical_episode(run: Run, benchmark: str, probe_name: str, dataset: ImageDat
         rows=rows,
         n_right=int((predicted == episode.query_labels).sum()),
         n_query=len(episode.query),
-        n_way=spec.n_way,
-        n_shot=spec.n_shot,
+        n_way=n_way,
+        n_shot=max(len(rows) for rows in support),
         is_ink=is_ink,
     )
 
@@ -156,11 +158,12 @@ def _predict(run: Run, probe_name: str, features: NDArray[np.float32], episode: 
     from threadpoolctl import threadpool_limits
 
     config = run.config.probes[probe_name]
+    classifier = plugins.build("probe", config.name, config.params)
     probe = Probe(
         name=probe_name,
-        classifier=plugins.build("probe", config.name, config.params),
+        classifier=converged(classifier) if config.solver == "auto" else classifier,
         transform=config.transform,
-        settings={},
+        reference=run.directory.read_bank(REFERENCE).features if needs_reference(config.transform) else None,
     )
     with warnings.catch_warnings(), threadpool_limits(limits=1):
         # What did not converge is counted in the results.

@@ -3,26 +3,43 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from episodes.comparison import holm
 from lurefs.outcomes import ChunkOutcome
-from lurefs.reporting.comparison import Comparison, Run, summary_of, train_seconds
-from lurefs.reporting.wording import MISSING, count, duration, number, percent, points
+from lurefs.reporting.comparison import Comparison, Control, Run, Ties, controls_of, summary_of, ties, train_seconds
+from lurefs.reporting.wording import MISSING, count, duration, joined, number, p_value, percent, points
 
 Row = dict[str, Any]
 
 
 def results(runs: Sequence[Run], benchmark: str, probe: str) -> list[Row]:
-    """Return one row a run that the probe measured."""
-    return [_result(run, benchmark, probe) for run in runs if run.result(benchmark, probe)]
+    """Return one row a run that the probe measured, then one a control, then the level of chance."""
+    measured = [run for run in runs if run.result(benchmark, probe)]
+    if not measured:
+        return []
+    ranking = ties(measured, benchmark, probe)
+    rows = [_result(run, benchmark, run.result(benchmark, probe) or {}, ranking) for run in measured]
+    for control in controls_of(measured, benchmark, probe):
+        rows.append({**_result(control.runs[0], benchmark, control.result, None), "run": _control(control, measured)})
+    for share, group in _chance(measured, benchmark).items():
+        rows.append({**_result(measured[0], benchmark, {}, None), "run": group, "accuracy": percent(share)})
+    for row in rows[len(measured) :]:
+        row["is_control"] = True
+    return rows
 
 
 def differences(comparisons: Sequence[Comparison]) -> dict[str, list[Row]]:
-    """Return one row a paired difference, by probe."""
+    """Return one row a paired difference, by probe; the p-values of one probe are corrected for their number."""
     rows: dict[str, list[Row]] = {}
-    for comparison in comparisons:
-        rows.setdefault(comparison.probe, []).append(_difference(comparison))
+    for probe in dict.fromkeys(comparison.probe for comparison in comparisons):
+        family = [comparison for comparison in comparisons if comparison.probe == probe]
+        corrected = iter(holm([entry.paired.p_episodes for entry in family if entry.paired is not None]))
+        rows[probe] = [
+            {**_difference(entry), "p": MISSING if entry.paired is None else p_value(next(corrected))}
+            for entry in family
+        ]
     return rows
 
 
@@ -79,21 +96,41 @@ def provenance_rows(run: Run) -> list[tuple[str, str]]:
     return [(name, str(value)) for name, value in rows.items() if value not in (None, "")]
 
 
-def _result(run: Run, benchmark: str, probe: str) -> Row:
-    values = run.result(benchmark, probe) or {}
-    accuracy = summary_of(values.get("accuracy"))
+def _result(run: Run, benchmark: str, values: Mapping[str, Any], ranking: Ties | None) -> Row:
+    accuracy, tails = summary_of(values.get("accuracy")), values.get("tails")
     nll, brier = summary_of(values.get("nll")), summary_of(values.get("brier"))
     return {
         "run": run.label,
         "accuracy": percent(accuracy.mean) if accuracy else MISSING,
         "pool": percent(accuracy.ci95_episodes) if accuracy else MISSING,
         "classes": percent(accuracy.ci95_classes) if accuracy else MISSING,
+        "ties_pool": ranking.pool.get(run.label, "") if ranking else "",
+        "ties_classes": ranking.classes.get(run.label, "") if ranking else "",
+        "percentile_5": percent(tails["percentile_5"]) if tails else MISSING,
+        "hardest": percent(tails["hardest_class_mean"]) if tails else MISSING,
+        "hardest_class": run.class_name(benchmark, tails["hardest_class"]) if tails else "",
+        "is_control": False,
         "nll": number(nll.mean, 3) if nll else MISSING,
         "brier": number(brier.mean, 3) if brier else MISSING,
         "ece": percent(values.get("ece")),
         "not_converged": count(values.get("n_not_converged")),
         "episodes": count(accuracy.n) if accuracy else MISSING,
     }
+
+
+def _control(control: Control, runs: Sequence[Run]) -> str:
+    """Return a control's name, with the runs that it belongs to unless it belongs to all."""
+    name = control.name.replace("_", " ").capitalize()
+    return name if len(control.runs) == len(runs) else f"{name} of {joined([run.label for run in control.runs])}"
+
+
+def _chance(runs: Sequence[Run], benchmark: str) -> dict[float, str]:
+    """Return the levels of chance of a benchmark, each with what it is called."""
+    levels: dict[float, list[str]] = {}
+    for run in runs:
+        stated = run.benchmark(benchmark)
+        levels.setdefault(stated.get("chance") or 1 / stated["n_way"], []).append(run.label)
+    return {level: "Chance" if len(levels) == 1 else f"Chance of {joined(labels)}" for level, labels in levels.items()}
 
 
 def _difference(comparison: Comparison) -> Row:

@@ -7,7 +7,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from episodes.summary import PairedDifference, Summary
+from episodes.comparison import PairedDifference
+from episodes.summary import Summary
 from lurefs import plugins
 from lurefs.config import PluginConfig
 
@@ -31,6 +32,13 @@ def number(value: float | None, digits: int) -> str:
         return MISSING
     text = f"{value:,.{digits}f}"
     return text.replace("-", "−") if text.strip("-0.,") else text.lstrip("-")
+
+
+def p_value(p: float | None) -> str:
+    """Return a p-value with three digits, and a small one as a bound."""
+    if p is None or not math.isfinite(p):
+        return MISSING
+    return "< 0.001" if p < 0.0005 else number(p, 3)
 
 
 def count(value: int | None) -> str:

@@ -8,7 +8,8 @@ import pytest
 from episodes import EpisodeSpec, EpisodeTable, FeatureBank, Manifest, Probe, make_manifest, score
 from episodes.metrics import accuracy, brier, nll
 from episodes.probes import knn, lda, linear_svm, logistic_regression, nearest_centroid, ridge
-from episodes.scoring import ProbeError, collect, predict
+from episodes.scoring import ProbeError, predict
+from episodes.table import collect
 
 SPEC = EpisodeSpec(n_way=4, n_shot=3, n_query=5, n_episodes=6)
 
@@ -25,23 +26,28 @@ def manifest(bank: FeatureBank) -> Manifest:
     return make_manifest(bank.labels, SPEC, seed=0, images_digest=bank.images_digest)
 
 
-def probe(classifier: object, transform: str = "l2") -> Probe:
-    return Probe(name="probe", classifier=classifier, transform=transform, settings={})  # type: ignore[arg-type]
+def probe(classifier: object, transform: str = "l2", solver: str = "auto") -> Probe:
+    return Probe(name="probe", classifier=classifier, transform=transform, solver=solver)  # type: ignore[arg-type]
 
 
 def test_scores_equal_those_of_scikit_learn_called_by_hand(bank: FeatureBank, manifest: Manifest) -> None:
     from sklearn.linear_model import LogisticRegression
 
-    rows = list(score(bank, manifest, probe(logistic_regression(C=2.0))))
-    unit = bank.features / np.linalg.norm(bank.features, axis=1, keepdims=True)
-    for episode, row in zip(manifest, rows, strict=True):
-        fitted = LogisticRegression(C=2.0, max_iter=1000, tol=1e-6).fit(unit[episode.support], episode.support_labels)
-        probabilities = fitted.predict_proba(unit[episode.query])
-        assert row.accuracy == accuracy(probabilities, episode.query_labels)
-        assert row.nll == pytest.approx(nll(probabilities, episode.query_labels))
-        assert row.brier == pytest.approx(brier(probabilities, episode.query_labels))
-        assert row.converged
-        assert row.reliability.n.sum() == 20
+    features = bank.features.astype(np.float64)
+    unit = features / np.linalg.norm(features, axis=1, keepdims=True)
+    for solver, tolerance in (("sklearn", 1e-9), ("auto", 2e-5)):
+        table = collect(score(bank, manifest, probe(logistic_regression(C=2.0, tol=1e-8), solver=solver)), {})
+        for episode in manifest:
+            fitted = LogisticRegression(C=2.0, max_iter=1000, tol=1e-8)
+            fitted.fit(unit[episode.support], episode.support_labels)
+            probabilities = fitted.predict_proba(unit[episode.query])
+            assert table.accuracy[episode.index] == accuracy(probabilities, episode.query_labels)
+            assert table.nll[episode.index] == pytest.approx(nll(probabilities, episode.query_labels), abs=tolerance)
+            assert table.brier[episode.index] == pytest.approx(
+                brier(probabilities, episode.query_labels), abs=tolerance
+            )
+        assert table.converged.all()
+        assert table.reliability.n.sum() == 6 * 20
 
 
 @pytest.mark.parametrize("factory", [logistic_regression, ridge, nearest_centroid, knn, linear_svm, lda])
@@ -58,12 +64,12 @@ def test_every_probe_is_far_above_chance_on_separated_classes(
 def test_nearest_centroid_at_one_shot_has_accuracy_only(bank: FeatureBank) -> None:
     spec = EpisodeSpec(n_way=4, n_shot=1, n_query=5, n_episodes=6)
     manifest = make_manifest(bank.labels, spec, seed=0, images_digest=bank.images_digest)
-    table = collect(score(bank, manifest, probe(nearest_centroid())), {})
+    table = collect(score(bank, manifest, probe(nearest_centroid(), solver="sklearn")), {})
     assert np.isfinite(table.accuracy).all()
     assert np.isnan(table.nll).all()
 
 
-@pytest.mark.parametrize("factory", [ridge, linear_svm])
+@pytest.mark.parametrize("factory", [ridge, linear_svm, nearest_centroid])
 def test_classifiers_without_probabilities_have_accuracy_only(
     bank: FeatureBank, manifest: Manifest, factory: object
 ) -> None:
@@ -74,7 +80,7 @@ def test_classifiers_without_probabilities_have_accuracy_only(
 
 
 def test_a_fit_that_did_not_converge_is_counted(bank: FeatureBank, manifest: Manifest) -> None:
-    table = collect(score(bank, manifest, probe(logistic_regression(max_iter=1))), {})
+    table = collect(score(bank, manifest, probe(logistic_regression(max_iter=1), solver="sklearn")), {})
     assert not table.converged.any()
 
 
@@ -96,9 +102,9 @@ def test_rows_of_zeros_pass_the_scaling(bank: FeatureBank, manifest: Manifest) -
 
 
 def test_predictions_of_one_episode_have_the_accuracy_of_its_score(bank: FeatureBank, manifest: Manifest) -> None:
-    row = next(iter(score(bank, manifest, probe(logistic_regression()))))
+    table = next(iter(score(bank, manifest, probe(logistic_regression()))))
     predicted = predict(bank.features, manifest[0], probe(logistic_regression()))
-    assert (predicted == manifest[0].query_labels).mean() == row.accuracy
+    assert (predicted == manifest[0].query_labels).mean() == table.accuracy[0]
 
 
 def test_a_saved_table_reads_back(bank: FeatureBank, manifest: Manifest, tmp_path: Path) -> None:

@@ -2,9 +2,17 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from scipy.stats import t
+from scipy.stats import bootstrap, ncx2, t
 
-from episodes.summary import jackknife_over_classes, paired_difference, summarise
+from episodes.summary import (
+    bootstrap_over_classes,
+    chance_level,
+    half_width,
+    jackknife_over_classes,
+    summarise,
+    summarise_seeds,
+    tails,
+)
 
 CLASSES = np.array([[0, 1], [1, 2], [2, 3], [0, 3], [1, 3]])
 VALUES = np.array([0.8, 0.6, 0.4, 0.9, 0.5])
@@ -45,20 +53,6 @@ def test_values_that_are_not_finite_are_refused() -> None:
         summarise(np.array([0.1, np.nan]), CLASSES[:2])
 
 
-def test_paired_difference_counts_wins_and_takes_the_interval_of_differences() -> None:
-    other = np.array([0.7, 0.6, 0.5, 0.7, 0.4])
-    paired = paired_difference(VALUES, other, CLASSES)
-    assert (paired.n_wins, paired.n_ties, paired.n_losses) == (3, 1, 1)
-    assert paired.difference.mean == pytest.approx(0.06)
-    assert paired.difference.ci95_episodes == pytest.approx(summarise(VALUES - other, CLASSES).ci95_episodes)
-    assert paired.correlation == pytest.approx(np.corrcoef(VALUES, other)[0, 1])
-
-
-def test_unequal_numbers_of_episodes_are_not_paired() -> None:
-    with pytest.raises(ValueError, match="cannot be paired"):
-        paired_difference(VALUES, VALUES[:3], CLASSES)
-
-
 def test_both_intervals_cover_what_they_claim() -> None:
     """Simulate pools of classes of known difficulty: the mean over the pool, and the mean over all classes."""
     rng = np.random.default_rng(0)
@@ -76,3 +70,90 @@ def test_both_intervals_cover_what_they_claim() -> None:
     assert 0.92 < covers_pool / n_runs < 0.98
     assert covers_world / n_runs > 0.92
     assert naive_covers_world / n_runs < 0.5
+
+
+def test_intervals_over_episodes_cover_the_exact_accuracy_of_two_gaussians() -> None:
+    """Nearest centroid on N(mu_i, I): 1000 evaluations of 60 one-shot episodes against the noncentral chi-squares."""
+    n_features, distance, n_runs, n_episodes, n_query = 16, 2.0, 1000, 60, 10
+    scale_a, scale_b = np.sqrt(2), np.sqrt(1.5)
+    means = [(distance / scale_a + sign * distance / (2 * scale_b)) ** 2 / 2 for sign in (-1, 1)]
+    # P(chi'2(l1) < chi'2(l2)) by quadrature over the second: the mean of the first's distribution function
+    quantiles = ncx2.ppf((np.arange(4000) + 0.5) / 4000, n_features, means[1])
+    exact = ncx2.cdf(quantiles, n_features, means[0]).mean()
+    assert exact == pytest.approx(0.604751, abs=2e-5)
+    rng = np.random.default_rng(1)
+    values = np.empty((n_runs, n_episodes))
+    for values_of_run in values:
+        points = rng.standard_normal((2, n_episodes, 1 + n_query, n_features), dtype=np.float32)
+        points[1, ..., 0] += distance
+        centroids, queries = points[:, :, :1], points[:, :, 1:]
+        nearer = [np.square(queries - centroids[way]).sum(-1) for way in (0, 1)]
+        right = (nearer[0] < nearer[1])[0].sum(-1) + (nearer[1] < nearer[0])[1].sum(-1)
+        values_of_run[:] = right / (2 * n_query)
+    widths = t.ppf(0.975, n_episodes - 1) * values.std(axis=1, ddof=1) / np.sqrt(n_episodes)
+    assert widths[0] == pytest.approx(half_width(float(values[0].std(ddof=1)), n_episodes))
+    assert 0.93 < (np.abs(values.mean(axis=1) - exact) < widths).mean() < 0.97
+
+
+class TestBootstrapOverClasses:
+    def test_of_classes_of_equal_size_equals_scipy_on_their_means(self) -> None:
+        rng = np.random.default_rng(0)
+        labels = np.repeat(np.arange(12), 5)
+        values = rng.normal(size=12)[labels] + rng.normal(size=60)
+        mine = bootstrap_over_classes(values, labels, rng=np.random.default_rng(1), n_resamples=20_000)
+        class_means = values.reshape(12, 5).mean(1)
+        error = bootstrap((class_means,), np.mean, n_resamples=20_000, rng=np.random.default_rng(2)).standard_error
+        assert isinstance(mine, float)
+        assert mine == pytest.approx(t.ppf(0.975, 11) * error * np.sqrt(12 / 11), rel=0.03)
+
+    def test_covers_the_mean_over_all_classes_where_every_class_meets_all_others(self) -> None:
+        rng = np.random.default_rng(3)
+        n_runs, n_classes = 500, 15
+        covered = 0
+        for _ in range(n_runs):
+            labels = np.repeat(np.arange(n_classes), rng.integers(10, 30, n_classes))
+            recall = np.clip(rng.normal(0.7, 0.1, n_classes), 0, 1)
+            values = (rng.random(len(labels)) < recall[labels]).astype(float)
+            width = bootstrap_over_classes(values, labels, rng=rng, n_resamples=300)
+            assert isinstance(width, float)
+            covered += abs(values.mean() - 0.7) < width
+        assert 0.92 < covered / n_runs < 0.98
+
+    def test_two_classes_are_too_few(self) -> None:
+        labels = np.array([0, 0, 1])
+        assert bootstrap_over_classes(np.ones(3), labels, rng=np.random.default_rng(0)) == "2 classes are too few"
+
+
+class TestSeeds:
+    def test_interval_over_seeds_is_students_t_of_their_means(self) -> None:
+        summary = summarise_seeds({0: 0.70, 1: 0.74, 2: 0.75})
+        assert summary.mean == pytest.approx(0.73)
+        assert summary.n_seeds == 3
+        assert summary.ci95_seeds == pytest.approx(t.ppf(0.975, 2) * np.sqrt(0.0007) / np.sqrt(3))
+
+    def test_two_seeds_are_too_few(self) -> None:
+        with pytest.raises(ValueError, match="there are 2 seeds, but an interval over seeds needs at least 3"):
+            summarise_seeds({0: 0.7, 1: 0.8})
+
+    def test_a_seed_that_was_not_measured_is_refused(self) -> None:
+        with pytest.raises(ValueError, match="not finite"):
+            summarise_seeds({0: 0.7, 1: 0.8, 2: float("nan")})
+
+
+class TestTails:
+    def test_by_hand(self) -> None:
+        found = tails(VALUES, CLASSES)
+        assert found.percentile_5 == pytest.approx(0.4 + 0.2 * 0.1)
+        # class 0: (0.8 + 0.9) / 2; 1: (0.8 + 0.6 + 0.5) / 3; 2: (0.6 + 0.4) / 2; 3: (0.4 + 0.9 + 0.5) / 3
+        assert (found.hardest_class, found.hardest_class_n) == (2, 2)
+        assert found.hardest_class_mean == pytest.approx(0.5)
+
+    def test_chance_of_a_varying_number_of_classes_is_the_mean_of_chances(self) -> None:
+        assert chance_level(CLASSES) == 0.5
+        assert chance_level(np.array([[0, 1, -1, -1], [0, 1, 2, 3]])) == pytest.approx((1 / 2 + 1 / 4) / 2)
+
+
+def test_entries_that_stand_for_no_class_change_nothing() -> None:
+    padded = np.concatenate([CLASSES, np.full((5, 2), -1)], axis=1)
+    assert summarise(VALUES, padded) == summarise(VALUES, CLASSES)
+    assert tails(VALUES, padded) == tails(VALUES, CLASSES)

@@ -18,8 +18,8 @@ import numpy as np
 import pytest
 
 from episodes.metrics import empty_reliability
-from episodes.scoring import EpisodeTable
 from episodes.summary import Summary, summarise
+from episodes.table import EpisodeTable
 from lurefs import tracking
 from lurefs.config import RunConfig, run_config
 from lurefs.outcomes import (
@@ -212,6 +212,7 @@ def make_table(generator: np.random.Generator, *, has_probabilities: bool, n_epi
     accuracy = generator.integers(20, 76, n_episodes) / 75
     missing = np.full(n_episodes, np.nan)
     return EpisodeTable(
+        index=np.arange(n_episodes),
         classes=np.stack([generator.permutation(12)[:5] for _ in range(n_episodes)]),
         accuracy=accuracy,
         nll=2 - accuracy if has_probabilities else missing,

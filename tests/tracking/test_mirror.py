@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from episodes.scoring import EpisodeTable
 from episodes.summary import summarise
+from episodes.table import EpisodeTable
 from lurefs import mirror
 from lurefs.config import RunConfig, run_config
 from lurefs.outcomes import ChunkOutcome

@@ -1,0 +1,262 @@
+"""Two or more models on the same episodes: paired differences, how likely they are by chance, and groups of ties."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from string import ascii_lowercase
+
+import numpy as np
+from numpy.typing import NDArray
+
+from episodes.manifest import Manifest
+from episodes.summary import SeedSummary, Summary, summarise, summarise_seeds
+from episodes.table import EpisodeTable
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+
+N_FLIPS = 9_999
+MAX_EXACT = 16
+_TOLERANCE = 1e-9
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairedDifference:
+    """How much better one model is than another on the same episodes.
+
+    Attributes:
+        difference: Summary of the per-episode differences a - b.
+        n_wins: Episodes in which a is better.
+        n_ties: Episodes in which both are equal.
+        n_losses: Episodes in which b is better.
+        correlation: Pearson correlation of the two over episodes; NaN if one of them is constant.
+        p_episodes: Two-sided p of no difference *on this pool of classes*, by `sign_flip_p`.
+        p_classes: Two-sided p of no difference *on new classes of this kind*: Student's t of the difference over its
+            jackknife error, with C - 1 degrees of freedom; None where there is no `ci95_classes`.
+    """
+
+    difference: Summary
+    n_wins: int
+    n_ties: int
+    n_losses: int
+    correlation: float
+    p_episodes: float
+    p_classes: float | None = None
+
+
+def paired_difference(
+    a: FloatArray, b: FloatArray, classes: IntArray, *, rng: np.random.Generator, n_flips: int = N_FLIPS
+) -> PairedDifference:
+    """Compare two models on the same episodes.
+
+    Args:
+        a: (n_episodes,) values of the first model.
+        b: (n_episodes,) values of the second, episode by episode.
+        classes: (n_episodes, n_way) int64; negative entries stand for no class.
+        rng: What signs are flipped by, where there are too many differences for all flips.
+        n_flips: How many are drawn then.
+
+    Raises:
+        ValueError: The two differ in length, or hold fewer than two episodes.
+    """
+    if len(a) != len(b):
+        raise ValueError(f"{len(a)} and {len(b)} episodes cannot be paired")
+    differences = np.asarray(a, dtype=np.float64) - np.asarray(b, dtype=np.float64)
+    # Two counts of right answers may differ by a rounding error of their shares: that is a tie.
+    differences[np.abs(differences) < _TOLERANCE] = 0.0
+    summary = summarise(differences, classes)
+    constant = np.ptp(a) == 0 or np.ptp(b) == 0
+    return PairedDifference(
+        difference=summary,
+        n_wins=int((differences > 0).sum()),
+        n_ties=int((differences == 0).sum()),
+        n_losses=int((differences < 0).sum()),
+        correlation=float("nan") if constant else float(np.corrcoef(a, b)[0, 1]),
+        p_episodes=sign_flip_p(differences, rng=rng, n_flips=n_flips),
+        p_classes=_p_over_classes(summary, classes),
+    )
+
+
+def compare_tables(
+    a: EpisodeTable,
+    b: EpisodeTable,
+    *,
+    rng: np.random.Generator,
+    manifests: tuple[Manifest, Manifest] | None = None,
+) -> PairedDifference:
+    """Compare the accuracies of two tables of results, whose identities must name the same manifest.
+
+    Args:
+        a: Results of the first model.
+        b: Results of the second.
+        rng: See `paired_difference`.
+        manifests: Those of the two. Where they are given and one begins with the other, the two are compared on the
+            episodes that they share; the hash of a table says too little to tell that.
+
+    Raises:
+        ValueError: The two did not meet the same episodes; it says what differs.
+    """
+    hashes = (a.identity.get("manifest"), b.identity.get("manifest"))
+    if None in hashes:
+        raise ValueError("a table does not say which manifest it is of; compare tables with an identity")
+    n_common = len(a)
+    if hashes[0] != hashes[1]:
+        if manifests is None:
+            raise ValueError(
+                f"the two are of different manifests, {str(hashes[0])[:12]} and {str(hashes[1])[:12]}; "
+                "give both manifests to compare on the episodes that they share"
+            )
+        if hashes != (manifests[0].hash, manifests[1].hash):
+            raise ValueError("the manifests that were given are not those of the tables")
+        n_common = min(len(a), len(b))
+        if difference := manifest_difference(manifests[0].prefix(n_common), manifests[1].prefix(n_common)):
+            raise ValueError(f"the two did not meet the same episodes: {difference}")
+    return paired_difference(a.accuracy[:n_common], b.accuracy[:n_common], a.classes[:n_common], rng=rng)
+
+
+def manifest_difference(a: Manifest, b: Manifest) -> str:
+    """Say what sets two manifests apart, the most telling thing first; empty if nothing does."""
+    if a.hash == b.hash:
+        return ""
+    if a.images_digest != b.images_digest:
+        return f"their images differ ({a.images_digest[:12]} and {b.images_digest[:12]})"
+    for field in fields(a.spec):
+        values = (getattr(a.spec, field.name), getattr(b.spec, field.name))
+        if values[0] != values[1] and field.name != "n_episodes":
+            return f"{field.name} is {values[0]} and {values[1]}"
+    for one, other in zip(a, b, strict=False):
+        if not all(
+            np.array_equal(getattr(one, name), getattr(other, name)) for name in ("classes", "support", "query")
+        ):
+            return f"episode {one.index} is another (seeds {a.seed} and {b.seed})"
+    return f"n_episodes is {len(a)} and {len(b)}"
+
+
+def sign_flip_p(differences: FloatArray, *, rng: np.random.Generator, n_flips: int = N_FLIPS) -> float:
+    """Return the two-sided p of the mean of paired differences under random flips of their signs.
+
+    If the models are alike, each difference is as likely with the other sign, so p is the share of flips whose
+    absolute sum is at least the observed one (Fisher 1935, section 21; Good 2005). With at most `MAX_EXACT` differences
+    that are not zero all flips are counted. With more, `n_flips` are drawn and
+    p = (1 + number at least as large) / (1 + n_flips), which is never zero and never too small on average
+    (Phipson and Smyth 2010). Where few absolute values occur, as with accuracies, those that are equal are flipped
+    together by one binomial number: the same distribution, in a time that does not grow with the episodes.
+
+    Args:
+        differences: (n,) finite.
+        rng: What the signs are drawn by.
+        n_flips: How many flips.
+    """
+    sizes = np.abs(np.asarray(differences, dtype=np.float64))
+    sizes = sizes[sizes > _TOLERANCE]
+    observed = abs(float(np.sum(differences))) * (1 - _TOLERANCE)
+    if len(sizes) <= MAX_EXACT:
+        sums = np.zeros(1)
+        for size in sizes:
+            sums = np.concatenate([sums - size, sums + size])
+        return float((np.abs(sums) >= observed).mean())
+    n_at_least = sum(int((np.abs(sums) >= observed).sum()) for sums in _flipped_sums(sizes, n_flips, rng))
+    return (1 + n_at_least) / (1 + n_flips)
+
+
+def compare_seeds(a: Mapping[int, float], b: Mapping[int, float]) -> SeedSummary:
+    """Compare two training procedures over the seeds that both were trained with; see `summarise_seeds`.
+
+    Args:
+        a: Mean over episodes by seed, of the first procedure.
+        b: Likewise of the second, on the same episodes.
+
+    Returns:
+        The differences a - b, seed by seed, summarised.
+
+    Raises:
+        ValueError: A seed has one procedure only, or there are fewer than three.
+    """
+    if unpaired := sorted(a.keys() ^ b.keys()):
+        seeds = ", ".join(str(seed) for seed in unpaired)
+        raise ValueError(f"seeds {seeds} were trained with one of the two only; train both, or leave them out")
+    return summarise_seeds({seed: a[seed] - b[seed] for seed in a})
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Return p-values corrected for their number: the chance of any false rejection among all stays below the level.
+
+    Step-down (Holm 1979, section 3): in ascending order p_(i) becomes max over j <= i of min(1, (k - j + 1) * p_(j)).
+
+    Args:
+        p_values: Those of one family, in any order; NaN is not allowed.
+
+    Returns:
+        The corrected ones, in the same order.
+    """
+    p = np.asarray(p_values, dtype=np.float64)
+    order = np.argsort(p, kind="stable")
+    corrected = np.empty_like(p)
+    corrected[order] = np.minimum(1, np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)))
+    return [float(value) for value in corrected]
+
+
+def tie_groups(means: Sequence[float], p_values: Mapping[tuple[int, int], float], *, level: float = 0.05) -> list[str]:
+    """Return each model's groups of ties as letters: two models share a letter if and only if no test sets them apart.
+
+    All pairs are one family, corrected by `holm`; the letters are the compact letter display of the pairs at or below
+    the level, by insert and absorb (Piepho 2004, section 2). The best model has the letter `a`. Sharing a letter is
+    no proof of equality: the episodes do not suffice to tell the two apart.
+
+    Args:
+        means: One a model; higher is better.
+        p_values: Uncorrected p of each pair (i, j), i < j.
+        level: Of the family.
+
+    Raises:
+        ValueError: A pair has no p-value.
+    """
+    pairs = [(i, j) for i in range(len(means)) for j in range(i + 1, len(means))]
+    if missing := [pair for pair in pairs if pair not in p_values]:
+        raise ValueError(f"models {missing[0][0]} and {missing[0][1]} were not compared; a ranking needs all pairs")
+    corrected = holm([p_values[pair] for pair in pairs])
+    groups = [frozenset(range(len(means)))]
+    for (i, j), p in zip(pairs, corrected, strict=True):
+        if p > level:
+            continue
+        split = [group - {out} for group in groups if {i, j} <= group for out in (i, j)]
+        groups = [group for group in groups if not {i, j} <= group]
+        for new in split:
+            if not any(new <= other for other in groups):
+                groups = [other for other in groups if not other < new] + [new]
+    rank = np.argsort(np.argsort(-np.asarray(means, dtype=np.float64), kind="stable"))
+    groups.sort(key=lambda group: sorted(rank[model] for model in group))
+    return [
+        "".join(_letter(place) for place, group in enumerate(groups) if model in group) for model in range(len(means))
+    ]
+
+
+def _flipped_sums(sizes: FloatArray, n_flips: int, rng: np.random.Generator) -> Iterator[FloatArray]:
+    """Yield blocks of sums of `sizes` with random signs, `n_flips` sums in all."""
+    values, counts = np.unique(np.round(sizes, 10), return_counts=True)
+    are_few = 4 * len(values) < len(sizes)
+    block = max(1, 4_000_000 // (len(values) if are_few else len(sizes)))
+    for start in range(0, n_flips, block):
+        n = min(block, n_flips - start)
+        if are_few:
+            yield (2 * rng.binomial(counts, 0.5, size=(n, len(values))) - counts) @ values
+        else:
+            bits = np.unpackbits(rng.integers(256, size=(n, -(-len(sizes) // 8)), dtype=np.uint8), axis=1)
+            yield 2 * (bits[:, : len(sizes)].astype(np.float64) @ sizes) - sizes.sum()
+
+
+def _letter(place: int) -> str:
+    return ascii_lowercase[place] if place < 26 else f"{_letter(place // 26 - 1)}{ascii_lowercase[place % 26]}"
+
+
+def _p_over_classes(difference: Summary, classes: IntArray) -> float | None:
+    from scipy.stats import t as student_t
+
+    if difference.ci95_classes is None:
+        return None
+    if difference.ci95_classes == 0:
+        return 1.0 if difference.mean == 0 else 0.0
+    n_classes = len(np.unique(classes[classes >= 0]))
+    error = difference.ci95_classes / student_t.ppf(0.975, n_classes - 1)
+    return float(2 * student_t.sf(abs(difference.mean) / error, n_classes - 1))

@@ -1,0 +1,84 @@
+"""Where blocks of episodes are scored: in this process, in others on this machine, or on a Dask cluster.
+
+An executor is called with a function, the arguments that all calls share, and one item a call; it yields the results in
+the items' order. Results do not depend on the executor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Protocol, TypeVar
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+class Executor(Protocol):
+    """What runs `function(*shared, item)` for every item."""
+
+    def __call__(
+        self, function: Callable[..., Result], shared: tuple[Any, ...], items: Sequence[Any]
+    ) -> Iterator[Result]:
+        """Yield the results in the order of the items."""
+        ...
+
+
+def serial() -> Executor:
+    """Run in this process, one item after another."""
+
+    def run(function: Callable[..., Result], shared: tuple[Any, ...], items: Sequence[Any]) -> Iterator[Result]:
+        return (function(*shared, item) for item in items)
+
+    return run
+
+
+def joblib(n_workers: int = -1) -> Executor:
+    """Run in processes of this machine, one BLAS thread each; arrays are shared by memory map, not copied.
+
+    Args:
+        n_workers: How many; -1 is one a core.
+    """
+
+    def run(function: Callable[..., Result], shared: tuple[Any, ...], items: Sequence[Any]) -> Iterator[Result]:
+        from joblib import Parallel, delayed, parallel_config
+
+        with parallel_config(backend="loky", inner_max_num_threads=1):
+            yield from Parallel(n_jobs=n_workers, return_as="generator")(
+                delayed(function)(*shared, item) for item in items
+            )
+
+    return run
+
+
+def dask(address: str | None = None, n_workers: int = 2) -> Executor:
+    """Run on a Dask cluster; what all calls share is sent to each of its workers once.
+
+    Args:
+        address: Of the cluster's scheduler, e.g. `tcp://10.0.0.1:8786`; None starts a cluster on this machine.
+        n_workers: How many processes that cluster has, one thread each.
+    """
+
+    def run(function: Callable[..., Result], shared: tuple[Any, ...], items: Sequence[Any]) -> Iterator[Result]:
+        from distributed import Client, LocalCluster
+
+        if address is not None:
+            with Client(address) as client:
+                yield from _gather(client, function, shared, items)
+            return
+        with (
+            LocalCluster(n_workers=n_workers, threads_per_worker=1, dashboard_address=None) as cluster,
+            Client(cluster) as client,
+        ):
+            yield from _gather(client, function, shared, items)
+
+    return run
+
+
+def _gather(
+    client: Any, function: Callable[..., Result], shared: tuple[Any, ...], items: Sequence[Any]
+) -> Iterator[Result]:
+    sent = client.scatter(list(shared), broadcast=True)
+    futures = [client.submit(function, *sent, item, pure=False) for item in items]
+    for future in futures:
+        yield future.result()
+        future.release()

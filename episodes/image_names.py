@@ -1,0 +1,105 @@
+"""What the rows of a bank are called: what lets episodes be found again in another bank."""
+
+from __future__ import annotations
+
+import base64
+import json
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from episodes.bank import images_digest
+
+IntArray = NDArray[np.int64]
+
+
+class Images(Protocol):
+    """Whatever has labelled, named rows: a `FeatureBank`, for one."""
+
+    @property
+    def labels(self) -> IntArray:
+        """(n_images,) int64, index into `class_names`."""
+
+    @property
+    def image_ids(self) -> tuple[str, ...]:
+        """One unique name an image."""
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """One unique name a class."""
+
+    @property
+    def images_digest(self) -> str:
+        """`episodes.bank.images_digest` of the three."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageNames:
+    """The names of rows, without anything else that a bank holds; see `Images`."""
+
+    labels: IntArray
+    image_ids: tuple[str, ...]
+    class_names: tuple[str, ...]
+
+    @cached_property
+    def images_digest(self) -> str:
+        """The `FeatureBank.images_digest` of a bank with these rows."""
+        return images_digest(self.labels, self.image_ids, self.class_names)
+
+    @classmethod
+    def of(cls, images: Images) -> ImageNames:
+        """Return the names of any images."""
+        return cls(labels=images.labels, image_ids=images.image_ids, class_names=images.class_names)
+
+    def to_text(self) -> str:
+        """Return the names as compressed ASCII, about a tenth of their length."""
+        values = [self.labels.tolist(), self.image_ids, self.class_names]
+        return base64.b64encode(zlib.compress(json.dumps(values).encode())).decode()
+
+    @classmethod
+    def from_text(cls, text: bytes) -> ImageNames:
+        """Return the names that `to_text` wrote."""
+        labels, image_ids, class_names = json.loads(zlib.decompress(base64.b64decode(text)))
+        return cls(labels=np.array(labels, dtype=np.int64), image_ids=tuple(image_ids), class_names=tuple(class_names))
+
+
+def alphabetical(used: IntArray, names: Sequence[str]) -> tuple[list[str], IntArray]:
+    """Put the names that are in use in alphabetical order.
+
+    Args:
+        used: Indices of different names.
+        names: All names.
+
+    Returns:
+        The names in use, in order; and (len(names),) int64, the place of each among them, -1 for the others.
+    """
+    order = sorted(used.tolist(), key=names.__getitem__)
+    places = np.full(len(names), -1, dtype=np.int64)
+    places[order] = np.arange(len(order))
+    return [names[index] for index in order], places
+
+
+def find_rows(wanted: Images, rows: IntArray, images: Images) -> IntArray:
+    """Return the rows of `images` that hold the images in `rows` of `wanted`, (len(rows),) int64.
+
+    Raises:
+        ValueError: An image is missing, or is in another class.
+    """
+    row_of = {image_id: row for row, image_id in enumerate(images.image_ids)}
+    ids = [wanted.image_ids[row] for row in rows]
+    missing = [image_id for image_id in ids if image_id not in row_of]
+    if missing:
+        raise ValueError(f"{len(missing)} of the manifest's {len(ids)} images are missing, such as {missing[0]!r}")
+    found = np.array([row_of[image_id] for image_id in ids], dtype=np.int64)
+    for image_id, old, new in zip(ids, wanted.labels[rows], images.labels[found], strict=True):
+        if wanted.class_names[old] != images.class_names[new]:
+            raise ValueError(
+                f"image {image_id!r} is of class {wanted.class_names[old]!r} in the manifest, "
+                f"but of class {images.class_names[new]!r} here"
+            )
+    return found

@@ -1,0 +1,281 @@
+"""The form of an episode: how many classes, support and query images, and whether data can give them.
+
+Nothing is drawn here; `episodes.drawing` draws what stands here, `episodes.sampler` says which draw has which index.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+IntArray = NDArray[np.int64]
+
+MIN_ALPHA = 0.05
+"""Below it, all gamma variates of an episode could underflow to zero together."""
+
+
+class SpecError(ValueError):
+    """A form of episodes that contradicts itself, or that the data cannot give.
+
+    Args:
+        problem: What was wrong, with the offending value.
+        expected: What would have been accepted.
+        fix: What to do about it.
+    """
+
+    def __init__(self, problem: str, expected: str, fix: str) -> None:
+        super().__init__(problem, expected, fix)
+        self.problem = problem
+        self.expected = expected
+        self.fix = fix
+
+    def __str__(self) -> str:
+        return f"{self.problem}; {self.fix}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class MetaDatasetSpec:
+    """The bounds of episodes of variable way and shot; `episodes.drawing.meta_dataset_counts` has the procedure.
+
+    Attributes:
+        min_way: Fewest classes an episode.
+        max_way: Most classes an episode; where there are fewer classes, their number.
+        max_support: Most support images an episode.
+        max_support_per_class: Most that one class adds to the size of the support set; no bound on its own shots.
+        max_query: Most query images a class.
+    """
+
+    min_way: int = 5
+    max_way: int = 50
+    max_support: int = 500
+    max_support_per_class: int = 100
+    max_query: int = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpisodeSpec:
+    """The form of an episode. The first four suffice for the usual one; the others depart from it.
+
+    Attributes:
+        n_way: Classes an episode.
+        n_shot: Support images a class.
+        n_query: Query images a class; their mean number where `query_alpha` is set.
+        n_episodes: How many episodes a manifest holds; no episode depends on it.
+        shots: Support images of the first, second, ... class of an episode, n_way numbers, in place of `n_shot`.
+        shot_range: Fewest and most support images a class, drawn evenly for each class, in place of `n_shot`.
+        query_alpha: Queries are n_way * n_query in all, and their shares of the classes a draw from the symmetric
+            Dirichlet distribution of this concentration: small is unbalanced, infinite would be balanced.
+        meta_dataset: Variable way and shot, in place of `n_way`, `n_shot` and `n_query`.
+        disjoint: No image is in two episodes.
+    """
+
+    n_way: int = 5
+    n_shot: int = 1
+    n_query: int = 15
+    n_episodes: int = 2000
+    shots: tuple[int, ...] | None = None
+    shot_range: tuple[int, int] | None = None
+    query_alpha: float | None = None
+    meta_dataset: MetaDatasetSpec | None = None
+    disjoint: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("shots", "shot_range"):
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, tuple(getattr(self, name)))  # JSON and YAML have lists
+        self._check_shots()
+        self._check_combination()
+        if self.meta_dataset is not None:
+            _check_bounds(self.meta_dataset)
+        if self.query_alpha is not None and not self.query_alpha >= MIN_ALPHA:
+            raise SpecError(f"query_alpha is {self.query_alpha:g}", f"at least {MIN_ALPHA}", "raise query_alpha")
+
+    @property
+    def is_uniform(self) -> bool:
+        """Whether every class of every episode has n_shot support and n_query query images."""
+        return self.shots is None and self.shot_range is None and self.query_alpha is None and self.meta_dataset is None
+
+    @property
+    def n_images_needed(self) -> int:
+        """The number of images that a class must have to stand in any episode."""
+        if self.meta_dataset is not None:
+            return 2
+        n_query = self.n_query if self.query_alpha is None else self.n_query * self.n_way
+        return max(self.shots or self.shot_range or (self.n_shot,)) + n_query
+
+    @property
+    def min_way(self) -> int:
+        """The fewest classes of an episode."""
+        return self.n_way if self.meta_dataset is None else self.meta_dataset.min_way
+
+    @property
+    def max_way(self) -> int:
+        """The most classes of an episode."""
+        return self.n_way if self.meta_dataset is None else self.meta_dataset.max_way
+
+    def smallest_uniform(self) -> EpisodeSpec:
+        """Return the uniform form of one episode with the fewest classes and shots that this form can have."""
+        n_shot = 1 if self.meta_dataset is not None else min(self.shots or self.shot_range or (self.n_shot,))
+        return EpisodeSpec(n_way=self.min_way, n_shot=n_shot, n_query=self.n_query, n_episodes=1)
+
+    def to_card(self) -> dict[str, Any]:
+        """Return the JSON-serialisable fields; those of departures only where they are set."""
+        usual = ("n_way", "n_shot", "n_query", "n_episodes")
+        return {name: value for name, value in asdict(self).items() if name in usual or value not in (None, False)}
+
+    @classmethod
+    def from_card(cls, card: Mapping[str, Any]) -> EpisodeSpec:
+        """Return the spec that `to_card` wrote."""
+        bounds = card.get("meta_dataset")
+        return cls(**{**card, "meta_dataset": None if bounds is None else MetaDatasetSpec(**bounds)})
+
+    def words(self) -> str:
+        """Say the form of one episode in words."""
+        bounds = self.meta_dataset
+        if bounds is not None:
+            text = (
+                f"{bounds.min_way}- to {bounds.max_way}-way, up to {bounds.max_support} support images, "
+                f"up to {bounds.max_query} queries a class (Meta-Dataset)"
+            )
+        else:
+            shots = f"{self.n_shot}-shot"
+            if self.shots is not None:
+                shots = f"{', '.join(str(n_shot) for n_shot in self.shots)} shots"
+            elif self.shot_range is not None:
+                shots = f"{self.shot_range[0]}- to {self.shot_range[1]}-shot"
+            queries = f"{self.n_query} queries a class"
+            if self.query_alpha is not None:
+                queries = f"{self.n_way * self.n_query} queries, class shares Dirichlet({self.query_alpha:g})"
+            text = f"{self.n_way}-way {shots}, {queries}"
+        return f"{text}, no image in two episodes" if self.disjoint else text
+
+    def _check_shots(self) -> None:
+        if self.shots is not None and (len(self.shots) != self.n_way or min(self.shots) < 1):
+            raise SpecError(
+                f"shots is {list(self.shots)}",
+                f"n_way = {self.n_way} numbers of at least 1, one a class",
+                "change shots or n_way",
+            )
+        if self.shot_range is not None and (
+            len(self.shot_range) != 2 or not 1 <= self.shot_range[0] <= self.shot_range[1]
+        ):
+            raise SpecError(
+                f"shot_range is {list(self.shot_range)}",
+                "the fewest and the most support images a class, at least 1",
+                "write e.g. [1, 10]",
+            )
+
+    def _check_combination(self) -> None:
+        default = {field.name: field.default for field in fields(self)}
+        excluded: dict[str, Sequence[str]] = {
+            "meta_dataset": ("n_way", "n_shot", "n_query", "shots", "shot_range", "query_alpha", "disjoint"),
+            "shots": ("n_shot", "shot_range"),
+            "shot_range": ("n_shot",),
+            "query_alpha": ("disjoint",),
+        }
+        for name, others in excluded.items():
+            clash = next((other for other in others if getattr(self, other) != default[other]), None)
+            if getattr(self, name) is not None and clash is not None:
+                raise SpecError(
+                    f"{clash} is {getattr(self, clash)!r} and {name} is set",
+                    f"only one of the two, since {name} decides it"
+                    if clash != "disjoint"
+                    else f"only one of the two, since {name} leaves open how many images an episode takes of a class",
+                    f"leave {clash} or {name} out",
+                )
+
+
+def check_fits(spec: EpisodeSpec, n_per_class: IntArray, class_names: Sequence[str] | None = None) -> None:
+    """Refuse a spec that the data cannot give.
+
+    Args:
+        spec: The form and number of the episodes.
+        n_per_class: (n_classes,) images of each class, none of which is 0.
+        class_names: One name a class, for the message.
+
+    Raises:
+        SpecError: There are too few classes, or too few images in one of them.
+    """
+    if spec.min_way > len(n_per_class):
+        name = "n_way" if spec.meta_dataset is None else "meta_dataset.min_way"
+        raise SpecError(
+            f"{name} is {spec.min_way}, but there are {len(n_per_class)} classes",
+            f"at most {len(n_per_class)}",
+            f"lower {name.split('.')[-1]}",
+        )
+    smallest = int(n_per_class.argmin())
+    needed, available = spec.n_images_needed, int(n_per_class[smallest])
+    if needed > available:
+        where = "the smallest class" if class_names is None else f"class {class_names[smallest]!r}"
+        raise SpecError(
+            f"{_need_in_words(spec)}, but {where} has {available} images", f"at most {available}", _fix(spec, available)
+        )
+    if spec.disjoint:
+        n_possible = n_disjoint_episodes(spec, n_per_class)
+        if spec.n_episodes > n_possible:
+            raise SpecError(
+                f"n_episodes is {spec.n_episodes} with no image in two of them, but {int(n_per_class.sum())} images of "
+                f"{len(n_per_class)} classes give {n_possible} such episodes",
+                f"at most {n_possible}",
+                f"lower n_episodes to {n_possible} or less, or leave disjoint out",
+            )
+
+
+def n_disjoint_episodes(spec: EpisodeSpec, n_per_class: IntArray) -> int:
+    """Return how many episodes can be drawn without an image in two of them.
+
+    Class c gives m_c = n_c // n_images_needed portions. E episodes of n_way different classes exist if and only if
+    sum_c min(m_c, E) >= n_way * E, and the largest such E is returned.
+    """
+    portions = np.asarray(n_per_class) // spec.n_images_needed
+    low, high = 0, int(portions.sum()) // spec.n_way
+    while low < high:
+        middle = (low + high + 1) // 2
+        if np.minimum(portions, middle).sum() >= spec.n_way * middle:
+            low = middle
+        else:
+            high = middle - 1
+    return low
+
+
+def _check_bounds(bounds: MetaDatasetSpec) -> None:
+    if not 2 <= bounds.min_way <= bounds.max_way <= bounds.max_support:
+        raise SpecError(
+            f"meta_dataset has min_way {bounds.min_way}, max_way {bounds.max_way}, max_support {bounds.max_support}",
+            "2 <= min_way <= max_way <= max_support",
+            "change one of the three",
+        )
+    if bounds.max_support_per_class < 1 or bounds.max_query < 1:
+        raise SpecError(
+            f"meta_dataset has max_support_per_class {bounds.max_support_per_class} and max_query {bounds.max_query}",
+            "both at least 1",
+            "raise the one that is below",
+        )
+
+
+def _need_in_words(spec: EpisodeSpec) -> str:
+    if spec.meta_dataset is not None:
+        return "meta_dataset needs 2 images per class"
+    shots = "n_shot" if spec.shots is None and spec.shot_range is None else "the most shots"
+    queries = "n_query" if spec.query_alpha is None else "n_way * n_query (a class may get all queries)"
+    return f"{shots} + {queries} is {spec.n_images_needed} per class"
+
+
+def _fix(spec: EpisodeSpec, available: int) -> str:
+    if spec.meta_dataset is not None:
+        return "drop the class"
+    n_shot = max(spec.shots or spec.shot_range or (spec.n_shot,))
+    n_query = (available - n_shot) // (1 if spec.query_alpha is None else spec.n_way)
+    return (
+        f"lower n_query to {n_query} or less, or drop the class"
+        if n_query > 0
+        else (
+            "lower n_shot and n_query, or drop the class"
+            if spec.shots is None and spec.shot_range is None
+            else "lower shots and queries, or drop the class"
+        )
+    )

@@ -1,0 +1,150 @@
+"""Transfer on the report: accuracy against training images a class, one line a run, and the same as a table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from episodes.transfer_table import TransferFigure, paired_transfer
+from lurefs.errors import UserError
+from lurefs.reporting.comparison import Run, reference_run
+from lurefs.reporting.figures import Line, _legend, _look, _name_axes, _new_chart, _style, _to_svg
+from lurefs.reporting.wording import MISSING, count, number, percent, points
+
+Row = dict[str, Any]
+CAPTION = (
+    "Accuracy on the test images of {name} against training images a class. Bars: 95\u00a0% intervals over draws of "
+    "the training images; where all are taken there is one fit, and its bar is over test images."
+)
+
+
+def transfers_of(runs: Sequence[Run]) -> list[str]:
+    """Return the names of the transfers that any run has."""
+    return list(dict.fromkeys(name for run in runs for name in run.summary.get("transfer", {})))
+
+
+def label_efficiency(runs: Sequence[Run], name: str) -> str | None:
+    """Draw accuracy against training images a class, x on a log2 axis; None if no run has two sizes.
+
+    All training images stand at their mean number a class.
+    """
+    lines = [_line(run, style, name) for style, run in enumerate(runs) if len(_sizes(run, name)) > 1]
+    if not lines:
+        return None
+    with _style(f"transfer-{name}"):
+        figure, axes = _new_chart(height_inches=3.1)
+        handles = []
+        for place, line in enumerate(lines):
+            # Bars of curves that run together are set apart by a fraction of a doubling.
+            x = np.asarray(line.x, dtype=float) * 2 ** (0.06 * (place - (len(lines) - 1) / 2))
+            look = _look(line.style)
+            axes.errorbar(x, line.y, yerr=line.half_width, fmt="none", ecolor=look["color"], elinewidth=1.4)
+            handles.extend(axes.plot(x, line.y, **look))
+        ticks = _ticks(runs, name)
+        axes.set_xscale("log", base=2)
+        axes.set_xticks(list(ticks), list(ticks.values()))
+        axes.minorticks_off()
+        _name_axes(axes, "training images a class", "accuracy, %")
+        _legend(axes, handles, [line.label for line in lines])
+        return _to_svg(figure, f"transfer-{name}")
+
+
+def form(runs: Sequence[Run], name: str) -> str:
+    """Say in words what is fitted, and how its setting is chosen."""
+    values = next(run.summary["transfer"][name] for run in runs if name in run.summary.get("transfer", {}))
+    first = next(iter(values["sizes"].values()))
+    text = f"{values['probe']}, {count(values['n_classes'])} classes, {count(first['n_test'])} test images"
+    if values["parameter"] is None:
+        return f"{text}; its settings are fixed."
+    grid = values["grid"]
+    text = f"{text}; {values['parameter']} of {len(grid)} values from {grid[0]:g} to {grid[-1]:g}"
+    return (
+        f"{text}, chosen by {values['choose_by']} "
+        "on as many validation images a class as training images, or as many as there are; not fitted on these."
+    )
+
+
+def rows(runs: Sequence[Run], name: str) -> list[Row]:
+    """Return one row a size and run; differences are paired with the reference on the same draws and test images."""
+    reference = reference_run(runs)
+    paired = {run.label: _paired(run, reference, name) for run in runs if run is not reference}
+    sizes = dict.fromkeys(size for run in runs for size in _sizes(run, name))
+    return [
+        _row(run, size, _sizes(run, name)[size], paired.get(run.label, {}).get(size))
+        for size in sizes
+        for run in runs
+        if size in _sizes(run, name)
+    ]
+
+
+def _row(run: Run, size: str, values: Mapping[str, Any], difference: TransferFigure | None) -> Row:
+    accuracy, nll, ece = (values[name] for name in ("accuracy", "nll", "ece"))
+    chosen = values["chosen"]
+    return {
+        "size": size,
+        "run": run.label,
+        "accuracy": percent(accuracy["mean"]),
+        "repeats": MISSING if accuracy["ci95_repeats"] is None else percent(accuracy["ci95_repeats"]),
+        "images": _range(accuracy["ci95_images"]),
+        "macro": percent(values["macro_accuracy"]["mean"]),
+        "nll": MISSING if nll is None else number(nll["mean"], 3),
+        "ece": MISSING if ece is None else percent(ece["mean"]),
+        "chosen": MISSING if chosen is None else _chosen(chosen, values["n_at_edge"]),
+        "difference": MISSING if difference is None else points(difference.mean),
+        "difference_interval": MISSING if difference is None else percent(_half_width(asdict(difference)) / 100),
+    }
+
+
+def _range(interval: Sequence[float] | None) -> str:
+    return MISSING if interval is None else f"{percent(interval[0])} – {percent(interval[1])}"
+
+
+def _chosen(values: Sequence[float], n_at_edge: int) -> str:
+    """Return the values that were chosen, each once, and how many of the choices lie at the grid's edge."""
+    text = ", ".join(f"{value:g}" for value in sorted(set(values)))
+    return f"{text} ({n_at_edge} of {len(values)} at the edge)" if n_at_edge else text
+
+
+def _paired(run: Run, reference: Run, name: str) -> dict[str, TransferFigure]:
+    try:
+        found = paired_transfer(run.directory.read_transfer(name), reference.directory.read_transfer(name))
+    except (UserError, ValueError):
+        return {}
+    return {str(size): figure for size, figure in found.items()}
+
+
+def _line(run: Run, style: int, name: str) -> Line:
+    sizes = _sizes(run, name)
+    means = [values["accuracy"]["mean"] for values in sizes.values()]
+    return Line(
+        label=run.label,
+        x=[_position(run, name, size) for size in sizes],
+        y=[100 * mean for mean in means],
+        half_width=[_half_width(values["accuracy"]) for values in sizes.values()],
+        style=style,
+    )
+
+
+def _half_width(accuracy: Mapping[str, Any]) -> float:
+    if accuracy["ci95_repeats"] is not None:
+        return 100 * float(accuracy["ci95_repeats"])
+    low, high = accuracy["ci95_images"] or (0, 0)
+    return 50 * float(high - low)
+
+
+def _position(run: Run, name: str, size: str) -> float:
+    n_classes = run.summary["transfer"][name]["n_classes"]
+    return float(_sizes(run, name)[size]["n_train"] / n_classes) if size == "all" else float(size)
+
+
+def _ticks(runs: Sequence[Run], name: str) -> dict[float, str]:
+    found = {_position(run, name, size): size for run in runs for size in _sizes(run, name)}
+    return {place: f"all\n{place:.0f}" if size == "all" else size for place, size in sorted(found.items())}
+
+
+def _sizes(run: Run, name: str) -> Mapping[str, Any]:
+    sizes: Mapping[str, Any] = run.summary.get("transfer", {}).get(name, {}).get("sizes", {})
+    return sizes

@@ -1,0 +1,99 @@
+"""From a configuration to what each transfer fits and measures, checked against the labels before any work."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from episodes.transfer import C_GRID, TransferSpec
+from episodes.transfer_split import RowSplit, smallest_class, split_rows
+from lurefs import plugins
+from lurefs.config import BenchmarkConfig, TransferConfig
+from lurefs.errors import UserError
+from lurefs.plan import Benchmark, Plan, make_benchmark
+
+
+@dataclass(frozen=True, kw_only=True)
+class Transfer:
+    """What one transfer will do.
+
+    Attributes:
+        config: Its configuration.
+        images: Its images, in the order of its feature bank; the form of episodes in it is not used.
+        split: Train, validation and test rows of the bank.
+        spec: What is fitted on them.
+    """
+
+    config: TransferConfig
+    images: Benchmark
+    split: RowSplit
+    spec: TransferSpec
+
+    @property
+    def name(self) -> str:
+        """Its key in the config."""
+        return self.images.name
+
+
+def plan_transfers(plan: Plan) -> dict[str, Transfer]:
+    """Choose and divide the images of each transfer.
+
+    Raises:
+        UserError: The data cannot be read, or cannot give what the configuration asks of it.
+    """
+    return {name: _plan(name, config, plan) for name, config in plan.config.transfer.items()}
+
+
+def transfer_images(plan: Plan) -> dict[str, Benchmark]:
+    """Return the images of each transfer, whose features are extracted like those of a benchmark."""
+    return {name: transfer.images for name, transfer in plan_transfers(plan).items()}
+
+
+def _plan(name: str, config: TransferConfig, plan: Plan) -> Transfer:
+    where = f"transfer.{name}"
+    if config.classes != "all" and len(getattr(plan.classes, config.classes)) < 2:
+        n_classes = len(getattr(plan.classes, config.classes))
+        raise UserError(
+            f"{where} is on {n_classes} {config.classes} classes", "at least 2", f"raise class_split.{config.classes}"
+        )
+    form = BenchmarkConfig(dataset=config.dataset, classes=config.classes, n_way=2, n_shot=1, n_query=1)
+    images = make_benchmark(name, form, plan.dataset, plan.classes, plan.images)
+    try:
+        split = split_rows(images.labels, images.class_names, validation=config.val, test=config.test, seed=config.seed)
+    except ValueError as error:
+        raise UserError(
+            f"{where}: {error}",
+            "one image for each of the parts in every class",
+            f"lower {where}.val or {where}.test, or leave the class out",
+        ) from error
+    transfer = Transfer(config=config, images=images, split=split, spec=_spec(config))
+    _check_sizes(where, transfer)
+    return transfer
+
+
+def _spec(config: TransferConfig) -> TransferSpec:
+    if config.grid is not None:
+        parameter, grid = next(((name, tuple(values)) for name, values in config.grid.items()), (None, ()))
+    else:
+        classifier = plugins.build("probe", config.probe.name, config.probe.params)
+        has_free_c = "C" not in config.probe.params and "C" in classifier.get_params()
+        parameter, grid = ("C", C_GRID) if has_free_c else (None, ())
+    return TransferSpec(
+        sizes=tuple(config.sizes),
+        n_repeats=config.n_repeats,
+        parameter=parameter,
+        grid=grid,
+        choose_by=config.choose_by,
+        seed=config.seed,
+    )
+
+
+def _check_sizes(where: str, transfer: Transfer) -> None:
+    label, n_images = smallest_class(transfer.images.labels, transfer.split.train)
+    largest = max((size for size in transfer.spec.sizes if size != "all"), default=0)
+    if largest > n_images:
+        raise UserError(
+            f"{where}.sizes asks for {largest} training images a class, but class "
+            f"{transfer.images.class_names[label]!r} has {n_images} after validation and test",
+            f"sizes of at most {n_images}, or all",
+            f"lower the largest of {where}.sizes, the shares val or test, or leave the class out",
+        )

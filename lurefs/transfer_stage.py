@@ -1,0 +1,115 @@
+"""Transfer of whole data sets, as a part of the evaluate stage: features that are there to stored fits and figures."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, replace
+from typing import Any
+
+import numpy as np
+
+from episodes.bank import FeatureBank
+from episodes.transfer import transfer
+from episodes.transfer_split import RowSplit
+from episodes.transfer_table import SizeSummary, collect_fits, summarise_transfer
+from lurefs import console
+from lurefs.config import digest
+from lurefs.errors import UserError
+from lurefs.plan import Plan
+from lurefs.stage import Stage, make_probe
+from lurefs.transfer_plan import Transfer, plan_transfers
+
+MAX_CHECKED = 32
+"""Made-up images a class at most, in the check of a probe's settings."""
+
+
+def evaluate_transfers(stage: Stage) -> None:
+    """Fit and measure every transfer; results that are there and fit are kept.
+
+    Raises:
+        UserError: A transfer's features were not extracted, or its probe cannot be fitted.
+    """
+    directory = stage.directory
+    for name, planned in plan_transfers(stage.plan).items():
+        bank = directory.read_bank(name)
+        if bank.images_digest != planned.images.images_digest:
+            raise UserError(
+                f"the features of transfer {name!r} are of other images than its configuration asks for",
+                "features and transfer of one configuration",
+                "run 'lurefs extract' first",
+            )
+        probe = make_probe(name, planned.config.probe)
+        identity = _identity(planned, bank, probe.settings)
+        if directory.transfer_path(name).exists() and directory.read_transfer(name).identity == identity:
+            continue
+        try:
+            fits = transfer(bank, planned.split, probe, planned.spec)
+            tracked = console.track(fits, len(planned.spec.fits), name)
+            table = collect_fits(tracked, bank.labels[planned.split.test], identity)
+        except ValueError as error:
+            raise _unfit(name, error) from error
+        table.save(directory.transfer_path(name))
+
+
+def summarise_transfers(stage: Stage) -> dict[str, Any]:
+    """Return the figures of every transfer by size, from its stored fits, as `summary.json` holds them."""
+    return {name: _summarise(stage, planned) for name, planned in plan_transfers(stage.plan).items()}
+
+
+def check_transfers(plan: Plan) -> None:
+    """Fit every transfer's probe on made-up features of its smallest size, so that a wrong setting is told at once.
+
+    Raises:
+        UserError: The transfer asks for what its images cannot give, or scikit-learn refuses the probe.
+    """
+    for name, planned in plan_transfers(plan).items():
+        n_classes = len(planned.images.class_names)
+        n_mean = len(planned.split.train) // n_classes
+        size = min(MAX_CHECKED, *(n_mean if size == "all" else size for size in planned.spec.sizes))
+        labels = np.repeat(np.arange(n_classes), size + 2)
+        bank = FeatureBank.from_arrays(np.random.default_rng(0).normal(size=(len(labels), 4)), labels)
+        rows = np.arange(len(labels)).reshape(n_classes, size + 2)
+        split = RowSplit(train=rows[:, 2:].reshape(-1), validation=rows[:, 0], test=rows[:, 1])
+        try:
+            probe = replace(make_probe(name, planned.config.probe), transform="none")
+            list(transfer(bank, split, probe, replace(planned.spec, sizes=("all",))))
+        except (ValueError, TypeError) as error:
+            raise _unfit(name, error) from error
+
+
+def _identity(planned: Transfer, bank: FeatureBank, settings: dict[str, Any]) -> dict[str, Any]:
+    config = planned.config
+    identity: dict[str, Any] = {
+        "images": bank.images_digest,
+        "split": {"val": config.val, "test": config.test, "seed": config.seed},
+        "spec": asdict(planned.spec),
+        "probe": settings,
+        "bank": digest(dict(bank.identity)),
+    }
+    plain: dict[str, Any] = json.loads(json.dumps(identity))
+    return plain
+
+
+def _summarise(stage: Stage, planned: Transfer) -> dict[str, Any]:
+    table = stage.directory.read_transfer(planned.name)
+    return {
+        "n_classes": len(planned.images.class_names),
+        "probe": planned.config.probe.name,
+        "parameter": planned.spec.parameter,
+        "grid": list(planned.spec.grid) if planned.spec.parameter else None,
+        "choose_by": planned.spec.choose_by if planned.spec.parameter else None,
+        "sizes": {str(size): _plain(summary) for size, summary in summarise_transfer(table).items()},
+    }
+
+
+def _plain(summary: SizeSummary) -> dict[str, Any]:
+    plain: dict[str, Any] = asdict(summary)
+    return plain
+
+
+def _unfit(name: str, error: Exception) -> UserError:
+    return UserError(
+        f"the probe of transfer {name!r} cannot be fitted: {error}",
+        "a scikit-learn classifier, parameters and a grid that suit the transfer",
+        f"change transfer.{name}.probe or transfer.{name}.grid",
+    )

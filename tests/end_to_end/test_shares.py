@@ -1,0 +1,50 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lurefs.cli import main
+from lurefs.ranks import Ranks, ranks_of
+from lurefs.results import RunDirectory
+
+
+def test_two_processes_extract_the_features_of_one(
+    config_file: Path, tmp_path: Path, environment: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = ["learner.eval_batch_size=10"]
+    one, two = RunDirectory(tmp_path / "one"), RunDirectory(tmp_path / "two")
+    for directory in (one, two):
+        main(["pretrain", "--config", str(config_file), "--run-dir", str(directory.path), *settings])
+    main(["extract", "--config", str(config_file), "--run-dir", str(one.path), *settings])
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
+    command += ["lurefs", "extract", "--config", str(config_file), "--run-dir", str(two.path), *settings]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=180)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.count("results") == 1
+    expected, found = one.read_bank("novel-3way-1shot"), two.read_bank("novel-3way-1shot")
+    assert np.array_equal(found.features, expected.features)
+    assert not list(two.path.glob("features/*/part-*"))
+
+
+def test_shares_are_contiguous_and_hold_everything_once() -> None:
+    for n, world_size in ((10, 3), (2, 4), (0, 2)):
+        shares = [Ranks(rank=rank, world_size=world_size).share(n) for rank in range(world_size)]
+        assert [item for share in shares for item in share] == list(range(n))
+
+
+def test_ranks_are_read_from_what_torchrun_sets() -> None:
+    assert ranks_of({"RANK": "1", "WORLD_SIZE": "2"}) == Ranks(rank=1, world_size=2)
+    assert ranks_of({}) == Ranks()
+
+
+def test_other_stages_refuse_several_processes(
+    config_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(SystemExit):
+        main(["run", "--config", str(config_file), "--run-dir", str(tmp_path / "run")])
+    assert "without torchrun" in capsys.readouterr().err

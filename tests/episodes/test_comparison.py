@@ -1,0 +1,229 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import product
+
+import numpy as np
+import pytest
+from scipy.stats import norm, permutation_test, t
+
+from episodes.comparison import (
+    compare_seeds,
+    compare_tables,
+    holm,
+    manifest_difference,
+    paired_difference,
+    sign_flip_p,
+    tie_groups,
+)
+from episodes.manifest import Manifest, make_manifest
+from episodes.metrics import empty_reliability
+from episodes.sampler import EpisodeSpec
+from episodes.summary import summarise
+from episodes.table import EpisodeTable
+
+CLASSES = np.array([[0, 1], [1, 2], [2, 3], [0, 3], [1, 3]])
+A = np.array([0.8, 0.6, 0.4, 0.9, 0.5])
+B = np.array([0.7, 0.6, 0.5, 0.7, 0.4])
+LABELS = np.repeat(np.arange(6), 10).astype(np.int64)
+SPEC = EpisodeSpec(n_way=3, n_shot=2, n_query=4, n_episodes=12)
+
+
+def rng(seed: int = 0) -> np.random.Generator:
+    return np.random.default_rng(seed)
+
+
+class TestPairedDifference:
+    def test_counts_wins_and_takes_the_intervals_of_differences(self) -> None:
+        paired = paired_difference(A, B, CLASSES, rng=rng())
+        assert (paired.n_wins, paired.n_ties, paired.n_losses) == (3, 1, 1)
+        assert paired.difference.mean == pytest.approx(0.06)
+        expected = summarise(A - B, CLASSES)
+        assert paired.difference.ci95_episodes == pytest.approx(expected.ci95_episodes)
+        assert paired.difference.ci95_classes == pytest.approx(expected.ci95_classes)
+        assert paired.correlation == pytest.approx(np.corrcoef(A, B)[0, 1])
+
+    def test_p_over_classes_belongs_to_the_interval_over_classes(self) -> None:
+        paired = paired_difference(A, B, CLASSES, rng=rng())
+        assert paired.difference.ci95_classes is not None
+        error = paired.difference.ci95_classes / t.ppf(0.975, 3)
+        assert paired.p_classes == pytest.approx(2 * t.sf(0.06 / error, 3))
+
+    def test_shares_that_differ_by_rounding_are_ties(self) -> None:
+        a, b = np.array([0.1 + 0.2, 0.5, 0.7]), np.array([0.3, 0.5, 0.6])
+        assert paired_difference(a, b, CLASSES[:3], rng=rng()).n_ties == 2
+
+    def test_equal_models_have_p_one(self) -> None:
+        paired = paired_difference(A, A, CLASSES, rng=rng())
+        assert (paired.p_episodes, paired.p_classes, paired.n_ties) == (1.0, 1.0, 5)
+
+    def test_unequal_numbers_of_episodes_are_not_paired(self) -> None:
+        with pytest.raises(ValueError, match="cannot be paired"):
+            paired_difference(A, A[:3], CLASSES, rng=rng())
+
+
+class TestSignFlips:
+    def test_of_few_differences_are_counted_by_hand(self) -> None:
+        differences = [3.0, 1.0, 2.0, -1.0]
+        sums = [abs(np.dot(signs, differences)) for signs in product((-1, 1), repeat=4)]
+        expected = np.mean([value >= 5 for value in sums])
+        assert sign_flip_p(np.array(differences), rng=rng()) == expected == 0.375
+
+    @pytest.mark.parametrize("n", [7, 12])
+    def test_equal_those_of_scipy(self, n: int) -> None:
+        differences = rng(n).normal(0.4, 1, n)
+        exact = permutation_test((differences,), np.mean, permutation_type="samples", n_resamples=np.inf).pvalue
+        assert sign_flip_p(differences, rng=rng()) == pytest.approx(exact)
+
+    @pytest.mark.parametrize("n_values", [8, 10_000])
+    def test_of_many_differences_agree_with_the_normal_limit(self, n_values: int) -> None:
+        differences = np.round(rng(1).normal(0.02, 1, 2000) * n_values) / n_values
+        limit = 2 * norm.sf(abs(differences.sum()) / np.sqrt(np.square(differences).sum()))
+        assert sign_flip_p(differences, rng=rng(), n_flips=40_000) == pytest.approx(limit, abs=0.01)
+
+    def test_drawn_flips_give_no_p_of_zero(self) -> None:
+        assert sign_flip_p(np.ones(100), rng=rng(), n_flips=999) == 1 / 1000
+
+    def test_zeros_and_the_order_change_nothing(self) -> None:
+        differences = np.array([0.5, -0.25, 1.0, 0.5])
+        padded = np.concatenate([np.zeros(50), differences[::-1]])
+        assert sign_flip_p(padded, rng=rng()) == sign_flip_p(differences, rng=rng())
+
+    def test_are_the_same_for_the_same_generator(self) -> None:
+        differences = rng(2).normal(0.05, 1, 300)
+        assert sign_flip_p(differences, rng=rng(3)) == sign_flip_p(differences, rng=rng(3))
+
+    @pytest.mark.parametrize("n", [10, 60])
+    def test_reject_a_true_hypothesis_at_the_level(self, n: int) -> None:
+        generator = rng(4)
+        p = [sign_flip_p(generator.integers(-4, 5, n) / 15, rng=generator, n_flips=199) for _ in range(1000)]
+        assert np.mean(np.array(p) <= 0.05) < 0.07
+
+
+class TestHolm:
+    def test_by_hand(self) -> None:
+        assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+
+    def test_a_single_p_stays_and_none_exceeds_one(self) -> None:
+        assert holm([0.04]) == [0.04]
+        assert holm([0.9, 0.8]) == [1.0, 1.0]
+        assert holm([]) == []
+
+    def test_of_forty_true_hypotheses_seldom_rejects_any(self) -> None:
+        generator = rng(0)
+        any_rejected = [min(holm(generator.random(40).tolist())) <= 0.05 for _ in range(1000)]
+        assert np.mean(any_rejected) < 0.07
+
+
+class TestTieGroups:
+    def letters(self, means: list[float], differ: set[tuple[int, int]]) -> list[str]:
+        n = len(means)
+        p = {(i, j): 1e-9 if (i, j) in differ else 0.9 for i in range(n) for j in range(i + 1, n)}
+        return tie_groups(means, p)
+
+    def test_neighbours_that_cannot_be_told_apart_share_a_letter(self) -> None:
+        differ = {(0, 2), (0, 3), (1, 3)}
+        assert self.letters([4, 3, 2, 1], differ) == ["a", "ab", "bc", "c"]
+
+    def test_the_best_has_the_first_letter_whatever_the_order_of_the_models(self) -> None:
+        assert self.letters([1, 3, 2], {(0, 1), (0, 2)}) == ["b", "a", "a"]
+
+    def test_all_alike_and_all_apart(self) -> None:
+        assert self.letters([1, 2, 3], set()) == ["a", "a", "a"]
+        assert self.letters([1, 2, 3], {(0, 1), (0, 2), (1, 2)}) == ["c", "b", "a"]
+        assert tie_groups([0.5], {}) == ["a"]
+
+    def test_two_share_a_letter_if_and_only_if_no_test_sets_them_apart(self) -> None:
+        generator = rng(5)
+        for _ in range(50):
+            n = 6
+            pairs = [(i, j) for i in range(n) for j in range(i + 1, n)]
+            differ = {pair for pair in pairs if generator.random() < 0.5}
+            letters = self.letters(generator.random(n).tolist(), differ)
+            for i, j in pairs:
+                assert bool(set(letters[i]) & set(letters[j])) == ((i, j) not in differ)
+
+    def test_pairs_are_corrected_for_their_number(self) -> None:
+        assert tie_groups([2, 1], {(0, 1): 0.03}) == ["a", "b"]
+        assert tie_groups([3, 2, 1], {(0, 1): 0.03, (0, 2): 0.03, (1, 2): 0.03}) == ["a", "a", "a"]
+
+    def test_a_pair_that_was_not_compared_is_refused(self) -> None:
+        with pytest.raises(ValueError, match="models 0 and 2 were not compared"):
+            tie_groups([3, 2, 1], {(0, 1): 0.5, (1, 2): 0.5})
+
+
+class TestSeeds:
+    def test_are_paired_seed_by_seed_whatever_their_order(self) -> None:
+        summary = compare_seeds({0: 0.7, 1: 0.8, 2: 0.6}, {2: 0.5, 0: 0.68, 1: 0.74})
+        differences = np.array([0.02, 0.06, 0.1])
+        assert summary.mean == pytest.approx(0.06)
+        assert summary.ci95_seeds == pytest.approx(t.ppf(0.975, 2) * differences.std(ddof=1) / np.sqrt(3))
+
+    def test_that_only_one_procedure_has_are_refused_by_name(self) -> None:
+        with pytest.raises(ValueError, match="seeds 3, 7 were trained with one of the two only"):
+            compare_seeds({0: 0.7, 1: 0.8, 3: 0.6}, {0: 0.7, 1: 0.8, 7: 0.6})
+
+
+def manifest(seed: int = 3, images: str = "abc", **changes: int) -> Manifest:
+    return make_manifest(LABELS, replace(SPEC, **changes), seed=seed, images_digest=images)
+
+
+def table(of: Manifest, gain: float = 0.0) -> EpisodeTable:
+    n = len(of)
+    accuracy = rng(9).integers(4, 9, 100)[:n] / 12 + gain * rng(8).integers(0, 2, 100)[:n] / 12
+    return EpisodeTable(
+        index=np.arange(n),
+        classes=of.classes,
+        accuracy=accuracy,
+        nll=np.full(n, np.nan),
+        brier=np.full(n, np.nan),
+        converged=np.ones(n, dtype=bool),
+        seconds=np.zeros(n),
+        reliability=empty_reliability(),
+        identity={"manifest": of.hash},
+    )
+
+
+class TestTables:
+    def test_of_one_manifest_are_paired(self) -> None:
+        a, b = table(manifest(), 1.0), table(manifest())
+        expected = paired_difference(a.accuracy, b.accuracy, a.classes, rng=rng())
+        assert compare_tables(a, b, rng=rng()) == expected
+
+    def test_of_two_manifests_are_refused(self) -> None:
+        with pytest.raises(ValueError, match="different manifests"):
+            compare_tables(table(manifest()), table(manifest(seed=4)), rng=rng())
+
+    def test_without_a_manifest_s_name_are_refused(self) -> None:
+        with pytest.raises(ValueError, match="does not say which manifest"):
+            compare_tables(replace(table(manifest()), identity={}), table(manifest()), rng=rng())
+
+    def test_share_the_beginning_of_a_longer_manifest(self) -> None:
+        long, short = manifest(n_episodes=30), manifest()
+        a, b = table(long, 1.0), table(short)
+        shared = compare_tables(a, b, rng=rng(), manifests=(long, short))
+        assert shared == paired_difference(a.accuracy[:12], b.accuracy, b.classes, rng=rng())
+
+    def test_that_do_not_begin_alike_are_refused_and_told_why(self) -> None:
+        one, other = manifest(n_episodes=30), manifest(seed=4)
+        with pytest.raises(ValueError, match=r"episode 0 is another \(seeds 3 and 4\)"):
+            compare_tables(table(one), table(other), rng=rng(), manifests=(one, other))
+
+    def test_manifests_of_other_tables_are_refused(self) -> None:
+        one, other = manifest(), manifest(seed=4)
+        with pytest.raises(ValueError, match="not those of the tables"):
+            compare_tables(table(one), table(other), rng=rng(), manifests=(other, one))
+
+
+@pytest.mark.parametrize(
+    ("other", "words"),
+    [
+        (manifest(), ""),
+        (manifest(images="xyz"), "their images differ (abc and xyz)"),
+        (manifest(n_shot=1), "n_shot is 2 and 1"),
+        (manifest(seed=4), "episode 0 is another (seeds 3 and 4)"),
+        (manifest(n_episodes=5), "n_episodes is 12 and 5"),
+    ],
+)
+def test_the_difference_of_two_manifests_is_said(other: Manifest, words: str) -> None:
+    assert manifest_difference(manifest(), other) == words

@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+from episodes import EpisodeSpec, FeatureBank, Manifest, Probe, collect, make_manifest, score, score_in_parallel
+from episodes.executors import Executor, dask, joblib, serial
+from episodes.probes import lda, logistic_regression
+
+
+@pytest.fixture(scope="module")
+def bank() -> FeatureBank:
+    rng = np.random.default_rng(0)
+    labels = np.repeat(np.arange(8), 20)
+    return FeatureBank.from_arrays(rng.normal(size=(160, 12)) + rng.normal(size=(8, 12))[labels], labels)
+
+
+@pytest.fixture(scope="module")
+def manifest(bank: FeatureBank) -> Manifest:
+    spec = EpisodeSpec(n_way=4, n_shot=3, n_query=5, n_episodes=150)
+    return make_manifest(bank.labels, spec, seed=0, images_digest=bank.images_digest)
+
+
+@pytest.fixture(scope="module", params=["serial", "joblib, one worker", "joblib, two workers", "dask, two workers"])
+def executor(request: pytest.FixtureRequest) -> Iterator[Executor]:
+    if request.param == "serial":
+        yield serial()
+    elif request.param.startswith("joblib"):
+        yield joblib(n_workers=1 if "one" in request.param else 2)
+    else:
+        distributed = pytest.importorskip("distributed")
+        cluster = distributed.LocalCluster(
+            n_workers=2, threads_per_worker=1, dashboard_address=None, host="127.0.0.1", silence_logs=50
+        )
+        with cluster:
+            yield dask(address=cluster.scheduler_address)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("classifier", [lda(), logistic_regression()], ids=["scikit-learn", "batched"])
+def test_results_do_not_depend_on_the_executor(
+    bank: FeatureBank, manifest: Manifest, executor: Executor, classifier: Any
+) -> None:
+    probe = Probe(name="probe", classifier=classifier)
+    expected = collect(score(bank, manifest, probe), {})
+    found = collect(score_in_parallel(bank, manifest, probe, executor), {})
+    for name in ("index", "classes", "accuracy", "converged"):
+        assert np.array_equal(getattr(found, name), getattr(expected, name))
+    np.testing.assert_allclose(found.nll, expected.nll, atol=1e-6)
+    assert found.n_by_solver == expected.n_by_solver
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_results_come_in_the_order_of_the_items(executor: Executor) -> None:
+    assert list(executor(operator.add, (10,), [3, 1, 2])) == [13, 11, 12]

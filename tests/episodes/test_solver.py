@@ -1,0 +1,172 @@
+"""The batched solvers against scikit-learn run to convergence, on kind and on nasty features."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from episodes import EpisodeSpec, FeatureBank, Probe, make_manifest, score
+from episodes.probes import converged, knn, lda, linear_svm, logistic_regression, nearest_centroid, ridge
+from episodes.scoring import AuditError, predict
+from episodes.solver import Solution, find_solver
+from episodes.table import collect
+
+Features = np.ndarray[Any, np.dtype[Any]]
+N_CLASSES, N_PER_CLASS = 8, 40
+
+
+def kind(rng: np.random.Generator, labels: Features) -> Features:
+    return rng.normal(size=(len(labels), 24)) + rng.normal(size=(N_CLASSES, 24))[labels] * 0.8
+
+
+def nearly_collapsed(rng: np.random.Generator, labels: Features) -> Features:
+    return rng.normal(size=(N_CLASSES, 24))[labels] + 1e-3 * rng.normal(size=(len(labels), 24))
+
+
+def all_alike(rng: np.random.Generator, labels: Features) -> Features:
+    return np.ones((len(labels), 24)) + 1e-4 * rng.normal(size=(len(labels), 24))
+
+
+def duplicated(rng: np.random.Generator, labels: Features) -> Features:
+    return np.repeat(kind(rng, labels)[::4], 4, axis=0)
+
+
+def with_zeros(rng: np.random.Generator, labels: Features) -> Features:
+    features = kind(rng, labels)
+    features[::5] = 0
+    return features
+
+
+def wide(rng: np.random.Generator, labels: Features) -> Features:
+    return rng.normal(size=(len(labels), 700)) + 0.3 * rng.normal(size=(N_CLASSES, 700))[labels]
+
+
+INPUTS: list[Callable[..., Features]] = [kind, nearly_collapsed, all_alike, duplicated, with_zeros, wide]
+PROBES: dict[str, Callable[[], Any]] = {
+    "logistic_regression": logistic_regression,
+    "logistic_regression, C=10": lambda: logistic_regression(C=10.0),
+    "logistic_regression, C=0.1": lambda: logistic_regression(C=0.1),
+    "ridge": ridge,
+    "nearest_centroid": nearest_centroid,
+    "1-nn": knn,
+    "3-nn": lambda: knn(n_neighbors=3),
+}
+
+
+def bank_of(make: Callable[..., Features]) -> FeatureBank:
+    labels = np.repeat(np.arange(N_CLASSES), N_PER_CLASS)
+    return FeatureBank.from_arrays(make(np.random.default_rng(0), labels), labels)
+
+
+@pytest.mark.parametrize("transform", ["l2", "none"])
+@pytest.mark.parametrize("name", PROBES)
+@pytest.mark.parametrize("make", INPUTS, ids=lambda make: make.__name__)
+def test_every_prediction_is_that_of_scikit_learn_at_convergence(
+    make: Callable[..., Features], name: str, transform: str
+) -> None:
+    bank, classifier = bank_of(make), PROBES[name]()
+    for n_way, n_shot in ((2, 3), (5, 1), (5, 5)):
+        if n_way * n_shot < 3 or ("3-nn" in name and n_shot == 1 and n_way == 2):
+            continue
+        spec = EpisodeSpec(n_way=n_way, n_shot=n_shot, n_query=8, n_episodes=12)
+        manifest = make_manifest(bank.labels, spec, seed=n_shot, images_digest=bank.images_digest)
+        probe = Probe(name="probe", classifier=classifier, transform=transform)
+        table = collect(score(bank, manifest, probe, audit_share=1.0), {})  # every certain episode is audited
+        exact = Probe(name="probe", classifier=converged(classifier), transform=transform, solver="sklearn")
+        expected = collect(score(bank, manifest, exact), {})
+        assert np.array_equal(table.accuracy, expected.accuracy)
+        if table.n_by_solver["batched"] and np.isfinite(table.nll).all():
+            np.testing.assert_allclose(table.nll, expected.nll, atol=2e-5)
+            np.testing.assert_allclose(table.brier, expected.brier, atol=2e-5)
+        assert table.n_by_solver["batched"] + table.n_by_solver["scikit-learn"] == 12
+
+
+def test_ten_thousand_queries_have_the_predictions_of_scikit_learn() -> None:
+    bank = bank_of(kind)
+    spec = EpisodeSpec(n_way=5, n_shot=5, n_query=15, n_episodes=140)
+    manifest = make_manifest(bank.labels, spec, seed=0, images_digest=bank.images_digest)
+    probe = Probe(name="probe", classifier=logistic_regression())
+    table = collect(score(bank, manifest, probe, audit_share=1.0), {})
+    assert table.n_by_solver["audited"] == table.n_by_solver["batched"] >= 135
+    assert table.n_by_solver["audited"] * 75 > 10_000
+
+
+def test_kind_features_need_no_scikit_learn_and_long_ones_nothing_else() -> None:
+    bank = bank_of(wide)
+    spec = EpisodeSpec(n_way=5, n_shot=2, n_query=5, n_episodes=20)
+    manifest = make_manifest(bank.labels, spec, seed=0, images_digest=bank.images_digest)
+    for transform, solver in (("l2", "batched"), ("none", "scikit-learn")):
+        probe = Probe(name="probe", classifier=logistic_regression(), transform=transform)
+        assert collect(score(bank, manifest, probe), {}).n_by_solver[solver] == 20
+
+
+def test_blocks_do_not_change_an_episodes_result(monkeypatch: pytest.MonkeyPatch) -> None:
+    from episodes import scoring
+
+    bank = bank_of(kind)
+    spec = EpisodeSpec(n_way=5, n_shot=2, n_query=5, n_episodes=50)
+    manifest = make_manifest(bank.labels, spec, seed=0, images_digest=bank.images_digest)
+    probe = Probe(name="probe", classifier=logistic_regression())
+    whole = collect(score(bank, manifest, probe), {})
+    monkeypatch.setattr(scoring, "MAX_BATCHED_EPISODES", 9)
+    blocks = list(score(bank, manifest, probe))
+    assert [len(block) for block in blocks] == [9, 9, 9, 9, 9, 5]
+    parts = collect(blocks, {})
+    assert np.array_equal(parts.accuracy, whole.accuracy)
+    np.testing.assert_allclose(parts.nll, whole.nll, atol=1e-5)
+    assert parts.index.tolist() == list(range(50))
+
+
+def test_a_solver_that_is_wrong_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    from episodes import scoring
+
+    def wrong(block: Any) -> Solution:
+        import torch
+
+        n_episodes, n_query = block.query.shape[:2]
+        return Solution(
+            predicted=torch.zeros(n_episodes, n_query, dtype=torch.int64),
+            probabilities=None,
+            is_certain=torch.ones(n_episodes, dtype=torch.bool),
+        )
+
+    monkeypatch.setattr(scoring, "find_solver", lambda classifier: wrong)
+    bank = bank_of(kind)
+    spec = EpisodeSpec(n_way=5, n_shot=2, n_query=5, n_episodes=30)
+    manifest = make_manifest(bank.labels, spec, seed=0, images_digest=bank.images_digest)
+    with pytest.raises(AuditError, match="differs from scikit-learn in"):
+        list(score(bank, manifest, Probe(name="probe", classifier=logistic_regression())))
+    assert len(list(score(bank, manifest, Probe(name="p", classifier=logistic_regression()), audit_share=0))) == 1
+
+
+@pytest.mark.parametrize(
+    ("classifier", "has_solver"),
+    [
+        (logistic_regression(), True),
+        (logistic_regression(class_weight="balanced"), False),
+        (logistic_regression(fit_intercept=False), False),
+        (ridge(), True),
+        (ridge(positive=True), False),
+        (knn(weights="distance"), False),
+        (nearest_centroid(metric="manhattan"), False),
+        (lda(), False),
+        (linear_svm(), False),
+    ],
+)
+def test_only_settings_whose_answer_is_known_have_a_solver(classifier: Any, has_solver: bool) -> None:
+    assert (find_solver(classifier) is not None) == has_solver
+
+
+def test_the_literal_estimator_is_used_when_asked_for() -> None:
+    bank = bank_of(kind)
+    spec = EpisodeSpec(n_way=5, n_shot=2, n_query=5, n_episodes=10)
+    manifest = make_manifest(bank.labels, spec, seed=0, images_digest=bank.images_digest)
+    probe = Probe(name="probe", classifier=logistic_regression(max_iter=1), solver="sklearn")
+    table = collect(score(bank, manifest, probe), {})
+    assert table.n_by_solver == {"scikit-learn": 10}
+    assert not table.converged.any()
+    predicted = predict(bank.features, manifest[0], probe)
+    assert (predicted == manifest[0].query_labels).mean() == table.accuracy[0]

@@ -1,0 +1,29 @@
+"""The code in the documentation runs, and prints what it says."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from episodes import FeatureBank
+
+DOCS = Path(__file__).resolve().parent.parent / "docs"
+
+
+def test_the_library_page_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    rng = np.random.default_rng(0)
+    labels = np.repeat(np.arange(12), 40)
+    features = rng.normal(size=(480, 16)) + rng.normal(size=(12, 16))[labels]
+    blocks = re.findall(r"```python\n(.*?)```", (DOCS / "library.md").read_text(), flags=re.DOTALL)
+    assert len(blocks) == 2
+    other_bank = FeatureBank.from_arrays(features + rng.normal(size=features.shape), labels)
+    names = {"features": features, "labels": labels, "other_bank": other_bank}
+    for block in blocks:
+        exec(block.replace("n_episodes=2000", "n_episodes=60"), names)
+    first, second = capsys.readouterr().out.splitlines()
+    shape = r"\d+\.\d\d% ± \d+\.\d\d% on this pool of classes \(new classes of this kind: ± \d+\.\d\d%\), 60 episodes"
+    assert re.fullmatch(shape, first)
+    assert re.match(r"-?\d+\.\d\d% ± .* 60 episodes 0\.\d+", second)

@@ -1,0 +1,253 @@
+"""How much faster episodes are scored here than one by one, as ratios of CPU time within one run.
+
+    OMP_NUM_THREADS=1 uv run python tools/benchmark_episodes.py [--rounds 5] [--only NAME ...]
+
+Each comparison interleaves its two sides, `--rounds` times; the table shows the median ratio and its range. 10,000
+episodes, 5-way 5-shot with 15 queries, on 20 classes of 600 images unless a row says otherwise; one thread each. Both
+sides give the same predictions: the batched solver is audited against scikit-learn run to convergence.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import resource
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from episodes import EpisodeSpec, FeatureBank, Manifest, Probe, collect, make_manifest, score, score_in_parallel
+from episodes.executors import joblib
+from episodes.probes import lda, logistic_regression
+
+N_CLASSES, N_PER_CLASS, N_EPISODES = 20, 600, 10_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One comparison: what is compared, the wanted ratio, and the ratio of each round."""
+
+    name: str
+    wanted: float
+    ratios: list[float]
+    note: str
+
+
+def main() -> None:
+    """Run the comparisons and print their table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--only", nargs="*", choices=COMPARISONS, default=list(COMPARISONS))
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    table = Table("comparison", "at least", "median", "range", "note")
+    console = Console(width=150)
+    for name in arguments.only:
+        for row in COMPARISONS[name](arguments.rounds):
+            low, high = min(row.ratios), max(row.ratios)
+            cells = (
+                f"{row.wanted:g} x",
+                f"{statistics.median(row.ratios):.3g} x",
+                f"{low:.3g} .. {high:.3g}",
+                row.note,
+            )
+            table.add_row(row.name, *cells)
+            console.print(row.name, *cells)
+    console.print(table)
+
+
+def cpu_seconds(action: Callable[[], object]) -> float:
+    """Return the CPU seconds of this process that a call takes."""
+    start = time.process_time()
+    action()
+    return time.process_time() - start
+
+
+def made_bank(n_features: int) -> FeatureBank:
+    """Return features of classes that overlap, as those of a trained backbone do."""
+    rng = np.random.default_rng(0)
+    labels = np.repeat(np.arange(N_CLASSES), N_PER_CLASS)
+    centres = rng.normal(size=(N_CLASSES, n_features)) * 0.35
+    return FeatureBank.from_arrays(rng.normal(size=(len(labels), n_features)) + centres[labels], labels)
+
+
+def manifest_of(bank: FeatureBank, n_way: int = 5, n_shot: int = 5, n_episodes: int = N_EPISODES) -> Manifest:
+    """Draw episodes with 15 queries."""
+    spec = EpisodeSpec(n_way=n_way, n_shot=n_shot, n_query=15, n_episodes=n_episodes)
+    return make_manifest(bank.labels, spec, seed=0, images_digest=bank.images_digest)
+
+
+def batched(bank: FeatureBank, manifest: Manifest, audit_share: float = 0.0) -> None:
+    """Score all episodes with the default probe."""
+    probe = Probe(name="probe", classifier=logistic_regression())
+    table = collect(score(bank, manifest, probe, audit_share=audit_share), {})
+    assert len(table) == len(manifest)
+
+
+def one_by_one(bank: FeatureBank, manifest: Manifest, n_episodes: int) -> None:
+    """Fit scikit-learn's estimator at tol 1e-6 on the first episodes, one after another."""
+    probe = Probe(name="probe", classifier=logistic_regression(), solver="sklearn")
+    list(score(bank, manifest.prefix(n_episodes), probe))
+
+
+def compare_probe(rounds: int) -> Iterator[Row]:
+    """Compare the probe alone, features and episodes at hand, 640 features."""
+    bank = made_bank(640)
+    for n_way, n_shot, wanted in ((5, 1, 50), (5, 5, 40), (20, 5, 10)):
+        n_batched, n_single = (2048, 60) if n_way == 5 else (256, 30)
+        manifest = manifest_of(bank, n_way, n_shot, n_batched)
+        batched(bank, manifest.prefix(64))
+        ratios = []
+        for _ in range(rounds):
+            fast = cpu_seconds(lambda manifest=manifest: batched(bank, manifest)) / n_batched
+            slow = cpu_seconds(lambda manifest=manifest, n=n_single: one_by_one(bank, manifest, n)) / n_single
+            ratios.append(slow / fast)
+        note = f"{fast * 1000:.3f} ms against {slow * 1000:.2f} ms an episode"
+        yield Row(name=f"probe alone, {n_way}-way {n_shot}-shot", wanted=wanted, ratios=ratios, note=note)
+
+
+def compare_features_at_hand(rounds: int) -> Iterator[Row]:
+    """Compare a whole evaluation, features at hand, with and without drawing the episodes."""
+    bank = made_bank(512)
+    manifest = manifest_of(bank)
+    fresh, stored = [], []
+    for _ in range(rounds):
+        draw = cpu_seconds(lambda: manifest_of(bank))
+        solve = cpu_seconds(lambda: batched(bank, manifest, audit_share=0.005))
+        slow = cpu_seconds(lambda: one_by_one(bank, manifest, 100)) / 100 * N_EPISODES
+        fresh.append(slow / (draw + solve))
+        stored.append(slow / solve)
+    note = f"{draw:.2f} s to draw, {solve:.2f} s to score and audit, against {slow:.0f} s (from 100 episodes)"
+    yield Row(name="features at hand, fresh draws", wanted=20, ratios=fresh, note=note)
+    yield Row(name="features at hand, stored manifest", wanted=35, ratios=stored, note=note)
+
+
+def compare_cold(rounds: int) -> Iterator[Row]:
+    """Compare extraction and evaluation with the loop that embeds each episode's images, resnet10t at 64 pixels."""
+    import timm
+    from learn2learn.data import MetaDataset, Taskset
+    from learn2learn.data.transforms import FusedNWaysKShots, LoadData
+    from sklearn.linear_model import LogisticRegression
+    from torch.utils.data import TensorDataset
+
+    torch.manual_seed(0)
+    model = timm.create_model("resnet10t", num_classes=0).eval().to(memory_format=torch.channels_last)
+    labels = torch.arange(N_CLASSES).repeat_interleave(N_PER_CLASS)
+    images = torch.randint(0, 256, (len(labels), 3, 64, 64), dtype=torch.uint8)
+    images[:, :, 8:24, 8:24] = (labels * 12)[:, None, None, None].to(torch.uint8)
+
+    @torch.inference_mode()
+    def embed(batch: torch.Tensor) -> np.ndarray:
+        prepared = (batch.float() / 255 - 0.5).contiguous(memory_format=torch.channels_last)
+        return model(prepared).numpy()
+
+    dataset = MetaDataset(TensorDataset(images, labels))
+    tasks = Taskset(dataset, [FusedNWaysKShots(dataset, n=5, k=20), LoadData(dataset)])
+
+    def loop(n_episodes: int) -> None:
+        for _ in range(n_episodes):
+            batch, targets = tasks.sample()
+            features = embed(batch)
+            features /= np.linalg.norm(features, axis=1, keepdims=True)
+            rows = np.arange(100).reshape(5, 20)
+            support, query = rows[:, :5].reshape(-1), rows[:, 5:].reshape(-1)
+            fitted = LogisticRegression(max_iter=1000, tol=1e-6).fit(features[support], targets[support])
+            fitted.score(features[query], targets[query])
+
+    def extract() -> FeatureBank:
+        parts = [embed(batch) for batch in images.split(256)]
+        return FeatureBank.from_arrays(np.concatenate(parts), labels.numpy())
+
+    def whole(protocols: tuple[tuple[int, int], ...]) -> None:
+        bank = extract()
+        for n_way, n_shot in protocols:
+            batched(bank, manifest_of(bank, n_way, n_shot), audit_share=0.005)
+
+    loop(1)
+    one, four = [], []
+    for _ in range(rounds):
+        slow = cpu_seconds(lambda: loop(12)) / 12 * N_EPISODES
+        fast = cpu_seconds(lambda: whole(((5, 5),)))
+        one.append(slow / fast)
+    yield Row(name="cold, resnet10t at 64", wanted=80, ratios=one, note=f"{fast:.1f} s against {slow:.0f} s")
+    four_protocols = ((5, 1), (5, 5), (20, 1), (20, 5))
+    images_of = {protocol: protocol[0] * (protocol[1] + 15) for protocol in four_protocols}
+    for _ in range(max(1, rounds // 2)):
+        slow = cpu_seconds(lambda: loop(12)) / 12 * N_EPISODES
+        slow *= sum(images_of.values()) / images_of[5, 5]  # the loop's time goes with the images that it embeds
+        fast = cpu_seconds(lambda: whole(four_protocols))
+        four.append(slow / fast)
+    note = f"{fast:.1f} s against {slow:.0f} s, by the images that the loop embeds"
+    yield Row(name="cold, four protocols on one extraction", wanted=500, ratios=four, note=note)
+
+
+def compare_sampler(rounds: int) -> Iterator[Row]:
+    """Compare the set-up of the sampler at 1,000,000 rows with learn2learn's own."""
+    from learn2learn.data import MetaDataset
+    from learn2learn.data.transforms import FusedNWaysKShots
+    from torch.utils.data import TensorDataset
+
+    from episodes import EpisodeSampler
+
+    labels = np.repeat(np.arange(1000), 1000)
+    spec = EpisodeSpec(n_way=5, n_shot=5, n_query=15, n_episodes=1)
+
+    def naive() -> None:
+        dataset = MetaDataset(TensorDataset(torch.from_numpy(labels), torch.from_numpy(labels)))
+        FusedNWaysKShots(dataset, n=5, k=20)
+
+    ratios = []
+    for _ in range(max(2, rounds // 2)):
+        slow, fast = cpu_seconds(naive), cpu_seconds(lambda: EpisodeSampler(labels, spec, seed=0)[0])
+        ratios.append(slow / fast)
+    note = f"{fast:.2f} s against {slow:.1f} s, first episode included"
+    yield Row(name="set-up of the sampler, 1,000,000 rows", wanted=20, ratios=ratios, note=note)
+
+
+def compare_workers(rounds: int) -> Iterator[Row]:
+    """Compare the CPU time of one process with that of two workers: their efficiency, without their start."""
+    from joblib.externals.loky import get_reusable_executor
+
+    bank = made_bank(512)
+    manifest = manifest_of(bank, n_episodes=2048)
+    probe = Probe(name="probe", classifier=lda(), solver="sklearn")
+
+    def children_seconds() -> float:
+        used = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return used.ru_utime + used.ru_stime
+
+    def in_workers(n_episodes: int) -> float:
+        before, start = children_seconds(), time.process_time()
+        list(score_in_parallel(bank, manifest.prefix(n_episodes), probe, joblib(n_workers=2)))
+        get_reusable_executor().shutdown(wait=True)
+        return children_seconds() - before + time.process_time() - start
+
+    ratios = []
+    for _ in range(rounds):
+        serial = cpu_seconds(lambda: list(score(bank, manifest, probe)))
+        start_up = in_workers(128)
+        workers = in_workers(2048) - start_up
+        ratios.append(serial * (2048 - 128) / 2048 / workers)
+    note = f"{serial / 2048 * 1000:.2f} ms an episode in one process, {workers / 1920 * 1000:.2f} ms in two workers"
+    yield Row(name="loky workers, CPU efficiency", wanted=0.9, ratios=ratios, note=note)
+
+
+COMPARISONS: dict[str, Callable[[int], Iterator[Row]]] = {
+    "probe": compare_probe,
+    "features": compare_features_at_hand,
+    "sampler": compare_sampler,
+    "workers": compare_workers,
+    "cold": compare_cold,
+}
+
+if __name__ == "__main__":
+    main()
