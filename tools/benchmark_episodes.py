@@ -27,7 +27,7 @@ from rich.table import Table
 
 from episodes import EpisodeSpec, FeatureBank, Manifest, Probe, collect, make_manifest, score, score_in_parallel
 from episodes.executors import joblib
-from episodes.probes import lda, logistic_regression
+from episodes.probes import logistic_regression
 
 N_CLASSES, N_PER_CLASS, N_EPISODES = 20, 600, 10_000
 
@@ -219,7 +219,7 @@ def compare_workers(rounds: int) -> Iterator[Row]:
 
     bank = made_bank(512)
     manifest = manifest_of(bank, n_episodes=2048)
-    probe = Probe(name="probe", classifier=lda(), solver="sklearn")
+    probe = Probe(name="probe", classifier=logistic_regression(), solver="sklearn")
 
     def children_seconds() -> float:
         used = resource.getrusage(resource.RUSAGE_CHILDREN)
