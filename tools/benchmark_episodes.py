@@ -164,7 +164,7 @@ def compare_cold(rounds: int) -> Iterator[Row]:
             fitted.score(features[query], targets[query])
 
     def extract() -> FeatureBank:
-        parts = [embed(batch) for batch in images.split(256)]
+        parts = [embed(batch) for batch in images.split(64)]
         return FeatureBank.from_arrays(np.concatenate(parts), labels.numpy())
 
     def whole(protocols: tuple[tuple[int, int], ...]) -> None:
