@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from lurefs.results import RunDirectory
 
 EXIT_USER_ERROR = 2
+EXIT_BROKEN_PIPE = 141
 STAGES = {
     "run": "pretrain, extract, evaluate and report: the whole line",
     "pretrain": "learn the chunks, and store a checkpoint and an outcome after each",
@@ -31,9 +33,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command and exit: 0 done, 2 something that the user can put right, 130 interrupted."""
     try:
         _dispatch(_parser().parse_args(arguments))
+        sys.stdout.flush()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(EXIT_USER_ERROR)
+    except BrokenPipeError:  # who read the output, e.g. `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(EXIT_BROKEN_PIPE)
     except KeyboardInterrupt:
         print("interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
         sys.exit(130)

@@ -493,7 +493,8 @@ def notice(drawn: Drawn, icon_sets: Sequence[IconSet]) -> str:
         "",
     ]
     for icon_set, count in zip(icon_sets, counts, strict=True):
-        fields = (icon_set.title, icon_set.version or "-", icon_set.licence, icon_set.author, icon_set.url or "-")
+        address = icon_set.url.partition("/tree/")[0] or "-"
+        fields = (icon_set.title, icon_set.version or "-", icon_set.licence, icon_set.author, address)
         lines.append(" | ".join((icon_set.prefix, *fields, str(count))))
     return "\n".join(lines) + "\n"
 

@@ -63,6 +63,16 @@ def test_light_answers_load_no_heavy_library(arguments: list[str], tmp_path: Pat
     subprocess.run([sys.executable, "-c", program], cwd=tmp_path, check=True, capture_output=True)
 
 
+def test_a_reader_that_leaves_early_is_no_error() -> None:
+    program = "from lurefs.cli import main; main(['list', 'datasets'])"
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.close()
+        assert process.stderr is not None
+        assert process.stderr.read() == b""
+    assert process.returncode == 141
+
+
 def test_lists_hold_every_plugin(capsys: pytest.CaptureFixture[str]) -> None:
     main(["list", "datasets"])
     assert capsys.readouterr().out.split() == ["icons", "glyphs", "digits", "folder", "npz"]
