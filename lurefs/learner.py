@@ -20,7 +20,7 @@ from lurefs.errors import UserError
 from lurefs.optimizers import build_optimizer, clear_moments, learning_rate_factor, set_learning_rate
 from lurefs.outcomes import ChunkOutcome, UnlearnReport
 from lurefs.seeding import seed_stream
-from lurefs.unlearn import Changes, DrawProbe, ProbeSource, UnlearnStrategy
+from lurefs.unlearn.contract import Changes, ProbeImages, ProbeSource, UnlearnStrategy
 
 SALIENCY_BATCH_SIZE = 128
 
@@ -128,19 +128,17 @@ def learn_online(
         start = time.perf_counter()
         report = None
         if chunk.index > 0 and unlearn is not None:
-            draw_probe = probe_images(learner.backbone, images, chunks, chunk.index, seed)
+            probe = probe_images(learner.backbone, images, chunks, chunk.index, seed)
             previous = images.positions(chunks[chunk.index - 1].validation)
-            report = _unlearn(
-                learner, unlearn, draw_probe, images, previous, settings, strategy_name, chunk.index, seed
-            )
+            report = _unlearn(learner, unlearn, probe, images, previous, settings, strategy_name, chunk.index, seed)
         outcome = yield from _learn_chunk(learner, images, chunk, test, settings, seed, report, start)
         yield outcome
 
 
 def probe_images(
     backbone: Backbone, images: LabelledImages, chunks: Sequence[Chunk], chunk_index: int, seed: int
-) -> DrawProbe:
-    """Return the function by which a strategy draws images to score weights with, before chunk `chunk_index`."""
+) -> ProbeImages:
+    """Return the images that a strategy may look at before chunk `chunk_index`."""
     of_source: dict[ProbeSource, Callable[[], IntArray]] = {
         "seen": lambda: np.union1d(chunks[chunk_index - 1].train, chunks[chunk_index].train),
         "new": lambda: np.intersect1d(chunks[chunk_index].new, chunks[chunk_index].train),
@@ -154,7 +152,7 @@ def probe_images(
         for batch in chosen.split(SALIENCY_BATCH_SIZE):
             yield backbone.prepare(images.images[batch]), images.labels[batch]
 
-    return draw
+    return ProbeImages(draw=draw)
 
 
 def augment(batch: Tensor, settings: AugmentConfig, generator: torch.Generator) -> Tensor:
@@ -287,7 +285,7 @@ def _train_epoch(
 def _unlearn(
     learner: Learner,
     strategy: UnlearnStrategy,
-    draw_probe: DrawProbe,
+    probe: ProbeImages,
     images: LabelledImages,
     validation: Tensor,
     settings: LearnerConfig,
@@ -301,7 +299,7 @@ def _unlearn(
     twin = build_twin(learner.backbone, learner.build, seed=seed_stream(seed, "twin", chunk_index))
     generator = torch.Generator().manual_seed(seed_stream(seed, "unlearn", chunk_index))
     old = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
-    changes = strategy(model, twin, draw_probe, generator)
+    changes = strategy(model, twin, probe, generator)
     _reset_optimizer(learner, changes, settings)
     seconds = time.perf_counter() - start
     if all(torch.equal(old[name], parameter) for name, parameter in model.named_parameters()):

@@ -24,10 +24,10 @@ TABLE: Mapping[str, Mapping[str, str]] = MappingProxyType(
             "npz": "lurefs.data.sources:npz",
         },
         "unlearn": {
-            "nothing": "lurefs.unlearn:nothing",
-            "from_scratch": "lurefs.unlearn:from_scratch",
-            "by_saliency": "lurefs.unlearn:by_saliency",
-            "shrink_perturb": "lurefs.unlearn:shrink_perturb",
+            "nothing": "lurefs.unlearn.whole:nothing",
+            "from_scratch": "lurefs.unlearn.whole:from_scratch",
+            "by_saliency": "lurefs.unlearn.masks:by_saliency",
+            "shrink_perturb": "lurefs.unlearn.shrink:shrink_perturb",
         },
         "probe": {
             "logistic_regression": "episodes.probes:logistic_regression",

@@ -10,11 +10,15 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from episodes.files import atomic_path
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,9 +42,17 @@ class Ranks:
         if self.world_size > 1:
             import torch.distributed as distributed
 
-            if not distributed.is_initialized():
-                distributed.init_process_group("gloo")
+            self._meet()
             distributed.barrier()
+
+    def sum(self, values: Tensor) -> Tensor:
+        """Return the sum over all processes, the same tensor to the bit on each of them; `values` is overwritten."""
+        if self.world_size > 1:
+            import torch.distributed as distributed
+
+            self._meet()
+            distributed.all_reduce(values)
+        return values
 
     def join(self, part: NDArray[np.float32], folder: Path) -> NDArray[np.float32] | None:
         """Put the parts of all processes together, in the order of ranks.
@@ -66,8 +78,18 @@ class Ranks:
         return whole
 
     @staticmethod
+    def _meet() -> None:
+        import torch.distributed as distributed
+
+        if not distributed.is_initialized():
+            distributed.init_process_group("gloo")
+
+    @staticmethod
     def _path(folder: Path, rank: int) -> Path:
         return folder / f"part-{rank:03d}.npy"
+
+
+ONE_PROCESS = Ranks()
 
 
 def ranks_of(environment: Mapping[str, str] = os.environ) -> Ranks:

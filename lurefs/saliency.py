@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from lurefs.errors import UserError
+from lurefs.ranks import ONE_PROCESS, Ranks
 
 NORM_MODULES = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)
 
@@ -28,7 +29,36 @@ def weight_names(model: nn.Module) -> list[str]:
     return names
 
 
-def snip(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> dict[str, Tensor]:
+def gradients(
+    model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], ranks: Ranks = ONE_PROCESS
+) -> Iterator[dict[str, Tensor]]:
+    """Yield the gradient of each batch's mean cross-entropy, in evaluation mode.
+
+    Args:
+        model: Left as it was, gradients and mode included.
+        batches: Prepared images (n, channels, height, width) and labels (n,): this process's part of each batch.
+        ranks: The processes whose parts together are the batch.
+
+    Yields:
+        By parameter name, a tensor of the parameter's shape; zeros where the loss does not depend on the parameter.
+    """
+    parameters = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    was_training = model.training
+    model.eval()
+    try:
+        for images, labels in batches:
+            n_images = ranks.sum(torch.tensor(float(len(labels)), device=labels.device))
+            loss = functional.cross_entropy(model(images), labels, reduction="sum") / n_images
+            found = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
+            yield {
+                name: torch.zeros_like(parameter) if gradient is None else ranks.sum(gradient)
+                for (name, parameter), gradient in zip(parameters.items(), found, strict=True)
+            }
+    finally:
+        model.train(was_training)
+
+
+def snip(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], ranks: Ranks = ONE_PROCESS) -> dict[str, Tensor]:
     """Score every parameter by its connection sensitivity, |theta * sum_b |g_b||.
 
     g_b is the gradient of the mean cross-entropy of batch b, in evaluation mode. With one batch this is the score of
@@ -36,7 +66,8 @@ def snip(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> dict[str
 
     Args:
         model: Left as it was, gradients and mode included.
-        batches: Prepared images (n, channels, height, width) and labels (n,).
+        batches: As for `gradients`.
+        ranks: As for `gradients`; every process returns the same scores.
 
     Returns:
         By parameter name, a non-negative float32 tensor of the parameter's shape.
@@ -46,15 +77,9 @@ def snip(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> dict[str
     """
     parameters = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     sums = {name: torch.zeros_like(parameter) for name, parameter in parameters.items()}
-    was_training = model.training
-    model.eval()
-    for images, labels in batches:
-        loss = functional.cross_entropy(model(images), labels)
-        gradients = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
-        for name, gradient in zip(parameters, gradients, strict=True):
-            if gradient is not None:
-                sums[name] += gradient.abs()
-    model.train(was_training)
+    for of_batch in gradients(model, batches, ranks):
+        for name, gradient in of_batch.items():
+            sums[name] += gradient.abs()
     scores = {name: (parameter.detach() * sums[name]).abs() for name, parameter in parameters.items()}
     if not all(bool(torch.isfinite(score).all()) for score in scores.values()):
         raise UserError(

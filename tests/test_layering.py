@@ -13,13 +13,13 @@ FILES = sorted(path for package in ("lurefs", "episodes") for path in (ROOT / pa
 
 ORDER = [
     {"episodes"},
-    {"errors", "seeding", "records"},
+    {"errors", "seeding", "records", "ranks"},
     {"plugins"},
     {"config"},
     {"data"},
     {"outcomes", "plan", "saliency", "backbones", "optimizers"},
     {"unlearn", "features", "checkpoints", "transfer_plan"},
-    {"learner", "results", "ranks"},
+    {"learner", "results"},
     {"mirror", "reporting"},
     {"tracking", "report", "console"},
     {"stage", "episode_commands"},

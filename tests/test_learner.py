@@ -17,7 +17,7 @@ from lurefs.optimizers import build_optimizer, clear_moments, learning_rate_fact
 from lurefs.outcomes import ChunkOutcome
 from lurefs.plan import Plan, make_plan
 from lurefs.stage import plan_backbone
-from lurefs.unlearn import Changes
+from lurefs.unlearn.contract import Changes
 
 MakeConfig = Callable[..., RunConfig]
 
@@ -194,7 +194,7 @@ def test_moments_are_treated_as_the_setting_says(plan: Plan, setting: str) -> No
 
 def test_probe_images_come_from_what_is_asked_for(plan: Plan) -> None:
     images, backbone = images_of(plan), plan_backbone(plan)
-    draw = probe_images(backbone, images, plan.chunks, 2, seed=0)
+    draw = probe_images(backbone, images, plan.chunks, 2, seed=0).draw
     for source, rows in (
         ("seen", plan.chunks[2].train),
         ("oldest", plan.chunks[0].train),

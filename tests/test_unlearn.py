@@ -13,7 +13,10 @@ from torch.nn import functional
 
 from lurefs import plugins
 from lurefs.errors import UserError
-from lurefs.unlearn import Changes, by_saliency, nothing, shrink_perturb
+from lurefs.unlearn.contract import Changes, ProbeImages
+from lurefs.unlearn.masks import by_saliency
+from lurefs.unlearn.shrink import shrink_perturb
+from lurefs.unlearn.whole import nothing
 
 FAMILIES = {"test_resnet": {}, "test_convnext": {}, "test_vit": {"img_size": 32, "patch_size": 8}, "test_nfnet": {}}
 STRATEGIES = [name for name in plugins.names("unlearn") if name != "nothing"]
@@ -32,7 +35,7 @@ def draw_probe(source: str, n_images: int) -> Iterator[tuple[Tensor, Tensor]]:
 
 
 def apply(strategy: Any, model: nn.Module, twin: nn.Module, seed: int = 0) -> Changes:
-    changes: Changes = strategy(model, twin, draw_probe, torch.Generator().manual_seed(seed))
+    changes: Changes = strategy(model, twin, ProbeImages(draw=draw_probe), torch.Generator().manual_seed(seed))
     return changes
 
 
@@ -123,7 +126,9 @@ def test_as_released_marks_what_the_released_rule_marks() -> None:
         probe = [(images, labels)]
         expected = released_masks(model, images, labels, 0.2)
         strategy = by_saliency(as_released=True)
-        changes = strategy(model, model, lambda source, n, probe=probe: iter(probe), torch.Generator().manual_seed(0))
+        changes = strategy(
+            model, model, ProbeImages(draw=lambda source, n, probe=probe: iter(probe)), torch.Generator().manual_seed(0)
+        )
         for name, mask in expected.items():
             assert torch.equal(changes.masks[name], mask)
         shares.append(sum(int(mask.sum()) for mask in expected.values()) / 11_173_962)
@@ -138,7 +143,9 @@ def test_as_released_draws_one_batch_of_a_hundred_of_the_oldest() -> None:
         asked.append((source, n_images))
         return draw_probe(source, n_images)
 
-    by_saliency(as_released=True)(model_of("test_resnet", 0), model_of("test_resnet", 1), draw, torch.Generator())
+    by_saliency(as_released=True)(
+        model_of("test_resnet", 0), model_of("test_resnet", 1), ProbeImages(draw=draw), torch.Generator()
+    )
     assert asked == [("oldest", 100)]
 
 

@@ -1,0 +1,1 @@
+"""Unlearn strategies: what is done to the weights between two chunks."""
