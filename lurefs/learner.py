@@ -233,6 +233,7 @@ def _learn_chunk(
         best_epoch=best_epoch,
         train_loss=best_loss,
         train_accuracy=best_train_accuracy,
+        fit_accuracy=_accuracy(learner.backbone, images, _evenly(train, len(test)), settings),
         val_accuracy=best[0],
         n_test_errors=int((probabilities.argmax(1) != labels).sum()),
         n_test=len(test),
@@ -327,6 +328,12 @@ def _reset_optimizer(learner: Learner, changes: Changes, settings: LearnerConfig
         learner.optimizer = build_optimizer(model, settings.optimizer)
     elif settings.optimizer_state == "clear_reset":
         clear_moments(learner.optimizer, model, dict(changes.masks))
+
+
+def _evenly(positions: Tensor, n: int) -> Tensor:
+    """Return n of the positions, or all if there are fewer, at equal distances."""
+    chosen = torch.linspace(0, len(positions) - 1, min(n, len(positions)), dtype=torch.float64).round().long()
+    return positions[chosen.to(positions.device)]
 
 
 def _accuracy(backbone: Backbone, images: LabelledImages, positions: Tensor, settings: LearnerConfig) -> float:

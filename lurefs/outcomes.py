@@ -52,6 +52,27 @@ class FewShotScore:
 
 
 @dataclass(frozen=True, kw_only=True)
+class RobustnessScores:
+    """Accuracy on held-out base images that were changed, after one chunk.
+
+    Attributes:
+        n_images: Test images that were changed and classified.
+        corruptions: By corruption and severity (`"1"` to `"5"`), accuracy, fraction.
+        attacks: By attack and epsilon (`"0.0157"`: the largest change of a pixel in [0, 1]), accuracy, fraction.
+    """
+
+    n_images: int
+    corruptions: dict[str, dict[str, float]] = field(default_factory=dict)
+    attacks: dict[str, dict[str, float]] = field(default_factory=dict)
+
+    @property
+    def corruption_accuracy(self) -> float | None:
+        """Mean accuracy over corruptions and severities, fraction; None if none was measured."""
+        found = [accuracy for severities in self.corruptions.values() for accuracy in severities.values()]
+        return float(np.mean(found)) if found else None
+
+
+@dataclass(frozen=True, kw_only=True)
 class ChunkOutcome:
     """What training on one chunk led to.
 
@@ -64,13 +85,21 @@ class ChunkOutcome:
         best_epoch: The epoch (from 0) whose weights were kept.
         train_loss: Mean cross-entropy of that epoch's training batches.
         train_accuracy: Accuracy on those batches (augmented, while learning), fraction.
+        fit_accuracy: Accuracy of the kept weights on training images, un-augmented, as many as there are test images
+            and drawn evenly, fraction.
         val_accuracy: Accuracy on the validation images after that epoch, fraction.
         n_test_errors: Held-out test images that are classified wrongly.
         n_test: Test images.
         test_ece: Expected calibration error on them: top label, 15 equal-width bins, fraction.
         test_nll: Mean negative log-likelihood on them, nats.
+        n_forgotten: Test images classified rightly after the previous chunk and wrongly after this one; 0 for the
+            first.
+        n_gained: The same the other way round.
+        n_epochs_to_recover: Epochs until the accuracy on this chunk's validation images was again what it was before
+            unlearning; None for the first chunk, where nothing is unlearned, and where it never was.
         unlearn: What was unlearned before; None for the first chunk.
         few_shot: Few-shot accuracy on novel classes by benchmark name; empty if it was not asked for.
+        robustness: Accuracy on changed test images; None if it was not asked for.
         train_seconds: Wall-clock time of the training epochs.
         seconds: Wall-clock time of the chunk: unlearning, training, validation and test.
     """
@@ -83,13 +112,18 @@ class ChunkOutcome:
     best_epoch: int
     train_loss: float
     train_accuracy: float
+    fit_accuracy: float
     val_accuracy: float
     n_test_errors: int
     n_test: int
     test_ece: float
     test_nll: float
+    n_forgotten: int = 0
+    n_gained: int = 0
+    n_epochs_to_recover: int | None = None
     unlearn: UnlearnReport | None = None
     few_shot: dict[str, FewShotScore] = field(default_factory=dict)
+    robustness: RobustnessScores | None = None
     train_seconds: float
     seconds: float
 
@@ -97,6 +131,11 @@ class ChunkOutcome:
     def test_accuracy(self) -> float:
         """Accuracy on the held-out base images, fraction."""
         return 1.0 - self.n_test_errors / self.n_test
+
+    @property
+    def generalisation_gap(self) -> float:
+        """Accuracy on training images less that on test images, fraction."""
+        return self.fit_accuracy - self.test_accuracy
 
 
 def anytime_accuracy(outcomes: Sequence[ChunkOutcome]) -> float:

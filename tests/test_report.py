@@ -183,6 +183,7 @@ def _outcome(index: int, manifest: Manifest, unlearn: str) -> ChunkOutcome:
         best_epoch=3,
         train_loss=0.5,
         train_accuracy=0.9,
+        fit_accuracy=0.9,
         val_accuracy=0.5,
         n_test_errors=30 - 10 * index,
         n_test=80,

@@ -94,6 +94,7 @@ def make_outcome(chunk_index: int) -> ChunkOutcome:
         best_epoch=1,
         train_loss=1.0,
         train_accuracy=0.5,
+        fit_accuracy=0.9,
         val_accuracy=0.5,
         n_test_errors=50 - 10 * chunk_index,
         n_test=100,
