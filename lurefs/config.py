@@ -63,11 +63,22 @@ class ImageSplitConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ChunksConfig:
-    """How the base training images arrive, and which old ones come again.
+    """How the base classes' training and validation images arrive, and which old ones come again.
 
-    Give `n_chunks` or `chunk_size`; without either there are 5 chunks. `seed: null` orders the images by the run's own
-    seed. `chunk_by: source` lets whole sources (icon sets, fonts) arrive together. `replay: buffer` keeps `buffer_size`
-    old images, drawn evenly over all that were seen.
+    Give `n_chunks` or `chunk_size`; without either there are 5 chunks. `seed: null` draws all of this by the run's own
+    seed. `replay: buffer` keeps `buffer_size` old images, drawn evenly over all that were seen.
+
+    How much arrives when: `schedule: growing` makes the sizes of the chunks proportional to 1, 2, 3 and so on;
+    `large_first` gives the first chunk the share `first_share` of all images, and the others equal parts of the rest.
+
+    What arrives together: `chunk_by: source` lets whole sources (icon sets, fonts) arrive together. `class_order:
+    balanced` divides every class over the chunks as evenly as its count and the schedule allow. `skewed` divides each
+    class by shares of its own, drawn from a Dirichlet distribution of concentration `skew_alpha` times those of the
+    schedule: at 100 nearly balanced, at 0.1 most of a class arrives with one or two chunks.
+
+    How many, and under which names: of each class at most `images_per_class` images arrive, training and validation
+    together. `label_noise` is the share of the arriving images that are given the name of another base class, all
+    others equally likely; test images, benchmarks and transfers keep the true ones.
     """
 
     n_chunks: int | None = _number(None, low=1)
@@ -76,6 +87,16 @@ class ChunksConfig:
     replay: Literal["full", "buffer", "none"] = "full"
     buffer_size: int | None = _number(None, low=1)
     chunk_by: Literal["random", "source"] = "random"
+    schedule: Literal["equal", "growing", "large_first"] = "equal"
+    first_share: float = _number(0.5, above=0, below=1)
+    class_order: Literal["random", "balanced", "skewed"] = "random"
+    skew_alpha: float | None = _number(None, above=0)
+    images_per_class: int | None = _number(None, low=2)
+    label_noise: float = _number(0.0, low=0, below=1)
+
+    def seed_of(self, run_seed: int) -> int:
+        """Return what the stream is drawn with: its own seed, or else the run's."""
+        return run_seed if self.seed is None else self.seed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -489,6 +510,41 @@ def _check_chunks(chunks: ChunksConfig) -> None:
             f"chunks.replay is {chunks.replay!r} and chunks.buffer_size is {chunks.buffer_size}",
             "a buffer_size with replay 'buffer', and only there",
             "set both, or neither",
+        )
+    _check_schedule(chunks)
+    if (chunks.class_order == "skewed") != (chunks.skew_alpha is not None):
+        raise UserError(
+            f"chunks.class_order is {chunks.class_order!r} and chunks.skew_alpha is {chunks.skew_alpha}",
+            "a skew_alpha with class_order 'skewed', and only there",
+            "set both, or neither",
+        )
+    for key, value, plain in (("schedule", chunks.schedule, "equal"), ("class_order", chunks.class_order, "random")):
+        if value != plain and chunks.chunk_by == "source":
+            raise UserError(
+                f"chunks.{key} is {value!r} and chunks.chunk_by is 'source'",
+                f"{key} {plain!r} where sources arrive whole",
+                f"set chunks.{key} to {plain}, or chunks.chunk_by to random",
+            )
+        if value != plain and chunks.chunk_size is not None:
+            raise UserError(
+                f"chunks.{key} is {value!r} and chunks.chunk_size is {chunks.chunk_size}",
+                f"a number of chunks for {key} {value!r} to divide the images over",
+                f"give chunks.n_chunks in place of chunks.chunk_size, or set chunks.{key} to {plain}",
+            )
+
+
+def _check_schedule(chunks: ChunksConfig) -> None:
+    if chunks.first_share != ChunksConfig().first_share and chunks.schedule != "large_first":
+        raise UserError(
+            f"chunks.first_share is {chunks.first_share} and chunks.schedule is {chunks.schedule!r}",
+            "a first_share with schedule 'large_first', and only there",
+            "set chunks.schedule to large_first, or leave chunks.first_share out",
+        )
+    if chunks.schedule == "large_first" and chunks.n_chunks == 1:
+        raise UserError(
+            "chunks.schedule is 'large_first' and chunks.n_chunks is 1",
+            "a chunk after the first for the rest of the images",
+            "raise chunks.n_chunks to 2 or more, or set chunks.schedule to equal",
         )
 
 

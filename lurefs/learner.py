@@ -78,7 +78,9 @@ class Learner:
     optimizer: torch.optim.Optimizer
 
 
-def load_images(dataset: ImageDataset, rows: IntArray, classes: IntArray, device: torch.device) -> LabelledImages:
+def load_images(
+    dataset: ImageDataset, rows: IntArray, classes: IntArray, device: torch.device, *, labels: IntArray
+) -> LabelledImages:
     """Decode images once, and keep them as uint8 on the device.
 
     Args:
@@ -86,11 +88,12 @@ def load_images(dataset: ImageDataset, rows: IntArray, classes: IntArray, device
         rows: (n,) rows to load.
         classes: (n_classes,) sorted class indices; they become labels 0..n_classes-1.
         device: Where to.
+        labels: (n_images of `dataset`,) the class that each image is given, true or not.
     """
     rows = np.sort(rows)
     images = torch.from_numpy(np.ascontiguousarray(dataset.read(rows).transpose(0, 3, 1, 2)))
-    labels = torch.from_numpy(np.searchsorted(classes, dataset.labels[rows]).astype(np.int64))
-    return LabelledImages(rows, images.to(device), labels.to(device))
+    places = torch.from_numpy(np.searchsorted(classes, labels[rows]).astype(np.int64))
+    return LabelledImages(rows, images.to(device), places.to(device))
 
 
 def learn_online(

@@ -13,8 +13,10 @@ from episodes.manifest import Manifest
 from episodes.specs import EpisodeSpec, SpecError, check_fits
 from lurefs import plugins
 from lurefs.config import BenchmarkConfig, RunConfig
+from lurefs.data.arrival import limit_images
 from lurefs.data.chunks import Chunk, make_chunks
 from lurefs.data.dataset import ImageDataset, IntArray
+from lurefs.data.noise import give_labels
 from lurefs.data.splits import ClassSplit, ImageSplit, split_classes, split_images
 from lurefs.errors import UserError, first_line
 
@@ -62,8 +64,10 @@ class Plan:
         config: Its configuration.
         dataset: The images to learn on.
         classes: Base, validation and novel classes.
-        images: Train, val and test images of the base classes.
+        images: Train, val and test images of the base classes; of train and val those that arrive at all.
         chunks: The chunk stream.
+        given_labels: (n_images of `dataset`,) int64, read-only: the labels that training sees, which are the true ones
+            but for `chunks.label_noise`.
         benchmarks: By name.
     """
 
@@ -72,6 +76,7 @@ class Plan:
     classes: ClassSplit
     images: ImageSplit
     chunks: tuple[Chunk, ...]
+    given_labels: IntArray
     benchmarks: dict[str, Benchmark]
 
 
@@ -84,11 +89,19 @@ def make_plan(config: RunConfig) -> Plan:
     dataset: ImageDataset = plugins.build("dataset", config.dataset.name, config.dataset.params)
     classes = split_classes(dataset, config.class_split)
     images = split_images(dataset, classes.base, config.image_split)
+    images = limit_images(dataset, images, config.chunks, seed=config.seed)
     benchmarks = {
         name: make_benchmark(name, benchmark, dataset, classes, images) for name, benchmark in config.benchmarks.items()
     }
-    chunks = make_chunks(dataset, images, config.chunks, seed=config.seed)
-    return Plan(config=config, dataset=dataset, classes=classes, images=images, chunks=chunks, benchmarks=benchmarks)
+    return Plan(
+        config=config,
+        dataset=dataset,
+        classes=classes,
+        images=images,
+        chunks=make_chunks(dataset, images, config.chunks, seed=config.seed),
+        given_labels=give_labels(dataset, classes.base, images, config.chunks, seed=config.seed),
+        benchmarks=benchmarks,
+    )
 
 
 def make_benchmark(

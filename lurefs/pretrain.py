@@ -61,7 +61,7 @@ def pretrain(stage: Stage) -> list[ChunkOutcome]:
 def _learn(stage: Stage, learner: Learner, first: int) -> Iterator[ChunkOutcome]:
     plan, config = stage.plan, stage.plan.config
     rows = np.concatenate([plan.images.train, plan.images.val, plan.images.test])
-    images = load_images(plan.dataset, rows, plan.classes.base, stage.device)
+    images = load_images(plan.dataset, rows, plan.classes.base, stage.device, labels=plan.given_labels)
     events = learn_online(
         learner,
         images,

@@ -29,7 +29,7 @@ def plan(make_config: MakeConfig) -> Plan:
 
 def images_of(plan: Plan) -> LabelledImages:
     rows = np.concatenate([plan.images.train, plan.images.val, plan.images.test])
-    return load_images(plan.dataset, rows, plan.classes.base, torch.device("cpu"))
+    return load_images(plan.dataset, rows, plan.classes.base, torch.device("cpu"), labels=plan.given_labels)
 
 
 def learner_of(plan: Plan) -> Learner:
@@ -263,6 +263,16 @@ def test_images_keep_their_rows(plan: Plan) -> None:
     assert torch.equal(
         images.images[images.positions(rows)], torch.from_numpy(plan.dataset.read(rows).transpose(0, 3, 1, 2).copy())
     )
+
+
+def test_images_have_the_labels_that_were_given(make_config: MakeConfig) -> None:
+    plan = make_plan(make_config(chunks={"n_chunks": 3, "label_noise": 0.5}))
+    images = images_of(plan)
+    given = np.searchsorted(plan.classes.base, plan.given_labels)
+    true = np.searchsorted(plan.classes.base, plan.dataset.labels)
+    for rows, labels in ((plan.images.train, given), (plan.images.val, given), (plan.images.test, true)):
+        assert images.labels[images.positions(rows)].tolist() == labels[rows].tolist()
+    assert given[plan.images.train].tolist() != true[plan.images.train].tolist()
 
 
 def test_iterating_is_lazy(plan: Plan) -> None:

@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lurefs.config import RunConfig
+from lurefs.config import RunConfig, digest, pretrain_identity
 from lurefs.errors import UserError
 from lurefs.plan import make_plan
+from lurefs.stage import reference_images
 
 MakeConfig = Callable[..., RunConfig]
 
@@ -39,6 +40,53 @@ def test_a_benchmark_may_be_of_another_data_set(make_config: MakeConfig) -> None
     spec = {"dataset": {"name": "digits"}, "classes": "all", "n_query": 3}
     plan = make_plan(make_config(benchmarks={"digits": spec}))
     assert plan.benchmarks["digits"].class_names == tuple("0123456789")
+
+
+NOISY = {"n_chunks": 3, "label_noise": 0.5}
+
+
+def test_training_sees_the_given_labels_and_everything_else_the_true_ones(make_config: MakeConfig) -> None:
+    spec = {"classes": "base", "n_way": 2, "n_shot": 1, "n_query": 2}
+    plan = make_plan(make_config(chunks=NOISY, benchmarks={"base": spec, "novel": {**spec, "classes": "novel"}}))
+    arriving = np.concatenate([plan.images.train, plan.images.val])
+    is_wrong = plan.given_labels != plan.dataset.labels
+    assert is_wrong[plan.images.train].sum() == round(0.5 * len(plan.images.train))
+    assert is_wrong.sum() == is_wrong[arriving].sum()
+    for benchmark in (*plan.benchmarks.values(), reference_images(plan)):
+        named = [benchmark.class_names[label] for label in benchmark.labels]
+        assert named == [plan.dataset.class_names[label] for label in plan.dataset.labels[benchmark.rows]]
+
+
+def test_without_noise_the_given_labels_are_the_true_ones(make_config: MakeConfig) -> None:
+    plan = make_plan(make_config())
+    assert np.array_equal(plan.given_labels, plan.dataset.labels)
+    assert not plan.given_labels.flags.writeable
+
+
+def test_images_that_do_not_arrive_are_nowhere_in_the_plan_but_test_images_stay(make_config: MakeConfig) -> None:
+    plan, whole = (make_plan(make_config(chunks={"n_chunks": 2, **few})) for few in ({"images_per_class": 6}, {}))
+    arrived = np.concatenate([chunk.new for chunk in plan.chunks])
+    assert np.bincount(plan.dataset.labels[arrived])[plan.classes.base].tolist() == [6] * 4
+    assert sorted(arrived) == sorted([*plan.images.train, *plan.images.val])
+    assert plan.images.test.tolist() == whole.images.test.tolist()
+    assert reference_images(plan).rows.tolist() == plan.images.train.tolist()
+
+
+@pytest.mark.parametrize(
+    "regime",
+    [
+        {"schedule": "growing"},
+        {"schedule": "large_first"},
+        {"class_order": "balanced"},
+        {"class_order": "skewed", "skew_alpha": 1.0},
+        {"images_per_class": 6},
+        {"label_noise": 0.2},
+    ],
+    ids=lambda regime: "-".join(map(str, regime.values())),
+)
+def test_weights_of_another_regime_are_other_weights(make_config: MakeConfig, regime: dict[str, Any]) -> None:
+    identities = [pretrain_identity(make_config(chunks={"n_chunks": 3, **more})) for more in ({}, regime)]
+    assert digest(identities[0]) != digest(identities[1])
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,40 @@
+"""What the arriving images are called: their true classes, or wrong ones for a share of them."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from lurefs.config import ChunksConfig
+from lurefs.data.dataset import ImageDataset, IntArray
+from lurefs.data.splits import ImageSplit
+from lurefs.seeding import numpy_generator
+
+
+def give_labels(
+    dataset: ImageDataset, base: IntArray, split: ImageSplit, config: ChunksConfig, *, seed: int
+) -> IntArray:
+    """Return the labels that training sees: the true ones, but for symmetric noise on a share of the arriving images.
+
+    Of the training images and of the validation images each, round(label_noise * n) are given another base class, all
+    others equally likely. An image that is misnamed at one rate has the same wrong name at every higher one.
+
+    Args:
+        dataset: The images and their true labels.
+        base: (n_base_classes,) sorted class indices.
+        split: The rows that arrive, `train` and `val`; other rows keep their true labels.
+        config: `label_noise`, a share in [0, 1).
+        seed: The run's seed; `config.seed` takes its place where it is set.
+
+    Returns:
+        (n_images,) int64, index into the data set's `class_names`, read-only.
+    """
+    generator = numpy_generator(config.seed_of(seed), "label_noise")
+    turn = generator.permutation(len(dataset))
+    step = generator.integers(1, len(base), size=len(dataset))
+    given = dataset.labels.copy()
+    for rows in (split.train, split.val):
+        wrong = rows[np.argsort(turn[rows])][: round(config.label_noise * len(rows))]
+        place = np.searchsorted(base, dataset.labels[wrong])
+        given[wrong] = base[(place + step[wrong]) % len(base)]
+    given.setflags(write=False)
+    return given
