@@ -17,6 +17,7 @@ from lurefs.outcomes import ChunkOutcome, anytime_accuracy, cumulative_error_rat
 
 Row = dict[str, Any]
 MAX_CURVE_POINTS = 100
+_REGIME = ("replay", "schedule", "class_order", "images_per_class", "label_noise")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -214,6 +215,7 @@ def _flat_config(config: RunConfig, identity: Mapping[str, Any]) -> Row:
         "pretrained": config.backbone.pretrained,
         "strategy": config.unlearn.name,
         "n_chunks": config.chunks.n_chunks,
+        **{name: getattr(config.chunks, name) for name in _REGIME},
         "dataset": config.dataset.name,
         "seed": config.seed,
         "device": config.device,

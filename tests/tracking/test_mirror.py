@@ -55,6 +55,14 @@ def test_pretrain_runs_of_two_strategies_share_a_group(run: Any) -> None:
     assert cards[0].id != cards[1].id
 
 
+def test_runs_can_be_filtered_by_how_the_images_arrive() -> None:
+    chunks = {"schedule": "growing", "replay": "none", "label_noise": 0.3}
+    card = mirror.pretrain_card(run_config({"name": "demo", "chunks": chunks}), {}, [])
+    names = ("schedule", "replay", "label_noise", "class_order")
+    assert {name: card.config[name] for name in names} == {**chunks, "class_order": "random"}
+    assert "images_per_class" not in card.config
+
+
 def test_settings_that_are_not_known_yet_are_left_out(run: Any) -> None:
     card = mirror.pretrain_card(run.config, {}, [])
     assert "backbone_params_m" not in card.config
