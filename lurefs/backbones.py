@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -29,6 +30,7 @@ class Backbone:
         n_channels: Channels of its input.
         mean: One value a channel, of images in [0, 1].
         std: One value a channel.
+        channels_last: Whether inputs and convolution weights have their channels last in memory.
     """
 
     name: str
@@ -39,6 +41,7 @@ class Backbone:
     n_channels: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    channels_last: bool = True
 
     def prepare(self, images: Tensor) -> Tensor:
         """Return the model's input for raw images.
@@ -47,15 +50,14 @@ class Backbone:
             images: (n, n_channels, height, width) uint8.
 
         Returns:
-            (n, n_channels, image_size, image_size) float32, standardised, channels last in memory.
+            (n, n_channels, image_size, image_size) float32, standardised.
         """
         prepared = images.float()
         if images.shape[-1] != self.image_size:
             size = (self.image_size, self.image_size)
             prepared = functional.interpolate(prepared, size, mode="bilinear", antialias=True, align_corners=False)
-        mean = torch.tensor(self.mean, device=images.device).view(1, -1, 1, 1) * 255
-        std = torch.tensor(self.std, device=images.device).view(1, -1, 1, 1) * 255
-        return ((prepared - mean) / std).contiguous(memory_format=torch.channels_last)
+        mean, std = self._constants(images.device)
+        return ((prepared - mean) / std).contiguous(memory_format=_memory_format(self.channels_last))
 
     def logits(self, images: Tensor) -> Tensor:
         """Return (n, n_classes) float32 for raw images (n, n_channels, height, width) uint8."""
@@ -67,6 +69,19 @@ class Backbone:
         model: Any = self.model
         features: Tensor = model.forward_head(model.forward_features(self.prepare(images)), pre_logits=True)
         return features.float()
+
+    def _constants(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Return mean and standard deviation of images in [0, 255], made once for each device."""
+        if device not in self._constants_of:
+            self._constants_of[device] = (
+                torch.tensor(self.mean, device=device).view(1, -1, 1, 1) * 255,
+                torch.tensor(self.std, device=device).view(1, -1, 1, 1) * 255,
+            )
+        return self._constants_of[device]
+
+    @cached_property
+    def _constants_of(self) -> dict[torch.device, tuple[Tensor, Tensor]]:
+        return {}
 
     @property
     def n_parameters(self) -> int:
@@ -100,7 +115,9 @@ def check_backbone(config: BackboneConfig) -> None:
         raise UserError(error.problem, "a name of 'lurefs list backbones [PATTERN]'", error.fix)
 
 
-def build_backbone(config: BackboneConfig, *, n_classes: int, n_channels: int, image_size: int, seed: int) -> Backbone:
+def build_backbone(
+    config: BackboneConfig, *, n_classes: int, n_channels: int, image_size: int, seed: int, channels_last: bool = True
+) -> Backbone:
     """Build a timm model with its initial or its pretrained weights.
 
     Args:
@@ -109,6 +126,7 @@ def build_backbone(config: BackboneConfig, *, n_classes: int, n_channels: int, i
         n_channels: Channels of the images.
         image_size: Size of the images; `config.image_size` takes its place where it is set.
         seed: Seed of the initial weights.
+        channels_last: Whether channels stand last in memory.
 
     Raises:
         UserError: No such model, parameters that it does not take, or weights that cannot be had.
@@ -120,7 +138,7 @@ def build_backbone(config: BackboneConfig, *, n_classes: int, n_channels: int, i
         _make_stem_small(model, config.name)
     if config.checkpoint_path is not None:
         load_weights(model, Path(config.checkpoint_path))
-    model = model.to(memory_format=torch.channels_last)
+    model = model.to(memory_format=_memory_format(channels_last))
     card: Any = model.pretrained_cfg
     mean, std = tuple(card["mean"]), tuple(card["std"])
     if n_channels == 1:  # timm sums a pretrained stem over the colours: the image counts as grey in each of them
@@ -134,6 +152,7 @@ def build_backbone(config: BackboneConfig, *, n_classes: int, n_channels: int, i
         n_channels=n_channels,
         mean=mean,
         std=std,
+        channels_last=channels_last,
     )
 
 
@@ -146,6 +165,7 @@ def build_twin(backbone: Backbone, config: BackboneConfig, *, seed: int) -> nn.M
         n_channels=backbone.n_channels,
         image_size=backbone.image_size,
         seed=seed,
+        channels_last=backbone.channels_last,
     )
     return twin.model.to(next(backbone.model.parameters()).device)
 
@@ -218,6 +238,10 @@ def _create(config: BackboneConfig, *, n_classes: int, n_channels: int, image_si
                 "set backbone.checkpoint_path to a local file of them, or backbone.pretrained=false",
             ) from error
     return model
+
+
+def _memory_format(channels_last: bool) -> torch.memory_format:
+    return torch.channels_last if channels_last else torch.contiguous_format
 
 
 def _has_fixed_size(name: str) -> bool:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lurefs import __version__, config, console, episode_commands, plugins
-from lurefs.config import RunConfig, RunGroup
+from lurefs.config import LearnerConfig, RunConfig, RunGroup
 from lurefs.errors import UserError
 from lurefs.ranks import ranks_of
 
@@ -164,10 +164,12 @@ def _runs_in(path: Path) -> list[Path]:
 
 def _print_plan(plan: Plan) -> None:
     """Say in words what a run would do."""
+    from lurefs.schedule import epoch_sizes
     from lurefs.transfer_plan import plan_transfers
 
     run, classes, images = plan.config, plan.classes, plan.images
-    n_steps = sum(len(chunk.train) for chunk in plan.chunks) * run.learner.epochs
+    n_train = [len(chunk.train) for chunk in plan.chunks]
+    n_passes = sum(sum(epoch_sizes(n_train, index, run.learner)) for index in range(len(n_train)))
     print(f"run {run.name}")
     print(
         f"  data      {plan.dataset.name}: {len(classes.base)} base, {len(classes.validation)} validation and "
@@ -176,10 +178,7 @@ def _print_plan(plan: Plan) -> None:
     )
     sizes = ", ".join(str(len(chunk.train)) for chunk in plan.chunks)
     print(f"  chunks    {len(plan.chunks)}, replay {run.chunks.replay}: {sizes} images to train on")
-    print(
-        f"  learner   {run.backbone.name}, {run.unlearn.name}, {run.learner.epochs} epochs a chunk: "
-        f"{n_steps} image passes"
-    )
+    print(f"  learner   {run.backbone.name}, {run.unlearn.name}, {_epochs_words(run.learner)}: {n_passes} image passes")
     for name, benchmark in plan.benchmarks.items():
         spec = benchmark.spec
         print(
@@ -194,6 +193,12 @@ def _print_plan(plan: Plan) -> None:
             f"classes, {len(split.validation)} for validation, {len(split.test)} for test; probe "
             f"{transfer.config.probe.name}, {len(transfer.spec.fits)} fits"
         )
+
+
+def _epochs_words(learner: LearnerConfig) -> str:
+    first, later = learner.epochs, learner.relearn_epochs
+    words = f"{first} epochs a chunk" if later is None else f"{first} epochs, then {later} a chunk"
+    return f"{words}, as many images as were seen without a new start" if learner.match_images_seen else words
 
 
 def _print_transfers(runs: Sequence[RunConfig], directories: Sequence[RunDirectory]) -> None:

@@ -135,9 +135,19 @@ class LearnerConfig:
     `optimizer.name` is any timm optimizer. `schedule: step` multiplies the rate by 0.1 at 40 % and 80 % of the epochs.
     `optimizer_state` says what becomes of the optimizer's moments when weights are unlearned. `select: best` goes on
     with the epoch of the highest validation accuracy.
+
+    `relearn_epochs` takes the place of `epochs` after the first chunk. With `match_images_seen` each chunk trains on
+    as many images as all chunks up to it together: what a model that starts anew with every chunk needs in order to
+    have seen as much as one that never did. `l2_init` pulls every weight towards the run's initial one, with the
+    gradient l2_init * (theta - theta_0); 0 is off. `precision: bfloat16` computes the training passes under autocast.
+    `compile` lets torch.compile make the training passes faster, for a wait of a minute or so at the start.
+    `channels_last` is the order of images and convolution weights in memory. The last three change how numbers are
+    rounded, so they belong to what a run is made from.
     """
 
     epochs: int = _number(20, low=1)
+    relearn_epochs: int | None = _number(None, low=1)
+    match_images_seen: bool = False
     batch_size: int = _number(64, low=2)
     eval_batch_size: int = _number(512, low=1)
     optimizer: PluginConfig = field(default_factory=_default_optimizer)
@@ -146,6 +156,10 @@ class LearnerConfig:
     optimizer_state: Literal["keep", "clear_reset", "clear_all"] = "clear_reset"
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     select: Literal["best", "last"] = "best"
+    l2_init: float = _number(0.0, low=0)
+    precision: Literal["float32", "bfloat16"] = "float32"
+    compile: bool = False
+    channels_last: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -13,16 +14,18 @@ from torch.nn import functional
 
 from episodes import metrics
 from lurefs.backbones import Backbone, build_twin
-from lurefs.config import AugmentConfig, BackboneConfig, LearnerConfig
+from lurefs.boundary import apply_strategy, count_changes, probe_images
+from lurefs.config import BackboneConfig, LearnerConfig
 from lurefs.data.chunks import Chunk
-from lurefs.data.dataset import ImageDataset, IntArray
+from lurefs.data.dataset import IntArray
 from lurefs.errors import UserError
-from lurefs.optimizers import build_optimizer, clear_moments, learning_rate_factor, set_learning_rate
+from lurefs.images import LabelledImages, augment, draw_moves
+from lurefs.optimizers import build_optimizer, clear_moments, pull_to, set_learning_rate
 from lurefs.outcomes import ChunkOutcome, UnlearnReport
+from lurefs.predictions import accuracy, evenly, predict
+from lurefs.schedule import epoch_sizes, learning_rate_factor, n_batches
 from lurefs.seeding import seed_stream
-from lurefs.unlearn.contract import Changes, ProbeImages, ProbeSource, UnlearnStrategy
-
-SALIENCY_BATCH_SIZE = 128
+from lurefs.unlearn.contract import UnlearnStrategy
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,23 +47,40 @@ class EpochRecord:
     val_accuracy: float
 
 
-@dataclass(frozen=True)
-class LabelledImages:
-    """Images in memory, on the device, addressed by their rows in the data set.
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """What is known of a chunk after some of its epochs.
 
     Attributes:
-        rows: (n,) int64, sorted.
-        images: (n, n_channels, height, width) uint8.
-        labels: (n,) int64 in 0..n_classes-1.
+        chunk_index: From 0.
+        unlearn: What was unlearned before; None for the first chunk and for a warm start.
+        was_right: (n_test,) bool, which test images the weights before the chunk classified rightly; None for the
+            first chunk.
+        n_epochs: Epochs that are done.
+        weights: The state dict of the epoch that is kept so far; empty before the first.
+        best_epoch: Which epoch that was, from 0.
+        train_loss: Its mean cross-entropy.
+        train_accuracy: Its accuracy on training batches, fraction.
+        val_accuracy: Its accuracy on validation images, fraction.
+        val_nll: Its mean negative log-likelihood on them, nats.
+        n_epochs_to_recover: As in `ChunkOutcome`.
+        train_seconds: Of the epochs that are done.
+        seconds: Of all that was done for the chunk.
     """
 
-    rows: IntArray
-    images: Tensor
-    labels: Tensor
-
-    def positions(self, rows: IntArray) -> Tensor:
-        """Return where the given rows stand, (len(rows),) int64 on the device."""
-        return torch.from_numpy(np.searchsorted(self.rows, rows)).to(self.images.device)
+    chunk_index: int
+    unlearn: UnlearnReport | None = None
+    was_right: Tensor | None = None
+    n_epochs: int = 0
+    weights: Mapping[str, Tensor] = field(default_factory=dict)
+    best_epoch: int = 0
+    train_loss: float = 0.0
+    train_accuracy: float = 0.0
+    val_accuracy: float = -1.0
+    val_nll: float = 0.0
+    n_epochs_to_recover: int | None = None
+    train_seconds: float = 0.0
+    seconds: float = 0.0
 
 
 @dataclass(kw_only=True)
@@ -71,29 +91,50 @@ class Learner:
         backbone: The model that learns.
         build: What it was built from; twins are built alike.
         optimizer: Its optimizer; replaced where a strategy starts anew.
+        forward: The model's forward pass in training, where that is another callable than the model.
+        initial: The run's initial weights by parameter name, where `l2_init` needs them.
+        progress: How far the chunk is that is being learned; None between chunks.
     """
 
     backbone: Backbone
     build: BackboneConfig
     optimizer: torch.optim.Optimizer
+    forward: Callable[[Tensor], Tensor] | None = None
+    initial: Mapping[str, Tensor] = field(default_factory=dict)
+    progress: Progress | None = None
 
 
-def load_images(
-    dataset: ImageDataset, rows: IntArray, classes: IntArray, device: torch.device, *, labels: IntArray
-) -> LabelledImages:
-    """Decode images once, and keep them as uint8 on the device.
+@dataclass(frozen=True, kw_only=True)
+class Course:
+    """What is to be learned, and how: the arguments of `learn_online`, with rows of test images as positions."""
 
-    Args:
-        dataset: Where from.
-        rows: (n,) rows to load.
-        classes: (n_classes,) sorted class indices; they become labels 0..n_classes-1.
-        device: Where to.
-        labels: (n_images of `dataset`,) the class that each image is given, true or not.
+    images: LabelledImages
+    chunks: Sequence[Chunk]
+    test: Tensor
+    settings: LearnerConfig
+    seed: int
+
+    def sizes(self, chunk_index: int) -> list[int]:
+        """Return the number of training images of each epoch of a chunk."""
+        return epoch_sizes([len(chunk.train) for chunk in self.chunks], chunk_index, self.settings)
+
+
+def make_learner(backbone: Backbone, build: BackboneConfig, settings: LearnerConfig) -> Learner:
+    """Give a backbone with its initial weights what it learns with.
+
+    Raises:
+        UserError: timm has no such optimizer, or it does not take these parameters.
     """
-    rows = np.sort(rows)
-    images = torch.from_numpy(np.ascontiguousarray(dataset.read(rows).transpose(0, 3, 1, 2)))
-    places = torch.from_numpy(np.searchsorted(classes, labels[rows]).astype(np.int64))
-    return LabelledImages(rows, images.to(device), places.to(device))
+    wants_initial = settings.l2_init > 0
+    return Learner(
+        backbone=backbone,
+        build=build,
+        optimizer=build_optimizer(backbone.model, settings.optimizer),
+        forward=torch.compile(backbone.model) if settings.compile else None,
+        initial={name: weight.detach().clone() for name, weight in backbone.model.named_parameters()}
+        if wants_initial
+        else {},
+    )
 
 
 def learn_online(
@@ -110,11 +151,12 @@ def learn_online(
 ) -> Iterator[EpochRecord | ChunkOutcome]:
     """Learn chunk after chunk, unlearning before each one but the first; yield every epoch and every outcome.
 
-    When an outcome is yielded, `learner` holds what the next chunk starts from. All randomness is a function of `seed`,
-    chunk and epoch, so a run that goes on from chunk `first` equals one that was never interrupted.
+    When an outcome is yielded, `learner` holds what the next chunk starts from; when an epoch is, what the next epoch
+    starts from. All randomness is a function of `seed`, chunk and epoch, so a run that goes on from there equals one
+    that was never interrupted.
 
     Args:
-        learner: Changed in place.
+        learner: Changed in place. If its `progress` is that of chunk `first`, that chunk goes on from there.
         images: Holds all rows of `chunks` and `test`.
         chunks: The whole stream.
         test: Rows of the held-out test images.
@@ -127,156 +169,124 @@ def learn_online(
     Raises:
         UserError: Training diverged, or the strategy changed nothing.
     """
+    course = Course(images=images, chunks=chunks, test=images.positions(test), settings=settings, seed=seed)
     for chunk in chunks[first:]:
         start = time.perf_counter()
-        report = None
-        if chunk.index > 0 and unlearn is not None:
-            probe = probe_images(learner.backbone, images, chunks, chunk.index, seed)
-            previous = images.positions(chunks[chunk.index - 1].validation)
-            report = _unlearn(learner, unlearn, probe, images, previous, settings, strategy_name, chunk.index, seed)
-        outcome = yield from _learn_chunk(learner, images, chunk, test, settings, seed, report, start)
+        if learner.progress is None or learner.progress.chunk_index != chunk.index:
+            progress = Progress(chunk_index=chunk.index)
+            if chunk.index > 0:
+                probabilities = predict(learner.backbone, images, course.test, settings.eval_batch_size)
+                progress = replace(progress, was_right=_is_right(probabilities, course))
+                if unlearn is not None:
+                    report = _unlearn(learner, course, unlearn, strategy_name, chunk)
+                    progress = replace(progress, unlearn=report, n_epochs_to_recover=_recovery(report))
+            learner.progress = replace(progress, seconds=time.perf_counter() - start)
+        yield from _learn_epochs(learner, course, chunk)
+        outcome = _finish_chunk(learner, course, chunk)
+        learner.progress = None
         yield outcome
 
 
-def probe_images(
-    backbone: Backbone, images: LabelledImages, chunks: Sequence[Chunk], chunk_index: int, seed: int
-) -> ProbeImages:
-    """Return the images that a strategy may look at before chunk `chunk_index`."""
-    of_source: dict[ProbeSource, Callable[[], IntArray]] = {
-        "seen": lambda: np.union1d(chunks[chunk_index - 1].train, chunks[chunk_index].train),
-        "new": lambda: np.intersect1d(chunks[chunk_index].new, chunks[chunk_index].train),
-        "oldest": lambda: chunks[0].train,
-    }
-
-    def draw(source: ProbeSource, n_images: int) -> Iterator[tuple[Tensor, Tensor]]:
-        generator = torch.Generator().manual_seed(seed_stream(seed, "probe", chunk_index))
-        positions = images.positions(of_source[source]())
-        chosen = positions[torch.randperm(len(positions), generator=generator)[:n_images].to(positions.device)]
-        for batch in chosen.split(SALIENCY_BATCH_SIZE):
-            yield backbone.prepare(images.images[batch]), images.labels[batch]
-
-    return ProbeImages(draw=draw)
-
-
-def augment(batch: Tensor, settings: AugmentConfig, generator: torch.Generator) -> Tensor:
-    """Shift each image by up to `crop_padding` pixels with zeros behind it, and mirror half of them if `flip`.
-
-    Args:
-        batch: (n, channels, height, width).
-        settings: What to do.
-        generator: On the CPU, so that every device draws alike.
-    """
-    n, _, height, width = batch.shape
-    padding = settings.crop_padding
-    if padding:
-        offsets = torch.randint(2 * padding + 1, (2, n), generator=generator).to(batch.device)
-        padded = functional.pad(batch, (padding,) * 4)
-        ys = (offsets[0, :, None] + torch.arange(height, device=batch.device))[:, None, :, None]
-        xs = (offsets[1, :, None] + torch.arange(width, device=batch.device))[:, None, None, :]
-        images = torch.arange(n, device=batch.device)[:, None, None, None]
-        channels = torch.arange(batch.shape[1], device=batch.device)[None, :, None, None]
-        batch = padded[images, channels, ys, xs]
-    if settings.flip:
-        mirrored = (torch.rand(n, generator=generator) < 0.5).to(batch.device)
-        batch = torch.where(mirrored[:, None, None, None], batch.flip(3), batch)
-    return batch
-
-
-@torch.inference_mode()
-def predict(backbone: Backbone, images: LabelledImages, positions: Tensor, batch_size: int) -> Tensor:
-    """Return class probabilities (len(positions), n_classes) float32 on the CPU, in evaluation mode."""
-    backbone.model.eval()
-    parts = [backbone.logits(images.images[batch]).softmax(1).cpu() for batch in positions.split(batch_size)]
-    return torch.cat(parts)
-
-
-def _learn_chunk(
-    learner: Learner,
-    images: LabelledImages,
-    chunk: Chunk,
-    test: IntArray,
-    settings: LearnerConfig,
-    seed: int,
-    report: UnlearnReport | None,
-    start: float,
-) -> Generator[EpochRecord, None, ChunkOutcome]:
-    model = learner.backbone.model
-    train, validation = images.positions(chunk.train), images.positions(chunk.validation)
-    val_labels = images.labels[validation].cpu().numpy()
-    best: tuple[float, float] = (-1.0, 0.0)
-    best_state: dict[str, Tensor] = {}
-    best_epoch, best_loss, best_train_accuracy, train_seconds = 0, 0.0, 0.0, 0.0
-    for epoch in range(settings.epochs):
-        epoch_start = time.perf_counter()
-        loss, train_accuracy = _train_epoch(learner, images, train, settings, chunk.index, epoch, seed)
-        train_seconds += time.perf_counter() - epoch_start
-        probabilities = predict(learner.backbone, images, validation, settings.eval_batch_size).numpy()
-        val_accuracy = metrics.accuracy(probabilities, val_labels)
-        quality = (val_accuracy, -metrics.nll(probabilities, val_labels))
-        if settings.select == "last" or quality > best or not best_state:
-            best, best_epoch, best_loss, best_train_accuracy = quality, epoch, loss, train_accuracy
-            best_state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-        yield EpochRecord(
-            chunk_index=chunk.index,
-            epoch=epoch,
-            n_epochs=settings.epochs,
-            train_loss=loss,
-            val_accuracy=val_accuracy,
+def _learn_epochs(learner: Learner, course: Course, chunk: Chunk) -> Generator[EpochRecord]:
+    """Train the epochs that are still to do, and keep the best weights in the learner's progress."""
+    settings, model = course.settings, learner.backbone.model
+    validation = course.images.positions(chunk.validation)
+    val_labels = course.images.labels[validation].cpu().numpy()
+    n_epochs = len(course.sizes(chunk.index))
+    progress = learner.progress
+    assert progress is not None
+    for epoch in range(progress.n_epochs, n_epochs):
+        start = time.perf_counter()
+        loss, train_accuracy = _train_epoch(learner, course, chunk.index, epoch)
+        train_seconds = time.perf_counter() - start
+        probabilities = predict(learner.backbone, course.images, validation, settings.eval_batch_size).numpy()
+        val_accuracy, val_nll = metrics.accuracy(probabilities, val_labels), metrics.nll(probabilities, val_labels)
+        is_better = (val_accuracy, -val_nll) > (progress.val_accuracy, -progress.val_nll) or not progress.weights
+        if epoch == n_epochs - 1 if settings.select == "last" else is_better:
+            progress = replace(
+                progress,
+                weights={name: tensor.clone() for name, tensor in model.state_dict().items()},
+                best_epoch=epoch,
+                train_loss=loss,
+                train_accuracy=train_accuracy,
+                val_accuracy=val_accuracy,
+                val_nll=val_nll,
+            )
+        if progress.n_epochs_to_recover is None and progress.unlearn is not None:
+            recovered = val_accuracy >= progress.unlearn.accuracy_before
+            progress = replace(progress, n_epochs_to_recover=epoch + 1 if recovered else None)
+        progress = replace(
+            progress,
+            n_epochs=epoch + 1,
+            train_seconds=progress.train_seconds + train_seconds,
+            seconds=progress.seconds + time.perf_counter() - start,
         )
-    model.load_state_dict(best_state)
-    positions = images.positions(test)
-    probabilities = predict(learner.backbone, images, positions, settings.eval_batch_size).numpy()
-    labels = images.labels[positions].cpu().numpy()
+        learner.progress = progress
+        yield EpochRecord(
+            chunk_index=chunk.index, epoch=epoch, n_epochs=n_epochs, train_loss=loss, val_accuracy=val_accuracy
+        )
+
+
+def _finish_chunk(learner: Learner, course: Course, chunk: Chunk) -> ChunkOutcome:
+    """Load the best weights, and measure them on the test images."""
+    start = time.perf_counter()
+    settings, progress = course.settings, learner.progress
+    assert progress is not None
+    learner.backbone.model.load_state_dict(progress.weights)
+    probabilities = predict(learner.backbone, course.images, course.test, settings.eval_batch_size)
+    labels = course.images.labels[course.test].cpu().numpy()
+    is_right = _is_right(probabilities, course)
+    was_right = is_right if progress.was_right is None else progress.was_right
+    sizes = course.sizes(chunk.index)
+    fitted = evenly(course.images.positions(chunk.train), len(course.test))
     return ChunkOutcome(
         chunk_index=chunk.index,
         phase="learn" if chunk.index == 0 else "relearn",
         n_new=len(chunk.new),
         n_train=len(chunk.train),
-        n_images_seen=len(chunk.train) * settings.epochs,
-        best_epoch=best_epoch,
-        train_loss=best_loss,
-        train_accuracy=best_train_accuracy,
-        fit_accuracy=_accuracy(learner.backbone, images, _evenly(train, len(test)), settings),
-        val_accuracy=best[0],
-        n_test_errors=int((probabilities.argmax(1) != labels).sum()),
-        n_test=len(test),
-        test_ece=metrics.ece(probabilities, labels),
-        test_nll=metrics.nll(probabilities, labels),
-        unlearn=report,
-        train_seconds=train_seconds,
-        seconds=time.perf_counter() - start,
+        n_images_seen=sum(sizes),
+        best_epoch=progress.best_epoch,
+        train_loss=progress.train_loss,
+        train_accuracy=progress.train_accuracy,
+        fit_accuracy=accuracy(learner.backbone, course.images, fitted, settings.eval_batch_size),
+        val_accuracy=progress.val_accuracy,
+        n_test_errors=int((~is_right).sum()),
+        n_test=len(labels),
+        test_ece=metrics.ece(probabilities.numpy(), labels),
+        test_nll=metrics.nll(probabilities.numpy(), labels),
+        n_forgotten=int((was_right & ~is_right).sum()),
+        n_gained=int((~was_right & is_right).sum()),
+        n_epochs_to_recover=progress.n_epochs_to_recover,
+        unlearn=progress.unlearn,
+        train_seconds=progress.train_seconds,
+        seconds=progress.seconds + time.perf_counter() - start,
     )
 
 
-def _train_epoch(
-    learner: Learner,
-    images: LabelledImages,
-    train: Tensor,
-    settings: LearnerConfig,
-    chunk_index: int,
-    epoch: int,
-    seed: int,
-) -> tuple[float, float]:
+def _train_epoch(learner: Learner, course: Course, chunk_index: int, epoch: int) -> tuple[float, float]:
     """Train one epoch; return the mean loss and the accuracy on its augmented batches."""
-    generator = torch.Generator().manual_seed(seed_stream(seed, "epoch", chunk_index, epoch))
-    order = train[torch.randperm(len(train), generator=generator).to(train.device)]
-    batches = order.tensor_split(max(1, len(order) // settings.batch_size))
-    n_steps = len(batches) * settings.epochs
-    losses, n_correct = torch.zeros((), device=train.device), torch.zeros((), device=train.device)
+    images, settings = course.images, course.settings
+    sizes = course.sizes(chunk_index)
+    n_steps = [n_batches(size, settings.batch_size) for size in sizes]
+    generator = torch.Generator().manual_seed(seed_stream(course.seed, "epoch", chunk_index, epoch))
+    train = images.positions(course.chunks[chunk_index].train)
+    order = train[torch.randperm(len(train), generator=generator)[: sizes[epoch]].to(train.device)]
+    batches = order.tensor_split(n_steps[epoch])
+    moves = draw_moves([len(batch) for batch in batches], settings.augment, generator, train.device)
+    loss_sum, n_correct = torch.zeros((), device=train.device), torch.zeros((), device=train.device)
     learner.backbone.model.train()
-    with torch.random.fork_rng():  # dropout and stochastic depth draw from the global generator
-        torch.manual_seed(seed_stream(seed, "dropout", chunk_index, epoch))
-        for step, positions in enumerate(batches, start=epoch * len(batches)):
-            set_learning_rate(learner.optimizer, learning_rate_factor(step, n_steps, len(batches), settings))
-            batch, labels = augment(images.images[positions], settings.augment, generator), images.labels[positions]
-            logits = learner.backbone.logits(batch)
-            loss = functional.cross_entropy(logits, labels)
-            learner.optimizer.zero_grad()
-            loss.backward()
-            learner.optimizer.step()
-            losses += loss.detach() * len(positions)
-            n_correct += (logits.detach().argmax(1) == labels).sum()
-    mean_loss = float(losses) / len(order)
+    n_done = 0
+    with _seeded(seed_stream(course.seed, "dropout", chunk_index, epoch), train.device):
+        for step, positions in enumerate(batches, start=sum(n_steps[:epoch])):
+            factor = learning_rate_factor(step, sum(n_steps), sum(n_steps) / len(n_steps), settings)
+            set_learning_rate(learner.optimizer, factor)
+            part = moves.of(slice(n_done, n_done + len(positions)))
+            batch = augment(images.images[positions], part, settings.augment.crop_padding)
+            loss, right = _train_step(learner, batch, images.labels[positions], settings)
+            loss_sum += loss * len(positions)
+            n_correct += right
+            n_done += len(positions)
+    mean_loss = float(loss_sum) / len(order)
     if not np.isfinite(mean_loss):
         raise UserError(
             f"training diverged: the loss is {mean_loss} in chunk {chunk_index}, epoch {epoch}",
@@ -286,59 +296,64 @@ def _train_epoch(
     return mean_loss, float(n_correct) / len(order)
 
 
-def _unlearn(
-    learner: Learner,
-    strategy: UnlearnStrategy,
-    probe: ProbeImages,
-    images: LabelledImages,
-    validation: Tensor,
-    settings: LearnerConfig,
-    strategy_name: str,
-    chunk_index: int,
-    seed: int,
-) -> UnlearnReport:
+def _train_step(learner: Learner, batch: Tensor, labels: Tensor, settings: LearnerConfig) -> tuple[Tensor, Tensor]:
+    """Take one step; return the batch's mean loss and its number of right answers, both still on the device."""
     model = learner.backbone.model
-    before = _accuracy(learner.backbone, images, validation, settings)
+    forward = model if learner.forward is None else learner.forward
+    with torch.autocast(batch.device.type, torch.bfloat16, enabled=settings.precision == "bfloat16"):
+        logits = forward(learner.backbone.prepare(batch))
+    logits = logits.float()
+    loss = functional.cross_entropy(logits, labels)
+    learner.optimizer.zero_grad()
+    loss.backward()
+    if settings.l2_init:
+        pull_to(model, learner.initial, settings.l2_init)
+    learner.optimizer.step()
+    return loss.detach(), (logits.detach().argmax(1) == labels).sum()
+
+
+@contextmanager
+def _seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """Seed the global generators, which dropout and stochastic depth draw from, and put them back afterwards."""
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield
+
+
+def _unlearn(
+    learner: Learner, course: Course, strategy: UnlearnStrategy, strategy_name: str, chunk: Chunk
+) -> UnlearnReport:
+    backbone, settings = learner.backbone, course.settings
+    validation = course.images.positions(chunk.validation)
+    before = accuracy(backbone, course.images, validation, settings.eval_batch_size)
     start = time.perf_counter()
-    twin = build_twin(learner.backbone, learner.build, seed=seed_stream(seed, "twin", chunk_index))
-    generator = torch.Generator().manual_seed(seed_stream(seed, "unlearn", chunk_index))
-    old = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
-    changes = strategy(model, twin, probe, generator)
-    _reset_optimizer(learner, changes, settings)
+    twin = build_twin(backbone, learner.build, seed=seed_stream(course.seed, "twin", chunk.index))
+    probe = probe_images(backbone, course.images, course.chunks, chunk.index, course.seed)
+    seed = seed_stream(course.seed, "unlearn", chunk.index)
+    changes = apply_strategy(strategy, strategy_name, backbone.model, twin, probe, seed)
+    if changes.is_new_model or settings.optimizer_state == "clear_all":
+        learner.optimizer = build_optimizer(backbone.model, settings.optimizer)
+    elif settings.optimizer_state == "clear_reset":
+        clear_moments(learner.optimizer, backbone.model, changes.masks)
+    counts = count_changes(backbone.model, changes)
     seconds = time.perf_counter() - start
-    if all(torch.equal(old[name], parameter) for name, parameter in model.named_parameters()):
-        raise UserError(
-            f"the unlearn strategy {strategy_name!r} changed no weight",
-            "a strategy that changes some, or 'nothing' for a warm start",
-            "change unlearn.params (e.g. a keep_ratio below 1), or set unlearn.name=nothing",
-        )
-    masks = {name: changes.masks.get(name) for name in old}
-    n_reset = {name: 0 if mask is None else int(mask.sum()) for name, mask in masks.items()}
+    n_reset = sum(n for n, _ in counts.values())
     return UnlearnReport(
         strategy=strategy_name,
-        n_kept=sum(tensor.numel() for tensor in old.values()) - sum(n_reset.values()),
-        n_reset=sum(n_reset.values()),
-        reset_share={name: n_reset[name] / old[name].numel() for name in old},
+        n_kept=sum(size for _, size in counts.values()) - n_reset,
+        n_reset=n_reset,
+        reset_share={name: n / size for name, (n, size) in counts.items()},
         accuracy_before=before,
-        accuracy_after=_accuracy(learner.backbone, images, validation, settings),
+        accuracy_after=accuracy(backbone, course.images, validation, settings.eval_batch_size),
         seconds=seconds,
     )
 
 
-def _reset_optimizer(learner: Learner, changes: Changes, settings: LearnerConfig) -> None:
-    model = learner.backbone.model
-    if changes.is_new_model or settings.optimizer_state == "clear_all":
-        learner.optimizer = build_optimizer(model, settings.optimizer)
-    elif settings.optimizer_state == "clear_reset":
-        clear_moments(learner.optimizer, model, dict(changes.masks))
+def _recovery(report: UnlearnReport) -> int | None:
+    """Return 0 where unlearning cost nothing that would have to be learned again."""
+    return 0 if report.accuracy_after >= report.accuracy_before else None
 
 
-def _evenly(positions: Tensor, n: int) -> Tensor:
-    """Return n of the positions, or all if there are fewer, at equal distances."""
-    chosen = torch.linspace(0, len(positions) - 1, min(n, len(positions)), dtype=torch.float64).round().long()
-    return positions[chosen.to(positions.device)]
-
-
-def _accuracy(backbone: Backbone, images: LabelledImages, positions: Tensor, settings: LearnerConfig) -> float:
-    probabilities = predict(backbone, images, positions, settings.eval_batch_size).numpy()
-    return metrics.accuracy(probabilities, images.labels[positions].cpu().numpy())
+def _is_right(probabilities: Tensor, course: Course) -> Tensor:
+    """Return which test images are classified rightly, (n_test,) bool on the CPU."""
+    return probabilities.argmax(1) == course.images.labels[course.test].cpu()

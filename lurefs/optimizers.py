@@ -1,13 +1,13 @@
-"""timm's optimizers by name, and the learning rate within a chunk."""
+"""timm's optimizers by name, and what is done to them between and during steps."""
 
 from __future__ import annotations
 
-import math
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
-from lurefs.config import LearnerConfig, PluginConfig
+from lurefs.config import PluginConfig
 from lurefs.errors import UserError, unknown_name
 
 
@@ -34,33 +34,13 @@ def build_optimizer(model: nn.Module, config: PluginConfig) -> torch.optim.Optim
     return optimizer
 
 
-def learning_rate_factor(step: int, n_steps: int, steps_per_epoch: int, config: LearnerConfig) -> float:
-    """Return what the learning rate is multiplied with at one step of a chunk, in [0, 1].
-
-    Args:
-        step: From 0.
-        n_steps: Steps in the chunk.
-        steps_per_epoch: Steps in an epoch.
-        config: `schedule` and `warmup_epochs`.
-    """
-    n_warmup = config.warmup_epochs * steps_per_epoch
-    if step < n_warmup:
-        return (step + 1) / (n_warmup + 1)
-    progress = step / n_steps
-    if config.schedule == "cosine":
-        return 0.5 * (1 + math.cos(math.pi * progress))
-    if config.schedule == "step":
-        return 0.1 ** ((progress >= 0.4) + (progress >= 0.8))
-    return 1.0
-
-
 def set_learning_rate(optimizer: torch.optim.Optimizer, factor: float) -> None:
     """Set every group's learning rate to `factor` times the one it was built with."""
     for group in optimizer.param_groups:
         group["lr"] = group["initial_lr"] * factor
 
 
-def clear_moments(optimizer: torch.optim.Optimizer, model: nn.Module, masks: dict[str, Tensor]) -> None:
+def clear_moments(optimizer: torch.optim.Optimizer, model: nn.Module, masks: Mapping[str, Tensor]) -> None:
     """Set the optimizer's moments to zero where a mask is true; only moments of a parameter's own shape are known.
 
     Args:
@@ -74,3 +54,24 @@ def clear_moments(optimizer: torch.optim.Optimizer, model: nn.Module, masks: dic
         for moment in optimizer.state.get(parameter, {}).values():
             if isinstance(moment, Tensor) and moment.shape == parameter.shape:
                 moment.masked_fill_(masks[name], 0)
+
+
+def pull_to(model: nn.Module, targets: Mapping[str, Tensor], strength: float) -> None:
+    """Add the gradient of strength / 2 * |theta - target|^2 to the gradients of all parameters that have one.
+
+    With the initial weights as targets this is L2 Init (Kumar et al. 2023, "Maintaining plasticity in continual
+    learning via regenerative regularization", equation 2, whose lambda is strength / 2).
+
+    Args:
+        model: After the backward pass.
+        targets: By parameter name.
+        strength: At least 0.
+    """
+    found = [
+        (parameter.grad, parameter.detach(), targets[name])
+        for name, parameter in model.named_parameters()
+        if parameter.grad is not None
+    ]
+    gradients, parameters, wanted = (list(column) for column in zip(*found, strict=True))
+    torch._foreach_add_(gradients, parameters, alpha=strength)
+    torch._foreach_add_(gradients, wanted, alpha=-strength)

@@ -18,7 +18,7 @@ class UnlearnReport:
         n_kept: Number of weights that it left as they were.
         n_reset: Number of weights that it changed.
         reset_share: By parameter name, the share of the weights that it changed, in [0, 1].
-        accuracy_before: Accuracy on the previous chunk's validation images just before, fraction.
+        accuracy_before: Accuracy on the validation images of the chunk that follows, just before, fraction.
         accuracy_after: The same just after.
         seconds: Wall-clock time of the strategy, without measuring the two accuracies.
     """
@@ -96,7 +96,8 @@ class ChunkOutcome:
             first.
         n_gained: The same the other way round.
         n_epochs_to_recover: Epochs until the accuracy on this chunk's validation images was again what it was before
-            unlearning; None for the first chunk, where nothing is unlearned, and where it never was.
+            unlearning, 0 if it never fell below; None for the first chunk, where nothing is unlearned, and where it
+            never was.
         unlearn: What was unlearned before; None for the first chunk.
         few_shot: Few-shot accuracy on novel classes by benchmark name; empty if it was not asked for.
         robustness: Accuracy on changed test images; None if it was not asked for.

@@ -18,8 +18,8 @@ from lurefs import checkpoints, console, plugins
 from lurefs.backbones import Backbone
 from lurefs.config import digest, pretrain_identity
 from lurefs.features import make_bank
-from lurefs.learner import Learner, learn_online, load_images
-from lurefs.optimizers import build_optimizer
+from lurefs.images import load_images
+from lurefs.learner import Learner, learn_online, make_learner
 from lurefs.outcomes import ChunkOutcome, FewShotScore
 from lurefs.stage import Stage, embed, make_probe, plan_backbone, read_or_draw_manifest, reference_images
 
@@ -37,13 +37,9 @@ def pretrain(stage: Stage) -> list[ChunkOutcome]:
     manifests = {name: read_or_draw_manifest(stage, benchmark) for name, benchmark in plan.benchmarks.items()}
     backbone = plan_backbone(plan)
     backbone.model.to(stage.device)
+    learner = make_learner(backbone, config.backbone, config.learner)  # while it holds the run's initial weights
     outcomes = _complete_few_shot(stage, outcomes, backbone, manifests)
     if len(outcomes) < len(plan.chunks):
-        learner = Learner(
-            backbone=backbone,
-            build=config.backbone,
-            optimizer=build_optimizer(backbone.model, config.learner.optimizer),
-        )
         if outcomes:
             newest = directory.checkpoint_path(outcomes[-1].chunk_index)
             checkpoints.load_checkpoint(newest, backbone.model)

@@ -74,6 +74,7 @@ def plan_backbone(plan: Plan) -> Backbone:
         n_channels=plan.dataset.n_channels,
         image_size=plan.dataset.image_size,
         seed=seed_stream(plan.config.seed, "weights"),
+        channels_last=plan.config.learner.channels_last,
     )
 
 

@@ -10,12 +10,13 @@ import torch
 from torch import Tensor
 
 from lurefs import plugins
-from lurefs.config import AugmentConfig, LearnerConfig, PluginConfig, RunConfig
+from lurefs.config import RunConfig
 from lurefs.errors import UserError
-from lurefs.learner import EpochRecord, LabelledImages, Learner, augment, learn_online, load_images, probe_images
-from lurefs.optimizers import build_optimizer, clear_moments, learning_rate_factor
+from lurefs.images import LabelledImages, load_images
+from lurefs.learner import EpochRecord, Learner, learn_online, make_learner
 from lurefs.outcomes import ChunkOutcome
 from lurefs.plan import Plan, make_plan
+from lurefs.predictions import accuracy, predict
 from lurefs.stage import plan_backbone
 from lurefs.unlearn.contract import Changes
 
@@ -32,10 +33,23 @@ def images_of(plan: Plan) -> LabelledImages:
     return load_images(plan.dataset, rows, plan.classes.base, torch.device("cpu"), labels=plan.given_labels)
 
 
-def learner_of(plan: Plan) -> Learner:
+def learner_of(plan: Plan, **settings: Any) -> Learner:
     backbone = plan_backbone(plan)
-    optimizer = build_optimizer(backbone.model, plan.config.learner.optimizer)
-    return Learner(backbone=backbone, build=plan.config.backbone, optimizer=optimizer)
+    return make_learner(backbone, plan.config.backbone, replace(plan.config.learner, **settings))
+
+
+def learn_some(plan: Plan, learner: Learner, chunks: Any, first: int = 0) -> Iterator[Any]:
+    return learn_online(
+        learner,
+        images_of(plan),
+        chunks,
+        plan.images.test,
+        plan.config.learner,
+        None,
+        strategy_name="nothing",
+        seed=plan.config.seed,
+        first=first,
+    )
 
 
 def learn(plan: Plan, learner: Learner, strategy: Any = None, first: int = 0, **settings: Any) -> list[Any]:
@@ -111,16 +125,53 @@ def test_unlearning_is_reported(plan: Plan) -> None:
     assert report.n_kept + report.n_reset == n_weights
     assert 0.18 < report.n_reset / n_weights <= 0.2
     assert report.strategy == "strategy"
-    assert report.accuracy_before == outcomes[0].val_accuracy
-    assert 0 <= report.accuracy_after <= 1
 
 
-def test_a_strategy_that_changes_nothing_is_refused(plan: Plan) -> None:
-    def idle(model: Any, twin: Any, draw_probe: Any, generator: Any) -> Changes:
-        return Changes(masks={})
+def test_unlearning_is_measured_on_the_validation_images_of_the_chunk_that_follows(plan: Plan) -> None:
+    learner, images = learner_of(plan), images_of(plan)
+    chunks = plan.chunks[:1]
+    learn(replace(plan, chunks=chunks), learner)
+    expected = accuracy(learner.backbone, images, images.positions(plan.chunks[1].validation), 512)
+    outcomes = without_times(learn(plan, learner_of(plan), plugins.build("unlearn", "from_scratch", {})))
+    assert outcomes[1].unlearn.accuracy_before == expected
+    assert outcomes[1].unlearn.accuracy_after == pytest.approx(1 / 4, abs=0.25)
 
-    with pytest.raises(UserError, match="changed no weight"):
-        learn(plan, learner_of(plan), idle)
+
+def test_epochs_to_recover_are_counted_on_these_images(plan: Plan) -> None:
+    events = learn(plan, learner_of(plan), plugins.build("unlearn", "from_scratch", {}), epochs=8)
+    for outcome in without_times(events):
+        values = [e.val_accuracy for e in events if isinstance(e, EpochRecord) and e.chunk_index == outcome.chunk_index]
+        if outcome.chunk_index == 0:
+            assert outcome.n_epochs_to_recover is None
+            continue
+        reached = [epoch for epoch, value in enumerate(values, 1) if value >= outcome.unlearn.accuracy_before]
+        fell = outcome.unlearn.accuracy_after < outcome.unlearn.accuracy_before
+        assert outcome.n_epochs_to_recover == ((reached or [None])[0] if fell else 0)
+
+
+def test_a_warm_start_has_nothing_to_recover(plan: Plan) -> None:
+    assert [outcome.n_epochs_to_recover for outcome in without_times(learn(plan, learner_of(plan)))] == [None] * 3
+
+
+@pytest.mark.parametrize("first", [1, 2])
+def test_what_was_forgotten_and_gained_is_counted_after_a_restart_as_well(plan: Plan, first: int) -> None:
+    learner = learner_of(plan)
+    outcomes, right = [], []
+    images = images_of(plan)
+    positions = images.positions(plan.images.test)
+    for event in learn_some(plan, learner, plan.chunks):
+        if isinstance(event, ChunkOutcome):
+            outcomes.append(event)
+            right.append(predict(learner.backbone, images, positions, 512).argmax(1) == images.labels[positions])
+    assert (outcomes[0].n_forgotten, outcomes[0].n_gained) == (0, 0)
+    for before, after, outcome in zip(right, right[1:], outcomes[1:], strict=False):
+        assert outcome.n_forgotten == int((before & ~after).sum())
+        assert outcome.n_gained == int((~before & after).sum())
+        assert int((~after).sum()) - int((~before).sum()) == outcome.n_forgotten - outcome.n_gained
+    assert sum(outcome.n_gained for outcome in outcomes) > 0
+    restarted = learner_of(plan)
+    list(learn_some(plan, restarted, plan.chunks[:first]))
+    assert without_times(list(learn_some(plan, restarted, plan.chunks, first))) == without_times(outcomes)[first:]
 
 
 def test_diverged_training_is_told(make_config: MakeConfig) -> None:
@@ -192,79 +243,6 @@ def test_moments_are_treated_as_the_setting_says(plan: Plan, setting: str) -> No
     assert torch.equal(moments[0], expected)
 
 
-def test_probe_images_come_from_what_is_asked_for(plan: Plan) -> None:
-    images, backbone = images_of(plan), plan_backbone(plan)
-    draw = probe_images(backbone, images, plan.chunks, 2, seed=0).draw
-    for source, rows in (
-        ("seen", plan.chunks[2].train),
-        ("oldest", plan.chunks[0].train),
-        ("new", np.intersect1d(plan.chunks[2].new, plan.chunks[2].train)),
-    ):
-        labels = torch.cat([batch[1] for batch in draw(source, 10_000)])  # type: ignore[arg-type]
-        expected = images.labels[images.positions(rows)]
-        assert torch.equal(labels.sort().values, expected.sort().values)
-    assert sum(len(batch[1]) for batch in draw("seen", 7)) == 7
-
-
-def test_augmentation_shifts_whole_images_and_mirrors_half(plan: Plan) -> None:
-    batch = torch.zeros(200, 1, 8, 8, dtype=torch.uint8)
-    batch[:, 0, 4, 2] = 255
-    shifted = augment(batch, AugmentConfig(crop_padding=2, flip=False), torch.Generator().manual_seed(0))
-    assert shifted.sum(dim=(1, 2, 3)).unique().tolist() == [255]
-    places = {tuple(place) for place in shifted[:, 0].nonzero()[:, 1:].tolist()}
-    assert places == {(y, x) for y in range(2, 7) for x in range(5)}
-    mirrored = augment(batch, AugmentConfig(crop_padding=0, flip=True), torch.Generator().manual_seed(0))
-    n_mirrored = int((mirrored[:, 0, 4, 5] == 255).sum())
-    assert 70 < n_mirrored < 130
-    assert torch.equal(augment(batch, AugmentConfig(crop_padding=0), torch.Generator()), batch)
-
-
-def test_learning_rate_starts_anew_with_every_chunk() -> None:
-    def factors(**settings: Any) -> list[float]:
-        config = LearnerConfig(**settings)
-        return [round(learning_rate_factor(step, 10, 1, config), 4) for step in range(10)]
-
-    assert factors(schedule="constant") == [1.0] * 10
-    assert factors(schedule="step") == [1.0] * 4 + [0.1] * 4 + [0.01] * 2
-    cosine = factors(schedule="cosine")
-    assert (cosine[0], cosine[5]) == (1.0, 0.5)
-    assert sorted(cosine, reverse=True) == cosine
-    assert factors(schedule="constant", warmup_epochs=2)[:3] == [0.3333, 0.6667, 1.0]
-
-
-def test_only_marked_moments_are_cleared() -> None:
-    model = torch.nn.Linear(2, 1)
-    optimizer = build_optimizer(model, PluginConfig(name="adamw", params={"lr": 0.1}))
-    model(torch.ones(1, 2)).sum().backward()
-    optimizer.step()
-    clear_moments(optimizer, model, {"weight": torch.tensor([[True, False]])})
-    moment = optimizer.state[model.weight]["exp_avg"]
-    assert moment[0, 0] == 0 != moment[0, 1]
-    assert optimizer.state[model.bias]["exp_avg"] != 0
-
-
-@pytest.mark.parametrize(
-    ("config", "words"),
-    [
-        (PluginConfig(name="sdg"), "unknown optimizer 'sdg'"),
-        (PluginConfig(name="sgd", params={"lr": 0.1, "momentun": 0.9}), "do not suit 'sgd'"),
-    ],
-)
-def test_wrong_optimizers_are_refused(config: PluginConfig, words: str) -> None:
-    with pytest.raises(UserError, match=words):
-        build_optimizer(torch.nn.Linear(2, 1), config)
-
-
-def test_images_keep_their_rows(plan: Plan) -> None:
-    images = images_of(plan)
-    rows = plan.chunks[1].train[::-1].copy()
-    expected = np.searchsorted(plan.classes.base, plan.dataset.labels[rows])
-    assert images.labels[images.positions(rows)].tolist() == expected.tolist()
-    assert torch.equal(
-        images.images[images.positions(rows)], torch.from_numpy(plan.dataset.read(rows).transpose(0, 3, 1, 2).copy())
-    )
-
-
 def test_images_have_the_labels_that_were_given(make_config: MakeConfig) -> None:
     plan = make_plan(make_config(chunks={"n_chunks": 3, "label_noise": 0.5}))
     images = images_of(plan)
@@ -278,16 +256,73 @@ def test_images_have_the_labels_that_were_given(make_config: MakeConfig) -> None
 def test_iterating_is_lazy(plan: Plan) -> None:
     learner = learner_of(plan)
     before = weights(learner)
-    events: Iterator[Any] = learn_online(
-        learner,
-        images_of(plan),
-        plan.chunks,
-        plan.images.test,
-        plan.config.learner,
-        None,
-        strategy_name="nothing",
-        seed=0,
-    )
+    events = learn_some(plan, learner, plan.chunks)
     assert all(torch.equal(tensor, before[name]) for name, tensor in weights(learner).items())
     next(events)
     assert not all(torch.equal(tensor, before[name]) for name, tensor in weights(learner).items())
+
+
+def test_later_chunks_train_as_long_as_they_are_told_to(plan: Plan) -> None:
+    events = learn(plan, learner_of(plan), epochs=3, relearn_epochs=1)
+    assert [event.n_epochs for event in events if isinstance(event, EpochRecord)] == [3, 3, 3, 1, 1]
+    n_train = [len(chunk.train) for chunk in plan.chunks]
+    assert [outcome.n_images_seen for outcome in without_times(events)] == [3 * n_train[0], *n_train[1:]]
+
+
+def test_from_scratch_can_train_on_as_many_images_as_a_warm_start_has_seen(
+    plan: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from lurefs import learner as module
+
+    seen: list[int] = []
+    step = module._train_step
+    monkeypatch.setattr(module, "_train_step", lambda *args: seen.append(len(args[1])) or step(*args))
+    warm = without_times(learn(plan, learner_of(plan)))
+    seen.clear()
+    outcomes = without_times(
+        learn(plan, learner_of(plan), plugins.build("unlearn", "from_scratch", {}), match_images_seen=True)
+    )
+    n_images = np.cumsum([outcome.n_images_seen for outcome in warm]).tolist()
+    assert [outcome.n_images_seen for outcome in outcomes] == n_images
+    assert sum(seen) == sum(n_images)
+
+
+def test_l2_init_holds_the_weights_near_the_initial_ones(plan: Plan) -> None:
+    def distance(**settings: Any) -> float:
+        learner = learner_of(plan, **settings)
+        initial = [weight.detach().clone() for weight in learner.backbone.model.parameters()]
+        learn(plan, learner, **settings)
+        found = zip(learner.backbone.model.parameters(), initial, strict=True)
+        return float(sum(((weight.detach() - start) ** 2).sum() for weight, start in found))
+
+    assert distance(l2_init=1.0) < 0.5 * distance()
+
+
+def test_bfloat16_trains_to_other_weights_of_the_same_type(plan: Plan) -> None:
+    learners = [learner_of(plan) for _ in range(2)]
+    learn(plan, learners[0])
+    learn(plan, learners[1], precision="bfloat16")
+    one, other = (weights(learner) for learner in learners)
+    assert all(one[name].dtype == other[name].dtype for name in one)
+    assert any(not torch.equal(one[name], other[name]) for name in one)
+
+
+def test_a_compiled_model_learns_alike_and_keeps_its_plain_names(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled = []
+    original = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda model: compiled.append(model) or original(model, backend="eager"))
+    learners = [learner_of(plan), learner_of(plan, compile=True)]
+    outcomes = [without_times(learn(plan, learner)) for learner in learners]
+    assert compiled == [learners[1].backbone.model]
+    assert outcomes[0] == outcomes[1]
+    assert list(weights(learners[0])) == list(weights(learners[1]))
+
+
+@pytest.mark.parametrize("channels_last", [True, False])
+def test_channels_stand_last_in_memory_where_they_are_meant_to(make_config: MakeConfig, channels_last: bool) -> None:
+    plan = make_plan(make_config(learner={"epochs": 1, "batch_size": 16, "channels_last": channels_last}))
+    learner = learner_of(plan)
+    assert learner.backbone.prepare(torch.zeros(2, 3, 8, 8, dtype=torch.uint8)).is_contiguous() != channels_last
+    learn(plan, learner, plugins.build("unlearn", "from_scratch", {}))
+    kernel = next(weight for weight in learner.backbone.model.parameters() if weight.ndim == 4 and weight.shape[1] > 1)
+    assert kernel.is_contiguous() != channels_last
