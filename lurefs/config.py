@@ -90,7 +90,7 @@ class ChunksConfig:
     schedule: Literal["equal", "growing", "large_first"] = "equal"
     first_share: float = _number(0.5, above=0, below=1)
     class_order: Literal["random", "balanced", "skewed"] = "random"
-    skew_alpha: float | None = _number(None, above=0)
+    skew_alpha: float | None = _number(None, above=0, high=1e6)
     images_per_class: int | None = _number(None, low=2)
     label_noise: float = _number(0.0, low=0, below=1)
 
