@@ -78,7 +78,8 @@ class ChunksConfig:
 
     How many, and under which names: of each class at most `images_per_class` images arrive, training and validation
     together. `label_noise` is the share of the arriving images that are given the name of another base class, all
-    others equally likely; test images, benchmarks and transfers keep the true ones.
+    others equally likely: training, unlearning, the choice of the epoch and the accuracies on training and validation
+    images go by the given names, while test images, benchmarks and transfers keep the true ones.
     """
 
     n_chunks: int | None = _number(None, low=1)
