@@ -164,6 +164,7 @@ def _runs_in(path: Path) -> list[Path]:
 
 def _print_plan(plan: Plan) -> None:
     """Say in words what a run would do."""
+    from lurefs.reporting.wording import regime
     from lurefs.schedule import epoch_sizes
     from lurefs.transfer_plan import plan_transfers
 
@@ -177,7 +178,7 @@ def _print_plan(plan: Plan) -> None:
         f"{len(images.val)} for validation, {len(images.test)} for test"
     )
     sizes = ", ".join(str(len(chunk.train)) for chunk in plan.chunks)
-    print(f"  chunks    {len(plan.chunks)}, replay {run.chunks.replay}: {sizes} images to train on")
+    print(f"  chunks    {len(plan.chunks)}, replay {run.chunks.replay}{regime(run.chunks)}: {sizes} images to train on")
     print(f"  learner   {run.backbone.name}, {run.unlearn.name}, {_epochs_words(run.learner)}: {n_passes} image passes")
     for name, benchmark in plan.benchmarks.items():
         spec = benchmark.spec

@@ -78,7 +78,8 @@ class ChunksConfig:
 
     How many, and under which names: of each class at most `images_per_class` images arrive, training and validation
     together. `label_noise` is the share of the arriving images that are given the name of another base class, all
-    others equally likely; test images, benchmarks and transfers keep the true ones.
+    others equally likely: training, unlearning, the choice of the epoch and the accuracies on training and validation
+    images go by the given names, while test images, benchmarks and transfers keep the true ones.
     """
 
     n_chunks: int | None = _number(None, low=1)
@@ -90,7 +91,7 @@ class ChunksConfig:
     schedule: Literal["equal", "growing", "large_first"] = "equal"
     first_share: float = _number(0.5, above=0, below=1)
     class_order: Literal["random", "balanced", "skewed"] = "random"
-    skew_alpha: float | None = _number(None, above=0)
+    skew_alpha: float | None = _number(None, above=0, high=1e6)
     images_per_class: int | None = _number(None, low=2)
     label_noise: float = _number(0.0, low=0, below=1)
 

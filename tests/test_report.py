@@ -20,7 +20,7 @@ from episodes.sampler import EpisodeSpec
 from episodes.summary import Summary, summarise, tails
 from episodes.table import EpisodeTable
 from lurefs import plugins
-from lurefs.config import run_config
+from lurefs.config import ChunksConfig, run_config
 from lurefs.errors import UserError
 from lurefs.outcomes import ChunkOutcome, FewShotScore, UnlearnReport
 from lurefs.report import write_report
@@ -647,6 +647,21 @@ class TestPage:
         page = read(write_report([make_run()], tmp_path / "out"))
         assert ("img", "class", "tile") in page.attributes
         assert ("img", "class", "tile ink") not in page.attributes
+
+
+@pytest.mark.parametrize(
+    ("chunks", "expected"),
+    [
+        ({}, ""),
+        ({"schedule": "growing", "class_order": "balanced"}, ", growing chunks, every class spread evenly"),
+        ({"schedule": "large_first", "first_share": 0.7}, ", 70\u00a0% of the images in the first"),
+        ({"class_order": "skewed", "skew_alpha": 0.5}, ", classes spread unevenly (Dirichlet 0.5)"),
+        ({"images_per_class": 16, "label_noise": 0.3}, ", at most 16 images a class, 30\u00a0% of the labels wrong"),
+        ({"chunk_by": "source"}, ", whole sources at a time"),
+    ],
+)
+def test_the_page_says_in_which_regime_images_arrived(chunks: dict[str, Any], expected: str) -> None:
+    assert wording.regime(ChunksConfig(**chunks)) == expected
 
 
 def test_an_episode_of_many_images_is_cut_and_says_so(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,7 @@ from lurefs.seeding import numpy_generator
 
 FloatArray = NDArray[np.float64]
 N_SKEW_DRAWS = 100
+FILLED = "at least 2 training images and 1 validation image a chunk"
 
 
 def limit_images(dataset: ImageDataset, split: ImageSplit, config: ChunksConfig, *, seed: int) -> ImageSplit:
@@ -65,7 +66,8 @@ def arrivals(
     _check_count(split, n_chunks)
     weights = _schedule_weights(config, n_chunks)
     if config.class_order == "skewed":
-        return _skewed(dataset, split, weights, config.skew_alpha or 0.0, seed)
+        assert config.skew_alpha is not None
+        return _skewed(dataset, split, weights, config.skew_alpha, seed)
     train_sizes = apportion(len(split.train), weights)
     if config.chunk_size is not None:
         train_sizes = np.diff([*range(0, len(split.train), config.chunk_size), len(split.train)])
@@ -74,7 +76,13 @@ def arrivals(
     else:
         train = _at_random(split.train, train_sizes, seed, "train")
         val = _at_random(split.val, apportion(len(split.val), weights), seed, "val")
-    _check_filled(train, val, config)
+    if config.schedule != "equal" and not _are_filled(train, val):
+        raise UserError(
+            f"chunks.schedule {config.schedule!r} divides {len(split.train)} training and {len(split.val)} validation "
+            f"images over {n_chunks} chunks, the smallest with {min(map(len, train))} and {min(map(len, val))}",
+            FILLED,
+            "lower chunks.n_chunks, set chunks.schedule to equal, or change the shares of image_split",
+        )
     return train, val
 
 
@@ -140,12 +148,12 @@ def _skewed(
             _by_class(dataset, rows, _sizes_by_shares(dataset, rows, classes, shares), seed, part)
             for part, rows in (("train", split.train), ("val", split.val))
         )
-        if min(map(len, train)) >= 2 and min(map(len, val)) >= 1:
+        if _are_filled(train, val):
             return train, val
     raise UserError(
         f"chunks.skew_alpha is {alpha}, which in each of {N_SKEW_DRAWS} draws left one of {len(weights)} chunks with "
         "fewer than 2 training images or without a validation image",
-        "at least 2 training images and 1 validation image a chunk",
+        FILLED,
         "raise chunks.skew_alpha, lower chunks.n_chunks, or raise class_split.base",
     )
 
@@ -214,12 +222,6 @@ def _check_count(split: ImageSplit, n_chunks: int) -> None:
             )
 
 
-def _check_filled(train: list[IntArray], val: list[IntArray], config: ChunksConfig) -> None:
-    for part, of_chunk in (("train", train), ("val", val)):
-        if min(map(len, of_chunk)) == 0:
-            raise UserError(
-                f"chunks.schedule {config.schedule!r} leaves the smallest of {len(of_chunk)} chunks no image of the "
-                f"{sum(map(len, of_chunk))} {part} images",
-                "at least one image a chunk",
-                "lower chunks.n_chunks, set chunks.schedule to equal, or change the shares of image_split",
-            )
+def _are_filled(train: list[IntArray], val: list[IntArray]) -> bool:
+    """Say whether every chunk can be learned: batch norm needs two images, and the choice of an epoch one."""
+    return min(map(len, train)) >= 2 and min(map(len, val)) >= 1

@@ -15,6 +15,7 @@ from lurefs.reporting.wording import (
     percent,
     plus_minus,
     points,
+    regime,
     replay,
     settings,
     strategy,
@@ -221,7 +222,7 @@ def _arrival(run: Run) -> str:
     if not run.outcomes:
         return ""
     config = run.config.chunks
-    return f"{counted(len(run.outcomes), 'chunk')}, {replay(config.replay, config.buffer_size)}"
+    return f"{counted(len(run.outcomes), 'chunk')}, {replay(config.replay, config.buffer_size)}{regime(config)}"
 
 
 def _learning(run: Run) -> str:

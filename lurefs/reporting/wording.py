@@ -10,7 +10,7 @@ from typing import Any
 from episodes.comparison import PairedDifference
 from episodes.summary import Summary
 from lurefs import plugins
-from lurefs.config import PluginConfig
+from lurefs.config import ChunksConfig, PluginConfig
 
 MISSING = "–"
 
@@ -129,3 +129,17 @@ def replay(kind: str, buffer_size: int | None) -> str:
         "none": "without the old images",
         "buffer": f"with a buffer of {count(buffer_size)} old images",
     }[kind]
+
+
+def regime(config: ChunksConfig) -> str:
+    """Say what is special in how the images arrive, each part after a comma; nothing if all is as by default."""
+    parts = {
+        "growing chunks": config.schedule == "growing",
+        f"{100 * config.first_share:g}\u00a0% of the images in the first": config.schedule == "large_first",
+        "whole sources at a time": config.chunk_by == "source",
+        "every class spread evenly": config.class_order == "balanced",
+        f"classes spread unevenly (Dirichlet {config.skew_alpha})": config.class_order == "skewed",
+        f"at most {config.images_per_class} images a class": config.images_per_class is not None,
+        f"{100 * config.label_noise:g}\u00a0% of the labels wrong": config.label_noise > 0,
+    }
+    return "".join(f", {words}" for words, is_so in parts.items() if is_so)

@@ -244,8 +244,10 @@ def test_the_order_seed_wins_over_the_run_seed(make_dataset: MakeDataset) -> Non
         ({"n_chunks": 5, "chunk_by": "source"}, "have 4 sources"),
         (
             {"n_chunks": 12, "schedule": "growing"},
-            "'growing' leaves the smallest of 12 chunks no image of the 20 val images",
+            "60 training and 20 validation images over 12 chunks, the smallest with 1 and 0",
         ),
+        ({"n_chunks": 12, "schedule": "growing"}, "at least 2 training images and 1 validation image a chunk"),
+        ({"n_chunks": 3, "schedule": "large_first", "first_share": 0.95}, "the smallest with 1 and 0"),
         ({"n_chunks": 12, "schedule": "growing"}, "lower chunks.n_chunks, set chunks.schedule to equal"),
         (
             {"n_chunks": 20, "class_order": "skewed", "skew_alpha": 0.1},
