@@ -18,12 +18,13 @@ ORDER = [
     {"config"},
     {"data"},
     {"outcomes", "plan", "saliency", "backbones", "optimizers"},
-    {"unlearn", "features", "checkpoints", "transfer_plan"},
+    {"unlearn", "features", "checkpoints", "transfer_plan", "attacks"},
     {"learner", "results"},
     {"mirror", "reporting"},
     {"tracking", "report", "console"},
     {"stage", "episode_commands"},
     {"controls"},
+    {"robustness"},
     {"pretrain", "evaluate", "transfer_stage"},
     {"run"},
     {"cli"},
@@ -41,6 +42,8 @@ HOMES = {
     "jinja2": {"lurefs.report"},
     "rich": {"lurefs.console"},
     "fontTools": {"lurefs.data.fonts"},
+    "imagecorruptions": {"lurefs.data.corruptions"},
+    "art": {"lurefs.attacks"},
 }
 
 
