@@ -17,11 +17,30 @@ import yaml
 from episodes.specs import EpisodeSpec, MetaDatasetSpec, SpecError
 from episodes.transforms import parse_chain
 from lurefs import plugins
-from lurefs.errors import UserError, nearest
+from lurefs.errors import UserError, nearest, unknown_name
 from lurefs.records import from_mapping, to_mapping
 
 Params = dict[str, Any]
 _LISTS = ("benchmarks", "probes")
+CORRUPTIONS = (
+    "gaussian_noise",
+    "shot_noise",
+    "impulse_noise",
+    "defocus_blur",
+    "glass_blur",
+    "motion_blur",
+    "zoom_blur",
+    "snow",
+    "frost",
+    "fog",
+    "brightness",
+    "contrast",
+    "elastic_transform",
+    "pixelate",
+    "jpeg_compression",
+)
+"""The common corruptions of Hendrycks and Dietterich (2019), in their order: noise, blur, weather, digital."""
+ATTACKS = ("fgsm", "pgd")
 
 
 def _number(default: Any, **bounds: float) -> Any:
@@ -171,6 +190,29 @@ class AfterChunkConfig:
     n_episodes: int = _number(200, low=2)
 
 
+def _default_attacks() -> dict[str, list[float]]:
+    return {name: [0.00784, 0.0314] for name in ATTACKS}  # 2/255 and 8/255
+
+
+@dataclass(frozen=True, kw_only=True)
+class RobustnessConfig:
+    """Accuracy on `n_images` held-out images of the base classes that are changed before the model prepares them.
+
+    Needs `pip install "lurefs[robustness]"`. `corruptions` are `all` of the 15 common ones of Hendrycks and Dietterich
+    (2019) or a list of them, each at every one of `severities` (1 to 5, those of ImageNet-C). `attacks` gives `fgsm`
+    and `pgd` their epsilons: how far each pixel in [0, 1] may be moved. `pgd` takes `pgd_steps` steps of
+    `pgd_step_size` epsilons from a random start. `after` says whether the `last` chunk or `every_chunk` is measured.
+    """
+
+    corruptions: list[str] | Literal["all"] = "all"
+    severities: list[int] = field(default_factory=lambda: [1, 2, 3, 4, 5])
+    attacks: dict[str, list[float]] = field(default_factory=_default_attacks)
+    pgd_steps: int = _number(10, low=1)
+    pgd_step_size: float = _number(0.25, above=0, high=1)
+    n_images: int = _number(500, low=1)
+    after: Literal["last", "every_chunk"] = "last"
+
+
 @dataclass(frozen=True, kw_only=True)
 class BenchmarkConfig:
     """Episodes on one group of classes of the run's data set, or on `all` of another one that `dataset` names.
@@ -271,6 +313,7 @@ class RunConfig:
 
     `controls` also measures what a backbone must beat: its untrained twin, and statistics of the images. `executor`
     says where episodes are scored: `serial`, `joblib` (n_workers processes), or `dask` (address of a cluster).
+    `robustness: {}` also measures accuracy on changed images.
     """
 
     name: str
@@ -285,6 +328,7 @@ class RunConfig:
     learner: LearnerConfig = field(default_factory=LearnerConfig)
     unlearn: PluginConfig = field(default_factory=lambda: PluginConfig(name="by_saliency"))
     after_chunk: AfterChunkConfig = field(default_factory=AfterChunkConfig)
+    robustness: RobustnessConfig | None = None
     benchmarks: dict[str, BenchmarkConfig] = field(default_factory=_default_benchmarks)
     probes: dict[str, ProbeConfig] = field(default_factory=lambda: {"logistic_regression": ProbeConfig()})
     transfer: dict[str, TransferConfig] = field(default_factory=dict)
@@ -365,6 +409,8 @@ def run_config(values: Mapping[str, Any]) -> RunConfig:
     for name, probe in config.probes.items():
         plugins.check("probe", probe.name, probe.params, where=f"probes.{name}")
         _check_transform(f"probes.{name}", probe)
+    if config.robustness is not None:
+        _check_robustness(config.robustness)
     for name, transfer in config.transfer.items():
         _check_transfer(f"transfer.{name}", transfer)
         if name in config.benchmarks:
@@ -441,8 +487,8 @@ def run_identity(config: RunConfig) -> dict[str, Any]:
 
 
 def pretrain_identity(config: RunConfig) -> dict[str, Any]:
-    """Return what a run's weights depend on, but for the images: its identity without data set, benchmarks, probes."""
-    left_out = ("dataset", "benchmarks", "probes", "transfer", "after_chunk")
+    """Return what a run's weights depend on, but for the images: its identity without what only measures them."""
+    left_out = ("dataset", "benchmarks", "probes", "transfer", "after_chunk", "robustness")
     return {key: value for key, value in run_identity(config).items() if key not in left_out}
 
 
@@ -560,6 +606,27 @@ def _check_schedule(chunks: ChunksConfig) -> None:
             "chunks.schedule is 'large_first' and chunks.n_chunks is 1",
             "a chunk after the first for the rest of the images",
             "raise chunks.n_chunks to 2 or more, or set chunks.schedule to equal",
+        )
+
+
+def _check_robustness(robustness: RobustnessConfig) -> None:
+    names = [] if robustness.corruptions == "all" else robustness.corruptions
+    for kind, given, known in (("corruption", names, CORRUPTIONS), ("attack", list(robustness.attacks), ATTACKS)):
+        for name in given:
+            if name not in known:
+                raise unknown_name(kind, name, known)
+    bounds: dict[str, tuple[Sequence[float], int, int]] = {"severities": (robustness.severities, 1, 5)}
+    bounds |= {f"attacks.{name}": (epsilons, 0, 1) for name, epsilons in robustness.attacks.items()}
+    for key, (values, low, high) in bounds.items():
+        if len(set(values)) < len(values) or not all(low <= value <= high for value in values):
+            raise UserError(
+                f"robustness.{key} is {values}",
+                f"different numbers from {low} to {high}" + (", e.g. 0.0314 for 8/255" if high == 1 else ""),
+                f"change robustness.{key}",
+            )
+    if not (robustness.corruptions and robustness.severities) and not any(robustness.attacks.values()):
+        raise UserError(
+            "robustness asks for nothing", "corruptions with severities, or attacks with epsilons", "name some"
         )
 
 

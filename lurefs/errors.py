@@ -45,3 +45,12 @@ def unknown_name(kind: str, name: str, candidates: Iterable[str]) -> UserError:
         f"one of {', '.join(known)}" if known else f"a {kind} that exists",
         f"did you mean {guess!r}?" if guess else f"choose a {kind} of this list",
     )
+
+
+def not_installed(setting: str, extra: str, error: ImportError) -> UserError:
+    """Build the error for a setting whose library is in an optional group of lurefs that cannot be imported."""
+    return UserError(
+        f"{setting} needs a library that cannot be imported: {first_line(error)}",
+        f"lurefs with its optional group {extra!r}",
+        f'pip install "lurefs[{extra}]"',
+    )

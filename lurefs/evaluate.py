@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -22,7 +22,14 @@ from lurefs.config import digest, run_identity
 from lurefs.controls import read_controls, score_controls
 from lurefs.errors import UserError
 from lurefs.features import feature_identity, make_bank
-from lurefs.outcomes import anytime_accuracy, cumulative_error_rate, cumulative_errors
+from lurefs.outcomes import (
+    ChunkOutcome,
+    accuracy_changes,
+    anytime_accuracy,
+    cumulative_error_rate,
+    cumulative_errors,
+    unlearn_seconds,
+)
 from lurefs.plan import Plan
 from lurefs.ranks import Ranks
 from lurefs.results import REFERENCE, RunDirectory
@@ -152,21 +159,41 @@ def write_summary(stage: Stage) -> dict[str, Any]:
             "version": lurefs.__version__,
             "seconds": seconds,
         },
-        "pretrain": {
-            "strategy": config.unlearn.name,
-            "n_chunks": len(outcomes),
-            "test_accuracy": [outcome.test_accuracy for outcome in outcomes],
-            "anytime_accuracy": anytime_accuracy(outcomes),
-            "cumulative_errors": cumulative_errors(outcomes),
-            "cumulative_error_rate": cumulative_error_rate(outcomes),
-            "test_ece": outcomes[-1].test_ece,
-            "test_nll": outcomes[-1].test_nll,
-        },
+        "pretrain": {"strategy": config.unlearn.name, **summarise_outcomes(outcomes)},
         "benchmarks": benchmarks,
         **({"transfer": transfers} if transfers else {}),
     }
     directory.write_summary(summary)
     return summary
+
+
+def summarise_outcomes(outcomes: Sequence[ChunkOutcome]) -> dict[str, Any]:
+    """Return the figures of the chunks: over all of them, and calibration, gap and robustness after the last one."""
+    last = outcomes[-1]
+    robustness = last.robustness
+    return {
+        "n_chunks": len(outcomes),
+        "test_accuracy": [outcome.test_accuracy for outcome in outcomes],
+        "accuracy_changes": accuracy_changes(outcomes),
+        "anytime_accuracy": anytime_accuracy(outcomes),
+        "cumulative_errors": cumulative_errors(outcomes),
+        "cumulative_error_rate": cumulative_error_rate(outcomes),
+        "n_forgotten": sum(outcome.n_forgotten for outcome in outcomes),
+        "test_ece": last.test_ece,
+        "test_nll": last.test_nll,
+        "generalisation_gap": last.generalisation_gap,
+        "robustness": None
+        if robustness is None
+        else {
+            "n_images": robustness.n_images,
+            "clean_accuracy": robustness.clean_accuracy,
+            "corruption_accuracy": robustness.corruption_accuracy,
+            "attacks": robustness.attacks,
+        },
+        "n_images_seen": sum(outcome.n_images_seen for outcome in outcomes),
+        "train_seconds": sum(outcome.train_seconds for outcome in outcomes),
+        "unlearn_seconds": sum(map(unlearn_seconds, outcomes)),
+    }
 
 
 def summarise_table(table: EpisodeTable) -> dict[str, Any]:

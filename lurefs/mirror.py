@@ -13,7 +13,14 @@ import numpy as np
 from episodes.summary import summarise
 from episodes.table import COLUMNS, EpisodeTable
 from lurefs.config import RunConfig, digest, run_identity
-from lurefs.outcomes import ChunkOutcome, anytime_accuracy, cumulative_error_rate, cumulative_errors
+from lurefs.outcomes import (
+    ChunkOutcome,
+    RobustnessScores,
+    anytime_accuracy,
+    cumulative_error_rate,
+    cumulative_errors,
+    unlearn_seconds,
+)
 
 Row = dict[str, Any]
 MAX_CURVE_POINTS = 100
@@ -111,12 +118,20 @@ def chunk_rows(outcomes: Sequence[ChunkOutcome]) -> list[Row]:
             "test_nll": outcome.test_nll,
             "n_test_errors": outcome.n_test_errors,
             "cumulative_errors": cumulative_errors(outcomes[:n_done]),
+            "generalisation_gap": outcome.generalisation_gap,
+            "n_forgotten": outcome.n_forgotten,
+            "n_images_seen": outcome.n_images_seen,
+            "train_seconds": outcome.train_seconds,
+            "unlearn_seconds": unlearn_seconds(outcome),
             "seconds": outcome.seconds,
         }
+        if n_done > 1:
+            row["accuracy_change"] = outcome.test_accuracy - outcomes[n_done - 2].test_accuracy
         if outcome.unlearn is not None:
             row["unlearn_drop"] = outcome.unlearn.accuracy_before - outcome.unlearn.accuracy_after
         for benchmark, score in outcome.few_shot.items():
             row[f"few_shot/{benchmark}"] = score.accuracy
+        row |= _robustness_row(outcome.robustness)
         rows.append(row)
     return rows
 
@@ -127,6 +142,10 @@ def pretrain_summary(outcomes: Sequence[ChunkOutcome]) -> Row:
         "anytime_accuracy": anytime_accuracy(outcomes),
         "cumulative_error_rate": cumulative_error_rate(outcomes),
         "images_per_second": images_per_second(outcomes),
+        "total_forgotten": sum(outcome.n_forgotten for outcome in outcomes),
+        "total_images_seen": sum(outcome.n_images_seen for outcome in outcomes),
+        "total_train_seconds": sum(outcome.train_seconds for outcome in outcomes),
+        "total_unlearn_seconds": sum(map(unlearn_seconds, outcomes)),
     }
     return _without_none(figures)
 
@@ -147,6 +166,8 @@ def cell_summary(summary: Mapping[str, Any], benchmark: str, probe: str, outcome
         "anytime_accuracy": summary["pretrain"]["anytime_accuracy"],
         "images_per_second": images_per_second(outcomes),
     }
+    if outcomes:
+        figures |= {"generalisation_gap": outcomes[-1].generalisation_gap, **_robustness_row(outcomes[-1].robustness)}
     return _without_none(figures)
 
 
@@ -222,6 +243,17 @@ def _flat_config(config: RunConfig, identity: Mapping[str, Any]) -> Row:
         **{f"version_{name}": version for name, version in identity.get("versions", {}).items()},
     }
     return _without_none(flat)
+
+
+def _robustness_row(scores: RobustnessScores | None) -> Row:
+    """Return robustness under keys without dots, which W&B takes for nesting; empty if it was not measured."""
+    if scores is None:
+        return {}
+    row: Row = {"clean": scores.clean_accuracy, "corruptions": scores.corruption_accuracy}
+    row |= {name: float(np.mean(list(levels.values()))) for name, levels in scores.corruptions.items()}
+    for name, levels in scores.attacks.items():
+        row |= {f"{name}_{epsilon.replace('.', '_')}": accuracy for epsilon, accuracy in levels.items()}
+    return {f"robustness/{key}": accuracy for key, accuracy in _without_none(row).items()}
 
 
 def _without_none(row: Row) -> Row:

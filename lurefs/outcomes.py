@@ -57,13 +57,17 @@ class RobustnessScores:
 
     Attributes:
         n_images: Test images that were changed and classified.
+        clean_accuracy: Accuracy on the same images unchanged, fraction; None where it was not noted down.
         corruptions: By corruption and severity (`"1"` to `"5"`), accuracy, fraction.
         attacks: By attack and epsilon (`"0.0157"`: the largest change of a pixel in [0, 1]), accuracy, fraction.
+        protocol: Digest of the settings that it was measured with.
     """
 
     n_images: int
+    clean_accuracy: float | None = None
     corruptions: dict[str, dict[str, float]] = field(default_factory=dict)
     attacks: dict[str, dict[str, float]] = field(default_factory=dict)
+    protocol: str = ""
 
     @property
     def corruption_accuracy(self) -> float | None:
@@ -152,3 +156,13 @@ def cumulative_errors(outcomes: Sequence[ChunkOutcome]) -> int:
 def cumulative_error_rate(outcomes: Sequence[ChunkOutcome]) -> float:
     """Return the cumulative errors as a share of all test predictions that were made, fraction."""
     return cumulative_errors(outcomes) / sum(outcome.n_test for outcome in outcomes)
+
+
+def accuracy_changes(outcomes: Sequence[ChunkOutcome]) -> list[float]:
+    """Return by how much each chunk but the first changed the accuracy on held-out base images, fractions."""
+    return [float(change) for change in np.diff([outcome.test_accuracy for outcome in outcomes])]
+
+
+def unlearn_seconds(outcome: ChunkOutcome) -> float:
+    """Return the wall-clock time that unlearning before a chunk took, 0 where nothing was unlearned."""
+    return outcome.unlearn.seconds if outcome.unlearn else 0.0

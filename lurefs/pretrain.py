@@ -1,4 +1,4 @@
-"""The first stage: learn the chunks, and measure few-shot accuracy after each of them."""
+"""The first stage: learn the chunks, and measure few-shot accuracy and robustness after them."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from lurefs.features import make_bank
 from lurefs.images import load_images
 from lurefs.learner import Learner, learn_online, make_learner
 from lurefs.outcomes import ChunkOutcome, FewShotScore
+from lurefs.robustness import complete_robustness, with_robustness
 from lurefs.stage import Stage, embed, make_probe, plan_backbone, read_or_draw_manifest, reference_images
 
 
@@ -39,6 +40,7 @@ def pretrain(stage: Stage) -> list[ChunkOutcome]:
     backbone.model.to(stage.device)
     learner = make_learner(backbone, config.backbone, config.learner)  # while it holds the run's initial weights
     outcomes = _complete_few_shot(stage, outcomes, backbone, manifests)
+    outcomes = complete_robustness(stage, outcomes, backbone)
     if len(outcomes) < len(plan.chunks):
         if outcomes:
             newest = directory.checkpoint_path(outcomes[-1].chunk_index)
@@ -47,7 +49,8 @@ def pretrain(stage: Stage) -> list[ChunkOutcome]:
         for outcome in _learn(stage, learner, first=len(outcomes)):
             path = directory.checkpoint_path(outcome.chunk_index)
             checkpoints.save_checkpoint(path, backbone.model, learner.optimizer, _checkpoint_card(stage, outcome))
-            outcomes.append(_with_few_shot(stage, outcome, backbone, manifests))
+            outcome = _with_few_shot(stage, outcome, backbone, manifests)
+            outcomes.append(with_robustness(stage, outcome, backbone))
             directory.write_outcomes(outcomes)
             stage.tracker.log_chunk(outcomes[-1])
     stage.tracker.finish_pretrain()

@@ -15,16 +15,19 @@ from lurefs.pretrain import pretrain
 from lurefs.ranks import ranks_of
 from lurefs.report import write_report
 from lurefs.results import RunDirectory
+from lurefs.robustness import check_robustness
 from lurefs.stage import open_stage
 
 
 def check(plan: Plan) -> None:
-    """Refuse what only timm and scikit-learn can tell to be wrong.
+    """Refuse what only the libraries can tell to be wrong.
 
     Raises:
-        UserError: An unknown model, or a probe that cannot be fitted on a benchmark's form of episode.
+        UserError: An unknown model, a probe that cannot be fitted on a benchmark's form of episode, or images that
+            cannot be changed as `robustness` asks.
     """
     check_backbone(plan.config.backbone)
+    check_robustness(plan)
     check_probes(plan)
 
 

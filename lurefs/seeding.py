@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 
@@ -24,3 +26,18 @@ def seed_stream(root: int, *path: str | int) -> int:
 def numpy_generator(root: int, *path: str | int) -> np.random.Generator:
     """Return NumPy's generator for one named draw."""
     return np.random.default_rng(seed_stream(root, *path))
+
+
+@contextmanager
+def seeded_numpy(seed: int) -> Iterator[None]:
+    """Seed NumPy's global generator, for a library that draws from it, and put it back afterwards.
+
+    Args:
+        seed: In [0, 2**32).
+    """
+    state = np.random.get_state()
+    np.random.seed(seed)
+    try:
+        yield
+    finally:
+        np.random.set_state(state)

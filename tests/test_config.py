@@ -5,7 +5,17 @@ from pathlib import Path
 import pytest
 import yaml
 
-from lurefs.config import digest, find_recipe, load, merge, recipes_dir, run_config, run_identity, to_yaml
+from lurefs.config import (
+    digest,
+    find_recipe,
+    load,
+    merge,
+    pretrain_identity,
+    recipes_dir,
+    run_config,
+    run_identity,
+    to_yaml,
+)
 from lurefs.errors import UserError
 
 
@@ -65,6 +75,12 @@ def test_digest_of_a_run_does_not_depend_on_its_name_or_machine() -> None:
     assert digest(run_identity(one)) != digest(run_identity(run_config({"name": "a", "seed": 1})))
 
 
+def test_weights_do_not_depend_on_what_only_measures_them() -> None:
+    plain, asked = run_config({"name": "a"}), run_config({"name": "a", "robustness": {}})
+    assert pretrain_identity(plain) == pretrain_identity(asked)
+    assert digest(run_identity(plain)) != digest(run_identity(asked))
+
+
 def test_merge_keeps_what_a_change_does_not_name() -> None:
     assert merge({"a": {"b": 1, "c": 2}, "d": 3}, {"a": {"c": 4}}) == {"a": {"b": 1, "c": 4}, "d": 3}
 
@@ -100,6 +116,11 @@ def test_merge_keeps_what_a_change_does_not_name() -> None:
         ("probes: {p: {name: nosuch.module:Thing}}", "cannot be imported"),
         ("probes: {}", "probes is empty"),
         ("benchmarks: {a/b: {}}", "cannot be a file's name"),
+        ("robustness: {corruptions: [fogg]}", "did you mean 'fog'?"),
+        ("robustness: {attacks: {pdg: [0.1]}}", "did you mean 'pgd'?"),
+        ("robustness: {severities: [0]}", "different numbers from 1 to 5"),
+        ("robustness: {attacks: {fgsm: [8]}}", "0.0314 for 8/255"),
+        ("robustness: {corruptions: [], attacks: {}}", "asks for nothing"),
         ("- a list", "holds no settings"),
         ("a: [unclosed", "cannot be read as YAML"),
     ],

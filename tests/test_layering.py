@@ -18,13 +18,14 @@ ORDER = [
     {"config"},
     {"data"},
     {"outcomes", "plan", "saliency", "backbones", "optimizers", "images", "schedule"},
-    {"unlearn", "features", "checkpoints", "transfer_plan", "predictions"},
+    {"unlearn", "features", "checkpoints", "transfer_plan", "predictions", "attacks"},
     {"boundary", "results"},
     {"learner"},
     {"mirror", "reporting"},
     {"tracking", "report", "console"},
     {"stage", "episode_commands"},
     {"controls"},
+    {"robustness"},
     {"pretrain", "evaluate", "transfer_stage"},
     {"run"},
     {"cli"},
@@ -42,6 +43,8 @@ HOMES = {
     "jinja2": {"lurefs.report"},
     "rich": {"lurefs.console"},
     "fontTools": {"lurefs.data.fonts"},
+    "imagecorruptions": {"lurefs.data.corruptions"},
+    "art": {"lurefs.attacks"},
 }
 
 

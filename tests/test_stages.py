@@ -29,7 +29,7 @@ def directory(tmp_path: Path) -> RunDirectory:
 def numbers(directory: RunDirectory) -> dict[str, Any]:
     """The summary without times."""
     summary = directory.read_summary()
-    del summary["run"]["seconds"]
+    del summary["run"]["seconds"], summary["pretrain"]["train_seconds"], summary["pretrain"]["unlearn_seconds"]
     for benchmark in summary["benchmarks"].values():
         for probe in benchmark["probes"].values():
             del probe["ms_per_episode"]

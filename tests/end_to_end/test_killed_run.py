@@ -17,7 +17,7 @@ def start(config_file: Path, run_dir: Path, environment: dict[str, str]) -> subp
 
 def numbers(run_dir: Path) -> dict[str, Any]:
     summary = json.loads((run_dir / "summary.json").read_text())
-    del summary["run"]["seconds"]
+    del summary["run"]["seconds"], summary["pretrain"]["train_seconds"], summary["pretrain"]["unlearn_seconds"]
     for probe in summary["benchmarks"]["novel-3way-1shot"]["probes"].values():
         del probe["ms_per_episode"]
     return {**summary, "weights": (run_dir / "checkpoints" / "chunk-002.json").read_text()}

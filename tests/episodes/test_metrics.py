@@ -34,6 +34,20 @@ def test_ece_of_no_predictions_is_not_a_number() -> None:
     assert np.isnan(empty_reliability().ece)
 
 
+def test_ece_and_nll_are_those_of_torchmetrics_and_torch() -> None:
+    import torch
+    from torchmetrics.functional.classification import multiclass_calibration_error
+
+    rng = np.random.default_rng(0)
+    probabilities, labels = rng.dirichlet(np.ones(7), 500), rng.integers(0, 7, 500)
+    theirs = multiclass_calibration_error(torch.tensor(probabilities), torch.tensor(labels), 7, n_bins=15, norm="l1")
+    assert ece(probabilities, labels) == pytest.approx(theirs.item(), abs=1e-6)
+    log_probabilities = torch.tensor(probabilities).log()
+    assert nll(probabilities, labels) == pytest.approx(
+        torch.nn.functional.nll_loss(log_probabilities, torch.tensor(labels)).item()
+    )
+
+
 def test_a_calibrated_model_has_an_ece_near_zero_on_many_predictions() -> None:
     rng = np.random.default_rng(0)
     confidence = rng.uniform(0.5, 1, 200_000)

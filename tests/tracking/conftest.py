@@ -100,6 +100,7 @@ def make_outcome(chunk_index: int) -> ChunkOutcome:
         n_test=100,
         test_ece=0.125,
         test_nll=1.5,
+        n_forgotten=2 * chunk_index,
         unlearn=unlearn if chunk_index else None,
         few_shot={BENCHMARK: score},
         train_seconds=2.0,

@@ -11,7 +11,7 @@ from episodes.summary import summarise
 from episodes.table import EpisodeTable
 from lurefs import mirror
 from lurefs.config import RunConfig, run_config
-from lurefs.outcomes import ChunkOutcome
+from lurefs.outcomes import ChunkOutcome, RobustnessScores
 
 
 def cell_id(benchmark: str, probe: str, **settings: Any) -> str:
@@ -80,7 +80,13 @@ def test_chunk_rows_accumulate_errors(outcome: Callable[[int], ChunkOutcome]) ->
         "test_nll": 1.5,
         "n_test_errors": 40,
         "cumulative_errors": 90,
+        "generalisation_gap": pytest.approx(0.3),
+        "n_forgotten": 2,
+        "n_images_seen": 500,
+        "train_seconds": 2.0,
+        "unlearn_seconds": 0.1,
         "seconds": 3.0,
+        "accuracy_change": pytest.approx(0.1),
         "unlearn_drop": 0.25,
         "few_shot/novel-5way-1shot": 0.5,
     }
@@ -91,6 +97,26 @@ def test_pretrain_summary_is_over_all_chunks(outcome: Callable[[int], ChunkOutco
         "anytime_accuracy": pytest.approx(0.55),
         "cumulative_error_rate": 0.45,
         "images_per_second": 250.0,
+        "total_forgotten": 2,
+        "total_images_seen": 1000,
+        "total_train_seconds": 4.0,
+        "total_unlearn_seconds": 0.1,
+    }
+
+
+def test_robustness_is_told_under_flat_keys(outcome: Callable[[int], ChunkOutcome]) -> None:
+    scores = RobustnessScores(
+        n_images=9,
+        clean_accuracy=0.75,
+        corruptions={"fog": {"1": 0.5, "5": 0.25}},
+        attacks={"pgd": {"0.0314": 0.125}},
+    )
+    (row,) = mirror.chunk_rows([replace(outcome(0), robustness=scores)])
+    assert {key: value for key, value in row.items() if key.startswith("robustness")} == {
+        "robustness/clean": 0.75,
+        "robustness/corruptions": 0.375,
+        "robustness/fog": 0.375,
+        "robustness/pgd_0_0314": 0.125,
     }
 
 

@@ -1,0 +1,109 @@
+"""Adversarial examples by the Adversarial Robustness Toolbox: images whose pixels are moved so that a model errs."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from lurefs.backbones import Backbone
+from lurefs.errors import not_installed
+from lurefs.seeding import seed_stream, seeded_numpy
+
+
+def attack(
+    backbone: Backbone,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    name: str,
+    epsilon: float,
+    n_steps: int,
+    step_size: float,
+) -> Tensor:
+    """Return the images after an attack that knows the model and the labels, bounded by L-infinity.
+
+    `fgsm` moves every pixel by epsilon along the sign of the loss's gradient (Goodfellow et al. 2015, section 4);
+    `pgd` takes `n_steps` such steps from a random start, and after each returns into the epsilon ball (Madry et al.
+    2018, section 2.1). Gradients go through the backbone's own preparation of images.
+
+    Args:
+        backbone: Attacked in evaluation mode, which it is left in.
+        images: (n, n_channels, height, width) uint8, on the backbone's device.
+        labels: (n,) int64.
+        name: `fgsm` or `pgd`.
+        epsilon: The largest change of a pixel in [0, 1]; 0 changes nothing.
+        n_steps: Steps of `pgd`.
+        step_size: Length of one of them, as a share of epsilon.
+
+    Returns:
+        (n, n_channels, height, width) float32 in [0, 1], not rounded to whole grey values.
+
+    Raises:
+        UserError: The library is not installed.
+    """
+    pixels = images.float() / 255
+    if epsilon == 0:
+        return pixels
+    one_hot = np.eye(backbone.n_classes, dtype=np.float32)[labels.cpu().numpy()]
+    on_its_gpu = torch.cuda.device(images.device) if images.is_cuda else nullcontext()  # the library takes the current
+    with on_its_gpu, seeded_numpy(seed_stream(0, "attack", name) % 2**32):  # the random start
+        attacker = _attacker(backbone, pixels, name, epsilon, n_steps, step_size)
+        changed = torch.from_numpy(attacker.generate(pixels.cpu().numpy(), one_hot))
+    backbone.model.zero_grad(set_to_none=True)
+    return changed.to(images.device)
+
+
+def check_installed() -> None:
+    """Refuse to attack without the library.
+
+    Raises:
+        UserError: It is not installed.
+    """
+    try:
+        import art.attacks.evasion
+        import art.estimators.classification  # noqa: F401
+    except ImportError as error:
+        raise not_installed("robustness.attacks", "robustness", error) from error
+
+
+class _FromUnitPixels(nn.Module):
+    """The backbone as a model of images in [0, 1]."""
+
+    def __init__(self, backbone: Backbone) -> None:
+        super().__init__()
+        self.model = backbone.model
+        self.logits = backbone.logits
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        return self.logits(pixels * 255)
+
+
+def _attacker(backbone: Backbone, pixels: Tensor, name: str, epsilon: float, n_steps: int, step_size: float) -> Any:
+    check_installed()
+    from art.attacks.evasion import FastGradientMethod, ProjectedGradientDescent
+    from art.estimators.classification import PyTorchClassifier
+
+    classifier = PyTorchClassifier(
+        _FromUnitPixels(backbone),
+        loss=nn.CrossEntropyLoss(),
+        input_shape=tuple(pixels.shape[1:]),
+        nb_classes=backbone.n_classes,
+        clip_values=(0.0, 1.0),
+        device_type="gpu" if pixels.is_cuda else "cpu",
+    )
+    if name == "fgsm":
+        return FastGradientMethod(classifier, norm=np.inf, eps=epsilon, batch_size=len(pixels))
+    return ProjectedGradientDescent(
+        classifier,
+        norm=np.inf,
+        eps=epsilon,
+        eps_step=step_size * epsilon,
+        max_iter=n_steps,
+        num_random_init=1,
+        batch_size=len(pixels),
+        verbose=False,
+    )

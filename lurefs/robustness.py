@@ -1,0 +1,162 @@
+"""How well a backbone with its head stands changed images: corruptions and attacks on held-out base images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lurefs import attacks, checkpoints, console
+from lurefs.backbones import Backbone
+from lurefs.config import CORRUPTIONS, RobustnessConfig, digest
+from lurefs.data.corruptions import check_corruptible, corrupt
+from lurefs.data.dataset import ImageArray, IntArray
+from lurefs.outcomes import ChunkOutcome, RobustnessScores
+from lurefs.plan import Plan
+from lurefs.records import to_mapping
+from lurefs.stage import Stage
+
+BATCH_SIZE = 128
+"""Images that are changed and classified at once; fixed, so that no setting of memory changes an attack's numbers."""
+
+Change = Callable[[slice], Tensor]
+"""Rows of the images -> raw pixels (n, n_channels, height, width) in [0, 255], on the backbone's device."""
+
+
+def check_robustness(plan: Plan) -> None:
+    """Refuse what can only fail after the work: a library that is missing, images too small to be corrupted.
+
+    Raises:
+        UserError: One of these.
+    """
+    config = plan.config.robustness
+    if config is not None and config.corruptions:
+        check_corruptible(plan.dataset.image_size)
+    if config is not None and config.attacks:
+        attacks.check_installed()
+
+
+def measure(
+    backbone: Backbone,
+    images: ImageArray,
+    image_ids: Sequence[str],
+    labels: IntArray,
+    config: RobustnessConfig,
+    *,
+    description: str = "robustness",
+) -> RobustnessScores:
+    """Classify the images unchanged, after every corruption, and after every attack.
+
+    Args:
+        backbone: The classifier; it is left in evaluation mode.
+        images: (n, height, width, n_channels) uint8.
+        image_ids: One stable name an image.
+        labels: (n,) int64 in 0..n_classes-1.
+        config: What is done to them.
+        description: For the progress bar.
+    """
+    backbone.model.eval()
+    device = next(backbone.model.parameters()).device
+    targets = torch.tensor(labels, device=device)
+    to_device = partial(_to_tensor, device=device)
+    corruptions: dict[str, dict[str, float]] = {name: {} for name in corruption_names(config)}
+    attacked: dict[str, dict[str, float]] = {name: {} for name in config.attacks}
+
+    def corrupted(name: str, severity: int, rows: slice) -> Tensor:
+        return to_device(corrupt(images[rows], image_ids[rows], corruption=name, severity=severity))
+
+    def adversarial(name: str, epsilon: float, rows: slice) -> Tensor:
+        steps, size = config.pgd_steps, config.pgd_step_size
+        found = attacks.attack(
+            backbone, to_device(images[rows]), targets[rows], name=name, epsilon=epsilon, n_steps=steps, step_size=size
+        )
+        return found * 255
+
+    changes: list[tuple[dict[str, float], str, Change]] = [
+        *(
+            (corruptions[name], str(severity), partial(corrupted, name, severity))
+            for name in corruptions
+            for severity in config.severities
+        ),
+        *(
+            (attacked[name], f"{epsilon:g}", partial(adversarial, name, epsilon))
+            for name, epsilons in config.attacks.items()
+            for epsilon in epsilons
+        ),
+    ]
+    clean = _accuracy(backbone, lambda rows: to_device(images[rows]), targets)
+    for scores, level, change in console.track(changes, len(changes), description):
+        scores[level] = _accuracy(backbone, change, targets)
+    return RobustnessScores(
+        n_images=len(images), clean_accuracy=clean, corruptions=corruptions, attacks=attacked, protocol=protocol(config)
+    )
+
+
+def with_robustness(stage: Stage, outcome: ChunkOutcome, backbone: Backbone) -> ChunkOutcome:
+    """Add what the weights that `backbone` holds stand, if the run asks for it after this chunk."""
+    plan, config = stage.plan, stage.plan.config
+    if config.robustness is None or not _is_asked(plan, outcome.chunk_index):
+        return outcome
+    test = plan.images.test
+    n_images = min(config.robustness.n_images, len(test))
+    rows = test[np.linspace(0, len(test) - 1, n_images).round().astype(np.int64)]
+    scores = measure(
+        backbone,
+        plan.dataset.read(rows),
+        [plan.dataset.image_ids[row] for row in rows],
+        np.searchsorted(plan.classes.base, plan.dataset.labels[rows]).astype(np.int64),
+        config.robustness,
+        description=f"{config.name}: robustness after chunk {outcome.chunk_index + 1}",
+    )
+    return replace(outcome, robustness=scores)
+
+
+def complete_robustness(stage: Stage, outcomes: list[ChunkOutcome], backbone: Backbone) -> list[ChunkOutcome]:
+    """Measure chunks that were learned without it or under other settings, from their checkpoints."""
+    plan, config = stage.plan, stage.plan.config.robustness
+    if config is None:
+        return outcomes
+    completed = []
+    for outcome in outcomes:
+        if outcome.robustness is None or outcome.robustness.protocol != protocol(config):
+            outcome = replace(outcome, robustness=None)  # figures of two protocols do not belong into one curve
+            if _is_asked(plan, outcome.chunk_index):
+                checkpoints.load_checkpoint(stage.directory.checkpoint_path(outcome.chunk_index), backbone.model)
+                outcome = with_robustness(stage, outcome, backbone)
+        completed.append(outcome)
+    if completed != outcomes:
+        stage.directory.write_outcomes(completed)
+    return completed
+
+
+def corruption_names(config: RobustnessConfig) -> list[str]:
+    """Return the corruptions that a configuration asks for."""
+    return list(CORRUPTIONS) if config.corruptions == "all" else config.corruptions
+
+
+def protocol(config: RobustnessConfig) -> str:
+    """Return the digest of all that the figures depend on beside model and images."""
+    return digest({name: value for name, value in to_mapping(config).items() if name != "after"})
+
+
+def _is_asked(plan: Plan, chunk_index: int) -> bool:
+    config = plan.config.robustness
+    return config is not None and (config.after == "every_chunk" or chunk_index == len(plan.chunks) - 1)
+
+
+def _accuracy(backbone: Backbone, change: Change, targets: Tensor) -> float:
+    n_right = 0
+    for start in range(0, len(targets), BATCH_SIZE):
+        rows = slice(start, start + BATCH_SIZE)
+        pixels = change(rows)
+        with torch.inference_mode():
+            n_right += int((backbone.logits(pixels).argmax(1) == targets[rows]).sum())
+    return n_right / len(targets)
+
+
+def _to_tensor(images: ImageArray, device: torch.device) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2))).to(device)
