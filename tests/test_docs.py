@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+import textwrap
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from episodes import FeatureBank
+from lurefs.config import load
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 
@@ -27,3 +29,12 @@ def test_the_library_page_runs(capsys: pytest.CaptureFixture[str]) -> None:
     shape = r"\d+\.\d\d% ± \d+\.\d\d% on this pool of classes \(new classes of this kind: ± \d+\.\d\d%\), 60 episodes"
     assert re.fullmatch(shape, first)
     assert re.match(r"-?\d+\.\d\d% ± .* 60 episodes 0\.\d+", second)
+
+
+def test_the_settings_in_the_readme_are_accepted(tmp_path: Path) -> None:
+    blocks = re.findall(r"```yaml\n(.*?)```", (DOCS.parent / "README.md").read_text(), flags=re.DOTALL)
+    assert len(blocks) == 2
+    for number, block in enumerate(blocks):
+        path = tmp_path / f"{number}.yaml"
+        path.write_text(textwrap.dedent(block))
+        assert load(str(path)).runs

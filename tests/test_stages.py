@@ -45,6 +45,11 @@ def test_one_run_leaves_everything_a_reader_needs(make_config: MakeConfig, direc
     summary = directory.read_summary()
     assert set(summary) == {"run", "pretrain", "benchmarks"}
     assert len(summary["pretrain"]["test_accuracy"]) == 3
+    assert summary["pretrain"]["accuracy_changes"] == pytest.approx(np.diff(summary["pretrain"]["test_accuracy"]))
+    outcomes = directory.read_outcomes()
+    assert summary["pretrain"]["n_images_seen"] == sum(outcome.n_images_seen for outcome in outcomes)
+    assert summary["pretrain"]["generalisation_gap"] == outcomes[-1].generalisation_gap
+    assert summary["pretrain"]["robustness"] is None
     cell = summary["benchmarks"]["novel-3way-1shot"]["probes"]["logistic_regression"]
     table = directory.read_episodes("novel-3way-1shot", "logistic_regression")
     assert cell["accuracy"]["mean"] == pytest.approx(table.accuracy.mean())
