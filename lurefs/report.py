@@ -17,7 +17,7 @@ from lurefs.config import PluginConfig, to_yaml
 from lurefs.data.dataset import ImageDataset
 from lurefs.data.splits import split_classes
 from lurefs.errors import UserError
-from lurefs.reporting import drawing, figures, narrative, series, sheets, tables, transfer_figure
+from lurefs.reporting import chart_style, drawing, figures, narrative, series, sheets, tables, transfer_figure
 from lurefs.reporting.comparison import (
     Run,
     benchmarks_of,
@@ -52,7 +52,7 @@ class Figures:
         """Keep a chart, and return what the page shows of it."""
         from markupsafe import Markup
 
-        element = figures.inline(svg, name=f"chart{len(self._files)}", label=caption)
+        element = chart_style.inline(svg, name=f"chart{len(self._files)}", label=caption)
         self._files[f"{name}.svg"] = svg.encode()
         return {"svg": Markup(element), "caption": caption}
 
@@ -128,7 +128,7 @@ def _benchmark(runs: Sequence[Run], name: str, probes: list[str], kept: Figures)
         charts.append(kept.chart(f"accuracy-{name}", svg, caption=f"Accuracy on {name}. {scopes}."))
     rows = series.difference_intervals(runs, comparisons, probes[0]) if probes else []
     if rows:
-        label = f"accuracy less that of {figures.short(reference.label)}, points"
+        label = f"accuracy less that of {chart_style.short(reference.label)}, points"
         svg = figures.intervals(rows, name=f"difference-{name}", x_label=label, zero_line=True)
         caption = f"Paired differences on {name}, by {probes[0]}. {scopes}."
         charts.append(kept.chart(f"difference-{name}", svg, caption=caption))

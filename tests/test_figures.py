@@ -2,11 +2,14 @@ from __future__ import annotations
 
 import re
 import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
+from itertools import combinations
 
 import matplotlib
 import pytest
 
-from lurefs.reporting.figures import COLOURS, Interval, Line, curves, inline, intervals, scatter, short
+from lurefs.reporting.chart_style import COLOURS, inline, look_of, short
+from lurefs.reporting.figures import Interval, Line, curves, intervals, scatter
 
 LINES = [
     Line(label="nothing", x=[1, 2, 3], y=[40.0, 50.0, 55.0], half_width=[1.0, 1.0, 2.0], style=0),
@@ -102,3 +105,38 @@ def test_more_runs_than_colours_are_told_apart_by_their_markers() -> None:
     lines = [Line(label=f"run {index}", x=[1, 2], y=[index, index], style=index) for index in range(8)]
     labels = texts(curves(lines, name="many", x_label="chunk", y_label="y"))
     assert {f"run {index}" for index in range(8)} <= set(labels)
+
+
+def test_of_18_styles_no_two_share_two_of_colour_marker_and_dash() -> None:
+    looks = [[look_of(index)[key] for key in ("color", "marker", "linestyle")] for index in range(18)]
+    for one, other in combinations(looks, 2):
+        assert sum(a == b for a, b in zip(one, other, strict=True)) < 2
+
+
+def test_36_styles_differ() -> None:
+    assert len({(look["color"], look["marker"]) for look in map(look_of, range(36))}) == 36
+
+
+def test_many_names_make_a_chart_higher_and_not_its_plot_smaller() -> None:
+    def height(n_lines: int) -> float:
+        lines = [Line(label=f"a name of some length {index}", x=[1], y=[1.0], style=index) for index in range(n_lines)]
+        svg = curves(lines, name="high", x_label="chunk", y_label="y")
+        return float(ElementTree.fromstring(svg).attrib["viewBox"].split()[3])
+
+    assert height(2) == pytest.approx(3.1 * 72)
+    assert height(12) > height(2) + 90
+
+
+def test_intervals_over_seeds_are_a_band_and_others_are_bars() -> None:
+    bars = Line(label="one", x=[1, 2], y=[1.0, 2.0], half_width=[0.5, 0.5], style=0)
+    band, bar = (
+        curves([line], name="x", x_label="chunk", y_label="y") for line in (replace(bars, has_band=True), bars)
+    )
+    assert "FillBetweenPolyCollection" in band or "PolyCollection" in band
+    assert "LineCollection" in bar and "PolyCollection" not in bar
+
+
+def test_an_amount_starts_at_zero_and_has_separators_of_thousands() -> None:
+    line = Line(label="one", x=[10_000, 40_000], y=[1.0, 2.0], style=0)
+    shown = texts(curves([line], name="x", x_label="images", y_label="y", x_is_whole=False))
+    assert "0" in shown and "40,000" in shown

@@ -39,7 +39,7 @@ HOMES = {
     "omegaconf": {"lurefs.config"},
     "wandb": {"lurefs.tracking", "lurefs.mirror"},
     "sklearn": {"episodes.probes", "episodes.scoring", "episodes.transfer", "lurefs.data.sources"},
-    "matplotlib": {"lurefs.reporting.figures"},
+    "matplotlib": {"lurefs.reporting.chart_style", "lurefs.reporting.figures"},
     "jinja2": {"lurefs.report"},
     "rich": {"lurefs.console"},
     "fontTools": {"lurefs.data.fonts"},

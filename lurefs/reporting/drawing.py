@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from lurefs.data.dataset import ImageArray
-from lurefs.reporting.figures import COLOURS, INK, RULE
+from lurefs.reporting.chart_style import COLOURS, INK, RULE
 from lurefs.reporting.sheets import EpisodeSheet, Strip
 
 if TYPE_CHECKING:

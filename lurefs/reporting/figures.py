@@ -1,31 +1,34 @@
 """The report's charts as SVG texts: one small chart a file, so that a phone shows each at its full width.
 
-Numbers in, text out; nothing here knows of runs or files. Lines differ by colour, marker and dash: none needs colour.
+Numbers in, text out; nothing here knows of runs or files, and how charts look is in `lurefs.reporting.chart_style`.
 """
 
 from __future__ import annotations
 
-import io
-import re
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
+
+from lurefs.reporting.chart_style import (
+    MUTED,
+    PAPER,
+    add_legend,
+    chart_context,
+    look_of,
+    name_axes,
+    new_chart,
+    short,
+    to_svg,
+)
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
-# Okabe and Ito's colours, which people with any form of colour vision tell apart; yellow is too light for lines.
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
-MARKERS = ("o", "s", "^", "D", "v", "P")
-DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1.5, 1.5)), (0, (6, 2, 1.5, 2)), (0, (8, 3)), (0, (3, 1.5)))
-INK, MUTED, RULE, PAPER = "#20242b", "#5b6472", "#d9dde3", "#fffffe"
-WIDTH_INCHES = 4.6
-LABEL_LENGTH = 30
+MAX_MARKERS = 12
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +41,7 @@ class Line:
         y: (n,) values.
         style: Index of its colour, marker and dash.
         half_width: (n,) half widths of intervals, or None.
+        has_band: Whether the intervals are drawn as a band instead of bars: they are over seeds.
     """
 
     label: str
@@ -45,6 +49,7 @@ class Line:
     y: ArrayLike
     style: int
     half_width: ArrayLike | None = None
+    has_band: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,49 +71,69 @@ class Interval:
     style: int
 
 
-def curves(lines: Sequence[Line], *, name: str, x_label: str, y_label: str) -> str:
-    """Draw one curve a line, with a bar for each interval.
+def curves(lines: Sequence[Line], *, name: str, x_label: str, y_label: str, x_is_whole: bool = True) -> str:
+    """Draw one curve a line, with its intervals.
 
     Args:
         lines: At least one.
         name: Salt of the file's ids: two charts on one page need two names.
         x_label: What x is, with its unit.
         y_label: What y is, with its unit.
+        x_is_whole: Whether x is counted in steps, as chunks are; otherwise it is an amount, and starts at zero.
     """
-    from matplotlib.ticker import MaxNLocator
+    from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-    with _style(name):
-        figure, axes = _new_chart(height_inches=3.1)
-        # Bars of curves that run together are set apart by a fraction of a step.
-        shift = 0.06 if any(line.half_width is not None for line in lines) else 0.0
+    with chart_context(name):
+        figure, axes = new_chart()
         handles = []
-        for index, line in enumerate(lines):
-            x = np.asarray(line.x, dtype=float) + shift * (index - (len(lines) - 1) / 2)
-            look = _look(line.style)
-            if line.half_width is not None:
-                axes.errorbar(x, line.y, yerr=line.half_width, fmt="none", ecolor=look["color"], elinewidth=1.4)
-            handles.extend(axes.plot(x, line.y, **look))
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
-        axes.yaxis.set_major_locator(MaxNLocator(nbins=6))
-        _name_axes(axes, x_label, y_label)
-        _legend(axes, handles, [line.label for line in lines])
-        return _to_svg(figure, name)
+        for line, shift in zip(lines, _shifts(lines) if x_is_whole else [0.0] * len(lines), strict=True):
+            handles.append(draw_line(axes, line, np.asarray(line.x, dtype=float) + shift))
+        axes.xaxis.set_major_locator(
+            MaxNLocator(integer=x_is_whole, nbins=8 if x_is_whole else 5, steps=[1, 2, 2.5, 5, 10])
+        )
+        axes.yaxis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 2.5, 5, 10]))
+        if not x_is_whole:
+            axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.6g}"))
+            axes.set_xlim(left=0)
+        name_axes(axes, x_label, y_label)
+        add_legend(axes, handles, [line.label for line in lines])
+        return to_svg(figure, name)
+
+
+def _shifts(lines: Sequence[Line]) -> list[float]:
+    """Return by how much of a step each line is set apart, so that bars of curves that run together can be told."""
+    n_bars = sum(line.half_width is not None and not line.has_band for line in lines)
+    step = min(0.06, 0.4 / max(1, len(lines))) if n_bars else 0.0
+    return [step * (index - (len(lines) - 1) / 2) for index in range(len(lines))]
+
+
+def draw_line(axes: Axes, line: Line, x: NDArray[np.float64]) -> Artist:
+    """Draw a line with its intervals at (n,) places `x`, and return what stands for it in the legend."""
+    look, y = look_of(line.style), np.asarray(line.y, dtype=float)
+    if line.half_width is not None:
+        half_width = np.asarray(line.half_width, dtype=float)
+        if line.has_band:
+            axes.fill_between(x, y - half_width, y + half_width, color=look["color"], alpha=0.16, linewidth=0)
+        else:
+            axes.errorbar(x, y, yerr=half_width, fmt="none", ecolor=look["color"], elinewidth=1.4)
+    [handle] = axes.plot(x, y, markevery=max(1, len(x) // MAX_MARKERS), clip_on=False, **look)
+    return handle
 
 
 def scatter(lines: Sequence[Line], *, name: str, x_label: str, y_label: str) -> str:
-    """Draw one marker a line at its only point, with its interval; x starts at zero."""
-    with _style(name):
-        figure, axes = _new_chart(height_inches=3.1)
+    """Draw the points of each line as markers with their intervals; x starts at zero."""
+    with chart_context(name):
+        figure, axes = new_chart()
         handles = []
         for line in lines:
-            look = {**_look(line.style), "linestyle": "none", "markersize": 8}
+            look = {**look_of(line.style), "linestyle": "none", "markersize": 8}
             if line.half_width is not None:
                 axes.errorbar(line.x, line.y, yerr=line.half_width, fmt="none", ecolor=look["color"], elinewidth=1.4)
             handles.extend(axes.plot(line.x, line.y, **look))
         axes.set_xlim(left=0, right=1.1 * max(float(np.max(np.asarray(line.x))) for line in lines) or 1)
-        _name_axes(axes, x_label, y_label)
-        _legend(axes, handles, [line.label for line in lines])
-        return _to_svg(figure, name)
+        name_axes(axes, x_label, y_label)
+        add_legend(axes, handles, [line.label for line in lines])
+        return to_svg(figure, name)
 
 
 def intervals(rows: Sequence[Interval], *, name: str, x_label: str, zero_line: bool = False) -> str:
@@ -120,10 +145,10 @@ def intervals(rows: Sequence[Interval], *, name: str, x_label: str, zero_line: b
         x_label: What the values are, with their unit.
         zero_line: Whether to draw a line at zero, for differences.
     """
-    with _style(name):
-        figure, axes = _new_chart(height_inches=0.75 + 0.42 * len(rows))
+    with chart_context(name):
+        figure, axes = new_chart(height_inches=0.75 + 0.42 * len(rows))
         for place, row in enumerate(rows):
-            look = _look(row.style)
+            look = look_of(row.style)
             if row.outer is not None:
                 axes.plot([row.value - row.outer, row.value + row.outer], [place, place], color=look["color"], lw=1.2)
             axes.plot(
@@ -141,109 +166,5 @@ def intervals(rows: Sequence[Interval], *, name: str, x_label: str, zero_line: b
         axes.tick_params(axis="y", length=0)
         axes.grid(visible=False, axis="y")
         axes.grid(visible=True, axis="x")
-        _name_axes(axes, x_label, "")
-        return _to_svg(figure, name)
-
-
-def inline(svg: str, *, name: str, label: str) -> str:
-    """Turn an SVG file into an element for a page: ids of its own, and the page's colours instead of fixed ones.
-
-    Args:
-        svg: What one of this module's functions returned.
-        name: Put before every id, since ids must be unique on a page.
-        label: What a screen reader says.
-    """
-    from html import escape
-
-    view_box = re.search(r'viewBox="([^"]*)"', svg)
-    body = svg[svg.index(">", svg.index("<svg")) + 1 : svg.rindex("</svg>")]
-    body = re.sub(r"<metadata>.*?</metadata>", "", body, flags=re.DOTALL)
-    body = re.sub(r"<style.*?</style>", "", body, flags=re.DOTALL)
-    body = re.sub(r'\bid="', f'id="{name}-', body)
-    body = re.sub(r'xlink:href="#', f'xlink:href="#{name}-', body)
-    body = re.sub(r"url\(#", f"url(#{name}-", body)
-    for index, colour in enumerate(COLOURS):
-        body = body.replace(colour, f"var(--series-{index})")
-    for colour, variable in ((INK, "ink"), (MUTED, "muted"), (RULE, "rule"), (PAPER, "paper")):
-        body = body.replace(colour, f"var(--{variable})")
-    assert view_box is not None
-    return f'<svg class="chart" viewBox="{view_box[1]}" role="img" aria-label="{escape(label)}">{body}</svg>'
-
-
-def _style(name: str) -> Any:
-    """Return a context in which charts look alike and files depend on their content only."""
-    import matplotlib
-
-    settings: Any = {
-        "svg.hashsalt": name,
-        "svg.fonttype": "none",
-        "text.parse_math": False,
-        "font.size": 11,
-        "text.color": INK,
-        "axes.labelcolor": INK,
-        "xtick.labelcolor": MUTED,
-        "ytick.labelcolor": MUTED,
-        "xtick.color": RULE,
-        "ytick.color": RULE,
-        "axes.edgecolor": RULE,
-        "axes.axisbelow": True,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "axes.grid": True,
-        "axes.grid.axis": "y",
-        "grid.color": RULE,
-        "grid.linewidth": 0.7,
-        "figure.facecolor": PAPER,
-        "axes.facecolor": "none",
-        "legend.frameon": False,
-    }
-    return matplotlib.rc_context(settings)
-
-
-def _new_chart(*, height_inches: float) -> tuple[Figure, Axes]:
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(WIDTH_INCHES, height_inches), layout="constrained")
-    FigureCanvasSVG(figure)
-    return figure, figure.add_subplot()
-
-
-def _look(index: int) -> dict[str, Any]:
-    turn = index % len(COLOURS)
-    return {
-        "color": COLOURS[turn],
-        "marker": MARKERS[(index + index // len(COLOURS)) % len(MARKERS)],
-        "linestyle": DASHES[turn],
-        "markersize": 5.5,
-        "linewidth": 1.8,
-    }
-
-
-def _name_axes(axes: Axes, x_label: str, y_label: str) -> None:
-    axes.set_xlabel(x_label)
-    axes.set_ylabel(y_label)
-
-
-def _legend(axes: Axes, handles: Sequence[Any], labels: Sequence[str]) -> None:
-    """Name the curves above the chart; a single one needs no name."""
-    if len(labels) < 2:
-        return
-    shown = [short(label) for label in labels]
-    n_columns = max(1, min(len(shown), 38 // (max(len(label) for label in shown) + 5)))
-    axes.legend(handles, shown, loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=n_columns, handlelength=2.8)
-
-
-def short(label: str) -> str:
-    """Return a name cut to `LABEL_LENGTH`, such that matplotlib does not leave it out if it starts with `_`."""
-    text = label if len(label) <= LABEL_LENGTH else label[: LABEL_LENGTH - 1] + "…"
-    return f"\u200b{text}" if text.startswith("_") else text
-
-
-def _to_svg(figure: Figure, name: str) -> str:
-    buffer = io.StringIO()
-    with warnings.catch_warnings():
-        # The text is stored as text: a glyph that matplotlib's font lacks is drawn by the reader's own fonts.
-        warnings.filterwarnings("ignore", message="Glyph .* missing")
-        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": "lurefs", "Title": name})
-    return buffer.getvalue()
+        name_axes(axes, x_label, "")
+        return to_svg(figure, name)

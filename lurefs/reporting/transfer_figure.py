@@ -10,8 +10,9 @@ import numpy as np
 
 from episodes.transfer_table import TransferFigure, paired_transfer
 from lurefs.errors import UserError
+from lurefs.reporting.chart_style import add_legend, chart_context, name_axes, new_chart, to_svg
 from lurefs.reporting.comparison import Run, reference_run
-from lurefs.reporting.figures import Line, _legend, _look, _name_axes, _new_chart, _style, _to_svg
+from lurefs.reporting.figures import Line, draw_line
 from lurefs.reporting.wording import MISSING, count, number, percent, points
 
 Row = dict[str, Any]
@@ -34,22 +35,20 @@ def label_efficiency(runs: Sequence[Run], name: str) -> str | None:
     lines = [_line(run, style, name) for style, run in enumerate(runs) if len(_sizes(run, name)) > 1]
     if not lines:
         return None
-    with _style(f"transfer-{name}"):
-        figure, axes = _new_chart(height_inches=3.1)
+    with chart_context(f"transfer-{name}"):
+        figure, axes = new_chart()
         handles = []
         for place, line in enumerate(lines):
             # Bars of curves that run together are set apart by a fraction of a doubling.
             x = np.asarray(line.x, dtype=float) * 2 ** (0.06 * (place - (len(lines) - 1) / 2))
-            look = _look(line.style)
-            axes.errorbar(x, line.y, yerr=line.half_width, fmt="none", ecolor=look["color"], elinewidth=1.4)
-            handles.extend(axes.plot(x, line.y, **look))
+            handles.append(draw_line(axes, line, x))
         ticks = _ticks(runs, name)
         axes.set_xscale("log", base=2)
         axes.set_xticks(list(ticks), list(ticks.values()))
         axes.minorticks_off()
-        _name_axes(axes, "training images a class", "accuracy, %")
-        _legend(axes, handles, [line.label for line in lines])
-        return _to_svg(figure, f"transfer-{name}")
+        name_axes(axes, "training images a class", "accuracy, %")
+        add_legend(axes, handles, [line.label for line in lines])
+        return to_svg(figure, f"transfer-{name}")
 
 
 def form(runs: Sequence[Run], name: str) -> str:

@@ -1,0 +1,141 @@
+"""How all charts look: colours, markers, dashes, legends, and how a chart becomes a text. What is drawn is not here.
+
+Lines differ by colour, by marker and by dash, so that none needs colour. There are 36 styles; of the first 18 no two
+share more than one of the three.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import warnings
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# Okabe and Ito's colours, which people with any form of colour vision tell apart; yellow is too light for lines.
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
+MARKERS = ("o", "s", "^", "D", "v", "P")
+DASH_DOT_DOT = (0, (5, 1.5, 1.5, 1.5, 1.5, 1.5))
+DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1.5, 1.5)), (0, (6, 2, 1.5, 2)), (0, (11, 2.5)), DASH_DOT_DOT)
+INK, MUTED, RULE, PAPER = "#20242b", "#5b6472", "#d9dde3", "#fffffe"
+WIDTH_INCHES = 4.6
+HEIGHT_INCHES = 3.1
+LABEL_LENGTH = 30
+
+
+def chart_context(name: str) -> Any:
+    """Return a context in which charts look alike and files depend on their content only."""
+    import matplotlib
+
+    settings: Any = {
+        "svg.hashsalt": name,
+        "svg.fonttype": "none",
+        "text.parse_math": False,
+        "font.size": 11,
+        "text.color": INK,
+        "axes.labelcolor": INK,
+        "xtick.labelcolor": MUTED,
+        "ytick.labelcolor": MUTED,
+        "xtick.color": RULE,
+        "ytick.color": RULE,
+        "axes.edgecolor": RULE,
+        "axes.axisbelow": True,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.grid": True,
+        "axes.grid.axis": "y",
+        "grid.color": RULE,
+        "grid.linewidth": 0.7,
+        "figure.facecolor": PAPER,
+        "axes.facecolor": "none",
+        "legend.frameon": False,
+    }
+    return matplotlib.rc_context(settings)
+
+
+def new_chart(*, height_inches: float = HEIGHT_INCHES) -> tuple[Figure, Axes]:
+    """Return an empty figure and its axes."""
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(WIDTH_INCHES, height_inches), layout="constrained")
+    FigureCanvasSVG(figure)
+    return figure, figure.add_subplot()
+
+
+def look_of(index: int) -> dict[str, Any]:
+    """Return how matplotlib draws the line of a style."""
+    turn = index // len(COLOURS)
+    return {
+        "color": COLOURS[index % len(COLOURS)],
+        "marker": MARKERS[(index + turn) % len(MARKERS)],
+        "linestyle": DASHES[(index + 2 * turn) % len(DASHES)],
+        "markersize": 5.5,
+        "linewidth": 1.8,
+    }
+
+
+def name_axes(axes: Axes, x_label: str, y_label: str) -> None:
+    """Say what x and y are, with their units."""
+    axes.set_xlabel(x_label)
+    axes.set_ylabel(y_label)
+
+
+def add_legend(axes: Axes, handles: Sequence[Any], labels: Sequence[str]) -> None:
+    """Name the curves above the chart, which grows by what many names need; a single one needs no name."""
+    if len(labels) < 2:
+        return
+    shown = [short(label) for label in labels]
+    n_columns = max(1, min(len(shown), 54 // (max(len(label) for label in shown) + 8)))
+    n_rows = -(-len(shown) // n_columns)
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    figure.set_figheight(figure.get_figheight() + 0.21 * max(0, n_rows - 2))
+    axes.legend(
+        handles, shown, loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=n_columns, handlelength=2.8, fontsize=10
+    )
+
+
+def short(label: str, length: int = LABEL_LENGTH) -> str:
+    """Return a name cut to `length`, such that matplotlib does not leave it out if it starts with `_`."""
+    text = label if len(label) <= length else label[: length - 1] + "…"
+    return f"\u200b{text}" if text.startswith("_") else text
+
+
+def to_svg(figure: Figure, name: str) -> str:
+    """Return a figure as the text of an SVG file."""
+    buffer = io.StringIO()
+    with warnings.catch_warnings():
+        # The text is stored as text: a glyph that matplotlib's font lacks is drawn by the reader's own fonts.
+        warnings.filterwarnings("ignore", message="Glyph .* missing")
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": "lurefs", "Title": name})
+    return buffer.getvalue()
+
+
+def inline(svg: str, *, name: str, label: str) -> str:
+    """Turn an SVG file into an element for a page: ids of its own, and the page's colours instead of fixed ones.
+
+    Args:
+        svg: What `to_svg` returned.
+        name: Put before every id, since ids must be unique on a page.
+        label: What a screen reader says.
+    """
+    from html import escape
+
+    view_box = re.search(r'viewBox="([^"]*)"', svg)
+    body = svg[svg.index(">", svg.index("<svg")) + 1 : svg.rindex("</svg>")]
+    body = re.sub(r"<metadata>.*?</metadata>", "", body, flags=re.DOTALL)
+    body = re.sub(r"<style.*?</style>", "", body, flags=re.DOTALL)
+    body = re.sub(r'\bid="', f'id="{name}-', body)
+    body = re.sub(r'xlink:href="#', f'xlink:href="#{name}-', body)
+    body = re.sub(r"url\(#", f"url(#{name}-", body)
+    for index, colour in enumerate(COLOURS):
+        body = body.replace(colour, f"var(--series-{index})")
+    for colour, variable in ((INK, "ink"), (MUTED, "muted"), (RULE, "rule"), (PAPER, "paper")):
+        body = body.replace(colour, f"var(--{variable})")
+    assert view_box is not None
+    return f'<svg class="chart" viewBox="{view_box[1]}" role="img" aria-label="{escape(label)}">{body}</svg>'
