@@ -5,13 +5,14 @@ from itertools import product
 
 import numpy as np
 import pytest
-from scipy.stats import norm, permutation_test, t
+from scipy.stats import norm, permutation_test, t, ttest_rel
 
 from episodes.comparison import (
     compare_seeds,
     compare_tables,
     holm,
     manifest_difference,
+    p_over_seeds,
     paired_difference,
     sign_flip_p,
     tie_groups,
@@ -162,6 +163,20 @@ class TestSeeds:
     def test_that_only_one_procedure_has_are_refused_by_name(self) -> None:
         with pytest.raises(ValueError, match="seeds 3, 7 were trained with one of the two only"):
             compare_seeds({0: 0.7, 1: 0.8, 3: 0.6}, {0: 0.7, 1: 0.8, 7: 0.6})
+
+    def test_p_is_that_of_scipys_paired_t_test(self) -> None:
+        a, b = [0.7, 0.8, 0.6, 0.75], [0.68, 0.74, 0.5, 0.78]
+        difference = compare_seeds(dict(enumerate(a)), dict(enumerate(b)))
+        assert p_over_seeds(difference) == pytest.approx(ttest_rel(a, b).pvalue)
+
+    def test_p_is_at_the_level_where_the_interval_ends_at_zero(self) -> None:
+        difference = compare_seeds({0: 0.1, 1: 0.2, 2: 0.4}, dict.fromkeys(range(3), 0.0))
+        assert p_over_seeds(replace(difference, mean=difference.ci95_seeds)) == pytest.approx(0.05)
+
+    def test_p_of_differences_that_do_not_vary_is_certain(self) -> None:
+        same = {0: 0.5, 1: 0.25, 2: 0.75}
+        assert p_over_seeds(compare_seeds(same, same)) == 1.0
+        assert p_over_seeds(compare_seeds({seed: value + 0.25 for seed, value in same.items()}, same)) == 0.0
 
 
 def manifest(seed: int = 3, images: str = "abc", **changes: int) -> Manifest:
