@@ -133,12 +133,9 @@ def build_backbone(
     """
     check_backbone(config)
     size = config.image_size or image_size
-    model = _create(config, n_classes=n_classes, n_channels=n_channels, image_size=size, seed=seed)
-    if config.stem == "small":
-        _make_stem_small(model, config.name)
-    if config.checkpoint_path is not None:
-        load_weights(model, Path(config.checkpoint_path))
-    model = model.to(memory_format=_memory_format(channels_last))
+    model = _build_model(
+        config, n_classes=n_classes, n_channels=n_channels, image_size=size, seed=seed, channels_last=channels_last
+    )
     card: Any = model.pretrained_cfg
     mean, std = tuple(card["mean"]), tuple(card["std"])
     if n_channels == 1:  # timm sums a pretrained stem over the colours: the image counts as grey in each of them
@@ -159,7 +156,7 @@ def build_backbone(
 def build_twin(backbone: Backbone, config: BackboneConfig, *, seed: int) -> nn.Module:
     """Build a fresh model of the same build with initial weights of its own, on the backbone's device."""
     fresh = replace(config, pretrained=False, checkpoint_path=None)
-    twin = build_backbone(
+    twin = _build_model(
         fresh,
         n_classes=backbone.n_classes,
         n_channels=backbone.n_channels,
@@ -167,7 +164,7 @@ def build_twin(backbone: Backbone, config: BackboneConfig, *, seed: int) -> nn.M
         seed=seed,
         channels_last=backbone.channels_last,
     )
-    return twin.model.to(next(backbone.model.parameters()).device)
+    return twin.to(next(backbone.model.parameters()).device)
 
 
 def load_weights(model: nn.Module, path: Path) -> None:
@@ -210,6 +207,17 @@ def resolve_device(name: str) -> torch.device:
             "set device=auto",
         ) from error
     return device
+
+
+def _build_model(
+    config: BackboneConfig, *, n_classes: int, n_channels: int, image_size: int, seed: int, channels_last: bool
+) -> nn.Module:
+    model = _create(config, n_classes=n_classes, n_channels=n_channels, image_size=image_size, seed=seed)
+    if config.stem == "small":
+        _make_stem_small(model, config.name)
+    if config.checkpoint_path is not None:
+        load_weights(model, Path(config.checkpoint_path))
+    return model.to(memory_format=_memory_format(channels_last))
 
 
 def _create(config: BackboneConfig, *, n_classes: int, n_channels: int, image_size: int, seed: int) -> nn.Module:
