@@ -303,14 +303,17 @@ def _unlearn(
     changes = strategy(model, twin, probe, generator)
     _reset_optimizer(learner, changes, settings)
     seconds = time.perf_counter() - start
-    if all(torch.equal(old[name], parameter) for name, parameter in model.named_parameters()):
+    unchanged = all(torch.equal(old[name], parameter) for name, parameter in model.named_parameters())
+    if unchanged and not changes.may_be_empty:
         raise UserError(
             f"the unlearn strategy {strategy_name!r} changed no weight",
             "a strategy that changes some, or 'nothing' for a warm start",
             "change unlearn.params (e.g. a keep_ratio below 1), or set unlearn.name=nothing",
         )
-    masks = {name: changes.masks.get(name) for name in old}
-    n_reset = {name: 0 if mask is None else int(mask.sum()) for name, mask in masks.items()}
+    counts = [mask.sum() for mask in changes.masks.values()]
+    n_reset = dict.fromkeys(old, 0)
+    if counts:  # one transfer from the device
+        n_reset.update(zip(changes.masks, torch.stack(counts).tolist(), strict=True))
     return UnlearnReport(
         strategy=strategy_name,
         n_kept=sum(tensor.numel() for tensor in old.values()) - sum(n_reset.values()),
