@@ -175,7 +175,8 @@ def load_weights(model: nn.Module, path: Path) -> None:
     """
     state = _read_weights(path)
     own = model.state_dict()
-    head = {name for name in state if name in own and state[name].shape != own[name].shape and _is_head(model, name)}
+    heads = tuple(f"{classifier}." for classifier in classifier_names(model))
+    head = {name for name in state if name.startswith(heads) and name in own and state[name].shape != own[name].shape}
     fitting = {name: tensor for name, tensor in state.items() if name not in head}
     wrong = [name for name in fitting if name not in own or fitting[name].shape != own[name].shape]
     missing = [name for name in own if name not in state]
@@ -187,6 +188,35 @@ def load_weights(model: nn.Module, path: Path) -> None:
             "change backbone.name or backbone.params, or choose another checkpoint",
         )
     model.load_state_dict(fitting, strict=False)
+
+
+def classifier_names(model: nn.Module) -> list[str]:
+    """Return the names of a timm model's classifiers, of which distilled models have two; none if it has none."""
+    get_classifier: Any = getattr(model, "get_classifier", tuple)
+    found = get_classifier()
+    classifiers = found if isinstance(found, tuple | list) else (found,)
+    return [name for name, module in model.named_modules() if any(module is classifier for classifier in classifiers)]
+
+
+def stages(model: nn.Module) -> list[list[str]]:
+    """Return the names of a model's state in the parts that timm divides it into, from the stem to the head.
+
+    timm's division (its layer groups, the coarse ones) follows the order of computation, which the order of names does
+    not in every family. Models that have none, of timm or not, are one part.
+    """
+    from timm.models import group_parameters
+
+    names = list(model.state_dict())
+    group_matcher: Any = getattr(model, "group_matcher", None)
+    if group_matcher is None:
+        return [names]
+    part_of: dict[str, int] = {}
+    for part, parameters in group_parameters(model, group_matcher(coarse=True)).items():
+        part_of.update(dict.fromkeys(parameters, part))
+    part = 0
+    for name in names:  # a module's buffers stand behind its parameters
+        part = part_of.setdefault(name, part)
+    return [[name for name in names if part_of[name] == part] for part in sorted(set(part_of.values()))]
 
 
 def resolve_device(name: str) -> torch.device:
@@ -335,9 +365,3 @@ def _unreadable(path: Path, reason: str) -> UserError:
         "a whole .safetensors file, or a torch file of a state dict",
         "check the path, or copy the file again",
     )
-
-
-def _is_head(model: nn.Module, parameter: str) -> bool:
-    classifier = getattr(model, "pretrained_cfg", {}).get("classifier", ())
-    names = (classifier,) if isinstance(classifier, str) else tuple(classifier or ())
-    return any(parameter.startswith(f"{name}.") for name in names)

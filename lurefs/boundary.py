@@ -45,11 +45,12 @@ def apply_strategy(
     """Let a strategy change the model in place.
 
     Raises:
-        UserError: It changed nothing.
+        UserError: It changed nothing, and is not one that may find nothing to change.
     """
     old = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
     changes = strategy(model, twin, probe, torch.Generator().manual_seed(seed))
-    if all(torch.equal(old[name], parameter) for name, parameter in model.named_parameters()):
+    unchanged = all(torch.equal(old[name], parameter) for name, parameter in model.named_parameters())
+    if unchanged and not changes.may_be_empty:
         raise UserError(
             f"the unlearn strategy {name!r} changed no weight",
             "a strategy that changes some, or 'nothing' for a warm start",

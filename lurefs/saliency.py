@@ -81,7 +81,7 @@ def snip(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], ranks: Rank
         for name, gradient in of_batch.items():
             sums[name] += gradient.abs()
     scores = {name: (parameter.detach() * sums[name]).abs() for name, parameter in parameters.items()}
-    if not all(bool(torch.isfinite(score).all()) for score in scores.values()):
+    if not torch.stack([torch.isfinite(score).all() for score in scores.values()]).all():
         raise UserError(
             "the saliency of some weights is not finite: training has diverged",
             "finite weights and gradients",

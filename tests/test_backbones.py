@@ -7,7 +7,16 @@ import timm
 import torch
 from safetensors.torch import save_file
 
-from lurefs.backbones import Backbone, build_backbone, build_twin, check_backbone, list_backbones, resolve_device
+from lurefs.backbones import (
+    Backbone,
+    build_backbone,
+    build_twin,
+    check_backbone,
+    classifier_names,
+    list_backbones,
+    resolve_device,
+    stages,
+)
 from lurefs.config import BackboneConfig
 from lurefs.errors import UserError
 
@@ -137,3 +146,24 @@ def test_models_are_listed_by_a_part_of_their_name() -> None:
 def test_a_device_that_is_not_there_is_refused() -> None:
     with pytest.raises(UserError, match="set device=auto"):
         resolve_device("cuda:99")
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("test_resnet", ["fc"]), ("test_convnext", ["head.fc"]), ("levit_128s", ["head", "head_dist"])],
+)
+def test_classifiers_are_found_by_what_they_are(name: str, expected: list[str]) -> None:
+    assert classifier_names(timm.create_model(name, num_classes=3)) == expected
+    assert classifier_names(torch.nn.Linear(2, 2)) == []
+
+
+@pytest.mark.parametrize("name", ["test_resnet", "test_byobnet", "test_vit", "test_coatnet", "twins_svt_small"])
+def test_stages_hold_the_whole_state_once_with_buffers_beside_their_parameters(name: str) -> None:
+    model = timm.create_model(name, num_classes=3)
+    parts = stages(model)
+    assert sorted(key for part in parts for key in part) == sorted(model.state_dict())
+    for part in parts:
+        for key in part:
+            if key.endswith("running_mean"):
+                assert key.replace("running_mean", "weight") in part
+    assert set(parts[-1]) >= {f"{classifier_names(model)[0]}.{key}" for key in ("weight", "bias")}

@@ -174,6 +174,16 @@ def test_what_was_forgotten_and_gained_is_counted_after_a_restart_as_well(plan: 
     assert without_times(list(learn_some(plan, restarted, plan.chunks, first))) == without_times(outcomes)[first:]
 
 
+def test_a_strategy_that_looks_for_something_to_do_may_find_nothing(plan: Plan) -> None:
+    def idle(model: Any, twin: Any, draw_probe: Any, generator: Any) -> Changes:
+        return Changes(masks={}, may_be_empty=True)
+
+    report = without_times(learn(plan, learner_of(plan), idle))[1].unlearn
+    assert report.n_reset == 0
+    assert set(report.reset_share.values()) == {0.0}
+    assert report.accuracy_after == report.accuracy_before
+
+
 def test_diverged_training_is_told(make_config: MakeConfig) -> None:
     plan = make_plan(make_config(learner={"epochs": 3, "optimizer": {"name": "sgd", "params": {"lr": 1e12}}}))
     with pytest.raises(UserError, match="training diverged"):

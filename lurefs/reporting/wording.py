@@ -109,7 +109,15 @@ def strategy(config: PluginConfig) -> str:
         "nothing": "nothing is unlearned (warm start)",
         "from_scratch": "all weights start anew (from scratch)",
         "by_saliency": "the least salient weights start anew (LURE)",
+        "random_mask": "weights chosen at random start anew",
+        "by_magnitude": "the smallest weights start anew",
+        "inverse_saliency": "the most salient weights start anew (control)",
+        "last_layers": "the last layers start anew",
+        "head": "the classifier starts anew",
         "shrink_perturb": "all weights shrink and are perturbed",
+        "dash": "weights shrink unless they point to where the loss falls (DASH)",
+        "fire": "weight matrices become orthogonal (FIRE)",
+        "redo": "dormant units start anew (ReDo)",
     }.get(config.name, config.name)
     known = inspect.signature(plugins.resolve("unlearn", config.name)).parameters
     kept = {"keep_ratio": known["keep_ratio"].default} if "keep_ratio" in known else {}

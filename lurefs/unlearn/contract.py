@@ -42,10 +42,13 @@ class Changes:
         masks: By parameter name, a bool tensor of its shape, true where the weight was changed; parameters that are
             not named were left as they were.
         is_new_model: Whether nothing of the old model is left, so that the optimizer starts anew as well.
+        may_be_empty: Whether the strategy decides from the images whether there is anything to do, so that to change
+            no weight is a result; of other strategies it is a mistake.
     """
 
     masks: Mapping[str, Tensor]
     is_new_model: bool = False
+    may_be_empty: bool = False
 
 
 UnlearnStrategy = Callable[["nn.Module", "nn.Module", ProbeImages, "torch.Generator"], Changes]
@@ -68,10 +71,27 @@ def reset(model: nn.Module, fresh: Mapping[str, Tensor], masks: Mapping[str, Ten
     return Changes(masks=masks)
 
 
+def changes_since(old: Mapping[str, Tensor], model: nn.Module) -> Changes:
+    """Compare parameters with what they were.
+
+    Args:
+        old: By parameter name, copies from before; parameters that are not named were not touched.
+        model: Holds them as they are now.
+    """
+    now = parameters_of(model)
+    return Changes(masks={name: now[name] != before for name, before in old.items()})
+
+
 def check_share(name: str, value: float) -> None:
     """Refuse a setting that is no share in (0, 1]."""
     if not 0 < value <= 1:
         raise UserError(f"{name} is {value}", "a share in (0, 1]", f"change unlearn.params.{name}")
+
+
+def check_count(name: str, value: int) -> None:
+    """Refuse a setting that is no count from 1."""
+    if value < 1:
+        raise UserError(f"{name} is {value}", "at least 1", f"raise unlearn.params.{name}")
 
 
 def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:

@@ -12,6 +12,7 @@ from lurefs.unlearn.contract import (
     ProbeSource,
     UnlearnStrategy,
     check_choice,
+    check_count,
     check_share,
     parameters_of,
     reset,
@@ -21,13 +22,24 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
+Scope = Literal["weights", "named_weight"]
+"""Which parameters are scored and reset: those of `saliency.weight_names`, or as in the released code of LURE."""
+
+Fresh = Literal["twin", "uniform_fan_in"]
+"""Where new values come from."""
+
+Ranking = Literal["global", "layer"]
+"""Whether all weights are ranked together, or those of each parameter by themselves, each losing the same share."""
+
 
 def by_saliency(
     keep_ratio: float = 0.8,
     saliency_images: int = 512,
     probe: ProbeSource = "seen",
-    scope: Literal["weights", "named_weight"] = "weights",
-    fresh: Literal["twin", "uniform_fan_in"] = "twin",
+    scope: Scope = "weights",
+    fresh: Fresh = "twin",
+    ranking: Ranking = "global",
+    dead: Literal["ranked", "left_out"] = "ranked",
     as_released: bool = False,
 ) -> UnlearnStrategy:
     """Re-initialise the least salient weights (LURE; Ramkumar, Arani and Zonooz 2023, TMLR, arXiv 2303.10455).
@@ -49,36 +61,177 @@ def by_saliency(
         probe: Which: of all data seen so far, the new chunk's, or the first chunk's.
         scope: Which parameters are ranked and reset.
         fresh: Where new values come from.
-        as_released: Set all of the above but `keep_ratio` back to the released code.
+        ranking: Whether all weights are ranked together or within each parameter.
+        dead: What becomes of weights whose score is exactly 0, e.g. the outer taps of large kernels that only ever see
+            padding: they are ranked like others, so that they are reset first; or they are kept, and the share counts
+            among the others alone. Weights of dead units score 0 too, and are not revived where these are left out.
+        as_released: Set all of the above but `keep_ratio` back to the released code, its threshold included.
 
     Raises:
         UserError: A setting is out of range.
     """
-    check_share("keep_ratio", keep_ratio)
-    if saliency_images < 1:
-        raise UserError(f"saliency_images is {saliency_images}", "at least 1", "raise unlearn.params.saliency_images")
-    check_choice("probe", probe, ("seen", "new", "oldest"))
-    check_choice("scope", scope, ("weights", "named_weight"))
-    check_choice("fresh", fresh, ("twin", "uniform_fan_in"))
+    _check(keep_ratio, scope, fresh, ranking, saliency_images, probe)
+    check_choice("dead", dead, ("ranked", "left_out"))
     if as_released:
         probe, saliency_images, scope, fresh = "oldest", 100, "named_weight", "uniform_fan_in"
 
     def unlearn(model: nn.Module, twin: nn.Module, images: ProbeImages, generator: torch.Generator) -> Changes:
         from lurefs import saliency
 
-        scores = saliency.snip(model, images.draw(probe, saliency_images), images.ranks)
-        if scope == "weights":
-            scores = {name: scores[name] for name in saliency.weight_names(model) if name in scores}
+        scores = _in_scope(saliency.snip(model, images.draw(probe, saliency_images), images.ranks), model, scope)
         if as_released:
             masks = _up_to_threshold(scores, 1 - keep_ratio)
+        elif dead == "left_out":
+            masks = _lowest_living(scores, 1 - keep_ratio, generator, ranking)
         else:
-            masks = saliency.smallest(scores, 1 - keep_ratio, generator)
-        if scope == "named_weight":
-            masks = {name: mask for name, mask in masks.items() if "weight" in name}
-        new_values = _uniform_fan_in(model, masks, generator) if fresh == "uniform_fan_in" else parameters_of(twin)
-        return reset(model, new_values, masks)
+            masks = _lowest(scores, 1 - keep_ratio, generator, ranking)
+        return _reset(model, twin, masks, scope, fresh, generator)
 
     return unlearn
+
+
+def inverse_saliency(
+    keep_ratio: float = 0.8,
+    saliency_images: int = 512,
+    probe: ProbeSource = "seen",
+    scope: Scope = "weights",
+    fresh: Fresh = "twin",
+    ranking: Ranking = "global",
+) -> UnlearnStrategy:
+    """Re-initialise the most salient weights: the control that must hurt if saliency means anything.
+
+    The scores are those of `by_saliency`; the *highest* share of 1 - keep_ratio is reset. No paper's method.
+
+    Args:
+        keep_ratio: As for `by_saliency`, like all others.
+        saliency_images: How many images score the weights.
+        probe: Which images.
+        scope: Which parameters are ranked and reset.
+        fresh: Where new values come from.
+        ranking: Whether all weights are ranked together or within each parameter.
+
+    Raises:
+        UserError: A setting is out of range.
+    """
+    _check(keep_ratio, scope, fresh, ranking, saliency_images, probe)
+
+    def unlearn(model: nn.Module, twin: nn.Module, images: ProbeImages, generator: torch.Generator) -> Changes:
+        from lurefs import saliency
+
+        scores = _in_scope(saliency.snip(model, images.draw(probe, saliency_images), images.ranks), model, scope)
+        opposite = {name: -score for name, score in scores.items()}
+        return _reset(model, twin, _lowest(opposite, 1 - keep_ratio, generator, ranking), scope, fresh, generator)
+
+    return unlearn
+
+
+def by_magnitude(
+    keep_ratio: float = 0.8, scope: Scope = "weights", fresh: Fresh = "twin", ranking: Ranking = "global"
+) -> UnlearnStrategy:
+    """Re-initialise the weights of the smallest absolute value: a score that needs no images.
+
+    The criterion of magnitude pruning (Han, Pool, Tran and Dally 2015, section 3). Ranked together, wide layers lose
+    more, since their weights are smaller by initialisation; `ranking: layer` makes every layer lose the same share.
+
+    Args:
+        keep_ratio: As for `by_saliency`, like all others.
+        scope: Which parameters are ranked and reset.
+        fresh: Where new values come from.
+        ranking: Whether all weights are ranked together or within each parameter.
+
+    Raises:
+        UserError: A setting is out of range.
+    """
+    _check(keep_ratio, scope, fresh, ranking)
+
+    def unlearn(model: nn.Module, twin: nn.Module, images: ProbeImages, generator: torch.Generator) -> Changes:
+        magnitudes = {name: weight.abs() for name, weight in parameters_of(model).items()}
+        scores = _in_scope(magnitudes, model, scope)
+        return _reset(model, twin, _lowest(scores, 1 - keep_ratio, generator, ranking), scope, fresh, generator)
+
+    return unlearn
+
+
+def random_mask(
+    keep_ratio: float = 0.8, scope: Scope = "weights", fresh: Fresh = "twin", ranking: Ranking = "global"
+) -> UnlearnStrategy:
+    """Re-initialise weights chosen at random: the control for what saliency adds to resetting that share.
+
+    Args:
+        keep_ratio: As for `by_saliency`, like all others.
+        scope: Which parameters are chosen from.
+        fresh: Where new values come from.
+        ranking: Whether the share is exact over all weights or within each parameter.
+
+    Raises:
+        UserError: A setting is out of range.
+    """
+    _check(keep_ratio, scope, fresh, ranking)
+
+    def unlearn(model: nn.Module, twin: nn.Module, images: ProbeImages, generator: torch.Generator) -> Changes:
+        import torch
+
+        weights = _in_scope(parameters_of(model), model, scope)
+        scores = {name: torch.rand(w.shape, generator=generator).to(w.device) for name, w in weights.items()}
+        return _reset(model, twin, _lowest(scores, 1 - keep_ratio, generator, ranking), scope, fresh, generator)
+
+    return unlearn
+
+
+def _check(
+    keep_ratio: float,
+    scope: str,
+    fresh: str,
+    ranking: str,
+    saliency_images: int = 1,
+    probe: str = "seen",
+) -> None:
+    check_share("keep_ratio", keep_ratio)
+    check_choice("scope", scope, ("weights", "named_weight"))
+    check_choice("fresh", fresh, ("twin", "uniform_fan_in"))
+    check_choice("ranking", ranking, ("global", "layer"))
+    check_count("saliency_images", saliency_images)
+    check_choice("probe", probe, ("seen", "new", "oldest"))
+
+
+def _in_scope(scores: Mapping[str, Tensor], model: nn.Module, scope: Scope) -> dict[str, Tensor]:
+    from lurefs import saliency
+
+    names = saliency.weight_names(model) if scope == "weights" else scores
+    found = {name: scores[name] for name in names if name in scores}
+    if not found:
+        raise UserError(
+            f"{type(model).__name__} has no weight that could be unlearned: all its parameters are biases, norm scales "
+            "or frozen",
+            "a model with convolutions or linear maps that learn",
+            "choose another backbone.name, or set unlearn.name=nothing",
+        )
+    return found
+
+
+def _lowest(
+    scores: Mapping[str, Tensor], ratio: float, generator: torch.Generator, ranking: Ranking
+) -> dict[str, Tensor]:
+    from lurefs import saliency
+
+    if ranking == "global":
+        return saliency.smallest(scores, ratio, generator)
+    return {name: saliency.smallest({name: score}, ratio, generator)[name] for name, score in scores.items()}
+
+
+def _lowest_living(
+    scores: Mapping[str, Tensor], ratio: float, generator: torch.Generator, ranking: Ranking
+) -> dict[str, Tensor]:
+    """Mark the lowest share of the scores above 0, and none of the others."""
+    import torch
+
+    living = {name: score > 0 for name, score in scores.items()}
+    marked = _lowest({name: score[living[name]] for name, score in scores.items()}, ratio, generator, ranking)
+    masks = {}
+    for name, score in scores.items():
+        masks[name] = torch.zeros_like(score, dtype=torch.bool)
+        masks[name][living[name]] = marked[name]
+    return masks
 
 
 def _up_to_threshold(scores: Mapping[str, Tensor], ratio: float) -> dict[str, Tensor]:
@@ -89,6 +242,20 @@ def _up_to_threshold(scores: Mapping[str, Tensor], ratio: float) -> dict[str, Te
     rank = min(int(ratio * flat.numel()), flat.numel() - 1)
     threshold = flat.kthvalue(rank + 1).values
     return {name: score <= threshold for name, score in scores.items()}
+
+
+def _reset(
+    model: nn.Module,
+    twin: nn.Module,
+    masks: Mapping[str, Tensor],
+    scope: Scope,
+    fresh: Fresh,
+    generator: torch.Generator,
+) -> Changes:
+    if scope == "named_weight":
+        masks = {name: mask for name, mask in masks.items() if "weight" in name}
+    new_values = _uniform_fan_in(model, masks, generator) if fresh == "uniform_fan_in" else parameters_of(twin)
+    return reset(model, new_values, masks)
 
 
 def _uniform_fan_in(model: nn.Module, names: Mapping[str, Any], generator: torch.Generator) -> dict[str, Tensor]:

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from lurefs.errors import UserError
-from lurefs.unlearn.contract import Changes, ProbeImages, UnlearnStrategy, parameters_of
+from lurefs.unlearn.contract import (
+    Changes,
+    ProbeImages,
+    ProbeSource,
+    UnlearnStrategy,
+    changes_since,
+    check_choice,
+    check_count,
+    check_share,
+    parameters_of,
+)
 
 if TYPE_CHECKING:
     import torch
-    from torch import nn
+    from torch import Tensor, nn
 
 
 def shrink_perturb(shrink: float = 0.4, perturb: float = 0.1) -> UnlearnStrategy:
@@ -33,12 +44,83 @@ def shrink_perturb(shrink: float = 0.4, perturb: float = 0.1) -> UnlearnStrategy
         import torch
 
         fresh = parameters_of(twin)
-        masks = {}
+        old = {name: weight.clone() for name, weight in parameters_of(model).items()}
         with torch.no_grad():
             for name, weight in model.named_parameters():
-                old = weight.clone()
                 weight.mul_(shrink).add_(fresh[name], alpha=perturb)
-                masks[name] = weight != old
-        return Changes(masks=masks)
+        return changes_since(old, model)
 
     return unlearn
+
+
+def dash(
+    floor: float = 0.3, alpha: float = 0.3, gradient_images: int = 512, probe: ProbeSource = "seen"
+) -> UnlearnStrategy:
+    """Shrink each filter the more, the less it points to where the loss falls.
+
+    DASH (Shin, Oh, Cho and Yun 2024, NeurIPS, arXiv 2410.23495, algorithm 1): m = (1 - alpha) * m + alpha * -g over
+    batches, from m = 0; then w = w * clamp(cos(m, w), floor, 1), with the cosine of each filter. A filter is the kernel
+    between one input and one output channel of a convolution, a row of a linear map, and a bias as a whole. Norm layers
+    and parameters of other modules (position embeddings, layer scales) stay, and so do running statistics.
+
+    Departures from the authors' code: the gradients are of images drawn evenly over the data, un-augmented and in
+    evaluation mode (the authors: one pass over all data, chunk by chunk, in training mode); 1 x 1 convolutions count as
+    linear maps, since the cosine of two single numbers only tells whether their signs agree.
+
+    Args:
+        floor: The least factor, in (0, 1] (lambda in the paper).
+        alpha: Weight of each new gradient in the moving average, in (0, 1].
+        gradient_images: How many images the gradients are of.
+        probe: Which: of all data seen so far, the new chunk's, or the first chunk's.
+
+    Raises:
+        UserError: A setting is out of range, or the model has neither convolutions nor linear maps.
+    """
+    check_share("floor", floor)
+    check_share("alpha", alpha)
+    check_count("gradient_images", gradient_images)
+    check_choice("probe", probe, ("seen", "new", "oldest"))
+
+    def unlearn(model: nn.Module, twin: nn.Module, images: ProbeImages, generator: torch.Generator) -> Changes:
+        import torch
+
+        from lurefs import saliency
+
+        layers = dict(_filters(model))
+        if not layers:
+            raise UserError(
+                f"{type(model).__name__} has neither convolutions nor linear maps to shrink",
+                "a model that has some",
+                "choose another unlearn.name",
+            )
+        averages = {name: torch.zeros_like(weight) for name, weight in layers.items()}
+        for gradient in saliency.gradients(model, images.draw(probe, gradient_images), images.ranks):
+            for name, average in averages.items():
+                average.mul_(1 - alpha).sub_(gradient[name], alpha=alpha)
+        old = {name: weight.clone() for name, weight in layers.items()}
+        for name, weight in layers.items():
+            weight.mul_(_agreement(weight, averages[name]).clamp(floor, 1))
+        return changes_since(old, model)
+
+    return unlearn
+
+
+def _filters(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Yield weights and biases of convolutions and linear maps that learn."""
+    from torch import nn
+
+    for module_name, module in model.named_modules():
+        if isinstance(module, nn.modules.conv._ConvNd | nn.Linear):
+            for name, weight in module.named_parameters(module_name, recurse=False):
+                if weight.requires_grad:
+                    yield name, weight.detach()
+
+
+def _agreement(weight: Tensor, direction: Tensor) -> Tensor:
+    """Return the cosine of each filter and a direction, to be multiplied with the weight; 0 where either is zero."""
+    is_row = weight.ndim < 3 or weight[0, 0].numel() == 1
+    dims = tuple(range(weight.ndim))[(0 if weight.ndim == 1 else 1 if is_row else 2) :]
+    product = (weight * direction).sum(dims, keepdim=True)
+    lengths = weight.pow(2).sum(dims, keepdim=True).sqrt() * direction.pow(2).sum(dims, keepdim=True).sqrt()
+    cosine: Tensor = (product / lengths).nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
+    return cosine

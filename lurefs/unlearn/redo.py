@@ -1,0 +1,123 @@
+"""A strategy that starts units anew which do next to nothing."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from lurefs.errors import UserError
+from lurefs.unlearn.contract import (
+    Changes,
+    ProbeImages,
+    ProbeSource,
+    UnlearnStrategy,
+    check_choice,
+    check_count,
+    parameters_of,
+    reset,
+)
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+    from lurefs.unlearn.units import Units
+
+
+def redo(tau: float = 0.1, activation_images: int = 512, probe: ProbeSource = "seen") -> UnlearnStrategy:
+    """Recycle dormant units: fresh incoming weights, and zero for the outgoing ones.
+
+    ReDo (Sokar, Agarwal, Castro and Evci 2023, ICML, arXiv 2302.12902, definition 3.1 and algorithm 1). A unit i of a
+    layer with H units is dormant if its score s_i = E|h_i| / (1/H sum_k E|h_k|) is at most tau, where h is what comes
+    out of the activation function, and E is the mean over images and positions. The moments of what is reset are
+    cleared if `learner.optimizer_state` says so, as it does by default. Where no unit is dormant nothing changes.
+
+    Units are the channels of convolutions and the rows of linear maps that pass an activation function before anything
+    else but a norm. Others write into a shortcut or an attention, and are left out, as the authors leave them out of
+    their residual network.
+
+    Departures: incoming are also the unit's bias, and its norm scale, shift and running statistics, without which a
+    unit that a norm keeps off would stay off (the authors' networks have no norms). Fresh values are a twin's. Where
+    something else than a layer reads the units (a shortcut, a gate, a norm across units, a standardised weight), the
+    outgoing weights are not all known, and only the incoming ones are reset. A weight that leads out of a dormant unit
+    and into another is set to zero.
+
+    Args:
+        tau: Units with a score up to this are dormant, at least 0.
+        activation_images: How many images the activity is measured on.
+        probe: Which: of all data seen so far, the new chunk's, or the first chunk's.
+
+    Raises:
+        UserError: A setting is out of range, or no layer of the model is followed by an activation function.
+    """
+    if tau < 0:
+        raise UserError(f"tau is {tau}", "a share of the mean activity, at least 0", "raise unlearn.params.tau")
+    check_count("activation_images", activation_images)
+    check_choice("probe", probe, ("seen", "new", "oldest"))
+
+    def unlearn(model: nn.Module, twin: nn.Module, images: ProbeImages, generator: torch.Generator) -> Changes:
+        import torch
+
+        from lurefs.unlearn.units import watch_units
+
+        layers = watch_units(model, images.draw(probe, activation_images), images.ranks)
+        if not layers:
+            raise UserError(
+                f"no layer of {type(model).__name__} is followed by an activation function that is known",
+                "convolutions or linear maps with one of the ReLU or GELU kind behind them",
+                "choose another unlearn.name",
+            )
+        fresh = {name: weight.clone() for name, weight in parameters_of(twin).items()}
+        masks: dict[str, Tensor] = {}
+        dormant = {layer: _dormant(units, tau) for layer, units in layers.items()}
+        with torch.no_grad():
+            for layer, units in layers.items():
+                _start_incoming_anew(model, twin, units, dormant[layer], masks)
+            for layer, units in layers.items():
+                if not units.is_read_elsewhere:
+                    _silence_outgoing(fresh, units, dormant[layer], masks)
+        changed = {name: mask for name, mask in masks.items() if mask.any()}
+        return Changes(masks=reset(model, fresh, changed).masks, may_be_empty=True)
+
+    return unlearn
+
+
+def _dormant(units: Units, tau: float) -> Tensor:
+    """Return (n_units,) bool."""
+    assert units.activity is not None
+    return units.activity <= tau * units.activity.mean()
+
+
+def _start_incoming_anew(
+    model: nn.Module, twin: nn.Module, units: Units, dormant: Tensor, masks: dict[str, Tensor]
+) -> None:
+    """Mark the dormant units' entries of parameters, and copy those of buffers from the twin."""
+    parameters, buffers, fresh = parameters_of(model), dict(model.named_buffers()), dict(twin.named_buffers())
+    for name in units.incoming:
+        if name in parameters:
+            _mark(masks, name, _rows(dormant, parameters[name]))
+        else:
+            buffers[name][dormant] = fresh[name][dormant]
+
+
+def _silence_outgoing(fresh: dict[str, Tensor], units: Units, dormant: Tensor, masks: dict[str, Tensor]) -> None:
+    """Mark the weights that read dormant units, and make zero their fresh value."""
+    for name in units.outgoing:
+        mask = _columns(dormant, fresh[name])
+        fresh[name].masked_fill_(mask, 0)
+        _mark(masks, name, mask)
+
+
+def _mark(masks: dict[str, Tensor], name: str, mask: Tensor) -> None:
+    masks[name] = masks[name] | mask if name in masks else mask
+
+
+def _rows(dormant: Tensor, weight: Tensor) -> Tensor:
+    """Return the mask of a parameter's entries that lead into dormant units."""
+    return dormant.view(-1, *[1] * (weight.ndim - 1)).expand(weight.shape)
+
+
+def _columns(dormant: Tensor, weight: Tensor) -> Tensor:
+    """Return the mask of a weight (n_out, n_in / groups, ...) that reads dormant units among its n_in inputs."""
+    n_out, n_in_group = weight.shape[:2]
+    groups = dormant.view(-1, 1, n_in_group).expand(-1, n_out * n_in_group // len(dormant), -1)
+    return groups.reshape(n_out, n_in_group, *[1] * (weight.ndim - 2)).expand(weight.shape)

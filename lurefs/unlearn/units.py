@@ -1,0 +1,189 @@
+"""What the units of a model do on images, and which weights lead into and out of them.
+
+Units are told from what the model computes, not from its names: every operation on tensors is watched while images
+pass, so that a use of a unit outside of any module (a shortcut, a gate) is seen as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from lurefs.ranks import Ranks
+
+LAYERS = {"conv1d", "conv2d", "conv3d", "linear"}
+ACTIVATIONS = {
+    *("relu", "relu_", "relu6", "hardtanh", "hardtanh_", "leaky_relu", "leaky_relu_", "prelu", "elu", "elu_", "selu"),
+    *("selu_", "celu", "celu_", "gelu", "silu", "silu_", "mish", "mish_", "hardswish", "hardswish_", "softplus"),
+}
+"""Squashing functions (sigmoid, tanh) are left out: what they open and close are gates, not units."""
+UNIT_BY_UNIT = {
+    *("batch_norm", "dropout", "dropout2d", "pad", "contiguous", "to", "clone", "flatten", "mean", "mul", "div"),
+    *("max_pool2d", "avg_pool2d", "adaptive_avg_pool2d", "adaptive_max_pool2d"),
+}
+"""Operations after which the units are still where they were; with two inputs only if they are of the same units."""
+
+
+@dataclass
+class Units:
+    """The outputs of one layer: channels of a convolution, rows of a linear map.
+
+    Attributes:
+        n_units: How many.
+        incoming: Names of the parameters and buffers with one entry (in the first dimension) a unit: of the layer, and
+            of the norm and the activation behind it.
+        outgoing: Names of the weights that read the units; incomplete where `is_read_elsewhere`.
+        is_read_elsewhere: Whether anything but a layer's weight reads the units, e.g. a shortcut, a gate or a norm
+            across units.
+        activity: (n_units,) sum over images and positions of the absolute values behind the activation function; None
+            if there is none, so that what the layer computes is no unit by itself.
+    """
+
+    n_units: int
+    incoming: set[str] = field(default_factory=set)
+    outgoing: set[str] = field(default_factory=set)
+    is_read_elsewhere: bool = False
+    activity: Tensor | None = None
+
+
+def watch_units(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], ranks: Ranks) -> dict[str, Units]:
+    """Pass images through a model in evaluation mode, and return its units with an activation function.
+
+    Args:
+        model: Left as it was.
+        batches: Prepared images (n, channels, height, width) and labels: this process's part of each batch.
+        ranks: The processes whose parts together are the batches; each returns the same.
+
+    Returns:
+        By the name of the layer's weight, in the order of computation.
+    """
+    watch = _Watch(model)
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            for images, _ in batches:
+                with watch:
+                    model(images)
+                watch.forget()
+    finally:
+        model.train(was_training)
+    found = {name: units for name, units in watch.units.items() if units.activity is not None}
+    for units in found.values():
+        assert units.activity is not None
+        units.activity = ranks.sum(units.activity)
+    return found
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where the units of a layer stand in a tensor, which is held so that its id stays its own."""
+
+    tensor: Tensor
+    layer: str
+    dimension: int
+    is_active: bool
+
+
+class _Watch(TorchFunctionMode):
+    """Follows the units of every layer through the operations of a forward pass."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.units: dict[str, Units] = {}
+        own = [*model.named_parameters(), *model.named_buffers()]
+        self._shapes = {name: tensor.shape for name, tensor in own}
+        self._own = {id(tensor): (tensor, {name}) for name, tensor in own}
+        self._made: dict[int, tuple[Tensor, set[str]]] = {}
+        self._places: dict[int, _Place] = {}
+
+    def forget(self) -> None:
+        """Let go of the tensors of a pass."""
+        self._made.clear()
+        self._places.clear()
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        output = func(*args, **(kwargs or {}))
+        if list(_tensors([output])):
+            self._follow(func.__name__, list(_tensors([*args, *(kwargs or {}).values()])), output)
+        return output
+
+    def _follow(self, operation: str, inputs: list[Tensor], output: Any) -> None:
+        places = [self._places[id(tensor)] for tensor in inputs if id(tensor) in self._places]
+        names = [self._names(tensor) for tensor in inputs]
+        if inputs and all(names) and isinstance(output, Tensor):
+            self._made[id(output)] = (output, set().union(*names))  # e.g. a standardised weight
+        elif operation in LAYERS and len(inputs) > 1 and names[1]:
+            self._read(places, inputs[1])
+            self._enter(operation, inputs, names, output)
+        elif not (self._is_unit_by_unit(operation, inputs, places, output) and isinstance(output, Tensor)):
+            for place in places:
+                self.units[place.layer].is_read_elsewhere = True
+            self._places.pop(id(output), None)  # an operation in place, e.g. the addition of a shortcut
+        else:
+            self._go_on(operation, places[0], inputs, output)
+
+    def _enter(self, operation: str, inputs: list[Tensor], names: list[set[str]], output: Tensor) -> None:
+        """Note the layer whose units the output holds."""
+        weight = inputs[1]
+        layer = next((name for name in sorted(names[1]) if self._shapes[name] == weight.shape), None)
+        if layer is None:
+            return
+        units = self.units.setdefault(layer, Units(len(weight)))
+        units.incoming |= self._with_one_entry_a_unit(set().union(*names[1:]), units.n_units)
+        dimension = -1 if operation == "linear" else 1
+        self._places[id(output)] = _Place(output, layer, dimension, is_active=False)
+
+    def _read(self, places: list[_Place], weight: Tensor) -> None:
+        """Note that a layer's weight reads units; one that is made of others (standardised) has no columns to set."""
+        for place in places:
+            units = self.units[place.layer]
+            if place.is_active and id(weight) in self._own:
+                units.outgoing |= self._names(weight)
+            else:
+                units.is_read_elsewhere = True
+
+    def _is_unit_by_unit(self, operation: str, inputs: list[Tensor], places: list[_Place], output: Any) -> bool:
+        if not places or operation not in UNIT_BY_UNIT | ACTIVATIONS:
+            return False
+        place, n_units = places[0], self.units[places[0].layer].n_units
+        others = [tensor for tensor in inputs if id(tensor) not in self._places]
+        return (
+            len(places) == 1
+            and all(self._names(tensor) and tensor.shape == (n_units,) for tensor in others)
+            and output.ndim > 1
+            and output.shape[place.dimension] == n_units
+        )
+
+    def _go_on(self, operation: str, place: _Place, inputs: list[Tensor], output: Tensor) -> None:
+        units = self.units[place.layer]
+        is_active = place.is_active or operation in ACTIVATIONS
+        units.incoming |= self._with_one_entry_a_unit(set().union(*map(self._names, inputs)), units.n_units)
+        self._places[id(output)] = _Place(output, place.layer, place.dimension, is_active)
+        if operation in ACTIVATIONS:
+            dimension = place.dimension % output.ndim
+            activity = output.abs().sum([d for d in range(output.ndim) if d != dimension], dtype=torch.float64)
+            units.activity = activity if units.activity is None else units.activity + activity
+
+    def _names(self, tensor: Tensor) -> set[str]:
+        """Return the names of the parameters and buffers that a tensor is, or is made of alone."""
+        found = self._own.get(id(tensor)) or self._made.get(id(tensor))
+        return found[1] if found else set()
+
+    def _with_one_entry_a_unit(self, names: set[str], n_units: int) -> set[str]:
+        return {name for name in names if self._shapes[name][:1] == (n_units,)}
+
+
+def _tensors(values: Iterable[Any]) -> Iterator[Tensor]:
+    for value in values:
+        if isinstance(value, Tensor):
+            yield value
+        elif isinstance(value, tuple | list):
+            yield from _tensors(value)
