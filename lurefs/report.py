@@ -6,18 +6,28 @@ of the runs do not say, so equal files give equal bytes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from episodes.comparison import N_FLIPS
-from episodes.files import atomic_path, write_text
+from episodes.files import write_text
 from lurefs import plugins
 from lurefs.config import PluginConfig, to_yaml
 from lurefs.data.dataset import ImageDataset
 from lurefs.data.splits import split_classes
 from lurefs.errors import UserError
-from lurefs.reporting import chart_style, drawing, figures, narrative, series, sheets, tables, transfer_figure
+from lurefs.reporting import (
+    chart_style,
+    drawing,
+    figures,
+    learning,
+    narrative,
+    series,
+    sheets,
+    tables,
+    transfer_figure,
+)
 from lurefs.reporting.comparison import (
     Run,
     benchmarks_of,
@@ -28,43 +38,12 @@ from lurefs.reporting.comparison import (
     read_runs,
     reference_run,
 )
+from lurefs.reporting.page_figures import PageFigures
+from lurefs.reporting.seeds import SEEDS, Group, groups_of, styles_of
 from lurefs.reporting.wording import count
 from lurefs.results import RunDirectory
 
-if TYPE_CHECKING:
-    from PIL.Image import Image
-
 N_HEADLINES = 2
-
-
-class Figures:
-    """The charts and sheets of one page, kept until all are made, then written beside it.
-
-    Args:
-        folder: Where the files go.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self._files: dict[str, bytes] = {}
-
-    def chart(self, name: str, svg: str, *, caption: str) -> dict[str, Any]:
-        """Keep a chart, and return what the page shows of it."""
-        from markupsafe import Markup
-
-        element = chart_style.inline(svg, name=f"chart{len(self._files)}", label=caption)
-        self._files[f"{name}.svg"] = svg.encode()
-        return {"svg": Markup(element), "caption": caption}
-
-    def sheet(self, name: str, image: Image) -> None:
-        """Keep a sheet of images."""
-        self._files[f"{name}.png"] = drawing.png_bytes(image)
-
-    def write(self) -> None:
-        """Write all files."""
-        for name, content in self._files.items():
-            with atomic_path(self.folder / name) as temporary:
-                temporary.write_bytes(content)
 
 
 def write_report(directories: Sequence[RunDirectory], destination: Path) -> Path:
@@ -83,7 +62,8 @@ def write_report(directories: Sequence[RunDirectory], destination: Path) -> Path
     if not directories:
         raise UserError("a report of no runs was asked for", "at least one run directory", "name one")
     runs = read_runs(directories)
-    kept = Figures(destination / "figures")
+    groups = groups_of(runs)
+    kept = PageFigures(destination / "figures")
     context = {
         "title": runs[0].label if len(runs) == 1 else f"{len(runs)} runs compared",
         "names": [run.label for run in runs],
@@ -91,11 +71,11 @@ def write_report(directories: Sequence[RunDirectory], destination: Path) -> Path
         "facts": narrative.facts(runs),
         "settings": differing_settings(runs),
         "headlines": _headlines(runs),
-        "benchmarks": _benchmarks(runs, kept),
-        "transfers": [_transfer(runs, name, kept) for name in transfer_figure.transfers_of(runs)],
-        "learning": _learning(runs, kept),
+        "benchmarks": _benchmarks(runs, groups, kept),
+        "transfers": [_transfer(runs, groups, name, kept) for name in transfer_figure.transfers_of(runs)],
+        "learning": learning.section(runs, groups, kept),
         "pictures": _pictures(runs, kept),
-        "cost": _cost(runs, kept),
+        "cost": _cost(runs, groups, kept),
         "provenance": [_provenance(run) for run in runs],
         "n_flips": count(N_FLIPS),
     }
@@ -112,21 +92,24 @@ def _headlines(runs: Sequence[Run]) -> list[narrative.Headline]:
     return [card for card in cards if card is not None]
 
 
-def _benchmarks(runs: Sequence[Run], kept: Figures) -> list[dict[str, Any]]:
-    return [_benchmark(runs, name, probes, kept) for name, probes in benchmarks_of(runs).items()]
+def _benchmarks(runs: Sequence[Run], groups: Sequence[Group], kept: PageFigures) -> list[dict[str, Any]]:
+    styles = styles_of(groups)
+    return [_benchmark(runs, styles, name, probes, kept) for name, probes in benchmarks_of(runs).items()]
 
 
-def _benchmark(runs: Sequence[Run], name: str, probes: list[str], kept: Figures) -> dict[str, Any]:
+def _benchmark(
+    runs: Sequence[Run], styles: Mapping[str, int], name: str, probes: list[str], kept: PageFigures
+) -> dict[str, Any]:
     reference = reference_run(runs)
     comparisons = [compare(run, reference, name, probe) for probe in probes for run in runs if run is not reference]
     comparisons = [entry for entry in comparisons if tables.both_measured(entry)]
     charts = []
-    rows = series.accuracy_intervals(runs, name, probes)
+    rows = series.accuracy_intervals(runs, styles, name, probes)
     scopes = "Thick bar: 95\u00a0% interval on this pool of classes; thin bar: on new classes of this kind"
     if len(rows) > 1:
         svg = figures.intervals(rows, name=f"accuracy-{name}", x_label="accuracy, %")
         charts.append(kept.chart(f"accuracy-{name}", svg, caption=f"Accuracy on {name}. {scopes}."))
-    rows = series.difference_intervals(runs, comparisons, probes[0]) if probes else []
+    rows = series.difference_intervals(styles, comparisons, probes[0]) if probes else []
     if rows:
         label = f"accuracy less that of {chart_style.short(reference.label)}, points"
         svg = figures.intervals(rows, name=f"difference-{name}", x_label=label, zero_line=True)
@@ -146,9 +129,10 @@ def _benchmark(runs: Sequence[Run], name: str, probes: list[str], kept: Figures)
     }
 
 
-def _transfer(runs: Sequence[Run], name: str, kept: Figures) -> dict[str, Any]:
-    svg = transfer_figure.label_efficiency(runs, name)
-    caption = transfer_figure.CAPTION.format(name=name)
+def _transfer(runs: Sequence[Run], groups: Sequence[Group], name: str, kept: PageFigures) -> dict[str, Any]:
+    svg = transfer_figure.label_efficiency(groups, name)
+    pooled = f" {SEEDS}" if any(group.is_pooled for group in groups) else ""
+    caption = transfer_figure.CAPTION.format(name=name) + pooled
     return {
         "name": name,
         "form": transfer_figure.form(runs, name),
@@ -158,47 +142,20 @@ def _transfer(runs: Sequence[Run], name: str, kept: Figures) -> dict[str, Any]:
     }
 
 
-def _learning(runs: Sequence[Run], kept: Figures) -> dict[str, Any]:
-    learned = [(place, run) for place, run in enumerate(runs) if run.outcomes]
-    if not learned:
-        return {}
-    charts = []
-
-    def add(name: str, lines: list[figures.Line], y_label: str, caption: str) -> None:
-        if lines:
-            svg = figures.curves(lines, name=name, x_label="chunk", y_label=y_label)
-            charts.append(kept.chart(name, svg, caption=caption))
-
-    lines = [series.curve(run, place, lambda outcome: outcome.test_accuracy) for place, run in learned]
-    add("learning-base", lines, "accuracy, %", "Held-out images of the base classes, after each chunk.")
-    for name in benchmarks_of(runs):
-        measured = [series.few_shot_curve(run, place, name) for place, run in learned]
-        caption = f"{name}, after each chunk, with 95\u00a0% intervals over episodes of this pool."
-        add(f"chunks-{name}", [line for line in measured if line is not None], "accuracy, %", caption)
-    lines = [series.curve(run, place, lambda outcome: outcome.test_ece) for place, run in learned]
-    add("learning-ece", lines, "ECE, %", "Expected calibration error on the held-out images of the base classes.")
-    return {
-        "charts": charts,
-        "rows": [tables.learning_row(run) for _, run in learned],
-        "chunks": [{"label": run.label, **tables.chunk_rows(run)} for _, run in learned],
-    }
-
-
-def _cost(runs: Sequence[Run], kept: Figures) -> dict[str, Any]:
-    learned = [(place, run) for place, run in enumerate(runs) if run.outcomes]
+def _cost(runs: Sequence[Run], groups: Sequence[Group], kept: PageFigures) -> dict[str, Any]:
     charts = []
     for name, probes in list(benchmarks_of(runs).items())[:1]:
-        lines = [line for place, run in learned if probes and (line := series.cost_point(run, place, name, probes[0]))]
-        if len(lines) > 1:
-            svg = figures.scatter(lines, name="cost", x_label="training, seconds", y_label="accuracy, %")
+        lines = [line for group in groups if probes and (line := series.cost_points(group, name, probes[0]))]
+        if sum(len(group.runs) for group in groups) > 1 and lines:
+            svg = figures.scatter(lines, name="cost", x_label="training and unlearning, seconds", y_label="accuracy, %")
             caption = (
                 f"Accuracy on {name}, by {probes[0]}, against training time; bars: 95\u00a0% on this pool of classes."
             )
-            charts.append(kept.chart("cost", svg, caption=caption))
+            charts.append(kept.chart("cost", svg, caption=caption, said=series.in_words(lines)))
     return {"rows": [tables.cost_row(run) for run in runs], "charts": charts}
 
 
-def _pictures(runs: Sequence[Run], kept: Figures) -> dict[str, Any]:
+def _pictures(runs: Sequence[Run], kept: PageFigures) -> dict[str, Any]:
     """Return samples and one episode; where the images cannot be read, the reason takes their place."""
     pictures: dict[str, Any] = {"samples": [], "episode": None, "missing": []}
     config = runs[0].config
@@ -223,7 +180,7 @@ def _pictures(runs: Sequence[Run], kept: Figures) -> dict[str, Any]:
     return pictures
 
 
-def _episode(runs: Sequence[Run], kept: Figures) -> dict[str, Any] | None:
+def _episode(runs: Sequence[Run], kept: PageFigures) -> dict[str, Any] | None:
     for benchmark, probes in benchmarks_of(runs).items():
         run = best_run(runs, benchmark, probes[0]) if probes else None
         if run is None or benchmark not in run.config.benchmarks or probes[0] not in run.config.probes:

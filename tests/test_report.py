@@ -22,7 +22,7 @@ from episodes.table import EpisodeTable
 from lurefs import plugins
 from lurefs.config import ChunksConfig, run_config
 from lurefs.errors import UserError
-from lurefs.outcomes import ChunkOutcome, FewShotScore, UnlearnReport
+from lurefs.outcomes import ChunkOutcome, FewShotScore, RobustnessScores, UnlearnReport
 from lurefs.report import write_report
 from lurefs.reporting import narrative, sheets, wording
 from lurefs.reporting.comparison import controls_of, read_runs, ties
@@ -189,6 +189,9 @@ def _outcome(index: int, manifest: Manifest, unlearn: str) -> ChunkOutcome:
         n_test=80,
         test_ece=0.0625,
         test_nll=1.25,
+        n_forgotten=4 * index,
+        n_gained=14 * index,
+        n_epochs_to_recover=2 if index else None,
         unlearn=did if index else None,
         few_shot={
             "novel": FewShotScore(
@@ -330,10 +333,10 @@ class TestOneRun:
         assert ["lure", "1.235", "0.500", "12.50", "7"] in read(write_report([run], tmp_path / "out")).rows
 
     def test_learning_and_cost_are_told(self, one_page: _Text) -> None:
-        assert ["lure", "68.75", "75.00", "6.25", "1.250", "50", "31.25"] in one_page.rows
+        assert ["lure", "68.75", "75.00", "+15.00", "6.25", "1.250", "50", "31.25", "25.00", "2.0"] in one_page.rows
         assert ["lure", "2 min 02 s", "0.5 s", "40,000", "2 min 20 s"] in one_page.rows
-        unlearned = ["20.0", "50.00", "25.00"]
-        measured = ["50.00", "75.00", "6.25", "50.00 ± 2.00", "65.0 s"]
+        unlearned = ["20.0", "50.00", "25.00", "2"]
+        measured = ["50.00", "75.00", "4", "14", "+15.00", "6.25", "50.00 ± 2.00", "65.0 s"]
         assert ["2", "1,200", "2,000", *unlearned, *measured] in one_page.rows
 
     def test_what_was_run_stands_in_words(self, one_page: _Text) -> None:
@@ -615,7 +618,7 @@ class TestPage:
         page = read(page_of_two)
         assert page.tags.count("table") == page.tags.count("caption") > 4
         charts = [value for tag, name, value in page.attributes if (tag, name) == ("svg", "aria-label")]
-        assert page.tags.count("svg") == len(charts) == 6
+        assert page.tags.count("svg") == len(charts) == 16
 
     def test_headings_skip_no_level(self, page_of_two: Path) -> None:
         levels = [int(tag[1]) for tag in read(page_of_two).tags if re.fullmatch(r"h[1-6]", tag)]
@@ -625,15 +628,48 @@ class TestPage:
     def test_figures_lie_beside_it_as_files(self, page_of_two: Path) -> None:
         assert {file.name for file in (page_of_two.parent / "figures").iterdir()} == {
             "accuracy-novel.svg",
+            "chunks-novel-by-images.svg",
+            "chunks-novel-by-seconds.svg",
             "chunks-novel.svg",
             "cost.svg",
             "difference-novel.svg",
             "episode.png",
+            "learning-base-by-images.svg",
+            "learning-base-by-seconds.svg",
             "learning-base.svg",
+            "learning-change.svg",
             "learning-ece.svg",
+            "learning-error-rate.svg",
+            "learning-forgotten.svg",
+            "learning-gained.svg",
+            "learning-gap.svg",
+            "learning-nll.svg",
             "samples-base.png",
             "samples-novel.png",
         }
+
+    def test_changed_images_are_told_where_they_were_measured(self, make_run: MakeRun, tmp_path: Path) -> None:
+        runs = [make_run(), make_run("warm", unlearn="nothing")]
+        scores = RobustnessScores(
+            n_images=80, corruptions={"jpeg": {"1": 0.5, "2": 0.25}}, attacks={"fgsm": {"0.0157": 0.125}}
+        )
+        runs[0].write_outcomes([replace(outcome, robustness=scores) for outcome in runs[0].read_outcomes()])
+        page = read(write_report(runs, tmp_path / "out"))
+        assert "Accuracy on 80 held-out images of the base classes that were changed." in page.text
+        assert [row for row in page.rows if row[:1] in (["jpeg"], ["fgsm, 4/255"])] == [
+            ["jpeg", "37.50"],
+            ["fgsm, 4/255", "12.50"],
+        ]
+        assert "Changed images" not in read(write_report(runs[1:], tmp_path / "other")).text
+
+    def test_runs_that_differ_by_their_seed_are_one_curve(self, make_run: MakeRun, tmp_path: Path) -> None:
+        runs = [make_run(f"lure-seed{seed}") for seed in range(3)]
+        for seed, run in enumerate(runs):
+            run.config_path.write_text(run.config_path.read_text().replace("seed: 0", f"seed: {seed}", 1))
+        page = read(write_report(runs, tmp_path / "out"))
+        assert "lure (3 seeds): lure-seed0, lure-seed1 and lure-seed2." in page.text
+        labels = [value for tag, name, value in page.attributes if (tag, name) == ("svg", "aria-label")]
+        assert any("lure (3 seeds): 62.5 at first, 75 at last" in label for label in labels)
 
     def test_equal_runs_give_equal_bytes(self, make_run: MakeRun, tmp_path: Path) -> None:
         run = make_run()

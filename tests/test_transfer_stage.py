@@ -16,6 +16,7 @@ from lurefs.config import RunConfig, pretrain_identity, to_yaml
 from lurefs.errors import UserError
 from lurefs.plan import make_plan
 from lurefs.reporting.comparison import read_runs
+from lurefs.reporting.seeds import groups_of
 from lurefs.reporting.transfer_figure import form, label_efficiency, rows
 from lurefs.results import RunDirectory
 from lurefs.run import check, run_stage
@@ -164,7 +165,7 @@ def test_the_figure_has_a_line_a_run_and_pairs_runs_of_equal_draws(make_config: 
     for directory, unlearn in zip(directories, ("nothing", "from_scratch"), strict=True):
         run_stage(make_plan(with_transfer(make_config, unlearn=unlearn)), directory, "run")
     runs = read_runs(directories)
-    svg = label_efficiency(runs, "curve")
+    svg = label_efficiency(groups_of(runs), "curve")
     assert svg is not None
     assert "from_scratch" in svg
     assert "training images a class" in svg

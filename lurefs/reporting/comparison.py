@@ -129,7 +129,7 @@ def read_runs(directories: Sequence[RunDirectory]) -> list[Run]:
         UserError: A directory is no finished run, or one of its files is damaged.
     """
     configs = [directory.read_config() for directory in directories]
-    labels = _unique_labels([config.name for config in configs])
+    labels = unique_labels([config.name for config in configs])
     return [
         Run(
             label=label,
@@ -273,7 +273,8 @@ def _flatten(values: Any, path: str = "") -> dict[str, str]:
     return {} if values == {} else {path: values if isinstance(values, str) else json.dumps(values)}
 
 
-def _unique_labels(names: Sequence[str]) -> list[str]:
+def unique_labels(names: Sequence[str]) -> list[str]:
+    """Return the names, those that occur several times with their number among equals."""
     counts, seen, labels = Counter(names), Counter[str](), []
     for name in names:
         seen[name] += 1

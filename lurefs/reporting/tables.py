@@ -6,6 +6,8 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from episodes.comparison import holm
 from lurefs.outcomes import ChunkOutcome
 from lurefs.reporting.comparison import Comparison, Control, Run, Ties, controls_of, summary_of, ties, train_seconds
@@ -60,6 +62,8 @@ def learning_row(run: Run) -> Row:
         "nll": number(last.test_nll, 3),
         "errors": count(pretrain.get("cumulative_errors")),
         "error_rate": percent(pretrain.get("cumulative_error_rate")),
+        "gap": points(last.generalisation_gap),
+        **_unlearning(run),
     }
 
 
@@ -147,6 +151,25 @@ def _difference(comparison: Comparison) -> Row:
     return row
 
 
+def _unlearning(run: Run) -> Row:
+    """Return the mean over chunks of what unlearning took from the accuracy, and of the epochs until it was back."""
+    chunks = [(outcome.unlearn, outcome.n_epochs_to_recover) for outcome in run.outcomes]
+    drops = [did.accuracy_before - did.accuracy_after for did, _ in chunks if did]
+    epochs = [n_epochs for did, n_epochs in chunks if did and n_epochs is not None]
+    mean = number(float(np.mean(epochs)), 1) if epochs else ""
+    n_never = len(drops) - len(epochs)
+    return {
+        "drop": percent(float(np.mean(drops))) if drops else MISSING,
+        "recovery": " ".join(filter(None, [mean, f"({n_never} of {len(drops)} never)" if n_never else ""])) or MISSING,
+    }
+
+
+def _recovery(outcome: ChunkOutcome) -> str:
+    if outcome.unlearn is None:
+        return MISSING
+    return "never" if outcome.n_epochs_to_recover is None else count(outcome.n_epochs_to_recover)
+
+
 def _chunk_row(outcome: ChunkOutcome, benchmarks: Sequence[str]) -> Row:
     unlearn = outcome.unlearn
     n_weights = unlearn.n_kept + unlearn.n_reset if unlearn else 0
@@ -158,8 +181,12 @@ def _chunk_row(outcome: ChunkOutcome, benchmarks: Sequence[str]) -> Row:
         "reset": percent(unlearn.n_reset / n_weights, 1) if unlearn and n_weights else MISSING,
         "before": percent(unlearn.accuracy_before) if unlearn else MISSING,
         "after": percent(unlearn.accuracy_after) if unlearn else MISSING,
+        "recovery": _recovery(outcome),
         "val": percent(outcome.val_accuracy),
         "test": percent(outcome.test_accuracy),
+        "forgotten": count(outcome.n_forgotten) if outcome.chunk_index else MISSING,
+        "gained": count(outcome.n_gained) if outcome.chunk_index else MISSING,
+        "gap": points(outcome.generalisation_gap),
         "ece": percent(outcome.test_ece),
         "few_shot": [
             f"{percent(score.accuracy)} ± {percent(score.ci95_episodes)}" if score else MISSING for score in few_shot

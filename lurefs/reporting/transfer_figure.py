@@ -13,6 +13,8 @@ from lurefs.errors import UserError
 from lurefs.reporting.chart_style import add_legend, chart_context, name_axes, new_chart, to_svg
 from lurefs.reporting.comparison import Run, reference_run
 from lurefs.reporting.figures import Line, draw_line
+from lurefs.reporting.seeds import Group
+from lurefs.reporting.series import Point, pooled
 from lurefs.reporting.wording import MISSING, count, number, percent, points
 
 Row = dict[str, Any]
@@ -27,12 +29,12 @@ def transfers_of(runs: Sequence[Run]) -> list[str]:
     return list(dict.fromkeys(name for run in runs for name in run.summary.get("transfer", {})))
 
 
-def label_efficiency(runs: Sequence[Run], name: str) -> str | None:
+def label_efficiency(groups: Sequence[Group], name: str) -> str | None:
     """Draw accuracy against training images a class, x on a log2 axis; None if no run has two sizes.
 
     All training images stand at their mean number a class.
     """
-    lines = [_line(run, style, name) for style, run in enumerate(runs) if len(_sizes(run, name)) > 1]
+    lines = [line for group in groups if (line := _line(group, name)) is not None and len(np.asarray(line.x)) > 1]
     if not lines:
         return None
     with chart_context(f"transfer-{name}"):
@@ -42,7 +44,7 @@ def label_efficiency(runs: Sequence[Run], name: str) -> str | None:
             # Bars of curves that run together are set apart by a fraction of a doubling.
             x = np.asarray(line.x, dtype=float) * 2 ** (0.06 * (place - (len(lines) - 1) / 2))
             handles.append(draw_line(axes, line, x))
-        ticks = _ticks(runs, name)
+        ticks = _ticks([run for group in groups for run in group.runs], name)
         axes.set_xscale("log", base=2)
         axes.set_xticks(list(ticks), list(ticks.values()))
         axes.minorticks_off()
@@ -115,16 +117,19 @@ def _paired(run: Run, reference: Run, name: str) -> dict[str, TransferFigure]:
     return {str(size): figure for size, figure in found.items()}
 
 
-def _line(run: Run, style: int, name: str) -> Line:
-    sizes = _sizes(run, name)
-    means = [values["accuracy"]["mean"] for values in sizes.values()]
-    return Line(
-        label=run.label,
-        x=[_position(run, name, size) for size in sizes],
-        y=[100 * mean for mean in means],
-        half_width=[_half_width(values["accuracy"]) for values in sizes.values()],
-        style=style,
-    )
+def _line(group: Group, name: str) -> Line | None:
+    return pooled(group, [_points(run, name) for run in group.runs])
+
+
+def _points(run: Run, name: str) -> dict[str, Point]:
+    return {
+        size: Point(
+            x=_position(run, name, size),
+            y=100 * values["accuracy"]["mean"],
+            half_width=_half_width(values["accuracy"]),
+        )
+        for size, values in _sizes(run, name).items()
+    }
 
 
 def _half_width(accuracy: Mapping[str, Any]) -> float:

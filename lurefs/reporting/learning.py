@@ -1,0 +1,128 @@
+"""The section on learning: what the method claims, chunk by chunk and against its cost, as charts and tables."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from lurefs.reporting import figures, robustness, tables
+from lurefs.reporting.comparison import Run, benchmarks_of
+from lurefs.reporting.measures import (
+    ACCURACY,
+    CHANGE,
+    CHUNKS,
+    CORRUPTED,
+    COSTS,
+    ECE,
+    ERROR_RATE,
+    FORGOTTEN,
+    GAINED,
+    GAP,
+    NLL,
+    Axis,
+    Measure,
+    few_shot,
+)
+from lurefs.reporting.page_figures import PageFigures
+from lurefs.reporting.seeds import SEEDS, Group
+from lurefs.reporting.series import curve, in_words
+from lurefs.reporting.wording import joined
+
+Chart = dict[str, Any]
+
+
+def section(runs: Sequence[Run], groups: Sequence[Group], kept: PageFigures) -> dict[str, Any]:
+    """Return what the page says of learning; empty if no run learned here.
+
+    Args:
+        runs: All runs of the page.
+        groups: The same, those of equal settings together.
+        kept: Where the charts are kept.
+    """
+    learned = [run for run in runs if run.outcomes]
+    groups = [group for group in groups if group.runs[0].outcomes]
+    if not groups:
+        return {}
+    benchmarks = [few_shot(name) for name in benchmarks_of(runs)]
+    return {
+        "notes": [f"{group.label}: {joined([run.label for run in group.runs])}" for group in groups if group.is_pooled],
+        "main": _charts(groups, kept, [ACCURACY, *benchmarks, ERROR_RATE, GAP, ECE, NLL], [CHUNKS]),
+        "cost": _charts(groups, kept, [ACCURACY, *benchmarks[:1]], COSTS),
+        "more_cost": _charts(groups, kept, benchmarks[1:], COSTS),
+        "changes": _charts(groups, kept, [CHANGE, FORGOTTEN, GAINED], [CHUNKS]),
+        "robustness": _robustness(groups, kept),
+        "rows": [tables.learning_row(run) for run in learned],
+        "chunks": [{"label": run.label, **tables.chunk_rows(run)} for run in learned],
+    }
+
+
+def _charts(
+    groups: Sequence[Group], kept: PageFigures, measures: Sequence[Measure], axes: Sequence[Axis]
+) -> list[Chart]:
+    """Return one chart a measure and axis, without those that no group has a value for."""
+    return [chart for measure in measures for axis in axes for chart in _chart(groups, kept, measure, axis)]
+
+
+def _chart(groups: Sequence[Group], kept: PageFigures, measure: Measure, axis: Axis) -> list[Chart]:
+    lines = [curve(group, measure.value, x=axis.value, interval=measure.interval) for group in groups]
+    return _drawn(
+        lines,
+        kept,
+        name=f"{measure.name}{axis.name}",
+        title=f"{measure.title}{axis.title}",
+        caption=f"{measure.caption} {axis.caption}".strip(),
+        y_label=measure.y_label,
+        x_label=axis.label,
+        x_is_whole=axis.is_whole,
+    )
+
+
+def _robustness(groups: Sequence[Group], kept: PageFigures) -> dict[str, Any] | None:
+    """Return the charts and the table of changed images; None if robustness was not measured."""
+    measured = robustness.measured(groups)
+    if not measured:
+        return None
+    charts = _charts(measured, kept, [CORRUPTED], [CHUNKS])
+    charts += _drawn(
+        [robustness.severity_curve(group) for group in measured],
+        kept,
+        name="robustness-severity",
+        title="Corrupted images by severity",
+        caption="Mean over corruptions, after the last chunk; severity 0, where it is drawn, is the unchanged image.",
+        y_label="accuracy, %",
+        x_label="severity",
+        x_is_whole=True,
+    )
+    for attack in robustness.attacks_of(measured):
+        charts += _drawn(
+            [robustness.attack_curve(group, attack) for group in measured],
+            kept,
+            name=f"robustness-attack-{attack}",
+            title=f"Attack {attack}",
+            caption="Images changed to deceive it, after the last chunk; 0, where it is drawn, is the unchanged image.",
+            y_label="accuracy, %",
+            x_label="largest change of a pixel, in 1/255",
+            x_is_whole=False,
+        )
+    return {"charts": charts, "n_images": robustness.n_images(measured), **robustness.table(measured)}
+
+
+def _drawn(
+    lines: Sequence[figures.Line | None],
+    kept: PageFigures,
+    *,
+    name: str,
+    title: str,
+    caption: str,
+    x_label: str,
+    y_label: str,
+    x_is_whole: bool,
+) -> list[Chart]:
+    """Return the chart of the lines that there are, or nothing if there is none."""
+    found = [line for line in lines if line is not None]
+    if not found:
+        return []
+    if any(line.has_band for line in found):
+        caption = f"{caption} {SEEDS}"
+    svg = figures.curves(found, name=name, x_label=x_label, y_label=y_label, x_is_whole=x_is_whole)
+    return [kept.chart(name, svg, title=title, caption=caption, said=in_words(found))]

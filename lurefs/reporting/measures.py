@@ -1,0 +1,162 @@
+"""What is charted of every chunk, and against what: one table of the claims of the method."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lurefs.outcomes import FewShotScore, cumulative_error_rate
+from lurefs.reporting.series import Past, Value, n_chunks, n_images_seen, seconds_spent
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measure:
+    """What is charted of every chunk.
+
+    Attributes:
+        name: Name of the chart's file.
+        title: What it is called.
+        y_label: What y is, with its unit.
+        caption: What it is.
+        value: Its value; None where a chunk has none.
+        interval: Half width of the value's own interval, or None.
+    """
+
+    name: str
+    title: str
+    y_label: str
+    caption: str
+    value: Value
+    interval: Value | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Axis:
+    """What a measure is charted against.
+
+    Attributes:
+        label: What x is, with its unit.
+        value: Where a chunk stands.
+        is_whole: Whether it is counted in steps.
+        name: What follows the measure's name.
+        title: What follows the measure's title.
+        caption: What follows the measure's caption.
+    """
+
+    label: str
+    value: Value
+    is_whole: bool
+    name: str = ""
+    title: str = ""
+    caption: str = ""
+
+
+CHUNKS = Axis(label="chunk", value=n_chunks, is_whole=True)
+COSTS = (
+    Axis(
+        name="-by-seconds",
+        title=" against time",
+        label="training and unlearning so far, seconds",
+        value=seconds_spent,
+        is_whole=False,
+    ),
+    Axis(
+        name="-by-images",
+        title=" against images seen",
+        label="images seen so far",
+        caption="Images count as often as they went through a training step.",
+        value=n_images_seen,
+        is_whole=False,
+    ),
+)
+
+ACCURACY = Measure(
+    name="learning-base",
+    title="Base accuracy",
+    y_label="accuracy, %",
+    caption="Held-out images of the base classes, after each chunk.",
+    value=lambda past: 100 * past[-1].test_accuracy,
+)
+ERROR_RATE = Measure(
+    name="learning-error-rate",
+    title="Cumulative error rate",
+    y_label="errors so far, %",
+    caption="Wrong answers on the held-out base images so far, as a share of all answers so far; lower is better.",
+    value=lambda past: 100 * cumulative_error_rate(past),
+)
+GAP = Measure(
+    name="learning-gap",
+    title="Generalisation gap",
+    y_label="gap, points",
+    caption="Accuracy on images it was trained on, less that on held-out images; lower is better.",
+    value=lambda past: 100 * past[-1].generalisation_gap,
+)
+ECE = Measure(
+    name="learning-ece",
+    title="Calibration error",
+    y_label="ECE, %",
+    caption="Expected calibration error on the held-out base images; lower is better.",
+    value=lambda past: 100 * past[-1].test_ece,
+)
+NLL = Measure(
+    name="learning-nll",
+    title="Negative log-likelihood",
+    y_label="NLL, nats",
+    caption="Mean over the held-out base images; lower is better.",
+    value=lambda past: past[-1].test_nll,
+)
+CHANGE = Measure(
+    name="learning-change",
+    title="Change of accuracy",
+    y_label="change, points",
+    caption="Base accuracy less that after the chunk before: what was gained less what was forgotten.",
+    value=lambda past: 100 * (past[-1].test_accuracy - past[-2].test_accuracy) if len(past) > 1 else None,
+)
+FORGOTTEN = Measure(
+    name="learning-forgotten",
+    title="Forgotten",
+    y_label="of held-out images, %",
+    caption="Held-out base images that were named rightly after the chunk before and are named wrongly now.",
+    value=lambda past: 100 * past[-1].n_forgotten / past[-1].n_test if len(past) > 1 else None,
+)
+GAINED = Measure(
+    name="learning-gained",
+    title="Gained",
+    y_label="of held-out images, %",
+    caption="Held-out base images that were named wrongly after the chunk before and are named rightly now.",
+    value=lambda past: 100 * past[-1].n_gained / past[-1].n_test if len(past) > 1 else None,
+)
+CORRUPTED = Measure(
+    name="robustness-chunks",
+    title="Corrupted images",
+    y_label="accuracy, %",
+    caption="Mean over corruptions and severities, after each chunk.",
+    value=lambda past: _corruption_percent(past),
+)
+
+
+def few_shot(benchmark: str) -> Measure:
+    """Return the measure of one benchmark."""
+
+    def score(past: Past) -> FewShotScore | None:
+        return past[-1].few_shot.get(benchmark)
+
+    def accuracy(past: Past) -> float | None:
+        return 100 * found.accuracy if (found := score(past)) else None
+
+    def interval(past: Past) -> float | None:
+        return 100 * found.ci95_episodes if (found := score(past)) else None
+
+    return Measure(
+        name=f"chunks-{benchmark}",
+        title=benchmark,
+        y_label="accuracy, %",
+        caption="Few-shot accuracy after each chunk; bars: 95\u00a0% intervals over episodes of this pool.",
+        value=accuracy,
+        interval=interval,
+    )
+
+
+def _corruption_percent(past: Past) -> float | None:
+    scores = past[-1].robustness
+    accuracy = scores.corruption_accuracy if scores else None
+    return None if accuracy is None else 100 * accuracy

@@ -1,0 +1,96 @@
+"""Runs that differ only by their seed, which the charts draw as one."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from lurefs.config import run_identity
+from lurefs.reporting.chart_style import LABEL_LENGTH, short
+from lurefs.reporting.comparison import Run, differing_settings, unique_labels
+
+SEEDS = "Several seeds: their mean; bands: its 95\u00a0% interval over seeds."
+
+
+@dataclass(frozen=True, kw_only=True)
+class Group:
+    """Runs of the same settings and different seeds.
+
+    Attributes:
+        label: The run's own label if it is alone, else what they share, and their number.
+        style: Index of the colour, marker and dash in every chart of the page.
+        runs: At least one.
+    """
+
+    label: str
+    style: int
+    runs: tuple[Run, ...]
+
+    @property
+    def is_pooled(self) -> bool:
+        """Whether there are several seeds."""
+        return len(self.runs) > 1
+
+
+def groups_of(runs: Sequence[Run]) -> list[Group]:
+    """Return the groups in the order of their first runs; a second run of the same seed has a group of its own."""
+    members: list[list[Run]] = []
+    for run in runs:
+        group = next((group for group in members if _joins(run, group)), None)
+        if group is None:
+            members.append([run])
+        else:
+            group.append(run)
+    labels = unique_labels(_labels(members))
+    return [
+        Group(label=label, style=style, runs=tuple(group))
+        for style, (label, group) in enumerate(zip(labels, members, strict=True))
+    ]
+
+
+def styles_of(groups: Sequence[Group]) -> dict[str, int]:
+    """Return the style of each run, by its label."""
+    return {run.label: group.style for group in groups for run in group.runs}
+
+
+def _joins(run: Run, group: Sequence[Run]) -> bool:
+    return _shared(run) == _shared(group[0]) and run.config.seed not in {other.config.seed for other in group}
+
+
+def _shared(run: Run) -> tuple[bool, dict[str, Any]]:
+    return bool(run.outcomes), {key: value for key, value in run_identity(run.config).items() if key != "seed"}
+
+
+def _labels(members: Sequence[Sequence[Run]]) -> list[str]:
+    """Return a label a group: what its names share without the seed, or its settings if they share nothing."""
+    labels = []
+    for group in members:
+        if len(group) == 1:
+            labels.append(group[0].label)
+            continue
+        names = {_without_seed(run.config.name, run.config.seed) for run in group}
+        name = names.pop() if len(names) == 1 else _settings(group[0], [other[0] for other in members])
+        n_seeds = f" ({len(group)} seeds)"
+        labels.append(short(name, LABEL_LENGTH - len(n_seeds)) + n_seeds)
+    return labels
+
+
+def _without_seed(name: str, seed: int) -> str:
+    """Return a name without `-seed3`, `_s3`, `3` at its end or `seed3-` at its start."""
+    at_end = rf"(?:^|[\W_]+)(?:seed|s)[\W_]*{seed}$|[\W_]*(?<!\d){seed}$"
+    at_start = rf"^(?:seed|s)[\W_]*{seed}[\W_]+"
+    return re.sub(at_start, "", re.sub(at_end, "", name))
+
+
+def _settings(run: Run, others: Sequence[Run]) -> str:
+    """Return the values of a run's settings in which the groups differ."""
+    place = [other.label for other in others].index(run.label)
+    rows = {path: values[place] for path, values in differing_settings(others).items() if path != "seed"}
+    words = [
+        value if path.endswith(".name") else f"{path.rpartition('.')[2]} {value}"
+        for path, value in rows.items()
+        if value != "–"
+    ]
+    return ", ".join(words) or run.config.unlearn.name
