@@ -66,7 +66,7 @@ def start_worker(scratch: Path) -> Connection:
 
 
 def work(connection: Connection, scratch: Path) -> None:
-    """Measure cells until there are no more; end at once, and leave nothing, when the command itself was killed."""
+    """Measure cells until there are no more; tidy up and end when the command itself was killed."""
     parent = parent_process()
     assert parent is not None
 
