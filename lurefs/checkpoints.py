@@ -22,7 +22,7 @@ def save_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimiz
     Args:
         path: Of the safetensors file; `.json` and `.resume.pt` stand beside it.
         model: Whose weights.
-        optimizer: Whose state; only the newest chunk's is kept.
+        optimizer: Whose state.
         card: What the weights are.
 
     Returns:
@@ -38,10 +38,20 @@ def save_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimiz
     sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
     identity = {**card, "sha256": sha256, "n_bytes": path.stat().st_size}
     write_text(path.with_suffix(".json"), json.dumps(identity, indent=2) + "\n")
+    return sha256
+
+
+def remove_older_optimizers(path: Path) -> None:
+    """Remove the optimizer states of other chunks, when the outcome of this one is stored: no restart needs them."""
     for older in path.parent.glob("chunk-*.resume.pt"):
         if older != _resume_path(path):
             older.unlink()
-    return sha256
+
+
+def remove_checkpoint(path: Path) -> None:
+    """Remove a chunk's weights, then their identity; what is not there need not be removed."""
+    path.unlink(missing_ok=True)
+    path.with_suffix(".json").unlink(missing_ok=True)
 
 
 def read_identity(path: Path) -> dict[str, Any]:

@@ -183,6 +183,20 @@ class LearnerConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CheckpointsConfig:
+    """Which chunks' weights stay on disk, and how often a chunk's state is stored while it is learned.
+
+    `keep: last` removes the weights of a chunk when the next one is done; `best` keeps those of the highest validation
+    accuracy as well. Few-shot accuracy of new benchmarks is only measured for chunks whose weights are there.
+    `every_seconds` is the least time between two states, which are stored after epochs; 0 stores every epoch's, null
+    none.
+    """
+
+    keep: Literal["all", "last", "best"] = "all"
+    every_seconds: float | None = _number(60.0, low=0)
+
+
+@dataclass(frozen=True, kw_only=True)
 class AfterChunkConfig:
     """Few-shot accuracy after every chunk: the first `n_episodes` of each benchmark, with the first probe."""
 
@@ -327,6 +341,7 @@ class RunConfig:
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
     learner: LearnerConfig = field(default_factory=LearnerConfig)
     unlearn: PluginConfig = field(default_factory=lambda: PluginConfig(name="by_saliency"))
+    checkpoints: CheckpointsConfig = field(default_factory=CheckpointsConfig)
     after_chunk: AfterChunkConfig = field(default_factory=AfterChunkConfig)
     robustness: RobustnessConfig | None = None
     benchmarks: dict[str, BenchmarkConfig] = field(default_factory=_default_benchmarks)
@@ -480,9 +495,9 @@ def digest(values: Any) -> str:
 
 
 def run_identity(config: RunConfig) -> dict[str, Any]:
-    """Return what the numbers of a run depend on: all but its name, machine, controls and trackers."""
+    """Return what the numbers of a run depend on: all but its name, machine, checkpoints, controls and trackers."""
     values: dict[str, Any] = to_mapping(config)
-    left_out = ("name", "device", "num_threads", "controls", "executor", "trackers")
+    left_out = ("name", "device", "num_threads", "checkpoints", "controls", "executor", "trackers")
     return {key: value for key, value in values.items() if key not in left_out}
 
 

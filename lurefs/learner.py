@@ -23,6 +23,7 @@ from lurefs.images import LabelledImages, augment, draw_moves
 from lurefs.optimizers import build_optimizer, clear_moments, pull_to, set_learning_rate
 from lurefs.outcomes import ChunkOutcome, UnlearnReport
 from lurefs.predictions import accuracy, evenly, predict
+from lurefs.progress import Progress
 from lurefs.schedule import epoch_sizes, learning_rate_factor, n_batches
 from lurefs.seeding import seed_stream
 from lurefs.unlearn.contract import UnlearnStrategy
@@ -45,42 +46,6 @@ class EpochRecord:
     n_epochs: int
     train_loss: float
     val_accuracy: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class Progress:
-    """What is known of a chunk after some of its epochs.
-
-    Attributes:
-        chunk_index: From 0.
-        unlearn: What was unlearned before; None for the first chunk and for a warm start.
-        was_right: (n_test,) bool, which test images the weights before the chunk classified rightly; None for the
-            first chunk.
-        n_epochs: Epochs that are done.
-        weights: The state dict of the epoch that is kept so far; empty before the first.
-        best_epoch: Which epoch that was, from 0.
-        train_loss: Its mean cross-entropy.
-        train_accuracy: Its accuracy on training batches, fraction.
-        val_accuracy: Its accuracy on validation images, fraction.
-        val_nll: Its mean negative log-likelihood on them, nats.
-        n_epochs_to_recover: As in `ChunkOutcome`.
-        train_seconds: Of the epochs that are done.
-        seconds: Of all that was done for the chunk.
-    """
-
-    chunk_index: int
-    unlearn: UnlearnReport | None = None
-    was_right: Tensor | None = None
-    n_epochs: int = 0
-    weights: Mapping[str, Tensor] = field(default_factory=dict)
-    best_epoch: int = 0
-    train_loss: float = 0.0
-    train_accuracy: float = 0.0
-    val_accuracy: float = -1.0
-    val_nll: float = 0.0
-    n_epochs_to_recover: int | None = None
-    train_seconds: float = 0.0
-    seconds: float = 0.0
 
 
 @dataclass(kw_only=True)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -19,8 +20,9 @@ from lurefs.backbones import Backbone
 from lurefs.config import digest, pretrain_identity
 from lurefs.features import make_bank
 from lurefs.images import load_images
-from lurefs.learner import Learner, learn_online, make_learner
+from lurefs.learner import EpochRecord, Learner, learn_online, make_learner
 from lurefs.outcomes import ChunkOutcome, FewShotScore
+from lurefs.progress import load_progress, save_progress
 from lurefs.robustness import complete_robustness, with_robustness
 from lurefs.stage import Stage, embed, make_probe, plan_backbone, read_or_draw_manifest, reference_images
 
@@ -34,7 +36,9 @@ def pretrain(stage: Stage) -> list[ChunkOutcome]:
     plan, directory, config = stage.plan, stage.directory, stage.plan.config
     outcomes = directory.read_outcomes()
     for outcome in outcomes:
-        checkpoints.read_identity(directory.checkpoint_path(outcome.chunk_index))
+        path = directory.checkpoint_path(outcome.chunk_index)
+        if path.exists() or outcome is outcomes[-1]:
+            checkpoints.read_identity(path)
     manifests = {name: read_or_draw_manifest(stage, benchmark) for name, benchmark in plan.benchmarks.items()}
     backbone = plan_backbone(plan)
     backbone.model.to(stage.device)
@@ -46,13 +50,20 @@ def pretrain(stage: Stage) -> list[ChunkOutcome]:
             newest = directory.checkpoint_path(outcomes[-1].chunk_index)
             checkpoints.load_checkpoint(newest, backbone.model)
             checkpoints.load_optimizer(newest, learner.optimizer)
+        learner.progress = load_progress(
+            directory.progress_path, len(outcomes), backbone.model, learner.optimizer, _run_digest(stage)
+        )
         for outcome in _learn(stage, learner, first=len(outcomes)):
             path = directory.checkpoint_path(outcome.chunk_index)
             checkpoints.save_checkpoint(path, backbone.model, learner.optimizer, _checkpoint_card(stage, outcome))
             outcome = _with_few_shot(stage, outcome, backbone, manifests)
             outcomes.append(with_robustness(stage, outcome, backbone))
             directory.write_outcomes(outcomes)
+            directory.progress_path.unlink(missing_ok=True)
+            checkpoints.remove_older_optimizers(path)
+            _remove_weights(stage, outcomes)
             stage.tracker.log_chunk(outcomes[-1])
+    _remove_weights(stage, outcomes)
     stage.tracker.finish_pretrain()
     return outcomes
 
@@ -72,7 +83,35 @@ def _learn(stage: Stage, learner: Learner, first: int) -> Iterator[ChunkOutcome]
         seed=config.seed,
         first=first,
     )
-    return console.track_learning(events, len(plan.chunks), first, config.name)
+    return console.track_learning(_with_progress(stage, learner, events), len(plan.chunks), first, config.name)
+
+
+def _with_progress(
+    stage: Stage, learner: Learner, events: Iterator[EpochRecord | ChunkOutcome]
+) -> Iterator[EpochRecord | ChunkOutcome]:
+    """Pass the events on; store after epochs how far the chunk is, but not more often than the config says."""
+    every_seconds = stage.plan.config.checkpoints.every_seconds
+    stored = time.monotonic()
+    for event in events:
+        is_due = every_seconds is not None and time.monotonic() - stored >= every_seconds
+        if isinstance(event, EpochRecord) and learner.progress is not None and is_due:
+            path = stage.directory.progress_path
+            save_progress(path, learner.progress, learner.backbone.model, learner.optimizer, _run_digest(stage))
+            stored = time.monotonic()
+        yield event
+
+
+def _run_digest(stage: Stage) -> str:
+    return digest([pretrain_identity(stage.plan.config), stage.plan.dataset.identity])
+
+
+def _remove_weights(stage: Stage, outcomes: Sequence[ChunkOutcome]) -> None:
+    """Remove the weights that `checkpoints.keep` does not keep; later stages and chunks need the last ones."""
+    keep = stage.plan.config.checkpoints.keep
+    best = max(outcomes, key=lambda outcome: outcome.val_accuracy)
+    for outcome in outcomes[:-1] if keep != "all" else []:
+        if keep == "last" or outcome is not best:
+            checkpoints.remove_checkpoint(stage.directory.checkpoint_path(outcome.chunk_index))
 
 
 def _checkpoint_card(stage: Stage, outcome: ChunkOutcome) -> dict[str, Any]:
@@ -125,7 +164,7 @@ def _with_few_shot(
 def _complete_few_shot(
     stage: Stage, outcomes: list[ChunkOutcome], backbone: Backbone, manifests: Mapping[str, Manifest]
 ) -> list[ChunkOutcome]:
-    """Measure chunks that were learned under other benchmarks, from their checkpoints."""
+    """Measure chunks that were learned under other benchmarks, from their checkpoints as far as these were kept."""
     config = stage.plan.config
     n_episodes = {name: min(len(manifest), config.after_chunk.n_episodes) for name, manifest in manifests.items()}
     wanted = {
@@ -135,8 +174,13 @@ def _complete_few_shot(
     for outcome in outcomes:
         found = {name: (few.manifest, few.probe, few.n_episodes) for name, few in outcome.few_shot.items()}
         if config.after_chunk.few_shot and found != wanted:
-            checkpoints.load_checkpoint(stage.directory.checkpoint_path(outcome.chunk_index), backbone.model)
-            outcome = _with_few_shot(stage, outcome, backbone, manifests)
+            path = stage.directory.checkpoint_path(outcome.chunk_index)
+            if path.exists():
+                checkpoints.load_checkpoint(path, backbone.model)
+                outcome = _with_few_shot(stage, outcome, backbone, manifests)
+            else:
+                still_wanted = {name: few for name, few in outcome.few_shot.items() if found[name] == wanted.get(name)}
+                outcome = replace(outcome, few_shot=still_wanted)
         completed.append(outcome)
     if completed != outcomes:
         stage.directory.write_outcomes(completed)

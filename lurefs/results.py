@@ -69,6 +69,11 @@ class RunDirectory:
         """Weights after one chunk, safetensors; its JSON identity has the same name with `.json`."""
         return self.path / "checkpoints" / f"chunk-{chunk_index:03d}.safetensors"
 
+    @property
+    def progress_path(self) -> Path:
+        """How far the chunk is that is being learned; gone when it is done."""
+        return self.path / "checkpoints" / "progress.pt"
+
     def features_dir(self, benchmark: str) -> Path:
         """The feature bank of one benchmark by the last chunk's weights."""
         return self.path / "features" / benchmark
@@ -237,7 +242,14 @@ class RunDirectory:
                 ) from error
             handle.write(f"{os.getpid()}\n")
             handle.flush()
+            self._remove_partial_files()
             yield
+
+    def _remove_partial_files(self) -> None:
+        """Remove what a process that was killed in the middle of a file has left."""
+        for depth in ("", "*/", "*/*/"):
+            for path in self.path.glob(f"{depth}.*.partial*"):
+                path.unlink(missing_ok=True)
 
 
 def damaged(path: Path, reason: str) -> UserError:

@@ -116,7 +116,7 @@ def with_robustness(stage: Stage, outcome: ChunkOutcome, backbone: Backbone) -> 
 
 
 def complete_robustness(stage: Stage, outcomes: list[ChunkOutcome], backbone: Backbone) -> list[ChunkOutcome]:
-    """Measure chunks that were learned without it or under other settings, from their checkpoints."""
+    """Measure chunks that were learned without it or under other settings, from the checkpoints that were kept."""
     plan, config = stage.plan, stage.plan.config.robustness
     if config is None:
         return outcomes
@@ -124,8 +124,9 @@ def complete_robustness(stage: Stage, outcomes: list[ChunkOutcome], backbone: Ba
     for outcome in outcomes:
         if outcome.robustness is None or outcome.robustness.protocol != protocol(config):
             outcome = replace(outcome, robustness=None)  # figures of two protocols do not belong into one curve
-            if _is_asked(plan, outcome.chunk_index):
-                checkpoints.load_checkpoint(stage.directory.checkpoint_path(outcome.chunk_index), backbone.model)
+            path = stage.directory.checkpoint_path(outcome.chunk_index)
+            if _is_asked(plan, outcome.chunk_index) and path.exists():
+                checkpoints.load_checkpoint(path, backbone.model)
                 outcome = with_robustness(stage, outcome, backbone)
         completed.append(outcome)
     if completed != outcomes:

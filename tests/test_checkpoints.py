@@ -9,7 +9,14 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from lurefs.checkpoints import load_checkpoint, load_optimizer, read_identity, save_checkpoint
+from lurefs.checkpoints import (
+    load_checkpoint,
+    load_optimizer,
+    read_identity,
+    remove_checkpoint,
+    remove_older_optimizers,
+    save_checkpoint,
+)
 from lurefs.config import PluginConfig
 from lurefs.errors import UserError
 from lurefs.optimizers import build_optimizer
@@ -52,9 +59,12 @@ def test_equal_weights_are_equal_bytes(saved: Path, model: nn.Module, tmp_path: 
     assert other.read_bytes() == saved.read_bytes()
 
 
-def test_only_the_newest_optimizer_state_is_kept(saved: Path, model: nn.Module) -> None:
+def test_older_optimizer_states_are_kept_until_they_are_told_to_go(saved: Path, model: nn.Module) -> None:
     optimizer = build_optimizer(model, PluginConfig(name="sgd", params={"lr": 0.1}))
-    save_checkpoint(saved.with_name("chunk-001.safetensors"), model, optimizer, {})
+    newest = saved.with_name("chunk-001.safetensors")
+    save_checkpoint(newest, model, optimizer, {})
+    load_optimizer(saved, optimizer)
+    remove_older_optimizers(newest)
     assert [path.name for path in saved.parent.glob("*.resume.pt")] == ["chunk-001.resume.pt"]
     assert not [path for path in saved.parent.iterdir() if "partial" in path.name]
 
@@ -93,3 +103,10 @@ def test_the_identity_says_what_the_weights_are(saved: Path) -> None:
     card = json.loads(saved.with_suffix(".json").read_text())
     assert set(card) == {"chunk_index", "sha256", "n_bytes"}
     assert card["n_bytes"] == saved.stat().st_size
+
+
+def test_a_removed_checkpoint_is_gone_and_can_be_removed_again(saved: Path) -> None:
+    for _ in range(2):
+        remove_checkpoint(saved)
+        assert not saved.exists()
+        assert not saved.with_suffix(".json").exists()

@@ -18,7 +18,7 @@ ORDER = [
     {"config"},
     {"data"},
     {"outcomes", "plan", "saliency", "backbones", "optimizers", "images", "schedule"},
-    {"unlearn", "features", "checkpoints", "transfer_plan", "predictions", "attacks"},
+    {"unlearn", "features", "checkpoints", "progress", "transfer_plan", "predictions", "attacks"},
     {"boundary", "results"},
     {"learner"},
     {"mirror", "reporting"},

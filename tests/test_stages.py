@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +118,95 @@ def test_a_run_broken_between_chunks_ends_like_an_unbroken_one(
     run_stage(make_plan(config), broken, "run")
     assert numbers(broken) == numbers(whole)
     assert broken.checkpoint_path(2).read_bytes() == whole.checkpoint_path(2).read_bytes()
+
+
+@pytest.mark.parametrize("strategy", ["by_saliency", "from_scratch"])
+@pytest.mark.parametrize(("optimizer", "select"), [("sgd", "best"), ("adamw", "last")])
+def test_a_run_broken_within_a_chunk_goes_on_from_its_epoch_to_the_same_bits(
+    make_config: MakeConfig,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    strategy: str,
+    optimizer: str,
+    select: str,
+) -> None:
+    config = make_config(
+        unlearn={"name": strategy},
+        learner={
+            "epochs": 3,
+            "batch_size": 16,
+            "optimizer": {"name": optimizer, "params": {"lr": 0.01}},
+            "select": select,
+            "l2_init": 0.01,
+        },
+        checkpoints={"every_seconds": 0},
+        after_chunk={"few_shot": False},
+    )
+    whole, broken = RunDirectory(tmp_path / "whole"), RunDirectory(tmp_path / "broken")
+    run_stage(make_plan(config), whole, "pretrain")
+
+    from lurefs import learner
+
+    trained: list[Any] = []
+    original = learner._train_epoch
+
+    def fail_once(*args: Any) -> Any:
+        if args[2:] == (1, 2) and args[2:] not in trained:
+            trained.append(args[2:])
+            raise RuntimeError("killed")
+        trained.append(args[2:])
+        return original(*args)
+
+    monkeypatch.setattr(learner, "_train_epoch", fail_once)
+    with pytest.raises(RuntimeError, match="killed"):
+        run_stage(make_plan(config), broken, "pretrain")
+    assert broken.progress_path.exists()
+    trained_before = len(trained)
+    run_stage(make_plan(config), broken, "pretrain")
+    assert trained[trained_before:] == [(1, 2), (2, 0), (2, 1), (2, 2)]
+    assert not broken.progress_path.exists()
+    for index in range(3):
+        assert broken.checkpoint_path(index).read_bytes() == whole.checkpoint_path(index).read_bytes()
+    found, expected = (
+        [
+            replace(
+                outcome,
+                seconds=0.0,
+                train_seconds=0.0,
+                unlearn=outcome.unlearn and replace(outcome.unlearn, seconds=0.0),
+            )
+            for outcome in directory.read_outcomes()
+        ]
+        for directory in (broken, whole)
+    )
+    assert found == expected
+
+
+@pytest.mark.parametrize(("keep", "kept"), [("all", [0, 1, 2]), ("last", [2]), ("best", [1, 2])])
+def test_weights_that_are_not_to_be_kept_are_removed(
+    make_config: MakeConfig, directory: RunDirectory, monkeypatch: pytest.MonkeyPatch, keep: str, kept: list[int]
+) -> None:
+    from lurefs import pretrain
+
+    accuracies = {0: 0.2, 1: 0.9, 2: 0.4}
+    original = pretrain._with_few_shot
+    monkeypatch.setattr(
+        pretrain,
+        "_with_few_shot",
+        lambda stage, outcome, *rest: original(
+            stage, replace(outcome, val_accuracy=accuracies[outcome.chunk_index]), *rest
+        ),
+    )
+    run_stage(make_plan(make_config(checkpoints={"keep": keep})), directory, "run")
+    assert [index for index in range(3) if directory.checkpoint_path(index).exists()] == kept
+    before = numbers(directory)
+    run_stage(make_plan(make_config(checkpoints={"keep": keep})), directory, "run")
+    assert numbers(directory) == before
+    spec = {"n_way": 2, "n_shot": 2, "n_query": 5, "n_episodes": 12}
+    run_stage(make_plan(make_config(checkpoints={"keep": keep}, benchmarks={"other": spec})), directory, "run")
+    measured = [outcome.chunk_index for outcome in directory.read_outcomes() if set(outcome.few_shot) == {"other"}]
+    assert measured == kept
+    assert all(set(outcome.few_shot) <= {"other"} for outcome in directory.read_outcomes())
 
 
 def test_stages_one_by_one_give_what_the_whole_line_gives(make_config: MakeConfig, tmp_path: Path) -> None:

@@ -5,8 +5,17 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+import yaml
+
+from lurefs.config import RunConfig
+from lurefs.outcomes import ChunkOutcome
+from lurefs.records import to_mapping
+from lurefs.results import RunDirectory
 
 
 def start(config_file: Path, run_dir: Path, environment: dict[str, str]) -> subprocess.Popen[bytes]:
@@ -41,3 +50,37 @@ def test_a_run_killed_in_its_third_chunk_ends_with_the_numbers_of_an_unbroken_on
     assert not (killed / "checkpoints" / "chunk-002.json").exists()
     assert start(config_file, killed, environment).wait(timeout=240) == 0
     assert numbers(killed) == numbers(whole)
+
+
+def test_a_run_killed_at_twenty_random_moments_ends_like_an_unbroken_one(
+    make_config: Callable[..., RunConfig], tmp_path: Path, environment: dict[str, str]
+) -> None:
+    config = make_config(
+        learner={"epochs": 3, "batch_size": 16},
+        checkpoints={"keep": "last", "every_seconds": 0},
+        after_chunk={"few_shot": False},
+    )
+    config_path, whole, killed = tmp_path / "small.yaml", tmp_path / "whole", tmp_path / "killed"
+    config_path.write_text(yaml.safe_dump(to_mapping(config)))
+    command = [sys.executable, str(Path(__file__).with_name("killing.py")), config_path, whole, killed, "20"]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
+    assert result.returncode == 0, result.stderr
+    for number in range(1, int(result.stdout.splitlines()[-1]) + 1):
+        directory = tmp_path / f"killed-{number}"
+        assert outcomes(directory) == outcomes(whole)
+        for name in ("chunk-002.safetensors", "chunk-002.json"):
+            assert (directory / "checkpoints" / name).read_bytes() == (whole / "checkpoints" / name).read_bytes()
+        names = sorted(path.name for path in (directory / "checkpoints").iterdir())
+        assert names == ["chunk-002.json", "chunk-002.resume.pt", "chunk-002.safetensors"]
+
+
+def outcomes(run_dir: Path) -> list[ChunkOutcome]:
+    return [
+        replace(
+            outcome,
+            seconds=0.0,
+            train_seconds=0.0,
+            unlearn=outcome.unlearn and replace(outcome.unlearn, seconds=0.0),
+        )
+        for outcome in RunDirectory(run_dir).read_outcomes()
+    ]
