@@ -167,6 +167,18 @@ def build_twin(backbone: Backbone, config: BackboneConfig, *, seed: int) -> nn.M
     return twin.to(next(backbone.model.parameters()).device)
 
 
+def synchronise_batch_norm(model: nn.Module) -> None:
+    """Let batch norm share its statistics over processes on a GPU; torch has no such layer for a CPU.
+
+    Parameters, and the names in the state dict, stay what they are.
+    """
+    from timm.layers import convert_sync_batchnorm
+
+    if next(model.parameters()).device.type == "cuda":
+        for name, child in model.named_children():
+            setattr(model, name, convert_sync_batchnorm(child))
+
+
 def load_weights(model: nn.Module, path: Path) -> None:
     """Load a safetensors or torch file into a model; a head of another size is left out.
 

@@ -13,6 +13,7 @@ from lurefs.data.chunks import Chunk
 from lurefs.data.dataset import IntArray
 from lurefs.errors import UserError
 from lurefs.images import LabelledImages
+from lurefs.ranks import ONE_PROCESS, Ranks
 from lurefs.seeding import seed_stream
 from lurefs.unlearn.contract import Changes, ProbeImages, ProbeSource, UnlearnStrategy
 
@@ -20,7 +21,12 @@ SALIENCY_BATCH_SIZE = 128
 
 
 def probe_images(
-    backbone: Backbone, images: LabelledImages, chunks: Sequence[Chunk], chunk_index: int, seed: int
+    backbone: Backbone,
+    images: LabelledImages,
+    chunks: Sequence[Chunk],
+    chunk_index: int,
+    seed: int,
+    ranks: Ranks = ONE_PROCESS,
 ) -> ProbeImages:
     """Return the images that a strategy may look at before chunk `chunk_index`."""
     of_source: dict[ProbeSource, Callable[[], IntArray]] = {
@@ -33,10 +39,11 @@ def probe_images(
         generator = torch.Generator().manual_seed(seed_stream(seed, "probe", chunk_index))
         positions = images.positions(of_source[source]())
         chosen = positions[torch.randperm(len(positions), generator=generator)[:n_images].to(positions.device)]
-        for batch in chosen.split(SALIENCY_BATCH_SIZE):
-            yield backbone.prepare(images.images[batch]), images.labels[batch]
+        parts = [batch[ranks.part(len(batch))] for batch in chosen.split(SALIENCY_BATCH_SIZE)]
+        for batch, labels in images.batches(parts):
+            yield backbone.prepare(batch), labels
 
-    return ProbeImages(draw=draw)
+    return ProbeImages(draw=draw, ranks=ranks)
 
 
 def apply_strategy(

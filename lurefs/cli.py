@@ -131,11 +131,12 @@ def _run_group(group: RunGroup, root: Path, stage: str, *, dry_run: bool) -> Non
         run.check(plan)
     for plan, directory in zip(plans, directories, strict=True):
         run.run_stage(plan, directory, stage)
+    ranks_of().leave()
+    if not ranks_of().is_first:
+        return
     if stage in ("run", "evaluate"):
         _print_results([plan.config for plan in plans], directories)
         _print_transfers([plan.config for plan in plans], directories)
-    if ranks_of().rank > 0:
-        return
     paths = [("results", root)]
     if stage == "run":
         paths.append(("report", run.write_group_report(directories, root)))

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Iterator, Sequence, Sized
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from lurefs.ranks import ranks_of
+
 if TYPE_CHECKING:
     from lurefs.learner import EpochRecord
     from lurefs.outcomes import ChunkOutcome
@@ -99,7 +101,7 @@ def _progress() -> Any:
         TimeRemainingColumn(),
         console=Console(stderr=True),
         transient=True,
-        disable=not Console(stderr=True).is_terminal,
+        disable=not Console(stderr=True).is_terminal or not ranks_of().is_first,
     )
 
 

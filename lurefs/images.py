@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,6 +31,11 @@ class LabelledImages:
     def positions(self, rows: IntArray) -> Tensor:
         """Return where the given rows stand, (len(rows),) int64 on the device."""
         return torch.from_numpy(np.searchsorted(self.rows, rows)).to(self.images.device)
+
+    def batches(self, parts: Iterable[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield images (n, n_channels, height, width) uint8 and labels (n,) of each part's positions."""
+        for positions in parts:
+            yield self.images[positions], self.labels[positions]
 
 
 def load_images(
@@ -63,8 +68,9 @@ class Moves:
     shifts: Tensor
     mirrored: Tensor | None
 
-    def of(self, part: slice) -> Moves:
-        """Return the moves of some images, by their places in the epoch."""
+    def of(self, part: slice, start: int = 0) -> Moves:
+        """Return the moves of the images of a part, which is counted from the epoch's image `start`."""
+        part = slice(start + part.start, start + part.stop)
         return Moves(shifts=self.shifts[:, part], mirrored=None if self.mirrored is None else self.mirrored[part])
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from episodes import metrics
-from lurefs.backbones import Backbone, build_twin
+from lurefs.backbones import Backbone, build_twin, synchronise_batch_norm
 from lurefs.boundary import apply_strategy, count_changes, probe_images
 from lurefs.config import BackboneConfig, LearnerConfig
 from lurefs.data.chunks import Chunk
@@ -24,6 +24,7 @@ from lurefs.optimizers import build_optimizer, clear_moments, pull_to, set_learn
 from lurefs.outcomes import ChunkOutcome, UnlearnReport
 from lurefs.predictions import accuracy, evenly, predict
 from lurefs.progress import Progress
+from lurefs.ranks import ONE_PROCESS, Ranks
 from lurefs.schedule import epoch_sizes, learning_rate_factor, n_batches
 from lurefs.seeding import seed_stream
 from lurefs.unlearn.contract import UnlearnStrategy
@@ -59,6 +60,7 @@ class Learner:
         forward: The model's forward pass in training, where that is another callable than the model.
         initial: The run's initial weights by parameter name, where `l2_init` needs them.
         progress: How far the chunk is that is being learned; None between chunks.
+        ranks: The processes that learn together.
     """
 
     backbone: Backbone
@@ -67,6 +69,7 @@ class Learner:
     forward: Callable[[Tensor], Tensor] | None = None
     initial: Mapping[str, Tensor] = field(default_factory=dict)
     progress: Progress | None = None
+    ranks: Ranks = ONE_PROCESS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,22 +86,35 @@ class Course:
         """Return the number of training images of each epoch of a chunk."""
         return epoch_sizes([len(chunk.train) for chunk in self.chunks], chunk_index, self.settings)
 
+    def predict(self, learner: Learner, positions: Tensor) -> Tensor:
+        """Return the learner's class probabilities for images, (len(positions), n_classes) float32 on the CPU."""
+        return predict(learner.backbone, self.images, positions, self.settings.eval_batch_size, learner.ranks)
 
-def make_learner(backbone: Backbone, build: BackboneConfig, settings: LearnerConfig) -> Learner:
+    def accuracy(self, learner: Learner, positions: Tensor) -> float:
+        """Return the share of images that the learner classifies rightly."""
+        return accuracy(learner.backbone, self.images, positions, self.settings.eval_batch_size, learner.ranks)
+
+
+def make_learner(
+    backbone: Backbone, build: BackboneConfig, settings: LearnerConfig, ranks: Ranks = ONE_PROCESS
+) -> Learner:
     """Give a backbone with its initial weights what it learns with.
 
     Raises:
         UserError: timm has no such optimizer, or it does not take these parameters.
     """
-    wants_initial = settings.l2_init > 0
+    model = backbone.model
+    if ranks.world_size > 1:
+        synchronise_batch_norm(model)
+    network = ranks.parallel(model)
+    weights = model.named_parameters() if settings.l2_init else ()
     return Learner(
         backbone=backbone,
         build=build,
-        optimizer=build_optimizer(backbone.model, settings.optimizer),
-        forward=torch.compile(backbone.model) if settings.compile else None,
-        initial={name: weight.detach().clone() for name, weight in backbone.model.named_parameters()}
-        if wants_initial
-        else {},
+        optimizer=build_optimizer(model, settings.optimizer),
+        forward=torch.compile(network) if settings.compile else network,
+        initial={name: weight.detach().clone() for name, weight in weights},
+        ranks=ranks,
     )
 
 
@@ -140,7 +156,7 @@ def learn_online(
         if learner.progress is None or learner.progress.chunk_index != chunk.index:
             progress = Progress(chunk_index=chunk.index)
             if chunk.index > 0:
-                probabilities = predict(learner.backbone, images, course.test, settings.eval_batch_size)
+                probabilities = course.predict(learner, course.test)
                 progress = replace(progress, was_right=_is_right(probabilities, course))
                 if unlearn is not None:
                     report = _unlearn(learner, course, unlearn, strategy_name, chunk)
@@ -163,8 +179,11 @@ def _learn_epochs(learner: Learner, course: Course, chunk: Chunk) -> Generator[E
     for epoch in range(progress.n_epochs, n_epochs):
         start = time.perf_counter()
         loss, train_accuracy = _train_epoch(learner, course, chunk.index, epoch)
+        learner.ranks.send(model.buffers())
         train_seconds = time.perf_counter() - start
-        probabilities = predict(learner.backbone, course.images, validation, settings.eval_batch_size).numpy()
+        probabilities = predict(
+            learner.backbone, course.images, validation, settings.eval_batch_size, learner.ranks
+        ).numpy()
         val_accuracy, val_nll = metrics.accuracy(probabilities, val_labels), metrics.nll(probabilities, val_labels)
         is_better = (val_accuracy, -val_nll) > (progress.val_accuracy, -progress.val_nll) or not progress.weights
         if epoch == n_epochs - 1 if settings.select == "last" else is_better:
@@ -195,10 +214,10 @@ def _learn_epochs(learner: Learner, course: Course, chunk: Chunk) -> Generator[E
 def _finish_chunk(learner: Learner, course: Course, chunk: Chunk) -> ChunkOutcome:
     """Load the best weights, and measure them on the test images."""
     start = time.perf_counter()
-    settings, progress = course.settings, learner.progress
+    progress = learner.progress
     assert progress is not None
     learner.backbone.model.load_state_dict(progress.weights)
-    probabilities = predict(learner.backbone, course.images, course.test, settings.eval_batch_size)
+    probabilities = course.predict(learner, course.test)
     labels = course.images.labels[course.test].cpu().numpy()
     is_right = _is_right(probabilities, course)
     was_right = is_right if progress.was_right is None else progress.was_right
@@ -213,7 +232,7 @@ def _finish_chunk(learner: Learner, course: Course, chunk: Chunk) -> ChunkOutcom
         best_epoch=progress.best_epoch,
         train_loss=progress.train_loss,
         train_accuracy=progress.train_accuracy,
-        fit_accuracy=accuracy(learner.backbone, course.images, fitted, settings.eval_batch_size),
+        fit_accuracy=course.accuracy(learner, fitted),
         val_accuracy=progress.val_accuracy,
         n_test_errors=int((~is_right).sum()),
         n_test=len(labels),
@@ -229,8 +248,11 @@ def _finish_chunk(learner: Learner, course: Course, chunk: Chunk) -> ChunkOutcom
 
 
 def _train_epoch(learner: Learner, course: Course, chunk_index: int, epoch: int) -> tuple[float, float]:
-    """Train one epoch; return the mean loss and the accuracy on its augmented batches."""
-    images, settings = course.images, course.settings
+    """Train one epoch; return the mean loss and the accuracy on its augmented batches.
+
+    Of several processes each draws the whole epoch, and takes its part of every batch.
+    """
+    images, settings, ranks = course.images, course.settings, learner.ranks
     sizes = course.sizes(chunk_index)
     n_steps = [n_batches(size, settings.batch_size) for size in sizes]
     generator = torch.Generator().manual_seed(seed_stream(course.seed, "epoch", chunk_index, epoch))
@@ -238,43 +260,59 @@ def _train_epoch(learner: Learner, course: Course, chunk_index: int, epoch: int)
     order = train[torch.randperm(len(train), generator=generator)[: sizes[epoch]].to(train.device)]
     batches = order.tensor_split(n_steps[epoch])
     moves = draw_moves([len(batch) for batch in batches], settings.augment, generator, train.device)
-    loss_sum, n_correct = torch.zeros((), device=train.device), torch.zeros((), device=train.device)
+    parts = [batch[ranks.part(len(batch))] for batch in batches]
+    sums = torch.zeros(2, device=train.device)
     learner.backbone.model.train()
     n_done = 0
-    with _seeded(seed_stream(course.seed, "dropout", chunk_index, epoch), train.device):
-        for step, positions in enumerate(batches, start=sum(n_steps[:epoch])):
+    with _seeded(_dropout_seed(course.seed, chunk_index, epoch, ranks), train.device):
+        for number, (batch, labels) in enumerate(images.batches(parts)):
+            step, n = sum(n_steps[:epoch]) + number, len(batches[number])
             factor = learning_rate_factor(step, sum(n_steps), sum(n_steps) / len(n_steps), settings)
             set_learning_rate(learner.optimizer, factor)
-            part = moves.of(slice(n_done, n_done + len(positions)))
-            batch = augment(images.images[positions], part, settings.augment.crop_padding)
-            loss, right = _train_step(learner, batch, images.labels[positions], settings)
-            loss_sum += loss * len(positions)
-            n_correct += right
-            n_done += len(positions)
-    mean_loss = float(loss_sum) / len(order)
+            moved = augment(batch, moves.of(ranks.part(n), start=n_done), settings.augment.crop_padding)
+            sums += _train_step(learner, moved, labels, n, settings)
+            n_done += n
+    loss_sum, n_correct = ranks.sum(sums).tolist()
+    mean_loss = loss_sum / len(order)
     if not np.isfinite(mean_loss):
         raise UserError(
             f"training diverged: the loss is {mean_loss} in chunk {chunk_index}, epoch {epoch}",
             "a finite loss",
             "lower learner.optimizer.params.lr, or add learner.warmup_epochs",
         )
-    return mean_loss, float(n_correct) / len(order)
+    return mean_loss, n_correct / len(order)
 
 
-def _train_step(learner: Learner, batch: Tensor, labels: Tensor, settings: LearnerConfig) -> tuple[Tensor, Tensor]:
-    """Take one step; return the batch's mean loss and its number of right answers, both still on the device."""
+def _train_step(learner: Learner, batch: Tensor, labels: Tensor, n_images: int, settings: LearnerConfig) -> Tensor:
+    """Take one step on the mean loss of a batch of which this process has a part.
+
+    Args:
+        learner: Changed in place.
+        batch: Raw images of this process's part.
+        labels: Theirs.
+        n_images: Images of the whole batch.
+        settings: Precision and regularisation.
+
+    Returns:
+        (2,) float32, the sum of the losses of this part and its number of right answers, still on the device.
+    """
     model = learner.backbone.model
     forward = model if learner.forward is None else learner.forward
     with torch.autocast(batch.device.type, torch.bfloat16, enabled=settings.precision == "bfloat16"):
         logits = forward(learner.backbone.prepare(batch))
     logits = logits.float()
-    loss = functional.cross_entropy(logits, labels)
+    loss = functional.cross_entropy(logits, labels, reduction="sum")
     learner.optimizer.zero_grad()
-    loss.backward()
+    (loss * (learner.ranks.world_size / n_images)).backward()  # gradients are averaged over processes
     if settings.l2_init:
         pull_to(model, learner.initial, settings.l2_init)
     learner.optimizer.step()
-    return loss.detach(), (logits.detach().argmax(1) == labels).sum()
+    return torch.stack([loss.detach(), (logits.detach().argmax(1) == labels).sum()])
+
+
+def _dropout_seed(seed: int, chunk_index: int, epoch: int, ranks: Ranks) -> int:
+    """Return the seed of dropout and stochastic depth; each process drops other units than the first."""
+    return seed_stream(seed, "dropout", chunk_index, epoch, *(() if ranks.is_first else (ranks.rank,)))
 
 
 @contextmanager
@@ -290,12 +328,13 @@ def _unlearn(
 ) -> UnlearnReport:
     backbone, settings = learner.backbone, course.settings
     validation = course.images.positions(chunk.validation)
-    before = accuracy(backbone, course.images, validation, settings.eval_batch_size)
+    before = course.accuracy(learner, validation)
     start = time.perf_counter()
     twin = build_twin(backbone, learner.build, seed=seed_stream(course.seed, "twin", chunk.index))
-    probe = probe_images(backbone, course.images, course.chunks, chunk.index, course.seed)
+    probe = probe_images(backbone, course.images, course.chunks, chunk.index, course.seed, learner.ranks)
     seed = seed_stream(course.seed, "unlearn", chunk.index)
     changes = apply_strategy(strategy, strategy_name, backbone.model, twin, probe, seed)
+    learner.ranks.send(backbone.model.state_dict().values())
     if changes.is_new_model or settings.optimizer_state == "clear_all":
         learner.optimizer = build_optimizer(backbone.model, settings.optimizer)
     elif settings.optimizer_state == "clear_reset":
@@ -309,7 +348,7 @@ def _unlearn(
         n_reset=n_reset,
         reset_share={name: n / size for name, (n, size) in counts.items()},
         accuracy_before=before,
-        accuracy_after=accuracy(backbone, course.images, validation, settings.eval_batch_size),
+        accuracy_after=course.accuracy(learner, validation),
         seconds=seconds,
     )
 

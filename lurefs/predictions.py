@@ -8,19 +8,31 @@ from torch import Tensor
 from episodes import metrics
 from lurefs.backbones import Backbone
 from lurefs.images import LabelledImages
+from lurefs.ranks import ONE_PROCESS, Ranks
 
 
 @torch.inference_mode()
-def predict(backbone: Backbone, images: LabelledImages, positions: Tensor, batch_size: int) -> Tensor:
-    """Return class probabilities (len(positions), n_classes) float32 on the CPU, in evaluation mode."""
+def predict(
+    backbone: Backbone, images: LabelledImages, positions: Tensor, batch_size: int, ranks: Ranks = ONE_PROCESS
+) -> Tensor:
+    """Return class probabilities (len(positions), n_classes) float32 on the CPU, in evaluation mode.
+
+    With several processes each computes a share, and all return the same tensor to the bit.
+    """
     backbone.model.eval()
-    parts = [backbone.logits(images.images[batch]).softmax(1) for batch in positions.split(batch_size)]
-    return torch.cat(parts).cpu()
+    probabilities = torch.zeros(len(positions), backbone.n_classes, device=positions.device)
+    mine = probabilities[ranks.part(len(positions))]
+    parts = positions[ranks.part(len(positions))].split(batch_size)
+    for place, (batch, _) in zip(mine.split(batch_size), images.batches(parts), strict=True):
+        place.copy_(backbone.logits(batch).softmax(1))
+    return ranks.sum(probabilities).cpu()
 
 
-def accuracy(backbone: Backbone, images: LabelledImages, positions: Tensor, batch_size: int) -> float:
+def accuracy(
+    backbone: Backbone, images: LabelledImages, positions: Tensor, batch_size: int, ranks: Ranks = ONE_PROCESS
+) -> float:
     """Return the share of the images at `positions` that are classified rightly."""
-    probabilities = predict(backbone, images, positions, batch_size).numpy()
+    probabilities = predict(backbone, images, positions, batch_size, ranks).numpy()
     return metrics.accuracy(probabilities, images.labels[positions].cpu().numpy())
 
 

@@ -18,54 +18,106 @@ from episodes.transforms import needs_reference
 from lurefs import checkpoints, console, plugins
 from lurefs.backbones import Backbone
 from lurefs.config import digest, pretrain_identity
+from lurefs.errors import UserError
 from lurefs.features import make_bank
 from lurefs.images import load_images
 from lurefs.learner import EpochRecord, Learner, learn_online, make_learner
 from lurefs.outcomes import ChunkOutcome, FewShotScore
+from lurefs.plan import Plan
 from lurefs.progress import load_progress, save_progress
+from lurefs.ranks import Ranks
 from lurefs.robustness import complete_robustness, with_robustness
+from lurefs.schedule import epoch_sizes, n_batches
 from lurefs.stage import Stage, embed, make_probe, plan_backbone, read_or_draw_manifest, reference_images
 
 
 def pretrain(stage: Stage) -> list[ChunkOutcome]:
     """Learn the chunks that are not yet done; after each one store its checkpoint and its outcome.
 
+    Of several processes the first one alone measures what lies beyond the base classes, and writes.
+
     Raises:
-        UserError: A checkpoint is damaged, training diverged, or the strategy changed nothing.
+        UserError: A checkpoint is damaged, training diverged, the strategy changed nothing, or there are too many
+            processes for a batch.
     """
-    plan, directory, config = stage.plan, stage.directory, stage.plan.config
+    plan, directory, config, ranks = stage.plan, stage.directory, stage.plan.config, stage.ranks
+    _check_ranks(plan, ranks)
     outcomes = directory.read_outcomes()
-    for outcome in outcomes:
-        path = directory.checkpoint_path(outcome.chunk_index)
-        if path.exists() or outcome is outcomes[-1]:
-            checkpoints.read_identity(path)
-    manifests = {name: read_or_draw_manifest(stage, benchmark) for name, benchmark in plan.benchmarks.items()}
     backbone = plan_backbone(plan)
     backbone.model.to(stage.device)
-    learner = make_learner(backbone, config.backbone, config.learner)  # while it holds the run's initial weights
+    learner = make_learner(backbone, config.backbone, config.learner, ranks)  # while it holds the initial weights
+    manifests = {}
+    if ranks.is_first:
+        manifests = {name: read_or_draw_manifest(stage, benchmark) for name, benchmark in plan.benchmarks.items()}
+        outcomes = _complete(stage, outcomes, backbone, manifests)
+    if len(outcomes) < len(plan.chunks):
+        _go_back(stage, learner, outcomes)
+        for outcome in _learn(stage, learner, first=len(outcomes)):
+            if ranks.is_first:
+                outcome = _measure_and_store(stage, learner, outcome, outcomes, manifests)
+                stage.tracker.log_chunk(outcome)
+            outcomes = [*outcomes, outcome]
+    stage.tracker.finish_pretrain()
+    ranks.wait()
+    return outcomes
+
+
+def _complete(
+    stage: Stage, outcomes: list[ChunkOutcome], backbone: Backbone, manifests: Mapping[str, Manifest]
+) -> list[ChunkOutcome]:
+    """Check the checkpoints of the chunks that are done, and measure by them what is asked for and was not measured."""
+    for outcome in outcomes:
+        path = stage.directory.checkpoint_path(outcome.chunk_index)
+        if path.exists() or outcome is outcomes[-1]:
+            checkpoints.read_identity(path)
     outcomes = _complete_few_shot(stage, outcomes, backbone, manifests)
     outcomes = complete_robustness(stage, outcomes, backbone)
-    if len(outcomes) < len(plan.chunks):
-        if outcomes:
-            newest = directory.checkpoint_path(outcomes[-1].chunk_index)
-            checkpoints.load_checkpoint(newest, backbone.model)
-            checkpoints.load_optimizer(newest, learner.optimizer)
-        learner.progress = load_progress(
-            directory.progress_path, len(outcomes), backbone.model, learner.optimizer, _run_digest(stage)
-        )
-        for outcome in _learn(stage, learner, first=len(outcomes)):
-            path = directory.checkpoint_path(outcome.chunk_index)
-            checkpoints.save_checkpoint(path, backbone.model, learner.optimizer, _checkpoint_card(stage, outcome))
-            outcome = _with_few_shot(stage, outcome, backbone, manifests)
-            outcomes.append(with_robustness(stage, outcome, backbone))
-            directory.write_outcomes(outcomes)
-            directory.progress_path.unlink(missing_ok=True)
-            checkpoints.remove_older_optimizers(path)
-            _remove_weights(stage, outcomes)
-            stage.tracker.log_chunk(outcomes[-1])
     _remove_weights(stage, outcomes)
-    stage.tracker.finish_pretrain()
     return outcomes
+
+
+def _go_back(stage: Stage, learner: Learner, outcomes: Sequence[ChunkOutcome]) -> None:
+    """Load what the last chunk that is done has left, or what the one has that is being learned."""
+    directory, model = stage.directory, learner.backbone.model
+    if outcomes:
+        newest = directory.checkpoint_path(outcomes[-1].chunk_index)
+        checkpoints.load_checkpoint(newest, model)
+        checkpoints.load_optimizer(newest, learner.optimizer)
+    learner.progress = load_progress(
+        directory.progress_path, len(outcomes), model, learner.optimizer, _run_digest(stage)
+    )
+
+
+def _measure_and_store(
+    stage: Stage,
+    learner: Learner,
+    outcome: ChunkOutcome,
+    earlier: Sequence[ChunkOutcome],
+    manifests: Mapping[str, Manifest],
+) -> ChunkOutcome:
+    """Store the weights of a chunk, measure what they do beyond the base classes, and store its outcome."""
+    directory, backbone = stage.directory, learner.backbone
+    path = directory.checkpoint_path(outcome.chunk_index)
+    checkpoints.save_checkpoint(path, backbone.model, learner.optimizer, _checkpoint_card(stage, outcome))
+    outcome = _with_few_shot(stage, outcome, backbone, manifests)
+    outcome = with_robustness(stage, outcome, backbone)
+    directory.write_outcomes([*earlier, outcome])
+    directory.progress_path.unlink(missing_ok=True)
+    checkpoints.remove_older_optimizers(path)
+    _remove_weights(stage, [*earlier, outcome])
+    return outcome
+
+
+def _check_ranks(plan: Plan, ranks: Ranks) -> None:
+    settings, n_train = plan.config.learner, [len(chunk.train) for chunk in plan.chunks]
+    sizes = {size for index in range(len(n_train)) for size in epoch_sizes(n_train, index, settings)}
+    smallest = min(size // n_batches(size, settings.batch_size) for size in sizes)
+    if ranks.world_size > 1 and smallest < 2 * ranks.world_size:
+        raise UserError(
+            f"the smallest training batch has {smallest} images for {ranks.world_size} processes",
+            "at least 2 images a process",
+            "start fewer processes, or raise learner.batch_size, or make chunks larger",
+        )
 
 
 def _learn(stage: Stage, learner: Learner, first: int) -> Iterator[ChunkOutcome]:
@@ -94,7 +146,7 @@ def _with_progress(
     stored = time.monotonic()
     for event in events:
         is_due = every_seconds is not None and time.monotonic() - stored >= every_seconds
-        if isinstance(event, EpochRecord) and learner.progress is not None and is_due:
+        if isinstance(event, EpochRecord) and learner.progress is not None and is_due and stage.ranks.is_first:
             path = stage.directory.progress_path
             save_progress(path, learner.progress, learner.backbone.model, learner.optimizer, _run_digest(stage))
             stored = time.monotonic()
@@ -108,7 +160,7 @@ def _run_digest(stage: Stage) -> str:
 def _remove_weights(stage: Stage, outcomes: Sequence[ChunkOutcome]) -> None:
     """Remove the weights that `checkpoints.keep` does not keep; later stages and chunks need the last ones."""
     keep = stage.plan.config.checkpoints.keep
-    best = max(outcomes, key=lambda outcome: outcome.val_accuracy)
+    best = max(outcomes, key=lambda outcome: outcome.val_accuracy, default=None)
     for outcome in outcomes[:-1] if keep != "all" else []:
         if keep == "last" or outcome is not best:
             checkpoints.remove_checkpoint(stage.directory.checkpoint_path(outcome.chunk_index))

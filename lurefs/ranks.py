@@ -1,14 +1,15 @@
-"""Several processes at one extraction, as `torchrun` starts them: who does which share, and how shares become one.
+"""Several processes at one run, as `torchrun` starts them: who does which share, and how shares become one.
 
-Shares meet as files in the run directory, so that nothing has to fit into a message; the processes only wait for each
-other over gloo.
+Features meet as files in the run directory, so that they need not fit into a message; all else is summed or sent over
+gloo, or over NCCL where it is on a GPU.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +19,10 @@ from numpy.typing import NDArray
 from episodes.files import atomic_path
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
+
+PATIENCE = timedelta(days=7)
+"""How long processes wait for the first one, which measures alone; `torchrun` ends all of them when one fails."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,22 +32,33 @@ class Ranks:
     Attributes:
         rank: From 0; the first one writes what is shared.
         world_size: Number of processes.
+        local_rank: Which process of this machine it is, from 0: the index of its GPU.
     """
 
     rank: int = 0
     world_size: int = 1
+    local_rank: int = 0
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this process writes what is shared, and speaks for all of them."""
+        return self.rank == 0
 
     def share(self, n: int) -> range:
         """Return this process's part of n items: the parts are contiguous, in the order of ranks, and about equal."""
         return range(self.rank * n // self.world_size, (self.rank + 1) * n // self.world_size)
 
+    def part(self, n: int) -> slice:
+        """Return `share(n)` as a slice."""
+        share = self.share(n)
+        return slice(share.start, share.stop)
+
     def wait(self) -> None:
         """Return when all processes have called it; at once if there is one."""
         if self.world_size > 1:
-            import torch.distributed as distributed
+            import torch
 
-            self._meet()
-            distributed.barrier()
+            self.sum(torch.zeros(1))
 
     def sum(self, values: Tensor) -> Tensor:
         """Return the sum over all processes, the same tensor to the bit on each of them; `values` is overwritten."""
@@ -53,6 +68,36 @@ class Ranks:
             self._meet()
             distributed.all_reduce(values)
         return values
+
+    def send(self, tensors: Iterable[Tensor]) -> None:
+        """Overwrite the tensors of all processes with those of the first one."""
+        if self.world_size > 1:
+            import torch.distributed as distributed
+
+            self._meet()
+            for tensor in tensors:
+                distributed.broadcast(tensor.detach(), src=0)
+
+    def parallel(self, model: nn.Module) -> nn.Module:
+        """Return a module that averages the gradients of `model` over all processes; the model itself if it is alone.
+
+        Its parameters are those of `model`, which keeps its plain names.
+        """
+        if self.world_size == 1:
+            return model
+        from torch.nn.parallel import DistributedDataParallel
+
+        self._meet()
+        wrapped: nn.Module = DistributedDataParallel(model, static_graph=True)  # some models leave parameters unused
+        return wrapped
+
+    def leave(self) -> None:
+        """Part from the other processes, when there is nothing more to share."""
+        if self.world_size > 1:
+            import torch.distributed as distributed
+
+            if distributed.is_initialized():
+                distributed.destroy_process_group()
 
     def join(self, part: NDArray[np.float32], folder: Path) -> NDArray[np.float32] | None:
         """Put the parts of all processes together, in the order of ranks.
@@ -79,10 +124,13 @@ class Ranks:
 
     @staticmethod
     def _meet() -> None:
+        import torch
         import torch.distributed as distributed
 
         if not distributed.is_initialized():
-            distributed.init_process_group("gloo")
+            on_gpu = torch.cuda.is_available() and distributed.is_nccl_available()
+            backend = "cpu:gloo,cuda:nccl" if on_gpu else "gloo"
+            distributed.init_process_group(backend, timeout=PATIENCE)
 
     @staticmethod
     def _path(folder: Path, rank: int) -> Path:
@@ -94,4 +142,8 @@ ONE_PROCESS = Ranks()
 
 def ranks_of(environment: Mapping[str, str] = os.environ) -> Ranks:
     """Return what `torchrun` says in the environment; one process if it says nothing."""
-    return Ranks(rank=int(environment.get("RANK", 0)), world_size=int(environment.get("WORLD_SIZE", 1)))
+    return Ranks(
+        rank=int(environment.get("RANK", 0)),
+        world_size=int(environment.get("WORLD_SIZE", 1)),
+        local_rank=int(environment.get("LOCAL_RANK", 0)),
+    )

@@ -38,14 +38,14 @@ def run_stage(plan: Plan, directory: RunDirectory, stage_name: str) -> None:
         UserError: The directory is in use or holds another run, an earlier stage is missing, or a file is damaged.
     """
     ranks = ranks_of()
-    if ranks.world_size > 1 and stage_name != "extract":
+    if ranks.world_size > 1 and stage_name == "evaluate":
         raise UserError(
-            f"'{stage_name}' was started as {ranks.world_size} processes",
-            "one process; only 'extract' divides its work",
-            f"start 'lurefs {stage_name}' without torchrun",
+            f"'evaluate' was started as {ranks.world_size} processes",
+            "one process; only training and extraction divide their work, in 'run', 'pretrain' and 'extract'",
+            "start 'lurefs evaluate' without torchrun, and spread episodes with the setting executor",
         )
-    with directory.locked() if ranks.rank == 0 else nullcontext():
-        stage = open_stage(plan, directory, is_tracked=stage_name != "extract")
+    with directory.locked() if ranks.is_first else nullcontext():
+        stage = open_stage(plan, directory, is_tracked=stage_name != "extract", ranks=ranks)
         try:
             if stage.tracker.note:
                 note(stage.tracker.note)
@@ -53,9 +53,9 @@ def run_stage(plan: Plan, directory: RunDirectory, stage_name: str) -> None:
                 pretrain(stage)
             if stage_name in ("run", "extract"):
                 extract(stage, ranks)
-            if stage_name in ("run", "evaluate"):
+            if stage_name in ("run", "evaluate") and ranks.is_first:
                 evaluate(stage)
-            if stage_name == "run":
+            if stage_name == "run" and ranks.is_first:
                 stage.tracker.log_report(write_report([directory], directory.path))
         finally:
             stage.tracker.close()

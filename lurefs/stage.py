@@ -23,7 +23,7 @@ from lurefs.config import ProbeConfig, digest, pretrain_identity
 from lurefs.errors import UserError
 from lurefs.features import embed_batches
 from lurefs.plan import Benchmark, Plan
-from lurefs.ranks import Ranks
+from lurefs.ranks import ONE_PROCESS, Ranks
 from lurefs.records import to_mapping
 from lurefs.results import REFERENCE, RunDirectory
 from lurefs.seeding import seed_stream
@@ -38,21 +38,24 @@ class Stage:
         directory: Where its files are.
         tracker: Where its records are mirrored to.
         device: Where its backbone computes.
+        ranks: The processes that do it together.
     """
 
     plan: Plan
     directory: RunDirectory
     tracker: tracking.Tracker
     device: torch.device
+    ranks: Ranks = ONE_PROCESS
 
 
-def open_stage(plan: Plan, directory: RunDirectory, *, is_tracked: bool) -> Stage:
+def open_stage(plan: Plan, directory: RunDirectory, *, is_tracked: bool, ranks: Ranks = ONE_PROCESS) -> Stage:
     """Prepare a locked run directory for its stages.
 
     Args:
         plan: What the run does.
         directory: Where its files go.
         is_tracked: Whether the stages have records for a tracker.
+        ranks: The processes that do them together; the first one writes, and holds the lock.
 
     Raises:
         UserError: The directory holds a run of another configuration, or the device cannot be used.
@@ -60,10 +63,14 @@ def open_stage(plan: Plan, directory: RunDirectory, *, is_tracked: bool) -> Stag
     config = plan.config
     torch.set_num_threads(config.num_threads)
     device = resolve_device(config.device)
-    backbone = plan_backbone(plan)
-    _claim(plan, directory, backbone)
-    tracker = tracking.start(config, directory) if is_tracked else tracking.Tracker("")
-    return Stage(plan=plan, directory=directory, tracker=tracker, device=device)
+    if ranks.world_size > 1 and device == torch.device("cuda"):
+        device = torch.device("cuda", ranks.local_rank)
+        torch.cuda.set_device(device)
+    if ranks.is_first:
+        _claim(plan, directory, plan_backbone(plan))
+    ranks.wait()
+    tracker = tracking.start(config, directory) if is_tracked and ranks.is_first else tracking.Tracker("")
+    return Stage(plan=plan, directory=directory, tracker=tracker, device=device, ranks=ranks)
 
 
 def plan_backbone(plan: Plan) -> Backbone:

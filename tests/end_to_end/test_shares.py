@@ -37,14 +37,15 @@ def test_shares_are_contiguous_and_hold_everything_once() -> None:
 
 
 def test_ranks_are_read_from_what_torchrun_sets() -> None:
-    assert ranks_of({"RANK": "1", "WORLD_SIZE": "2"}) == Ranks(rank=1, world_size=2)
+    found = ranks_of({"RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1"})
+    assert found == Ranks(rank=5, world_size=8, local_rank=1)
     assert ranks_of({}) == Ranks()
 
 
-def test_other_stages_refuse_several_processes(
+def test_evaluation_refuses_several_processes(
     config_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(SystemExit):
-        main(["run", "--config", str(config_file), "--run-dir", str(tmp_path / "run")])
+        main(["evaluate", "--config", str(config_file), "--run-dir", str(tmp_path / "run")])
     assert "without torchrun" in capsys.readouterr().err

@@ -1,0 +1,68 @@
+"""Several processes on a CPU, with a model without batch norm: torch cannot share its statistics there."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+from lurefs.config import RunConfig
+from lurefs.records import to_mapping
+from lurefs.results import RunDirectory
+
+
+@pytest.fixture
+def config_file(make_config: Callable[..., RunConfig], tmp_path: Path) -> Path:
+    config = make_config(
+        backbone={"name": "test_vit", "image_size": 32, "params": {"patch_size": 8}},
+        learner={"epochs": 3, "batch_size": 15, "optimizer": {"name": "sgd", "params": {"lr": 0.02}}},
+        benchmarks={"novel-3way-1shot": {"n_way": 3, "n_shot": 1, "n_query": 5, "n_episodes": 20}},
+    )
+    path = tmp_path / "small.yaml"
+    path.write_text(yaml.safe_dump(to_mapping(config)))
+    return path
+
+
+def start(
+    n_processes: int, config_file: Path, run_dir: Path, environment: dict[str, str], *settings: str
+) -> subprocess.CompletedProcess[str]:
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(n_processes), "-m"]
+    command = [sys.executable, *(launch if n_processes > 1 else ["-m"]), "lurefs", "run"]
+    command += ["--config", str(config_file), "--run-dir", str(run_dir), *settings]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=400)
+
+
+def test_two_processes_learn_what_one_learns(config_file: Path, tmp_path: Path, environment: dict[str, str]) -> None:
+    one, two = RunDirectory(tmp_path / "one"), RunDirectory(tmp_path / "two")
+    for n_processes, directory in enumerate((one, two), start=1):
+        result = start(n_processes, config_file, directory.path, environment)
+        assert result.returncode == 0, result.stderr
+        assert result.stdout.count("results ") == 1
+    for expected, found in zip(one.read_outcomes(), two.read_outcomes(), strict=True):
+        assert found.n_images_seen == expected.n_images_seen
+        assert found.train_loss == pytest.approx(expected.train_loss, rel=1e-3)
+        assert found.test_nll == pytest.approx(expected.test_nll, rel=1e-3)
+        assert found.val_accuracy == pytest.approx(expected.val_accuracy, abs=0.05)
+        assert found.n_test_errors == pytest.approx(expected.n_test_errors, abs=1)
+        if expected.unlearn is not None:
+            assert found.unlearn is not None
+            assert found.unlearn.n_reset == expected.unlearn.n_reset
+            assert found.unlearn.reset_share == pytest.approx(expected.unlearn.reset_share, abs=0.01)
+    figures = [
+        directory.read_summary()["benchmarks"]["novel-3way-1shot"]["probes"]["logistic_regression"]["accuracy"]
+        for directory in (one, two)
+    ]
+    assert figures[1]["mean"] == pytest.approx(figures[0]["mean"], abs=0.05)
+    assert not list(two.path.rglob("*partial*"))
+
+
+def test_too_many_processes_for_a_batch_are_refused(
+    config_file: Path, tmp_path: Path, environment: dict[str, str]
+) -> None:
+    result = start(2, config_file, tmp_path / "run", environment, "learner.batch_size=3")
+    assert result.returncode != 0
+    assert "the smallest training batch has 3 images for 2 processes" in result.stderr
