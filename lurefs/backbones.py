@@ -73,10 +73,11 @@ class Backbone:
     def _constants(self, device: torch.device) -> tuple[Tensor, Tensor]:
         """Return mean and standard deviation of images in [0, 255], made once for each device."""
         if device not in self._constants_of:
-            self._constants_of[device] = (
-                torch.tensor(self.mean, device=device).view(1, -1, 1, 1) * 255,
-                torch.tensor(self.std, device=device).view(1, -1, 1, 1) * 255,
-            )
+            with torch.inference_mode(False):  # gradients with respect to images must pass through them later
+                self._constants_of[device] = (
+                    torch.tensor(self.mean, device=device).view(1, -1, 1, 1) * 255,
+                    torch.tensor(self.std, device=device).view(1, -1, 1, 1) * 255,
+                )
         return self._constants_of[device]
 
     @cached_property

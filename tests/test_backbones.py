@@ -167,3 +167,12 @@ def test_stages_hold_the_whole_state_once_with_buffers_beside_their_parameters(n
             if key.endswith("running_mean"):
                 assert key.replace("running_mean", "weight") in part
     assert set(parts[-1]) >= {f"{classifier_names(model)[0]}.{key}" for key in ("weight", "bias")}
+
+
+def test_gradients_reach_the_images_after_predictions_were_made_in_inference_mode() -> None:
+    backbone = build()
+    with torch.inference_mode():
+        backbone.logits(torch.zeros(2, 3, 32, 32, dtype=torch.uint8))
+    images = torch.full((2, 3, 32, 32), 128.0, requires_grad=True)
+    backbone.logits(images).sum().backward()
+    assert images.grad is not None
