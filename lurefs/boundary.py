@@ -12,7 +12,7 @@ from lurefs.backbones import Backbone
 from lurefs.data.chunks import Chunk
 from lurefs.data.dataset import IntArray
 from lurefs.errors import UserError
-from lurefs.images import LabelledImages
+from lurefs.images import Images
 from lurefs.ranks import ONE_PROCESS, Ranks
 from lurefs.seeding import seed_stream
 from lurefs.unlearn.contract import Changes, ProbeImages, ProbeSource, UnlearnStrategy
@@ -22,7 +22,7 @@ SALIENCY_BATCH_SIZE = 128
 
 def probe_images(
     backbone: Backbone,
-    images: LabelledImages,
+    images: Images,
     chunks: Sequence[Chunk],
     chunk_index: int,
     seed: int,

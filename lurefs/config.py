@@ -163,6 +163,9 @@ class LearnerConfig:
     `compile` lets torch.compile make the training passes faster, for a wait of a minute or so at the start.
     `channels_last` is the order of images and convolution weights in memory. The last three change how numbers are
     rounded, so they belong to what a run is made from.
+
+    `images: memory` decodes the base images once and keeps them on the device; `loader` has `n_workers` processes read
+    them batch by batch, each time anew, with the same results to the bit; `auto` keeps up to 8 GiB in memory.
     """
 
     epochs: int = _number(20, low=1)
@@ -180,6 +183,8 @@ class LearnerConfig:
     precision: Literal["float32", "bfloat16"] = "float32"
     compile: bool = False
     channels_last: bool = True
+    images: Literal["auto", "memory", "loader"] = "auto"
+    n_workers: int = _number(2, low=0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -498,6 +503,7 @@ def run_identity(config: RunConfig) -> dict[str, Any]:
     """Return what the numbers of a run depend on: all but its name, machine, checkpoints, controls and trackers."""
     values: dict[str, Any] = to_mapping(config)
     left_out = ("name", "device", "num_threads", "checkpoints", "controls", "executor", "trackers")
+    values["learner"] = {key: value for key, value in values["learner"].items() if key not in ("images", "n_workers")}
     return {key: value for key, value in values.items() if key not in left_out}
 
 

@@ -1,22 +1,45 @@
-"""The base images in memory, and how a training batch of them is augmented."""
+"""The base images, in memory or read batch by batch, and how a training batch of them is augmented."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
+from torch.utils.data import DataLoader, Dataset
 
-from lurefs.config import AugmentConfig
+from lurefs.config import AugmentConfig, LearnerConfig
 from lurefs.data.dataset import ImageDataset, IntArray
+from lurefs.errors import UserError
+
+LARGEST_IN_MEMORY = 8 * 2**30
+"""Bytes of images that `learner.images: auto` still keeps in memory."""
+
+
+class Images(Protocol):
+    """Labelled images, addressed by positions."""
+
+    @property
+    def labels(self) -> Tensor:
+        """(n,) int64 in 0..n_classes-1, on the device."""
+        ...
+
+    def positions(self, rows: IntArray) -> Tensor:
+        """Return where rows of the data set stand, (len(rows),) int64 on the device."""
+        ...
+
+    def batches(self, parts: Iterable[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield images (n, n_channels, height, width) uint8 and labels (n,) of each part's positions, on the device."""
+        ...
 
 
 @dataclass(frozen=True)
 class LabelledImages:
-    """Images in memory, on the device, addressed by their rows in the data set.
+    """Images in memory, on the device; see `Images`.
 
     Attributes:
         rows: (n,) int64, sorted.
@@ -33,9 +56,90 @@ class LabelledImages:
         return torch.from_numpy(np.searchsorted(self.rows, rows)).to(self.images.device)
 
     def batches(self, parts: Iterable[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield images (n, n_channels, height, width) uint8 and labels (n,) of each part's positions."""
+        """Yield images and labels of each part's positions."""
         for positions in parts:
             yield self.images[positions], self.labels[positions]
+
+
+@dataclass(frozen=True)
+class StreamedImages:
+    """Images that processes of their own read when they are needed, a few batches ahead; see `Images`.
+
+    Attributes:
+        rows: (n,) int64, sorted.
+        dataset: Where from.
+        labels: (n,) int64 in 0..n_classes-1, on the device.
+        n_workers: Number of processes; 0 reads in this one.
+    """
+
+    rows: IntArray
+    dataset: ImageDataset
+    labels: Tensor
+    n_workers: int
+
+    def positions(self, rows: IntArray) -> Tensor:
+        """Return where the given rows stand, (len(rows),) int64 on the device."""
+        return torch.from_numpy(np.searchsorted(self.rows, rows)).to(self.labels.device)
+
+    def batches(self, parts: Iterable[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield images and labels of each part's positions.
+
+        Raises:
+            UserError: An image is missing or damaged.
+        """
+        parts = list(parts)
+        device = self.labels.device
+        loader = DataLoader(
+            _Reader(self.dataset),
+            batch_size=None,
+            sampler=[self.rows[positions] for positions in _to_numpy(parts)],
+            num_workers=min(self.n_workers, len(parts)),
+            pin_memory=device.type == "cuda",
+            generator=torch.Generator(),  # or it would draw from the one that dropout draws from
+        )
+        for positions, images in zip(parts, loader, strict=True):
+            if isinstance(images, UserError):
+                raise images
+            yield images.to(device, non_blocking=True), self.labels[positions]
+
+
+class _Reader(Dataset[Any]):
+    """Reads whole batches; an error comes back as a value, since torch would raise it as one of another type."""
+
+    def __init__(self, dataset: ImageDataset) -> None:
+        self.dataset = dataset
+
+    def __getitem__(self, rows: IntArray) -> Tensor | UserError:
+        try:
+            return _read(self.dataset, rows)
+        except UserError as error:
+            return error
+
+
+def open_images(
+    dataset: ImageDataset,
+    rows: IntArray,
+    classes: IntArray,
+    device: torch.device,
+    settings: LearnerConfig,
+    *,
+    labels: IntArray,
+) -> Images:
+    """Load images, or have them read when they are needed, as `settings.images` says; `auto` goes by their size.
+
+    Args:
+        dataset: Where from.
+        rows: (n,) which.
+        classes: (n_classes,) sorted class indices; they become labels 0..n_classes-1.
+        device: Where to.
+        settings: `images` and `n_workers`.
+        labels: (n_images of `dataset`,) the class that each image is given, true or not.
+    """
+    n_bytes = len(rows) * dataset.image_size**2 * dataset.n_channels
+    if settings.images == "memory" or (settings.images == "auto" and n_bytes <= LARGEST_IN_MEMORY):
+        return load_images(dataset, rows, classes, device, labels=labels)
+    rows = np.sort(rows)
+    return StreamedImages(rows, dataset, _places(classes, labels[rows]).to(device), settings.n_workers)
 
 
 def load_images(
@@ -51,9 +155,21 @@ def load_images(
         labels: (n_images of `dataset`,) the class that each image is given, true or not.
     """
     rows = np.sort(rows)
-    images = torch.from_numpy(np.ascontiguousarray(dataset.read(rows).transpose(0, 3, 1, 2)))
-    places = torch.from_numpy(np.searchsorted(classes, labels[rows]).astype(np.int64))
-    return LabelledImages(rows, images.to(device), places.to(device))
+    return LabelledImages(rows, _read(dataset, rows).to(device), _places(classes, labels[rows]).to(device))
+
+
+def _read(dataset: ImageDataset, rows: IntArray) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(dataset.read(rows).transpose(0, 3, 1, 2)))
+
+
+def _places(classes: IntArray, labels: IntArray) -> Tensor:
+    return torch.from_numpy(np.searchsorted(classes, labels).astype(np.int64))
+
+
+def _to_numpy(parts: Sequence[Tensor]) -> list[IntArray]:
+    """Return the parts as arrays, with one wait for the device."""
+    ends = np.cumsum([len(part) for part in parts])
+    return np.split(torch.cat(list(parts)).cpu().numpy(), ends[:-1])
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,7 +19,7 @@ from lurefs.config import BackboneConfig, LearnerConfig
 from lurefs.data.chunks import Chunk
 from lurefs.data.dataset import IntArray
 from lurefs.errors import UserError
-from lurefs.images import LabelledImages, augment, draw_moves
+from lurefs.images import Images, augment, draw_moves
 from lurefs.optimizers import build_optimizer, clear_moments, pull_to, set_learning_rate
 from lurefs.outcomes import ChunkOutcome, UnlearnReport
 from lurefs.predictions import accuracy, evenly, predict
@@ -76,7 +76,7 @@ class Learner:
 class Course:
     """What is to be learned, and how: the arguments of `learn_online`, with rows of test images as positions."""
 
-    images: LabelledImages
+    images: Images
     chunks: Sequence[Chunk]
     test: Tensor
     settings: LearnerConfig
@@ -120,7 +120,7 @@ def make_learner(
 
 def learn_online(
     learner: Learner,
-    images: LabelledImages,
+    images: Images,
     chunks: Sequence[Chunk],
     test: IntArray,
     settings: LearnerConfig,
@@ -138,7 +138,7 @@ def learn_online(
 
     Args:
         learner: Changed in place. If its `progress` is that of chunk `first`, that chunk goes on from there.
-        images: Holds all rows of `chunks` and `test`.
+        images: All rows of `chunks` and `test`.
         chunks: The whole stream.
         test: Rows of the held-out test images.
         settings: Epochs, optimizer, schedule, augmentation.

@@ -1,4 +1,4 @@
-"""What a backbone predicts for images in memory, and how well."""
+"""What a backbone predicts for base images, and how well."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from torch import Tensor
 
 from episodes import metrics
 from lurefs.backbones import Backbone
-from lurefs.images import LabelledImages
+from lurefs.images import Images
 from lurefs.ranks import ONE_PROCESS, Ranks
 
 
 @torch.inference_mode()
 def predict(
-    backbone: Backbone, images: LabelledImages, positions: Tensor, batch_size: int, ranks: Ranks = ONE_PROCESS
+    backbone: Backbone, images: Images, positions: Tensor, batch_size: int, ranks: Ranks = ONE_PROCESS
 ) -> Tensor:
     """Return class probabilities (len(positions), n_classes) float32 on the CPU, in evaluation mode.
 
@@ -29,7 +29,7 @@ def predict(
 
 
 def accuracy(
-    backbone: Backbone, images: LabelledImages, positions: Tensor, batch_size: int, ranks: Ranks = ONE_PROCESS
+    backbone: Backbone, images: Images, positions: Tensor, batch_size: int, ranks: Ranks = ONE_PROCESS
 ) -> float:
     """Return the share of the images at `positions` that are classified rightly."""
     probabilities = predict(backbone, images, positions, batch_size, ranks).numpy()

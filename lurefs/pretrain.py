@@ -20,7 +20,7 @@ from lurefs.backbones import Backbone
 from lurefs.config import digest, pretrain_identity
 from lurefs.errors import UserError
 from lurefs.features import make_bank
-from lurefs.images import load_images
+from lurefs.images import open_images
 from lurefs.learner import EpochRecord, Learner, learn_online, make_learner
 from lurefs.outcomes import ChunkOutcome, FewShotScore
 from lurefs.plan import Plan
@@ -123,7 +123,7 @@ def _check_ranks(plan: Plan, ranks: Ranks) -> None:
 def _learn(stage: Stage, learner: Learner, first: int) -> Iterator[ChunkOutcome]:
     plan, config = stage.plan, stage.plan.config
     rows = np.concatenate([plan.images.train, plan.images.val, plan.images.test])
-    images = load_images(plan.dataset, rows, plan.classes.base, stage.device, labels=plan.given_labels)
+    images = open_images(plan.dataset, rows, plan.classes.base, stage.device, config.learner, labels=plan.given_labels)
     events = learn_online(
         learner,
         images,

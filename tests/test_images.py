@@ -1,13 +1,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
+import pytest
 import torch
 
-from lurefs.config import AugmentConfig
+from lurefs.config import AugmentConfig, LearnerConfig
 from lurefs.data.dataset import ImageDataset
-from lurefs.images import augment, draw_moves, load_images
+from lurefs.errors import UserError
+from lurefs.images import LabelledImages, StreamedImages, augment, draw_moves, load_images, open_images
 
 CPU = torch.device("cpu")
 
@@ -44,3 +47,47 @@ def test_a_part_of_a_batch_is_augmented_as_in_the_whole() -> None:
     moves = draw_moves([4, 6], settings, torch.Generator().manual_seed(0), CPU)
     whole = augment(batch, moves, 2)
     assert torch.equal(augment(batch[3:8], moves.of(slice(3, 8)), 2), whole[3:8])
+
+
+@pytest.mark.parametrize("n_workers", [0, 2])
+def test_streamed_images_are_those_in_memory_and_leave_the_global_generator_alone(
+    make_dataset: Callable[..., ImageDataset], n_workers: int
+) -> None:
+    dataset = make_dataset()
+    rows, classes = np.arange(20, 100), np.array([1, 2, 3, 4])
+    in_memory = load_images(dataset, rows, classes, CPU, labels=dataset.labels)
+    settings = LearnerConfig(images="loader", n_workers=n_workers)
+    streamed = open_images(dataset, rows, classes, CPU, settings, labels=dataset.labels)
+    parts = list(torch.randperm(80).split(32))
+    state = torch.random.get_rng_state()
+    found = list(streamed.batches(parts))
+    assert torch.equal(torch.random.get_rng_state(), state)
+    for (images, labels), (expected, of_expected) in zip(found, in_memory.batches(parts), strict=True):
+        assert torch.equal(images, expected)
+        assert torch.equal(labels, of_expected)
+    assert torch.equal(streamed.positions(rows[:5]), in_memory.positions(rows[:5]))
+
+
+def test_images_are_streamed_by_themselves_where_they_are_large(
+    make_dataset: Callable[..., ImageDataset], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from lurefs import images
+
+    dataset = make_dataset()
+    arguments = dataset, np.arange(20), np.array([0]), CPU, LearnerConfig()
+    assert isinstance(open_images(*arguments, labels=dataset.labels), LabelledImages)
+    monkeypatch.setattr(images, "LARGEST_IN_MEMORY", 20 * 8 * 8 - 1)
+    assert isinstance(open_images(*arguments, labels=dataset.labels), StreamedImages)
+
+
+@pytest.mark.parametrize("n_workers", [0, 1])
+def test_an_image_that_cannot_be_read_is_told_as_it_would_be_without_workers(
+    make_dataset: Callable[..., ImageDataset], n_workers: int
+) -> None:
+    def fail(rows: np.ndarray) -> np.ndarray:
+        raise UserError("image 7 is damaged", "an image", "replace it")
+
+    dataset = replace(make_dataset(), read=fail)
+    streamed = StreamedImages(np.arange(9), dataset, torch.zeros(9, dtype=torch.int64), n_workers)
+    with pytest.raises(UserError, match="image 7 is damaged"):
+        list(streamed.batches([torch.arange(3)]))

@@ -182,6 +182,20 @@ def test_a_run_broken_within_a_chunk_goes_on_from_its_epoch_to_the_same_bits(
     assert found == expected
 
 
+def test_images_read_by_workers_give_the_bits_of_images_in_memory(make_config: MakeConfig, tmp_path: Path) -> None:
+    directories = [RunDirectory(tmp_path / name) for name in ("memory", "loader")]
+    for directory in directories:
+        learner = {"epochs": 2, "batch_size": 16, "images": directory.path.name, "augment": {"flip": True}}
+        backbone = {"name": "test_byobnet", "image_size": 32, "params": {"drop_rate": 0.1}}
+        config = make_config(learner=learner, backbone=backbone, after_chunk={"few_shot": False})
+        run_stage(make_plan(config), directory, "pretrain")
+    one, other = (directory.checkpoint_path(2).read_bytes() for directory in directories)
+    assert one == other
+    learner = {"epochs": 2, "batch_size": 16, "images": "memory", "augment": {"flip": True}}
+    config = make_config(learner=learner, backbone=backbone, after_chunk={"few_shot": False})
+    run_stage(make_plan(config), directories[1], "pretrain")  # where images are kept is no part of what a run is
+
+
 @pytest.mark.parametrize(("keep", "kept"), [("all", [0, 1, 2]), ("last", [2]), ("best", [1, 2])])
 def test_weights_that_are_not_to_be_kept_are_removed(
     make_config: MakeConfig, directory: RunDirectory, monkeypatch: pytest.MonkeyPatch, keep: str, kept: list[int]
