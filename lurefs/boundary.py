@@ -33,6 +33,7 @@ def probe_images(
         "seen": lambda: np.union1d(chunks[chunk_index - 1].train, chunks[chunk_index].train),
         "new": lambda: np.intersect1d(chunks[chunk_index].new, chunks[chunk_index].train),
         "oldest": lambda: chunks[0].train,
+        "previous": lambda: chunks[chunk_index - 1].train,
     }
 
     def draw(source: ProbeSource, n_images: int) -> Iterator[tuple[Tensor, Tensor]]:

@@ -36,6 +36,7 @@ TABLE: Mapping[str, Mapping[str, str]] = MappingProxyType(
             "dash": "lurefs.unlearn.shrink:dash",
             "fire": "lurefs.unlearn.fire:fire",
             "redo": "lurefs.unlearn.redo:redo",
+            "turn_back": "lurefs.unlearn.turn:turn_back",
         },
         "probe": {
             "logistic_regression": "episodes.probes:logistic_regression",

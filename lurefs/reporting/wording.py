@@ -118,6 +118,7 @@ def strategy(config: PluginConfig) -> str:
         "dash": "weights shrink unless they point to where the loss falls (DASH)",
         "fire": "weight matrices become orthogonal (FIRE)",
         "redo": "dormant units start anew (ReDo)",
+        "turn_back": "weights turn towards fresh ones, as far as the data ask for",
     }.get(config.name, config.name)
     known = inspect.signature(plugins.resolve("unlearn", config.name)).parameters
     kept = {"keep_ratio": known["keep_ratio"].default} if "keep_ratio" in known else {}

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 from lurefs.errors import UserError
 from lurefs.ranks import ONE_PROCESS, Ranks
@@ -16,8 +16,11 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-ProbeSource = Literal["seen", "new", "oldest"]
-"""Which images: of all data seen so far and the new chunk, of the new chunk alone, or of the first chunk."""
+ProbeSource = Literal["seen", "new", "oldest", "previous"]
+"""Which images: of all data seen so far and the new chunk, of the new chunk alone, of the first chunk, or those that
+the previous chunk trained on, replayed ones included."""
+
+PROBE_SOURCES: tuple[str, ...] = get_args(ProbeSource)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from lurefs.errors import UserError
 from lurefs.unlearn.contract import (
+    PROBE_SOURCES,
     Changes,
     ProbeImages,
     ProbeSource,
@@ -191,7 +192,7 @@ def _check(
     check_choice("fresh", fresh, ("twin", "uniform_fan_in"))
     check_choice("ranking", ranking, ("global", "layer"))
     check_count("saliency_images", saliency_images)
-    check_choice("probe", probe, ("seen", "new", "oldest"))
+    check_choice("probe", probe, PROBE_SOURCES)
 
 
 def _in_scope(scores: Mapping[str, Tensor], model: nn.Module, scope: Scope) -> dict[str, Tensor]:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from lurefs.errors import UserError
 from lurefs.unlearn.contract import (
+    PROBE_SOURCES,
     Changes,
     ProbeImages,
     ProbeSource,
@@ -52,7 +53,7 @@ def redo(tau: float = 0.1, activation_images: int = 512, probe: ProbeSource = "s
     if tau < 0:
         raise UserError(f"tau is {tau}", "a share of the mean activity, at least 0", "raise unlearn.params.tau")
     check_count("activation_images", activation_images)
-    check_choice("probe", probe, ("seen", "new", "oldest"))
+    check_choice("probe", probe, PROBE_SOURCES)
 
     def unlearn(model: nn.Module, twin: nn.Module, images: ProbeImages, generator: torch.Generator) -> Changes:
         import torch

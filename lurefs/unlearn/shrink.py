@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from lurefs.errors import UserError
 from lurefs.unlearn.contract import (
+    PROBE_SOURCES,
     Changes,
     ProbeImages,
     ProbeSource,
@@ -79,7 +80,7 @@ def dash(
     check_share("floor", floor)
     check_share("alpha", alpha)
     check_count("gradient_images", gradient_images)
-    check_choice("probe", probe, ("seen", "new", "oldest"))
+    check_choice("probe", probe, PROBE_SOURCES)
 
     def unlearn(model: nn.Module, twin: nn.Module, images: ProbeImages, generator: torch.Generator) -> Changes:
         import torch

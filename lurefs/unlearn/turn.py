@@ -1,0 +1,100 @@
+"""The strategy that turns weights back towards fresh ones, as far as the data ask for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from lurefs.unlearn.contract import (
+    Changes,
+    ProbeImages,
+    ProbeSource,
+    UnlearnStrategy,
+    changes_since,
+    check_count,
+    check_share,
+    parameters_of,
+)
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+
+def turn_back(keep_cosine: float = 0.9, min_norm: float = 0.6, loss_images: int = 256) -> UnlearnStrategy:
+    """Turn every row of weights towards a fresh one, and shrink all by how much worse the model is on unseen images.
+
+    For each row w of a weight (a filter, the incoming weights of a unit) and the same row t of a newly built model,
+    w <- r |t| u(c u(w) + sqrt(1 - c^2) u(t)), where u(x) = x / |x| and c is `keep_cosine`. Parameters of one dimension
+    (biases, norm scales) and rows whose fresh one is zero have no direction to turn to: w <- r (c w + (1 - c) t). How
+    short the rows become is read off the data: r = min(1, sqrt(loss_old / loss_new)) but at least `min_norm`, from the
+    mean cross-entropy in evaluation mode on images that the previous chunk trained on and on the new chunk's, which no
+    step has seen. Running statistics stay.
+
+    Source: our own, after shrink and perturb (Ash and Adams 2020, "On warm-starting neural network training"), from
+    which it departs in three ways. There the share of the fresh weights depends on how far the old ones have grown;
+    here every row gets the same. There the old length lives on, shrunk; here each row starts from its initial length.
+    There the strength is a constant; here it follows the gap between old and unseen images.
+
+    Args:
+        keep_cosine: Cosine between a row and what it becomes where its fresh row stands at right angles, in (0, 1].
+        min_norm: The least r, in (0, 1].
+        loss_images: How many images measure each of the two losses.
+
+    Raises:
+        UserError: A setting is out of range.
+    """
+    check_share("keep_cosine", keep_cosine)
+    check_share("min_norm", min_norm)
+    check_count("loss_images", loss_images)
+
+    def unlearn(model: nn.Module, twin: nn.Module, images: ProbeImages, generator: torch.Generator) -> Changes:
+        import torch
+
+        old_loss, new_loss = (_mean_loss(model, images, source, loss_images) for source in ("previous", "new"))
+        length = max(min_norm, min(1.0, old_loss / max(new_loss, 1e-12)) ** 0.5)
+        fresh = parameters_of(twin)
+        old = {name: weight.clone() for name, weight in parameters_of(model).items()}
+        with torch.no_grad():
+            for name, weight in model.named_parameters():
+                weight.copy_(length * _turned(weight, fresh[name], keep_cosine))
+        return changes_since(old, model)
+
+    return unlearn
+
+
+def _turned(weight: Tensor, fresh: Tensor, cosine: float) -> Tensor:
+    """Return each row of the fresh length, turned towards the fresh row."""
+    import torch
+
+    mixed = cosine * weight + (1 - cosine) * fresh
+    if weight.ndim < 2:
+        return mixed
+    lengths = _row_lengths(fresh)
+    direction = cosine * _unit(weight) + (1 - cosine**2) ** 0.5 * _unit(fresh)
+    return torch.where(lengths > 0, lengths * _unit(direction), mixed)
+
+
+def _row_lengths(weight: Tensor) -> Tensor:
+    lengths: Tensor = weight.flatten(1).norm(dim=1)
+    return lengths.view(-1, *[1] * (weight.ndim - 1))
+
+
+def _unit(weight: Tensor) -> Tensor:
+    return weight / _row_lengths(weight).clamp_min(1e-12)
+
+
+def _mean_loss(model: nn.Module, images: ProbeImages, source: ProbeSource, n_images: int) -> float:
+    """Return the mean cross-entropy over images of all processes, in evaluation mode."""
+    import torch
+    from torch.nn import functional
+
+    was_training, device = model.training, next(model.parameters()).device
+    total = torch.zeros(2, dtype=torch.float64, device=device)
+    model.eval()
+    with torch.inference_mode():
+        for batch, labels in images.draw(source, n_images):
+            loss = functional.cross_entropy(model(batch).float(), labels, reduction="sum")
+            total += torch.stack([loss.double(), loss.new_tensor(len(labels)).double()])
+    model.train(was_training)
+    loss_sum, n = images.ranks.sum(total).tolist()
+    return float(loss_sum / n)
