@@ -129,7 +129,7 @@ def departures(record: Any) -> dict[str, Any]:
 def measure(key: Key, config: RunConfig, run_root: Path) -> Row:
     """Train one cell in a run directory that is deleted afterwards, and return its row.
 
-    Few-shot accuracy is measured from the checkpoints when all chunks are learned, so that `cpu_seconds` is of learning
+    Few-shot accuracy and robustness are measured from the checkpoints when all chunks are learned, so that `cpu_seconds` is of learning
     alone: training, unlearning, and the selection of epochs. Unlike seconds of the clock, it stands other work beside.
     """
     from lurefs.plan import make_plan
@@ -140,7 +140,7 @@ def measure(key: Key, config: RunConfig, run_root: Path) -> Row:
     shutil.rmtree(directory.path, ignore_errors=True)  # of a study that was killed: its seconds are not to be trusted
     try:
         plan = make_plan(config)
-        learning = replace(config, after_chunk=replace(config.after_chunk, few_shot=False))
+        learning = replace(config, after_chunk=replace(config.after_chunk, few_shot=False), robustness=None)
         learning_start = time.process_time()
         run_stage(replace(plan, config=learning), directory, "pretrain")
         cpu_seconds = time.process_time() - learning_start
