@@ -26,7 +26,7 @@ STAGES = {
     "extract": "embed the benchmarks' images with the last chunk's weights",
     "evaluate": "score the probes on the benchmarks' episodes, and write summary.json",
 }
-LISTS = {"backbones": "backbone", "datasets": "dataset", "unlearn": "unlearn", "probes": "probe", "metrics": "metric"}
+LISTS = {"datasets": "dataset", "unlearn": "unlearn", "probes": "probe", "metrics": "metric"}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -62,9 +62,11 @@ def _parser() -> argparse.ArgumentParser:
     report = commands.add_parser("report", help="write one page from finished runs", description="Write report.html.")
     report.add_argument("run_dirs", nargs="+", type=Path, metavar="RUN_DIR", help="a run, or a folder of runs")
     report.add_argument("--output", type=Path, metavar="DIR", help="where the page goes (default: the first RUN_DIR)")
-    lists = commands.add_parser("list", help="names that a config can use", description="List names.")
-    lists.add_argument("kind", choices=LISTS)
-    lists.add_argument("pattern", nargs="?", default="", help="only names that hold this text")
+    lists = commands.add_parser(
+        "list", help="names and settings that a config can use", description="List names or settings."
+    )
+    lists.add_argument("kind", choices=["backbones", *LISTS, "settings"])
+    lists.add_argument("pattern", nargs="?", default="", help="only what holds this text in its name")
     episode_commands.add_parser(commands)
     return parser
 
@@ -82,7 +84,11 @@ def _dispatch(arguments: argparse.Namespace) -> None:
 
 
 def _list(kind: str, pattern: str) -> None:
-    if kind == "backbones":
+    if kind == "settings":
+        from lurefs.settings_page import settings_page
+
+        found = [part for part in settings_page().split("\n## ")[1:] if pattern in part.splitlines()[0]]
+    elif kind == "backbones":
         from lurefs.backbones import list_backbones
 
         found = list_backbones(pattern)

@@ -38,7 +38,7 @@ def from_mapping(record_type: type[T], values: Mapping[str, Any], *, where: str 
             arguments[name] = _convert(hints[name], values[name], path)
             _check_bounds(arguments[name], field.metadata, path)
         elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
-            raise UserError(f"{path} is missing", f"a value of type {_describe(hints[name])}", f"set {path}")
+            raise UserError(f"{path} is missing", f"a value of type {describe(hints[name])}", f"set {path}")
     return record_type(**arguments)
 
 
@@ -79,7 +79,7 @@ def _convert(hint: Any, value: Any, path: str) -> Any:
         return None
     elif isinstance(hint, type) and isinstance(value, hint) and (hint is bool or not isinstance(value, bool)):
         return value
-    raise UserError(f"{path} is {value!r}", _describe(hint), f"give {path} a value of that type")
+    raise UserError(f"{path} is {value!r}", describe(hint), f"give {path} a value of that type")
 
 
 def _convert_union(arms: tuple[Any, ...], value: Any, path: str) -> Any:
@@ -93,7 +93,7 @@ def _convert_union(arms: tuple[Any, ...], value: Any, path: str) -> Any:
             return _convert(arm, value, path)
         except UserError:
             continue
-    expected = " or ".join(_describe(arm) for arm in arms)
+    expected = " or ".join(describe(arm) for arm in arms)
     raise UserError(f"{path} is {value!r}", expected, f"give {path} a value of one of these types")
 
 
@@ -131,17 +131,18 @@ def _wrong_choice(value: Any, choices: list[str], path: str) -> UserError:
     )
 
 
-def _describe(hint: Any) -> str:
+def describe(hint: Any) -> str:
+    """Return in words what values a type hint accepts."""
     words = {int: "a whole number", float: "a number", str: "a text", bool: "true or false", types.NoneType: "null"}
     if hint in words:
         return words[hint]
     origin = get_origin(hint)
     if origin in (Union, types.UnionType):
-        return " or ".join(_describe(arm) for arm in get_args(hint))
+        return " or ".join(describe(arm) for arm in get_args(hint))
     if origin is Literal:
         return "one of " + ", ".join(str(choice) for choice in get_args(hint))
     if origin in (list, tuple):
-        return f"a list, each entry {_describe(get_args(hint)[0])}"
+        return f"a list, each entry {describe(get_args(hint)[0])}"
     if dataclasses.is_dataclass(hint) or origin is not None:
         return "a mapping"
     return str(hint)

@@ -11,6 +11,7 @@ import pytest
 
 from episodes import FeatureBank
 from lurefs.config import load
+from lurefs.settings_page import settings_page
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 
@@ -38,3 +39,15 @@ def test_the_settings_in_the_readme_are_accepted(tmp_path: Path) -> None:
         path = tmp_path / f"{number}.yaml"
         path.write_text(textwrap.dedent(block))
         assert load(str(path)).runs
+
+
+def test_the_page_of_settings_is_that_of_the_code() -> None:
+    """If not: `python -c "from lurefs.settings_page import settings_page; print(settings_page(), end='')"`."""
+    assert (DOCS / "settings.md").read_text(encoding="utf-8") == settings_page()
+
+
+def test_every_setting_and_plug_in_has_its_place_on_the_page() -> None:
+    page = settings_page()
+    for words in ("| `epochs` | a whole number, at least 1 | `20` |", "## benchmarks.NAME", "### by_saliency"):
+        assert words in page
+    assert "Defaults: `{shrink: 0.4, perturb: 0.1}`" in page

@@ -16,6 +16,7 @@ ORDER = [
     {"errors", "seeding", "records", "ranks"},
     {"plugins"},
     {"config"},
+    {"settings_page"},
     {"data"},
     {"outcomes", "plan", "saliency", "backbones", "optimizers", "images", "schedule"},
     {"unlearn", "features", "checkpoints", "progress", "transfer_plan", "predictions", "attacks"},

@@ -129,8 +129,9 @@ def departures(record: Any) -> dict[str, Any]:
 def measure(key: Key, config: RunConfig, run_root: Path) -> Row:
     """Train one cell in a run directory that is deleted afterwards, and return its row.
 
-    Few-shot accuracy and robustness are measured from the checkpoints when all chunks are learned, so that `cpu_seconds` is of learning
-    alone: training, unlearning, and the selection of epochs. Unlike seconds of the clock, it stands other work beside.
+    Few-shot accuracy and robustness are measured from the checkpoints when all chunks are learned, so that
+    `cpu_seconds` is of learning alone: training, unlearning, and the selection of epochs. Unlike seconds of the clock,
+    it stands other work beside.
     """
     from lurefs.plan import make_plan
     from lurefs.run import run_stage
