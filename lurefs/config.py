@@ -160,7 +160,8 @@ class LearnerConfig:
     as many images as all chunks up to it together: what a model that starts anew with every chunk needs in order to
     have seen as much as one that never did. `l2_init` pulls every weight towards the run's initial one, with the
     gradient l2_init * (theta - theta_0); 0 is off. `precision: bfloat16` computes the training passes under autocast.
-    `compile` lets torch.compile make the training passes faster, for a wait of a minute or so at the start.
+    `compile` hands the training passes to torch.compile, which takes a minute or so at the start and brought nothing on
+    the CPU where it was measured.
     `channels_last` is the order of images and convolution weights in memory. The last three change how numbers are
     rounded, so they belong to what a run is made from.
 
