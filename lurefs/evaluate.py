@@ -138,9 +138,7 @@ def write_summary(stage: Stage) -> dict[str, Any]:
             probes[probe_name] = summarise_table(table)
         benchmarks[name] = {
             "manifest": directory.read_manifest(name).hash,
-            "n_way": benchmark.spec.n_way,
-            "n_shot": benchmark.spec.n_shot,
-            "n_query": benchmark.spec.n_query,
+            **benchmark.spec.counts,
             "form": benchmark.spec.words(),
             "chance": chance_level(table.classes),
             "probes": probes,

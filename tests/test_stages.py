@@ -305,6 +305,25 @@ def test_any_scikit_learn_classifier_is_a_probe_by_its_path(make_config: MakeCon
     assert cell["nll"] is not None
 
 
+def test_counts_that_a_form_leaves_open_are_null_and_the_form_is_said(
+    make_config: MakeConfig, directory: RunDirectory
+) -> None:
+    benchmarks = {
+        "ranged": {"n_way": 3, "shot_range": [1, 4], "n_query": 5, "n_episodes": 10},
+        "varied": {"meta_dataset": {"min_way": 2, "max_way": 4}, "n_episodes": 10},
+    }
+    run_stage(make_plan(make_config(benchmarks=benchmarks)), directory, "run")
+    summary = directory.read_summary()["benchmarks"]
+    ranged, varied = (
+        [summary[name][count] for count in ("n_way", "n_shot", "n_query")] for name in ("ranged", "varied")
+    )
+    assert (ranged, varied) == ([3, None, 5], [None, None, None])
+    assert summary["ranged"]["form"] == "3-way 1- to 4-shot, 5 queries a class"
+    page = directory.report_path.read_text()
+    assert "3-way 1- to 4-shot, 5 queries a class, chance 33.33" in page
+    assert "2- to 4-way, up to 500 support images" in page
+
+
 def test_figures_without_probabilities_are_null(make_config: MakeConfig, directory: RunDirectory) -> None:
     run_stage(make_plan(make_config(probes={"ridge": {"name": "ridge"}})), directory, "run")
     cell = directory.read_summary()["benchmarks"]["novel-3way-1shot"]["probes"]["ridge"]

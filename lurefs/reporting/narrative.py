@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Any
 
 from lurefs.reporting.comparison import Run, best_run, compare, controls_of, reference_run, summary_of
 from lurefs.reporting.sheets import MAX_QUERY, MAX_WAY, EpisodeRow, EpisodeSheet
@@ -98,11 +99,15 @@ def headline(runs: Sequence[Run], benchmark: str, probe: str) -> Headline | None
 def form(runs: Sequence[Run], benchmark: str) -> str:
     """Return the form of a benchmark's episodes and its chance level."""
     found = next(run.benchmark(benchmark) for run in runs if run.benchmark(benchmark))
-    n_way, n_shot, n_query = found["n_way"], found["n_shot"], found["n_query"]
-    chance = found.get("chance") or 1 / n_way
-    queries = "1 query" if n_query == 1 else f"{n_query} queries"
-    words = found.get("form") or f"{n_way}-way {n_shot}-shot, {queries} a class"
+    chance = found.get("chance") or 1 / found["n_way"]
+    words = found.get("form") or _usual_form(found)
     return f"{words}, chance {percent(chance)}\u00a0%"
+
+
+def _usual_form(found: Mapping[str, Any]) -> str:
+    """Say the form of a summary that does not: one from before there were others."""
+    queries = "1 query" if found["n_query"] == 1 else f"{found['n_query']} queries"
+    return f"{found['n_way']}-way {found['n_shot']}-shot, {queries} a class"
 
 
 def notes(runs: Sequence[Run], benchmark: str, probes: Sequence[str]) -> list[str]:
