@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from episodes.metrics import empty_reliability, reliability
 from episodes.probes import Classifier, Probe, converged, logistic_regression
 from episodes.sampler import Episode, EpisodeSpec
 from episodes.solver import GramBlock, Solver, find_solver
+from episodes.stopping import BLOCK_SIZE, MIN_EPISODES, until_narrow
 from episodes.table import EpisodeTable, collect
 from episodes.transforms import FeatureTransform, fit_transform
 
@@ -32,6 +34,10 @@ BATCHED_PRODUCTS = 640_000
 """Inner products a block where episodes are solved together: what the work on it stays in the processor's cache for."""
 SINGLE_EPISODES = 16
 """Episodes a block where scikit-learn fits them one by one."""
+BATCHED_RANGE, SINGLE_RANGE = 4096, 64
+"""Episodes that an executor is given at one time: long enough that sending them costs little."""
+STOPPING_RANGES = {BATCHED_RANGE: 10 * BLOCK_SIZE, SINGLE_RANGE: 2 * BLOCK_SIZE}
+"""The same where the end is not known beforehand: short enough that little is computed in vain."""
 ROWS_AT_ONCE = 512
 """Rows that are transformed in double precision at one time."""
 GATHERED_VALUES = 2**19
@@ -50,7 +56,14 @@ class AuditError(RuntimeError):
     """The batched solver and scikit-learn disagree on an episode that the solver was certain of."""
 
 
-def evaluate(bank: FeatureBank, spec: EpisodeSpec, probe: Probe | None = None, *, seed: int = 0) -> EpisodeTable:
+def evaluate(
+    bank: FeatureBank,
+    spec: EpisodeSpec,
+    probe: Probe | None = None,
+    *,
+    seed: int = 0,
+    target_ci95: float | None = None,
+) -> EpisodeTable:
     """Draw episodes on a bank and score a probe on them.
 
     Args:
@@ -58,6 +71,7 @@ def evaluate(bank: FeatureBank, spec: EpisodeSpec, probe: Probe | None = None, *
         spec: The form and number of the episodes.
         probe: What to fit; logistic regression at C = 1 on features of length one if None.
         seed: What to draw with.
+        target_ci95: See `score`.
 
     Raises:
         SpecError: There are too few classes, or too few images in one of them.
@@ -65,7 +79,8 @@ def evaluate(bank: FeatureBank, spec: EpisodeSpec, probe: Probe | None = None, *
     """
     probe = probe or Probe(name="logistic_regression", classifier=logistic_regression())
     manifest = draw_manifest(bank, spec, seed=seed)
-    return collect(score(bank, manifest, probe), {"manifest": manifest.hash, "probe": probe.settings})
+    blocks = score(bank, manifest, probe, target_ci95=target_ci95)
+    return collect(blocks, {"manifest": manifest.hash, "probe": probe.settings})
 
 
 def score(
@@ -76,6 +91,7 @@ def score(
     device: str = "cpu",
     audit_share: float = AUDIT_SHARE,
     chosen: range | None = None,
+    target_ci95: float | None = None,
 ) -> Iterator[EpisodeTable]:
     """Fit the probe on each episode's support and measure it on its query; yield the results block by block.
 
@@ -92,12 +108,34 @@ def score(
         device: Where batched episodes are solved.
         audit_share: Share of batched episodes that are checked; 0 checks none.
         chosen: Which episodes; all of them if None.
+        target_ci95: End once the 95 % interval of the mean accuracy over episodes has this half width, a fraction; it
+            is looked at after every 100 episodes, from 200 on (see `episodes.stopping`). None scores all.
 
     Raises:
         ValueError: The manifest was drawn on other images than the bank's, or the transform has no reference.
         ProbeError: scikit-learn refuses to fit the probe on an episode.
         AuditError: The batched solver is wrong where it was certain.
     """
+    block_size = None if target_ci95 is None else BLOCK_SIZE
+    chosen = range(len(manifest)) if chosen is None else chosen
+    blocks = _score_blocks(bank, manifest, probe, device, audit_share, block_size, chosen)
+    return blocks if target_ci95 is None else until_narrow(blocks, _accuracy_of, target_ci95)
+
+
+def _accuracy_of(block: EpisodeTable) -> FloatArray:
+    return block.accuracy
+
+
+def _score_blocks(
+    bank: FeatureBank,
+    manifest: Manifest,
+    probe: Probe,
+    device: str,
+    audit_share: float,
+    block_size: int | None,
+    chosen: range,
+) -> Iterator[EpisodeTable]:
+    """Yield the results in blocks of `block_size` episodes, or, if that is None, in those that are the fastest."""
     from threadpoolctl import threadpool_limits
 
     if manifest.images_digest != bank.images_digest:
@@ -106,18 +144,28 @@ def score(
         )
     transform = fit_transform(probe.transform, probe.reference)
     solver = find_solver(probe.classifier) if probe.solver == "auto" and is_uniform(manifest) else None
-    chosen = range(len(manifest)) if chosen is None else chosen
+    audited = _choose_audited(len(manifest), audit_share)
+    if block_size is not None:  # perhaps no more than the first ones are scored
+        audited |= _choose_audited(MIN_EPISODES, audit_share)
+
+    def score_one_by_one(part: range) -> EpisodeTable:
+        return collect([_score_episode(bank, manifest[index], probe, transform) for index in part], {})
+
     with threadpool_limits(limits=1):
-        if solver is None:
-            for start in chosen[::SINGLE_EPISODES]:
-                stop = min(start + SINGLE_EPISODES, chosen.stop)
-                rows = [_score_episode(bank, manifest[index], probe, transform) for index in range(start, stop)]
-                yield collect(rows, {})
-            return
-        batch = _Batch(bank, manifest, probe, transform, solver, device, chosen)
-        audited = _choose_audited(len(manifest), audit_share)
-        for start in chosen[:: batch.n_episodes]:
-            yield batch.score(start, min(start + batch.n_episodes, chosen.stop), audited)
+        score_part: Callable[[range], EpisodeTable] = score_one_by_one
+        n_fastest = SINGLE_EPISODES
+        if solver is not None:
+            batch = _Batch(bank, manifest, probe, transform, solver, device, chosen)
+            score_part, n_fastest = partial(batch.score, audited=audited), batch.n_episodes
+        if block_size is None:
+            yield from map(score_part, _parts(chosen, n_fastest))
+        else:
+            for block in _parts(chosen, block_size):
+                yield collect(map(score_part, _parts(block, n_fastest)), {})
+
+
+def _parts(chosen: range, size: int) -> Iterator[range]:
+    return (range(start, min(start + size, chosen.stop)) for start in chosen[::size])
 
 
 def score_in_parallel(
@@ -128,21 +176,30 @@ def score_in_parallel(
     *,
     device: str = "cpu",
     audit_share: float = AUDIT_SHARE,
+    target_ci95: float | None = None,
 ) -> Iterator[EpisodeTable]:
-    """Score like `score`, each item of the executor being a range of episodes; the results are the same.
-
-    Ranges are long enough that sending them costs little: 64 episodes where scikit-learn fits them one by one, and
-    4,096 where they are solved together.
-    """
-    n_range = 64 if probe.solver == "sklearn" or find_solver(probe.classifier) is None else 4096
-    ranges = [range(start, min(start + n_range, len(manifest))) for start in range(0, len(manifest), n_range)]
-    return executor(_score_range, (bank, manifest, probe, device, audit_share), ranges)
+    """Score like `score`, each item of the executor being a range of episodes; the results are the same."""
+    n_range = SINGLE_RANGE if probe.solver == "sklearn" or find_solver(probe.classifier) is None else BATCHED_RANGE
+    block_size = None
+    if target_ci95 is not None:
+        n_range, block_size = STOPPING_RANGES[n_range], BLOCK_SIZE
+    shared = (bank, manifest, probe, device, audit_share, block_size)
+    results = executor(_score_range, shared, list(_parts(range(len(manifest)), n_range)))
+    blocks = (block for blocks in results for block in blocks)
+    return blocks if target_ci95 is None else until_narrow(blocks, _accuracy_of, target_ci95)
 
 
 def _score_range(
-    bank: FeatureBank, manifest: Manifest, probe: Probe, device: str, audit_share: float, chosen: range
-) -> EpisodeTable:
-    return collect(score(bank, manifest, probe, device=device, audit_share=audit_share, chosen=chosen), {})
+    bank: FeatureBank,
+    manifest: Manifest,
+    probe: Probe,
+    device: str,
+    audit_share: float,
+    block_size: int | None,
+    chosen: range,
+) -> list[EpisodeTable]:
+    blocks = list(_score_blocks(bank, manifest, probe, device, audit_share, block_size, chosen))
+    return [collect(blocks, {})] if block_size is None else blocks
 
 
 def predict(features: NDArray[np.floating], episode: Episode, probe: Probe) -> IntArray:
@@ -191,8 +248,9 @@ class _Batch:
         self.gathered = torch.empty(n_gathered * n_rows, features.shape[1], device=self.features.device)
         self.n_gathered, self.n_rows = n_gathered, n_rows
 
-    def score(self, start: int, stop: int, audited: frozenset[int]) -> EpisodeTable:
-        """Score the episodes start..stop-1."""
+    def score(self, part: range, *, audited: frozenset[int]) -> EpisodeTable:
+        """Score some consecutive episodes."""
+        start, stop = part.start, part.stop
         spec, began = self.manifest.spec, time.perf_counter()
         solution = self.solver(self._gram(start, stop))
         predicted, is_certain = solution.predicted.cpu().numpy(), solution.is_certain.cpu().numpy()

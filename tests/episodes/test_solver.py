@@ -120,6 +120,26 @@ def test_blocks_do_not_change_an_episodes_result(monkeypatch: pytest.MonkeyPatch
     assert parts.index.tolist() == list(range(50))
 
 
+@pytest.mark.parametrize("n_at_once", [9, 100, 256])
+def test_the_episode_that_ends_the_scoring_does_not_depend_on_blocks(
+    monkeypatch: pytest.MonkeyPatch, n_at_once: int
+) -> None:
+    from episodes import scoring
+    from episodes.stopping import stops_at
+
+    bank, target = bank_of(kind), 0.0075
+    spec = EpisodeSpec(n_way=5, n_shot=1, n_query=8, n_episodes=1000)
+    manifest = make_manifest(bank.labels, spec, seed=0, images_digest=bank.images_digest)
+    probe = Probe(name="probe", classifier=nearest_centroid())
+    whole = collect(score(bank, manifest, probe), {})
+    monkeypatch.setattr(scoring, "MAX_BATCHED_EPISODES", n_at_once)
+    stopped = collect(score(bank, manifest, probe, target_ci95=target), {})
+    assert len(stopped) == stops_at(whole.accuracy, target)
+    assert 200 < len(stopped) < 1000
+    assert np.array_equal(stopped.accuracy, whole.accuracy[: len(stopped)])
+    assert stopped.n_by_solver["audited"] >= 20
+
+
 def test_a_solver_that_is_wrong_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
     from episodes import scoring
 
