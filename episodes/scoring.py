@@ -88,6 +88,7 @@ def score(
     manifest: Manifest,
     probe: Probe,
     *,
+    query_bank: FeatureBank | None = None,
     device: str = "cpu",
     audit_share: float = AUDIT_SHARE,
     chosen: range | None = None,
@@ -105,6 +106,8 @@ def score(
         bank: The features.
         manifest: The episodes, drawn on the bank's images.
         probe: What to fit.
+        query_bank: Where the features of the queries come from, if from elsewhere: the same images, row by row, in
+            another state. The support's are always those of `bank`.
         device: Where batched episodes are solved.
         audit_share: Share of batched episodes that are checked; 0 checks none.
         chosen: Which episodes; all of them if None.
@@ -112,13 +115,14 @@ def score(
             is looked at after every 100 episodes, from 200 on (see `episodes.stopping`). None scores all.
 
     Raises:
-        ValueError: The manifest was drawn on other images than the bank's, or the transform has no reference.
+        ValueError: The manifest was drawn on other images than the bank's, the two banks do not belong together, or the
+            transform has no reference.
         ProbeError: scikit-learn refuses to fit the probe on an episode.
         AuditError: The batched solver is wrong where it was certain.
     """
     block_size = None if target_ci95 is None else BLOCK_SIZE
     chosen = range(len(manifest)) if chosen is None else chosen
-    blocks = _score_blocks(bank, manifest, probe, device, audit_share, block_size, chosen)
+    blocks = _score_blocks(bank, query_bank, manifest, probe, device, audit_share, block_size, chosen)
     return blocks if target_ci95 is None else until_narrow(blocks, _accuracy_of, target_ci95)
 
 
@@ -128,6 +132,7 @@ def _accuracy_of(block: EpisodeTable) -> FloatArray:
 
 def _score_blocks(
     bank: FeatureBank,
+    query_bank: FeatureBank | None,
     manifest: Manifest,
     probe: Probe,
     device: str,
@@ -142,6 +147,13 @@ def _score_blocks(
         raise ValueError(
             f"the manifest means images {manifest.images_digest[:12]}, but the bank holds {bank.images_digest[:12]}"
         )
+    query_bank = query_bank or bank
+    if query_bank.images_digest != bank.images_digest or query_bank.features.shape != bank.features.shape:
+        raise ValueError(
+            f"the two banks hold images {bank.images_digest[:12]} and {query_bank.images_digest[:12]}, with features "
+            f"of shape {bank.features.shape} and {query_bank.features.shape}; they must be alike in both"
+        )
+    features = _Features(support=bank.features, query=query_bank.features)
     transform = fit_transform(probe.transform, probe.reference)
     solver = find_solver(probe.classifier) if probe.solver == "auto" and is_uniform(manifest) else None
     audited = _choose_audited(len(manifest), audit_share)
@@ -149,13 +161,13 @@ def _score_blocks(
         audited |= _choose_audited(MIN_EPISODES, audit_share)
 
     def score_one_by_one(part: range) -> EpisodeTable:
-        return collect([_score_episode(bank, manifest[index], probe, transform) for index in part], {})
+        return collect([_score_episode(features, manifest[index], probe, transform) for index in part], {})
 
     with threadpool_limits(limits=1):
         score_part: Callable[[range], EpisodeTable] = score_one_by_one
         n_fastest = SINGLE_EPISODES
         if solver is not None:
-            batch = _Batch(bank, manifest, probe, transform, solver, device, chosen)
+            batch = _Batch(features, manifest, probe, transform, solver, device, chosen)
             score_part, n_fastest = partial(batch.score, audited=audited), batch.n_episodes
         if block_size is None:
             yield from map(score_part, _parts(chosen, n_fastest))
@@ -174,6 +186,7 @@ def score_in_parallel(
     probe: Probe,
     executor: Executor,
     *,
+    query_bank: FeatureBank | None = None,
     device: str = "cpu",
     audit_share: float = AUDIT_SHARE,
     target_ci95: float | None = None,
@@ -183,7 +196,7 @@ def score_in_parallel(
     block_size = None
     if target_ci95 is not None:
         n_range, block_size = STOPPING_RANGES[n_range], BLOCK_SIZE
-    shared = (bank, manifest, probe, device, audit_share, block_size)
+    shared = (bank, query_bank, manifest, probe, device, audit_share, block_size)
     results = executor(_score_range, shared, list(_parts(range(len(manifest)), n_range)))
     blocks = (block for blocks in results for block in blocks)
     return blocks if target_ci95 is None else until_narrow(blocks, _accuracy_of, target_ci95)
@@ -191,6 +204,7 @@ def score_in_parallel(
 
 def _score_range(
     bank: FeatureBank,
+    query_bank: FeatureBank | None,
     manifest: Manifest,
     probe: Probe,
     device: str,
@@ -198,19 +212,27 @@ def _score_range(
     block_size: int | None,
     chosen: range,
 ) -> list[EpisodeTable]:
-    blocks = list(_score_blocks(bank, manifest, probe, device, audit_share, block_size, chosen))
+    blocks = list(_score_blocks(bank, query_bank, manifest, probe, device, audit_share, block_size, chosen))
     return [collect(blocks, {})] if block_size is None else blocks
 
 
-def predict(features: NDArray[np.floating], episode: Episode, probe: Probe) -> IntArray:
+def predict(
+    features: NDArray[np.float32],
+    episode: Episode,
+    probe: Probe,
+    *,
+    query_features: NDArray[np.float32] | None = None,
+) -> IntArray:
     """Fit the probe on one episode and return the predicted episode label of each query, (n_query,) int64.
 
     Args:
         features: (n_images, n_features) of the bank, before the probe's transform.
         episode: Which rows.
         probe: What to fit.
+        query_features: Those of the queries, if they come from elsewhere.
     """
-    return _fit(features, episode, probe.classifier, fit_transform(probe.transform, probe.reference)).predicted
+    of_both = _Features(support=features, query=features if query_features is None else query_features)
+    return _fit(of_both, episode, probe.classifier, fit_transform(probe.transform, probe.reference)).predicted
 
 
 def is_uniform(manifest: Manifest) -> bool:
@@ -218,12 +240,20 @@ def is_uniform(manifest: Manifest) -> bool:
     return bool(getattr(manifest.spec, "is_uniform", True))
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Features:
+    """(n_images, n_features) float32 that support and query are taken from: often the same, else row by row alike."""
+
+    support: NDArray[np.float32]
+    query: NDArray[np.float32]
+
+
 class _Batch:
     """The features that a manifest uses, transformed once, and the buffers that its blocks share."""
 
     def __init__(
         self,
-        bank: FeatureBank,
+        raw: _Features,
         manifest: Manifest,
         probe: Probe,
         transform: FeatureTransform,
@@ -233,11 +263,18 @@ class _Batch:
     ) -> None:
         import torch
 
-        self.bank, self.manifest, self.probe, self.transform, self.solver = bank, manifest, probe, transform, solver
+        self.raw, self.manifest, self.probe, self.transform, self.solver = raw, manifest, probe, transform, solver
+        n_images = len(raw.support)
+        self.query_offset = 0 if raw.query is raw.support else n_images  # rows of another matrix follow on the first's
         used = [rows[chosen.start : chosen.stop].reshape(-1) for rows in (manifest.support, manifest.query)]
-        self.used = np.unique(np.concatenate(used))
-        parts = [self.used[start : start + ROWS_AT_ONCE] for start in range(0, len(self.used), ROWS_AT_ONCE)]
-        features = np.concatenate([transform(bank.features[rows]).astype(np.float32) for rows in parts])
+        self.used = np.unique(np.concatenate([used[0], used[1] + self.query_offset]))
+        first, second = self.used[self.used < n_images], self.used[self.used >= n_images] - n_images
+        parts = (
+            matrix[rows[start : start + ROWS_AT_ONCE]]
+            for matrix, rows in ((raw.support, first), (raw.query, second))
+            for start in range(0, len(rows), ROWS_AT_ONCE)
+        )
+        features = np.concatenate([transform(part).astype(np.float32) for part in parts])
         self.features = torch.from_numpy(features).to(device)
         self.squared_lengths = self.features.square().sum(1)
         n_rows = manifest.support.shape[1] + manifest.query.shape[1]
@@ -295,7 +332,8 @@ class _Batch:
         import torch
 
         spec, n_support = self.manifest.spec, self.manifest.support.shape[1]
-        rows = np.concatenate([self.manifest.support[start:stop], self.manifest.query[start:stop]], axis=1)
+        query = self.manifest.query[start:stop] + self.query_offset
+        rows = np.concatenate([self.manifest.support[start:stop], query], axis=1)
         places = torch.from_numpy(np.searchsorted(self.used, rows)).to(self.features.device)
         gram = torch.empty(stop - start, self.n_rows, n_support, device=self.features.device)
         for first in range(0, stop - start, self.n_gathered):
@@ -318,11 +356,11 @@ class _Batch:
             transform=self.probe.transform,
             settings=self.probe.settings,
         )
-        return _score_episode(self.bank, self.manifest[index], probe, self.transform)
+        return _score_episode(self.raw, self.manifest[index], probe, self.transform)
 
     def _audit(self, index: int, predicted: IntArray, probabilities: FloatArray | None) -> None:
         episode = self.manifest[index]
-        fit = _fit(self.bank.features, episode, converged(self.probe.classifier), self.transform)
+        fit = _fit(self.raw, episode, converged(self.probe.classifier), self.transform)
         n_different = int((fit.predicted != predicted).sum())
         gap = 0.0
         if probabilities is not None and fit.probabilities is not None:
@@ -354,10 +392,10 @@ def _proper_scores(
     return nll, brier
 
 
-def _score_episode(bank: FeatureBank, episode: Episode, probe: Probe, transform: FeatureTransform) -> EpisodeTable:
+def _score_episode(features: _Features, episode: Episode, probe: Probe, transform: FeatureTransform) -> EpisodeTable:
     """Score one episode by scikit-learn, as a table of one row."""
     try:
-        fit = _fit(bank.features, episode, probe.classifier, transform)
+        fit = _fit(features, episode, probe.classifier, transform)
     except ValueError as error:
         raise ProbeError(f"{probe.name} cannot be fitted on episode {episode.index}: {error}") from error
     labels, probabilities = episode.query_labels, fit.probabilities
@@ -383,11 +421,11 @@ class _Fit:
     seconds: float
 
 
-def _fit(features: NDArray[np.floating], episode: Episode, classifier: Classifier, transform: FeatureTransform) -> _Fit:
+def _fit(features: _Features, episode: Episode, classifier: Classifier, transform: FeatureTransform) -> _Fit:
     """Fit a scikit-learn classifier on an episode; of its warnings only that it did not converge is heard."""
     from sklearn.exceptions import ConvergenceWarning
 
-    support, query = transform(features[episode.support]), transform(features[episode.query])
+    support, query = transform(features.support[episode.support]), transform(features.query[episode.query])
     began = time.perf_counter()
     with warnings.catch_warnings(record=True) as caught, np.errstate(invalid="ignore", divide="ignore"):
         warnings.simplefilter("ignore")

@@ -55,6 +55,17 @@ def test_results_do_not_depend_on_the_executor(
 
 
 @pytest.mark.filterwarnings("ignore")
+def test_queries_of_another_bank_reach_every_executor(
+    bank: FeatureBank, manifest: Manifest, executor: Executor
+) -> None:
+    other = FeatureBank.from_arrays(bank.features + np.float32(0.5), bank.labels)
+    probe = Probe(name="probe", classifier=logistic_regression())
+    expected = collect(score(bank, manifest, probe, query_bank=other), {})
+    found = collect(score_in_parallel(bank, manifest, probe, executor, query_bank=other), {})
+    assert np.array_equal(found.accuracy, expected.accuracy)
+
+
+@pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(
     ("classifier", "target"), [(lda(), 0.013), (logistic_regression(), 0.0085)], ids=["scikit-learn", "batched"]
 )
