@@ -87,6 +87,8 @@ def compare_tables(
 ) -> PairedDifference:
     """Compare the accuracies of two tables of results, whose identities must name the same manifest.
 
+    Where one of the two ended earlier, by its width, they are compared on the episodes that both scored.
+
     Args:
         a: Results of the first model.
         b: Results of the second.
@@ -100,7 +102,9 @@ def compare_tables(
     hashes = (a.identity.get("manifest"), b.identity.get("manifest"))
     if None in hashes:
         raise ValueError("a table does not say which manifest it is of; compare tables with an identity")
-    n_common = len(a)
+    n_common = min(len(a), len(b))
+    if not np.array_equal(a.index[:n_common], b.index[:n_common]):
+        raise ValueError("the two scored other episodes of their manifests; compare tables that begin with the first")
     if hashes[0] != hashes[1]:
         if manifests is None:
             raise ValueError(
@@ -109,7 +113,6 @@ def compare_tables(
             )
         if hashes != (manifests[0].hash, manifests[1].hash):
             raise ValueError("the manifests that were given are not those of the tables")
-        n_common = min(len(a), len(b))
         if difference := manifest_difference(manifests[0].prefix(n_common), manifests[1].prefix(n_common)):
             raise ValueError(f"the two did not meet the same episodes: {difference}")
     return paired_difference(a.accuracy[:n_common], b.accuracy[:n_common], a.classes[:n_common], rng=rng)

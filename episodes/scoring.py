@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from episodes.metrics import empty_reliability, reliability
 from episodes.probes import Classifier, Probe, converged, logistic_regression
 from episodes.sampler import Episode, EpisodeSpec
 from episodes.solver import GramBlock, Solver, find_solver
+from episodes.stopping import BLOCK_SIZE, MIN_EPISODES, until_narrow
 from episodes.table import EpisodeTable, collect
 from episodes.transforms import FeatureTransform, fit_transform
 
@@ -32,6 +34,10 @@ BATCHED_PRODUCTS = 640_000
 """Inner products a block where episodes are solved together: what the work on it stays in the processor's cache for."""
 SINGLE_EPISODES = 16
 """Episodes a block where scikit-learn fits them one by one."""
+BATCHED_RANGE, SINGLE_RANGE = 4096, 64
+"""Episodes that an executor is given at one time: long enough that sending them costs little."""
+STOPPING_RANGES = {BATCHED_RANGE: 10 * BLOCK_SIZE, SINGLE_RANGE: 2 * BLOCK_SIZE}
+"""The same where the end is not known beforehand: short enough that little is computed in vain."""
 ROWS_AT_ONCE = 512
 """Rows that are transformed in double precision at one time."""
 GATHERED_VALUES = 2**19
@@ -50,7 +56,14 @@ class AuditError(RuntimeError):
     """The batched solver and scikit-learn disagree on an episode that the solver was certain of."""
 
 
-def evaluate(bank: FeatureBank, spec: EpisodeSpec, probe: Probe | None = None, *, seed: int = 0) -> EpisodeTable:
+def evaluate(
+    bank: FeatureBank,
+    spec: EpisodeSpec,
+    probe: Probe | None = None,
+    *,
+    seed: int = 0,
+    target_ci95: float | None = None,
+) -> EpisodeTable:
     """Draw episodes on a bank and score a probe on them.
 
     Args:
@@ -58,6 +71,7 @@ def evaluate(bank: FeatureBank, spec: EpisodeSpec, probe: Probe | None = None, *
         spec: The form and number of the episodes.
         probe: What to fit; logistic regression at C = 1 on features of length one if None.
         seed: What to draw with.
+        target_ci95: See `score`.
 
     Raises:
         SpecError: There are too few classes, or too few images in one of them.
@@ -65,7 +79,8 @@ def evaluate(bank: FeatureBank, spec: EpisodeSpec, probe: Probe | None = None, *
     """
     probe = probe or Probe(name="logistic_regression", classifier=logistic_regression())
     manifest = draw_manifest(bank, spec, seed=seed)
-    return collect(score(bank, manifest, probe), {"manifest": manifest.hash, "probe": probe.settings})
+    blocks = score(bank, manifest, probe, target_ci95=target_ci95)
+    return collect(blocks, {"manifest": manifest.hash, "probe": probe.settings})
 
 
 def score(
@@ -73,9 +88,11 @@ def score(
     manifest: Manifest,
     probe: Probe,
     *,
+    query_bank: FeatureBank | None = None,
     device: str = "cpu",
     audit_share: float = AUDIT_SHARE,
     chosen: range | None = None,
+    target_ci95: float | None = None,
 ) -> Iterator[EpisodeTable]:
     """Fit the probe on each episode's support and measure it on its query; yield the results block by block.
 
@@ -89,35 +106,78 @@ def score(
         bank: The features.
         manifest: The episodes, drawn on the bank's images.
         probe: What to fit.
+        query_bank: Where the features of the queries come from, if from elsewhere: the same images, row by row, in
+            another state. The support's are always those of `bank`.
         device: Where batched episodes are solved.
         audit_share: Share of batched episodes that are checked; 0 checks none.
         chosen: Which episodes; all of them if None.
+        target_ci95: End once the 95 % interval of the mean accuracy over episodes has this half width, a fraction; it
+            is looked at after every 100 episodes, from 200 on (see `episodes.stopping`). None scores all.
 
     Raises:
-        ValueError: The manifest was drawn on other images than the bank's, or the transform has no reference.
+        ValueError: The manifest was drawn on other images than the bank's, the two banks do not belong together, or the
+            transform has no reference.
         ProbeError: scikit-learn refuses to fit the probe on an episode.
         AuditError: The batched solver is wrong where it was certain.
     """
+    block_size = None if target_ci95 is None else BLOCK_SIZE
+    chosen = range(len(manifest)) if chosen is None else chosen
+    blocks = _score_blocks(bank, query_bank, manifest, probe, device, audit_share, block_size, chosen)
+    return blocks if target_ci95 is None else until_narrow(blocks, _accuracy_of, target_ci95)
+
+
+def _accuracy_of(block: EpisodeTable) -> FloatArray:
+    return block.accuracy
+
+
+def _score_blocks(
+    bank: FeatureBank,
+    query_bank: FeatureBank | None,
+    manifest: Manifest,
+    probe: Probe,
+    device: str,
+    audit_share: float,
+    block_size: int | None,
+    chosen: range,
+) -> Iterator[EpisodeTable]:
+    """Yield the results in blocks of `block_size` episodes, or, if that is None, in those that are the fastest."""
     from threadpoolctl import threadpool_limits
 
     if manifest.images_digest != bank.images_digest:
         raise ValueError(
             f"the manifest means images {manifest.images_digest[:12]}, but the bank holds {bank.images_digest[:12]}"
         )
+    query_bank = query_bank or bank
+    if query_bank.images_digest != bank.images_digest or query_bank.features.shape != bank.features.shape:
+        raise ValueError(
+            f"the two banks hold images {bank.images_digest[:12]} and {query_bank.images_digest[:12]}, with features "
+            f"of shape {bank.features.shape} and {query_bank.features.shape}; they must be alike in both"
+        )
+    features = _Features(support=bank.features, query=query_bank.features)
     transform = fit_transform(probe.transform, probe.reference)
     solver = find_solver(probe.classifier) if probe.solver == "auto" and is_uniform(manifest) else None
-    chosen = range(len(manifest)) if chosen is None else chosen
+    audited = _choose_audited(len(manifest), audit_share)
+    if block_size is not None:  # perhaps no more than the first ones are scored
+        audited |= _choose_audited(MIN_EPISODES, audit_share)
+
+    def score_one_by_one(part: range) -> EpisodeTable:
+        return collect([_score_episode(features, manifest[index], probe, transform) for index in part], {})
+
     with threadpool_limits(limits=1):
-        if solver is None:
-            for start in chosen[::SINGLE_EPISODES]:
-                stop = min(start + SINGLE_EPISODES, chosen.stop)
-                rows = [_score_episode(bank, manifest[index], probe, transform) for index in range(start, stop)]
-                yield collect(rows, {})
-            return
-        batch = _Batch(bank, manifest, probe, transform, solver, device, chosen)
-        audited = _choose_audited(len(manifest), audit_share)
-        for start in chosen[:: batch.n_episodes]:
-            yield batch.score(start, min(start + batch.n_episodes, chosen.stop), audited)
+        score_part: Callable[[range], EpisodeTable] = score_one_by_one
+        n_fastest = SINGLE_EPISODES
+        if solver is not None:
+            batch = _Batch(features, manifest, probe, transform, solver, device, chosen)
+            score_part, n_fastest = partial(batch.score, audited=audited), batch.n_episodes
+        if block_size is None:
+            yield from map(score_part, _parts(chosen, n_fastest))
+        else:
+            for block in _parts(chosen, block_size):
+                yield collect(map(score_part, _parts(block, n_fastest)), {})
+
+
+def _parts(chosen: range, size: int) -> Iterator[range]:
+    return (range(start, min(start + size, chosen.stop)) for start in chosen[::size])
 
 
 def score_in_parallel(
@@ -126,34 +186,53 @@ def score_in_parallel(
     probe: Probe,
     executor: Executor,
     *,
+    query_bank: FeatureBank | None = None,
     device: str = "cpu",
     audit_share: float = AUDIT_SHARE,
+    target_ci95: float | None = None,
 ) -> Iterator[EpisodeTable]:
-    """Score like `score`, each item of the executor being a range of episodes; the results are the same.
-
-    Ranges are long enough that sending them costs little: 64 episodes where scikit-learn fits them one by one, and
-    4,096 where they are solved together.
-    """
-    n_range = 64 if probe.solver == "sklearn" or find_solver(probe.classifier) is None else 4096
-    ranges = [range(start, min(start + n_range, len(manifest))) for start in range(0, len(manifest), n_range)]
-    return executor(_score_range, (bank, manifest, probe, device, audit_share), ranges)
+    """Score like `score`, each item of the executor being a range of episodes; the results are the same."""
+    n_range = SINGLE_RANGE if probe.solver == "sklearn" or find_solver(probe.classifier) is None else BATCHED_RANGE
+    block_size = None
+    if target_ci95 is not None:
+        n_range, block_size = STOPPING_RANGES[n_range], BLOCK_SIZE
+    shared = (bank, query_bank, manifest, probe, device, audit_share, block_size)
+    results = executor(_score_range, shared, list(_parts(range(len(manifest)), n_range)))
+    blocks = (block for blocks in results for block in blocks)
+    return blocks if target_ci95 is None else until_narrow(blocks, _accuracy_of, target_ci95)
 
 
 def _score_range(
-    bank: FeatureBank, manifest: Manifest, probe: Probe, device: str, audit_share: float, chosen: range
-) -> EpisodeTable:
-    return collect(score(bank, manifest, probe, device=device, audit_share=audit_share, chosen=chosen), {})
+    bank: FeatureBank,
+    query_bank: FeatureBank | None,
+    manifest: Manifest,
+    probe: Probe,
+    device: str,
+    audit_share: float,
+    block_size: int | None,
+    chosen: range,
+) -> list[EpisodeTable]:
+    blocks = list(_score_blocks(bank, query_bank, manifest, probe, device, audit_share, block_size, chosen))
+    return [collect(blocks, {})] if block_size is None else blocks
 
 
-def predict(features: NDArray[np.floating], episode: Episode, probe: Probe) -> IntArray:
+def predict(
+    features: NDArray[np.float32],
+    episode: Episode,
+    probe: Probe,
+    *,
+    query_features: NDArray[np.float32] | None = None,
+) -> IntArray:
     """Fit the probe on one episode and return the predicted episode label of each query, (n_query,) int64.
 
     Args:
         features: (n_images, n_features) of the bank, before the probe's transform.
         episode: Which rows.
         probe: What to fit.
+        query_features: Those of the queries, if they come from elsewhere.
     """
-    return _fit(features, episode, probe.classifier, fit_transform(probe.transform, probe.reference)).predicted
+    of_both = _Features(support=features, query=features if query_features is None else query_features)
+    return _fit(of_both, episode, probe.classifier, fit_transform(probe.transform, probe.reference)).predicted
 
 
 def is_uniform(manifest: Manifest) -> bool:
@@ -161,12 +240,20 @@ def is_uniform(manifest: Manifest) -> bool:
     return bool(getattr(manifest.spec, "is_uniform", True))
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Features:
+    """(n_images, n_features) float32 that support and query are taken from: often the same, else row by row alike."""
+
+    support: NDArray[np.float32]
+    query: NDArray[np.float32]
+
+
 class _Batch:
     """The features that a manifest uses, transformed once, and the buffers that its blocks share."""
 
     def __init__(
         self,
-        bank: FeatureBank,
+        raw: _Features,
         manifest: Manifest,
         probe: Probe,
         transform: FeatureTransform,
@@ -176,11 +263,18 @@ class _Batch:
     ) -> None:
         import torch
 
-        self.bank, self.manifest, self.probe, self.transform, self.solver = bank, manifest, probe, transform, solver
+        self.raw, self.manifest, self.probe, self.transform, self.solver = raw, manifest, probe, transform, solver
+        n_images = len(raw.support)
+        self.query_offset = 0 if raw.query is raw.support else n_images  # rows of another matrix follow on the first's
         used = [rows[chosen.start : chosen.stop].reshape(-1) for rows in (manifest.support, manifest.query)]
-        self.used = np.unique(np.concatenate(used))
-        parts = [self.used[start : start + ROWS_AT_ONCE] for start in range(0, len(self.used), ROWS_AT_ONCE)]
-        features = np.concatenate([transform(bank.features[rows]).astype(np.float32) for rows in parts])
+        self.used = np.unique(np.concatenate([used[0], used[1] + self.query_offset]))
+        first, second = self.used[self.used < n_images], self.used[self.used >= n_images] - n_images
+        parts = (
+            matrix[rows[start : start + ROWS_AT_ONCE]]
+            for matrix, rows in ((raw.support, first), (raw.query, second))
+            for start in range(0, len(rows), ROWS_AT_ONCE)
+        )
+        features = np.concatenate([transform(part).astype(np.float32) for part in parts])
         self.features = torch.from_numpy(features).to(device)
         self.squared_lengths = self.features.square().sum(1)
         n_rows = manifest.support.shape[1] + manifest.query.shape[1]
@@ -191,8 +285,9 @@ class _Batch:
         self.gathered = torch.empty(n_gathered * n_rows, features.shape[1], device=self.features.device)
         self.n_gathered, self.n_rows = n_gathered, n_rows
 
-    def score(self, start: int, stop: int, audited: frozenset[int]) -> EpisodeTable:
-        """Score the episodes start..stop-1."""
+    def score(self, part: range, *, audited: frozenset[int]) -> EpisodeTable:
+        """Score some consecutive episodes."""
+        start, stop = part.start, part.stop
         spec, began = self.manifest.spec, time.perf_counter()
         solution = self.solver(self._gram(start, stop))
         predicted, is_certain = solution.predicted.cpu().numpy(), solution.is_certain.cpu().numpy()
@@ -237,7 +332,8 @@ class _Batch:
         import torch
 
         spec, n_support = self.manifest.spec, self.manifest.support.shape[1]
-        rows = np.concatenate([self.manifest.support[start:stop], self.manifest.query[start:stop]], axis=1)
+        query = self.manifest.query[start:stop] + self.query_offset
+        rows = np.concatenate([self.manifest.support[start:stop], query], axis=1)
         places = torch.from_numpy(np.searchsorted(self.used, rows)).to(self.features.device)
         gram = torch.empty(stop - start, self.n_rows, n_support, device=self.features.device)
         for first in range(0, stop - start, self.n_gathered):
@@ -260,11 +356,11 @@ class _Batch:
             transform=self.probe.transform,
             settings=self.probe.settings,
         )
-        return _score_episode(self.bank, self.manifest[index], probe, self.transform)
+        return _score_episode(self.raw, self.manifest[index], probe, self.transform)
 
     def _audit(self, index: int, predicted: IntArray, probabilities: FloatArray | None) -> None:
         episode = self.manifest[index]
-        fit = _fit(self.bank.features, episode, converged(self.probe.classifier), self.transform)
+        fit = _fit(self.raw, episode, converged(self.probe.classifier), self.transform)
         n_different = int((fit.predicted != predicted).sum())
         gap = 0.0
         if probabilities is not None and fit.probabilities is not None:
@@ -296,10 +392,10 @@ def _proper_scores(
     return nll, brier
 
 
-def _score_episode(bank: FeatureBank, episode: Episode, probe: Probe, transform: FeatureTransform) -> EpisodeTable:
+def _score_episode(features: _Features, episode: Episode, probe: Probe, transform: FeatureTransform) -> EpisodeTable:
     """Score one episode by scikit-learn, as a table of one row."""
     try:
-        fit = _fit(bank.features, episode, probe.classifier, transform)
+        fit = _fit(features, episode, probe.classifier, transform)
     except ValueError as error:
         raise ProbeError(f"{probe.name} cannot be fitted on episode {episode.index}: {error}") from error
     labels, probabilities = episode.query_labels, fit.probabilities
@@ -325,11 +421,11 @@ class _Fit:
     seconds: float
 
 
-def _fit(features: NDArray[np.floating], episode: Episode, classifier: Classifier, transform: FeatureTransform) -> _Fit:
+def _fit(features: _Features, episode: Episode, classifier: Classifier, transform: FeatureTransform) -> _Fit:
     """Fit a scikit-learn classifier on an episode; of its warnings only that it did not converge is heard."""
     from sklearn.exceptions import ConvergenceWarning
 
-    support, query = transform(features[episode.support]), transform(features[episode.query])
+    support, query = transform(features.support[episode.support]), transform(features.query[episode.query])
     began = time.perf_counter()
     with warnings.catch_warnings(record=True) as caught, np.errstate(invalid="ignore", divide="ignore"):
         warnings.simplefilter("ignore")

@@ -100,6 +100,16 @@ class EpisodeSpec:
         return self.shots is None and self.shot_range is None and self.query_alpha is None and self.meta_dataset is None
 
     @property
+    def counts(self) -> dict[str, int | None]:
+        """n_way, n_shot and n_query; None for one in which episodes, or classes of one, are not all alike."""
+        is_fixed = self.meta_dataset is None
+        return {
+            "n_way": self.n_way if is_fixed else None,
+            "n_shot": self.n_shot if is_fixed and self.shots is None and self.shot_range is None else None,
+            "n_query": self.n_query if is_fixed and self.query_alpha is None else None,
+        }
+
+    @property
     def n_images_needed(self) -> int:
         """The number of images that a class must have to stand in any episode."""
         if self.meta_dataset is not None:

@@ -188,9 +188,10 @@ def _print_plan(plan: Plan) -> None:
     print(f"  chunks    {len(plan.chunks)}, replay {run.chunks.replay}{regime(run.chunks)}: {sizes} images to train on")
     print(f"  learner   {run.backbone.name}, {run.unlearn.name}, {_epochs_words(run.learner)}: {n_passes} image passes")
     for name, benchmark in plan.benchmarks.items():
-        spec = benchmark.spec
+        spec, target = benchmark.spec, benchmark.target_ci95
+        most = "" if target is None else f"until ± {100 * target:g} points, at most "
         print(
-            f"  benchmark {name}: {spec.n_episodes} episodes, {spec.words()}, of {len(benchmark.rows)} images in "
+            f"  benchmark {name}: {most}{spec.n_episodes} episodes, {spec.words()}, of {len(benchmark.rows)} images in "
             f"{len(benchmark.class_names)} classes; probes {', '.join(run.probes)}"
         )
     for name, transfer in plan_transfers(plan).items():

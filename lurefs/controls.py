@@ -32,7 +32,15 @@ from lurefs.plan import Benchmark
 from lurefs.records import to_mapping
 from lurefs.results import RunDirectory, damaged
 from lurefs.seeding import seed_stream
-from lurefs.stage import Stage, embed, make_probe, plan_backbone, read_or_draw_manifest, reference_images
+from lurefs.stage import (
+    Stage,
+    embed,
+    make_probe,
+    plan_backbone,
+    read_or_draw_manifest,
+    reference_images,
+    result_identity,
+)
 
 GRID_SIZE = 8
 READ_AT_ONCE = 512
@@ -55,7 +63,7 @@ def score_controls(stage: Stage) -> None:
             bank_digest = digest(bank_identity)
             for probe_name, probe_config in plan.config.probes.items():
                 probe = make_probe(probe_name, probe_config)
-                identity = {"manifest": manifest.hash, "probe": probe.settings, "bank": bank_digest}
+                identity = result_identity(benchmark, manifest, probe, bank_digest)
                 path = control_path(directory, name, control, probe_name)
                 if path.exists() and _read(path).identity == json.loads(json.dumps(identity)):
                     continue
@@ -65,7 +73,7 @@ def score_controls(stage: Stage) -> None:
                 if needs_reference(probe_config.transform):
                     probe = replace(probe, reference=make(stage, reference_images(plan), bank_identity).features)
                 try:
-                    blocks = score(bank, manifest, probe, device=str(stage.device))
+                    blocks = score(bank, manifest, probe, device=str(stage.device), target_ci95=benchmark.target_ci95)
                     blocks = console.track_blocks(blocks, len(manifest), f"{name}, {control}, {probe_name}")
                     collect(blocks, identity).save(path)
                 except ProbeError as error:

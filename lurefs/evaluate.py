@@ -42,6 +42,7 @@ from lurefs.stage import (
     probes_need_reference,
     read_or_draw_manifest,
     reference_images,
+    result_identity,
 )
 from lurefs.transfer_plan import transfer_images
 from lurefs.transfer_stage import check_transfers, evaluate_transfers, summarise_transfers
@@ -110,10 +111,12 @@ def evaluate(stage: Stage) -> None:
             )
         for probe_name, probe_config in plan.config.probes.items():
             probe = make_probe(probe_name, probe_config, None if reference is None else reference.features)
-            identity = {"manifest": manifest.hash, "probe": probe.settings, "bank": digest(dict(bank.identity))}
+            identity = result_identity(benchmark, manifest, probe, digest(dict(bank.identity)))
             if _is_scored(directory, name, probe_name, identity):
                 continue
-            blocks = score_in_parallel(bank, manifest, probe, executor, device=str(stage.device))
+            blocks = score_in_parallel(
+                bank, manifest, probe, executor, device=str(stage.device), target_ci95=benchmark.target_ci95
+            )
             table = collect(console.track_blocks(blocks, len(manifest), f"{name}, {probe_name}"), identity)
             table.save(directory.episodes_path(name, probe_name))
     score_controls(stage)
@@ -138,10 +141,10 @@ def write_summary(stage: Stage) -> dict[str, Any]:
             probes[probe_name] = summarise_table(table)
         benchmarks[name] = {
             "manifest": directory.read_manifest(name).hash,
-            "n_way": benchmark.spec.n_way,
-            "n_shot": benchmark.spec.n_shot,
-            "n_query": benchmark.spec.n_query,
+            **benchmark.spec.counts,
             "form": benchmark.spec.words(),
+            "n_episodes": benchmark.spec.n_episodes,
+            "target_ci95": benchmark.target_ci95,
             "chance": chance_level(table.classes),
             "probes": probes,
             "controls": {

@@ -85,7 +85,7 @@ def cell_card(
         name=f"{_label(config)} | {benchmark} | {probe}",
         group=f"{protocol}-{benchmark}",
         job_type="evaluate",
-        config={**_flat_config(config, identity), **cell},
+        config={**_flat_config(config, identity), **_without_none(cell)},
     )
 
 

@@ -34,6 +34,7 @@ class Benchmark:
         spec: The form of its episodes.
         seed: What they are drawn with.
         manifest: The episodes as rows of the bank, where the configuration names a file of them; None to draw them.
+        target_ci95: The half width of the interval over episodes that ends the scoring; None scores all episodes.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Benchmark:
     spec: EpisodeSpec
     seed: int
     manifest: Manifest | None = None
+    target_ci95: float | None = None
 
     @cached_property
     def image_ids(self) -> tuple[str, ...]:
@@ -132,6 +134,7 @@ def make_benchmark(
         class_names=tuple(dataset.class_names[label] for label in chosen),
         spec=config.spec(),
         seed=config.seed,
+        target_ci95=config.target_ci95,
     )
     if config.manifest is not None:
         return _with_manifest(benchmark, config, Path(config.manifest))

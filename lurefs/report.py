@@ -123,6 +123,7 @@ def _benchmark(
         "results": results,
         "is_ranked": any(row["ties_pool"] for rows in results.values() for row in rows),
         "differences": tables.differences(comparisons),
+        "cut": narrative.cut_pairs(comparisons),
         "reference": reference.label,
         "notes": narrative.notes(runs, name, probes),
         "charts": charts,

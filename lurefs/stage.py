@@ -111,6 +111,14 @@ def read_or_draw_manifest(stage: Stage, benchmark: Benchmark) -> Manifest:
     return manifest
 
 
+def result_identity(benchmark: Benchmark, manifest: Manifest, probe: Probe, bank_digest: str) -> dict[str, Any]:
+    """Return what the results of a probe are made from: equal identities mean that nothing has to be scored anew."""
+    identity: dict[str, Any] = {"manifest": manifest.hash, "probe": probe.settings, "bank": bank_digest}
+    if benchmark.target_ci95 is not None:
+        identity["target_ci95"] = benchmark.target_ci95
+    return identity
+
+
 def embed(
     stage: Stage, backbone: Backbone, benchmark: Benchmark, description: str, ranks: Ranks | None = None
 ) -> Iterator[NDArray[np.float32]]:

@@ -170,6 +170,21 @@ def _table(manifest: Manifest, gain: float) -> EpisodeTable:
     )
 
 
+def _cut(directory: RunDirectory, n_episodes: int, *, is_other_manifest: bool) -> None:
+    """Leave a run the first episodes only, of the manifest as it is or of a shorter one."""
+    manifest = directory.read_manifest("novel")
+    if is_other_manifest:
+        manifest = manifest.prefix(n_episodes)
+        manifest.save(directory.manifest_path("novel"))
+    table = directory.read_episodes("novel", "centroid")
+    names = ("index", "classes", "accuracy", "nll", "brier", "converged", "seconds")
+    columns: dict[str, Any] = {name: getattr(table, name)[:n_episodes] for name in names}
+    table = replace(table, **columns, identity={"manifest": manifest.hash})
+    table.save(directory.episodes_path("novel", "centroid"))
+    config = directory.read_config()
+    directory.write_summary(_summary(config.name, config.unlearn.name, manifest, table))
+
+
 def _outcome(index: int, manifest: Manifest, unlearn: str) -> ChunkOutcome:
     did = UnlearnReport(
         strategy=unlearn, n_kept=800, n_reset=200, reset_share={}, accuracy_before=0.5, accuracy_after=0.25, seconds=0.5
@@ -432,14 +447,14 @@ class TestSeveralRuns:
         assert corrected == 2 * paired.p_episodes
         numbers += [as_percent(difference.ci95_classes), wording.p_value(corrected)]
         numbers += [f"{paired.n_wins} / {paired.n_ties} / {paired.n_losses}"]
-        assert ["lure", *numbers, f"{paired.correlation:.2f}"] in page_of_three.rows
+        assert ["lure", *numbers, f"{paired.correlation:.2f}", str(difference.n)] in page_of_three.rows
         assert f"+{as_percent(difference.mean)} points against warm, the reference" in page_of_three.text
 
     def test_three_runs_have_one_row_each_and_a_word_on_choosing_the_best(self, page_of_three: _Text) -> None:
         assert "3 runs compared" in page_of_three.text
         assert "lure, the highest of 3 runs, by centroid" in page_of_three.text
         assert "The best of 3 runs was picked after they were measured" in page_of_three.text
-        assert ["third", "0.00", "0.00", "0.00", "1.000", "0 / 20 / 0", "1.00"] in page_of_three.rows
+        assert ["third", "0.00", "0.00", "0.00", "1.000", "0 / 20 / 0", "1.00", "20"] in page_of_three.rows
 
     def test_settings_that_differ_are_listed_and_no_others(self, page_of_three: _Text) -> None:
         paths = [row for row in page_of_three.rows if row and re.match(r"[a-z_]+\.", row[0])]
@@ -455,7 +470,36 @@ class TestSeveralRuns:
             "not paired: the two did not meet the same episodes: episode 0 is another (seeds 5 and 0)",
         ] in page.rows
         assert "No difference from warm is stated: the two did not meet the same episodes: episode 0" in page.text
-        assert any(row[:1] == ["lure"] and "/" in "".join(row) and len(row) == 7 for row in page.rows)
+        assert any(row[:1] == ["lure"] and "/" in "".join(row) and len(row) == 8 for row in page.rows)
+
+    @pytest.mark.parametrize("is_other_manifest", [False, True], ids=["stopped earlier", "drawn shorter"])
+    def test_runs_that_met_fewer_episodes_are_paired_on_those_that_both_met(
+        self, make_run: MakeRun, tmp_path: Path, is_other_manifest: bool
+    ) -> None:
+        runs = [make_run("warm", unlearn="nothing"), make_run(gain=1.0)]
+        expected = paired_difference(
+            values(runs[1])[0][:12], values(runs[0])[0][:12], values(runs[0])[1][:12], rng=np.random.default_rng(0)
+        )
+        _cut(runs[1], 12, is_other_manifest=is_other_manifest)
+        page = read(write_report(runs, tmp_path / "out"))
+        assert "These runs did not meet the same episodes." not in page.text
+        [row] = [row for row in page.rows if row[:1] == ["lure"] and "/" in "".join(row)]
+        assert (row[1], row[-1]) == (wording.points(expected.difference.mean), "12")
+        assert "By centroid, lure and warm are paired on the first 12 episodes, which both met." in page.text
+        assert "points against warm, on the first 12 episodes, which both met" in page.text
+        assert [row[-1] for row in page.rows if row[:1] in (["warm"], ["lure"]) and len(row) == 7] == ["20", "12"]
+
+    def test_the_width_that_ends_the_scoring_is_said_and_whether_it_was_reached(
+        self, make_run: MakeRun, tmp_path: Path
+    ) -> None:
+        run = make_run()
+        summary = run.read_summary()
+        summary["benchmarks"]["novel"] |= {"target_ci95": 0.003, "n_episodes": 20}
+        run.write_summary(summary)
+        text = read(write_report([run], tmp_path / "out")).text
+        width = as_percent(summarise(*values(run)).ci95_episodes)
+        assert "chance 33.33 %; until ± 0.30 on this pool, at most 20 episodes" in text
+        assert f"lure was still at ± {width} on this pool after all 20 episodes, not at the ± 0.30" in text
 
     def test_lost_episodes_are_a_reason_and_not_an_error(self, make_run: MakeRun, tmp_path: Path) -> None:
         runs = [make_run("warm", unlearn="nothing"), make_run(gain=1.0)]

@@ -319,6 +319,55 @@ def test_any_scikit_learn_classifier_is_a_probe_by_its_path(make_config: MakeCon
     assert cell["nll"] is not None
 
 
+def test_scoring_ends_at_the_width_that_is_asked_for(
+    make_config: MakeConfig, directory: RunDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = {"n_way": 3, "n_shot": 1, "n_query": 5, "n_episodes": 1000}
+    patterns = ("episodes/*", "controls/*/*")
+
+    def run(target: float | None) -> dict[str, Any]:
+        benchmarks = {"b": {**spec, "target_ci95": target}}
+        run_stage(make_plan(make_config(benchmarks=benchmarks, controls=True)), directory, "run")
+        found: dict[str, Any] = directory.read_summary()["benchmarks"]["b"]
+        return found
+
+    whole = run(None)
+    every = directory.read_episodes("b", "logistic_regression").accuracy
+    stopped = run(0.02)
+    cell = stopped["probes"]["logistic_regression"]["accuracy"]
+    assert 200 <= cell["n"] < 1000 and cell["ci95_episodes"] <= 0.02
+    assert (stopped["n_episodes"], stopped["target_ci95"], whole["target_ci95"]) == (1000, 0.02, None)
+    assert stopped["manifest"] == whole["manifest"] == directory.read_manifest("b").hash
+    assert len(directory.read_manifest("b")) == 1000
+    assert np.array_equal(directory.read_episodes("b", "logistic_regression").accuracy, every[: cell["n"]])
+    twin = stopped["controls"]["untrained_twin"]["probes"]["logistic_regression"]["accuracy"]
+    assert twin["n"] < 1000 and twin["ci95_episodes"] <= 0.02
+    before = times_of_files(directory, *patterns)
+    assert run(0.02)["probes"] == stopped["probes"]
+    assert times_of_files(directory, *patterns) == before
+    assert run(0.0199)["target_ci95"] == 0.0199
+    assert all(times_of_files(directory, *patterns)[path] > time for path, time in before.items())
+
+
+def test_counts_that_a_form_leaves_open_are_null_and_the_form_is_said(
+    make_config: MakeConfig, directory: RunDirectory
+) -> None:
+    benchmarks = {
+        "ranged": {"n_way": 3, "shot_range": [1, 4], "n_query": 5, "n_episodes": 10},
+        "varied": {"meta_dataset": {"min_way": 2, "max_way": 4}, "n_episodes": 10},
+    }
+    run_stage(make_plan(make_config(benchmarks=benchmarks)), directory, "run")
+    summary = directory.read_summary()["benchmarks"]
+    ranged, varied = (
+        [summary[name][count] for count in ("n_way", "n_shot", "n_query")] for name in ("ranged", "varied")
+    )
+    assert (ranged, varied) == ([3, None, 5], [None, None, None])
+    assert summary["ranged"]["form"] == "3-way 1- to 4-shot, 5 queries a class"
+    page = directory.report_path.read_text()
+    assert "3-way 1- to 4-shot, 5 queries a class, chance 33.33" in page
+    assert "2- to 4-way, up to 500 support images" in page
+
+
 def test_figures_without_probabilities_are_null(make_config: MakeConfig, directory: RunDirectory) -> None:
     run_stage(make_plan(make_config(probes={"ridge": {"name": "ridge"}})), directory, "run")
     cell = directory.read_summary()["benchmarks"]["novel-3way-1shot"]["probes"]["ridge"]

@@ -38,6 +38,8 @@ from lurefs.predictions import predict
 
 N_CLASSES = 10
 VAL_SHARE = 0.1
+N_PROBED = 512
+"""`saliency_images` of `by_saliency` unless it is told otherwise."""
 
 
 def main() -> None:
@@ -131,17 +133,22 @@ def build(model: str, image_size: int, device: torch.device) -> tuple[Backbone, 
 
 
 def make_course(n_train: int, image_size: int, settings: LearnerConfig, device: torch.device) -> Course:
-    """Make two chunks of the same random images."""
-    n_images = n_train + round(VAL_SHARE * n_train)
+    """Make two chunks of random images; the second has as many as unlearning looks at."""
+    n_val = round(VAL_SHARE * n_train)
+    n_images = max(n_train + n_val, N_PROBED)
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(256, (n_images, 3, image_size, image_size), dtype=torch.uint8, generator=generator)
     labels = torch.randint(N_CLASSES, (n_images,), generator=generator)
     rows = np.arange(n_images)
-    chunks = [Chunk(index=index, train=rows[:n_train], validation=rows[n_train:], new=rows) for index in range(2)]
+    validation = rows[n_train : n_train + n_val]
+    chunks = [
+        Chunk(index=index, train=train, validation=validation, new=rows)
+        for index, train in enumerate((rows[:n_train], rows))
+    ]
     return Course(
         images=LabelledImages(rows, images.to(device), labels.to(device)),
         chunks=chunks,
-        test=torch.arange(n_train, n_images, device=device),
+        test=torch.from_numpy(validation).to(device),
         settings=settings,
         seed=0,
     )

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from episodes.comparison import PairedDifference, compare_tables, manifest_difference, tie_groups
+from episodes.manifest import Manifest
 from episodes.summary import Summary
 from lurefs.config import RunConfig
 from lurefs.errors import UserError
@@ -24,7 +25,6 @@ from lurefs.results import RunDirectory, damaged
 
 REFERENCE_STRATEGY = "nothing"
 NOT_COMPARED = ("name", "device", "num_threads", "controls", "trackers")
-OTHER_EPISODES = "the two did not meet the same episodes"
 MIN_RANKED = 3
 FLIP_SEED = 0
 """The p-values of a page are drawn, and equal files must give an equal page."""
@@ -92,6 +92,20 @@ class Comparison:
     reference: Run
     paired: PairedDifference | None
     not_paired: str | None
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether one of the two met episodes that they were not paired on."""
+        met = [run.accuracy(self.benchmark, self.probe) for run in (self.run, self.reference)]
+        n_met = [accuracy.n for accuracy in met if accuracy is not None]
+        return self.paired is not None and self.paired.difference.n < max(n_met, default=0)
+
+    @property
+    def on_what(self) -> str:
+        """Say which episodes the two were paired on."""
+        if self.paired is None or not self.is_cut:
+            return "on the same episodes"
+        return f"on the first {self.paired.difference.n:,} episodes, which both met"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,11 +183,16 @@ def benchmarks_of(runs: Sequence[Run]) -> dict[str, list[str]]:
 
 
 def manifests_of(runs: Sequence[Run], benchmark: str) -> dict[str, list[Run]]:
-    """Return the runs that met the same episodes of a benchmark, by the hash of the manifest."""
+    """Return the runs that met the same episodes of a benchmark, by the hash of the first one's manifest.
+
+    A run that met only the first ones of another's episodes is with it.
+    """
     groups: dict[str, list[Run]] = {}
     for run in runs:
         if run.benchmark(benchmark):
-            groups.setdefault(str(run.benchmark(benchmark).get("manifest")), []).append(run)
+            own = str(run.benchmark(benchmark).get("manifest"))
+            known = next((hash for hash, members in groups.items() if _begin_alike(run, members[0], benchmark)), own)
+            groups.setdefault(known, []).append(run)
     return groups
 
 
@@ -184,19 +203,20 @@ def best_run(runs: Sequence[Run], benchmark: str, probe: str) -> Run | None:
 
 
 def compare(run: Run, reference: Run, benchmark: str, probe: str) -> Comparison:
-    """Pair the accuracies of two runs episode by episode, or say why that cannot be done."""
+    """Pair the accuracies of two runs episode by episode, or say why that cannot be done.
+
+    Where one of them met more episodes than the other, they are paired on those that both met.
+    """
     paired, not_paired = None, None
-    if run.benchmark(benchmark).get("manifest") != reference.benchmark(benchmark).get("manifest"):
-        not_paired = OTHER_EPISODES + _what_differs(run, reference, benchmark)
-    else:
-        try:
-            a = run.directory.read_episodes(benchmark, probe)
-            b = reference.directory.read_episodes(benchmark, probe)
-            paired = compare_tables(a, b, rng=np.random.default_rng(FLIP_SEED))
-        except UserError as error:
-            not_paired = error.problem
-        except ValueError as error:
-            not_paired = str(error)
+    try:
+        a = run.directory.read_episodes(benchmark, probe)
+        b = reference.directory.read_episodes(benchmark, probe)
+        manifests = _different_manifests(run, reference, benchmark)
+        paired = compare_tables(a, b, rng=np.random.default_rng(FLIP_SEED), manifests=manifests)
+    except UserError as error:
+        not_paired = error.problem
+    except ValueError as error:
+        not_paired = str(error)
     return Comparison(
         benchmark=benchmark, probe=probe, run=run, reference=reference, paired=paired, not_paired=not_paired
     )
@@ -256,12 +276,27 @@ def train_seconds(run: Run) -> float:
     return sum(outcome.train_seconds for outcome in run.outcomes)
 
 
-def _what_differs(run: Run, reference: Run, benchmark: str) -> str:
+def _different_manifests(run: Run, other: Run, benchmark: str) -> tuple[Manifest, Manifest] | None:
+    """Return the episodes of two runs, or None if they are known to be the same.
+
+    Raises:
+        UserError: They are not the same, and a file of them is missing or damaged.
+    """
+    if run.benchmark(benchmark).get("manifest") == other.benchmark(benchmark).get("manifest"):
+        return None
+    return run.directory.read_manifest(benchmark), other.directory.read_manifest(benchmark)
+
+
+def _begin_alike(run: Run, other: Run, benchmark: str) -> bool:
+    """Return whether the episodes of one run are the first ones of another."""
     try:
-        a, b = (one.directory.read_manifest(benchmark) for one in (run, reference))
+        manifests = _different_manifests(run, other, benchmark)
     except UserError:
-        return ""
-    return f": {difference}" if (difference := manifest_difference(a, b)) else ""
+        return False
+    if manifests is None:
+        return True
+    n_common = min(map(len, manifests))
+    return not manifest_difference(*(manifest.prefix(n_common) for manifest in manifests))
 
 
 def _flatten(values: Any, path: str = "") -> dict[str, str]:

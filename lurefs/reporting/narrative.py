@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Any
 
-from lurefs.reporting.comparison import Run, best_run, compare, controls_of, reference_run, summary_of
+from lurefs.reporting.comparison import Comparison, Run, best_run, compare, controls_of, reference_run, summary_of
 from lurefs.reporting.sheets import MAX_QUERY, MAX_WAY, EpisodeRow, EpisodeSheet
 from lurefs.reporting.wording import (
     count,
@@ -98,11 +99,23 @@ def headline(runs: Sequence[Run], benchmark: str, probe: str) -> Headline | None
 def form(runs: Sequence[Run], benchmark: str) -> str:
     """Return the form of a benchmark's episodes and its chance level."""
     found = next(run.benchmark(benchmark) for run in runs if run.benchmark(benchmark))
-    n_way, n_shot, n_query = found["n_way"], found["n_shot"], found["n_query"]
-    chance = found.get("chance") or 1 / n_way
-    queries = "1 query" if n_query == 1 else f"{n_query} queries"
-    words = found.get("form") or f"{n_way}-way {n_shot}-shot, {queries} a class"
-    return f"{words}, chance {percent(chance)}\u00a0%"
+    chance = found.get("chance") or 1 / found["n_way"]
+    words = found.get("form") or _usual_form(found)
+    return f"{words}, chance {percent(chance)}\u00a0%{_stop(found)}"
+
+
+def _stop(found: Mapping[str, Any]) -> str:
+    """Say by which width the scoring ends, if it does."""
+    target = found.get("target_ci95")
+    if target is None:
+        return ""
+    return f"; until ± {percent(target)} on this pool, at most {counted(found['n_episodes'], 'episode')}"
+
+
+def _usual_form(found: Mapping[str, Any]) -> str:
+    """Say the form of a summary that does not: one from before there were others."""
+    queries = "1 query" if found["n_query"] == 1 else f"{found['n_query']} queries"
+    return f"{found['n_way']}-way {found['n_shot']}-shot, {queries} a class"
 
 
 def notes(runs: Sequence[Run], benchmark: str, probes: Sequence[str]) -> list[str]:
@@ -116,7 +129,17 @@ def notes(runs: Sequence[Run], benchmark: str, probes: Sequence[str]) -> list[st
         if any(summary_of(result.get("nll")) is None for result in results):
             found.append(f"{probe} gives no probabilities, so it has no NLL, Brier score and ECE.")
         found += _not_above_controls(runs, benchmark, probe)
+        found += _too_wide(runs, benchmark, probe)
     return found
+
+
+def cut_pairs(comparisons: Sequence[Comparison]) -> list[str]:
+    """Say which runs were not paired on all the episodes that one of the two met."""
+    return [
+        f"By {entry.probe}, {entry.run.label} and {entry.reference.label} are paired {entry.on_what}."
+        for entry in comparisons
+        if entry.is_cut
+    ]
 
 
 def row_in_words(row: EpisodeRow) -> str:
@@ -157,6 +180,19 @@ def _not_above_controls(runs: Sequence[Run], benchmark: str, probe: str) -> list
     return said
 
 
+def _too_wide(runs: Sequence[Run], benchmark: str, probe: str) -> list[str]:
+    """Say which runs met all their episodes and still have a wider interval than was asked for."""
+    said = []
+    for run in runs:
+        accuracy, target = run.accuracy(benchmark, probe), run.benchmark(benchmark).get("target_ci95")
+        if accuracy is not None and target is not None and accuracy.ci95_episodes > target:
+            said.append(
+                f"By {probe}, {run.label} was still at ± {percent(accuracy.ci95_episodes)} on this pool after all "
+                f"{counted(accuracy.n, 'episode')}, not at the ± {percent(target)} that was asked for."
+            )
+    return said
+
+
 def _against_the_others(best: Run, measured: Sequence[Run], benchmark: str, probe: str) -> dict[str, str]:
     """Return the headline's difference from the reference, or from the next best if the reference is the best."""
     reference = reference_run(measured)
@@ -169,7 +205,7 @@ def _against_the_others(best: Run, measured: Sequence[Run], benchmark: str, prob
     difference = comparison.paired.difference
     role = "" if len(others) == 1 else ", the next best" if reference is best else ", the reference"
     return {
-        "difference": f"{points(difference.mean)} points against {other.label}{role}, on the same episodes",
+        "difference": f"{points(difference.mean)} points against {other.label}{role}, {comparison.on_what}",
         "difference_intervals": plus_minus(difference),
         "verdict": verdict(comparison.paired),
     }

@@ -147,6 +147,7 @@ def _difference(comparison: Comparison) -> Row:
             "classes": percent(paired.difference.ci95_classes),
             "win_tie_loss": f"{count(paired.n_wins)} / {count(paired.n_ties)} / {count(paired.n_losses)}",
             "correlation": number(paired.correlation, 2),
+            "episodes": count(paired.difference.n),
         }
     return row
 

@@ -23,7 +23,7 @@ from lurefs.results import RunDirectory
 from lurefs.run import run_stage
 
 
-def life(config_path: str, directory: Path, kill_after: float | None) -> bool:
+def life(config_path: str, directory: Path, kill_after: float | None, how: int = signal.SIGKILL) -> bool:
     """Fork a process that pre-trains; return whether it was killed, and not done before."""
     child = os.fork()
     if child == 0:
@@ -32,7 +32,7 @@ def life(config_path: str, directory: Path, kill_after: float | None) -> bool:
         os._exit(0)
     if kill_after is not None:
         time.sleep(kill_after)
-        os.kill(child, signal.SIGKILL)
+        os.kill(child, how)
     _, status = os.waitpid(child, 0)
     if os.WIFSIGNALED(status):
         return True
@@ -50,7 +50,8 @@ def main(config_path: str, whole: Path, killed: Path, n_kills: int) -> None:
     n_directories, n_killed = 1, 0
     while n_killed < n_kills:
         directory = killed.with_name(f"{killed.name}-{n_directories}")
-        if life(config_path, directory, rng.uniform(0.02, 0.5) * seconds):
+        how = rng.choice([signal.SIGKILL, signal.SIGTERM])
+        if life(config_path, directory, rng.uniform(0.02, 0.5) * seconds, how):
             n_killed += 1
         else:
             n_directories += 1

@@ -205,6 +205,20 @@ class TestTables:
         expected = paired_difference(a.accuracy, b.accuracy, a.classes, rng=rng())
         assert compare_tables(a, b, rng=rng()) == expected
 
+    def test_of_one_manifest_are_paired_on_the_episodes_that_both_scored(self) -> None:
+        a, b = table(manifest(n_episodes=30), 1.0), table(manifest(n_episodes=30))
+        stopped = replace(
+            table(manifest()), identity=b.identity, **{name: getattr(b, name)[:12] for name in ("index", "accuracy")}
+        )
+        expected = paired_difference(a.accuracy[:12], b.accuracy[:12], a.classes[:12], rng=rng())
+        assert compare_tables(a, stopped, rng=rng()) == expected
+        assert expected.difference.n == 12
+
+    def test_of_other_episodes_of_one_manifest_are_refused(self) -> None:
+        later = replace(table(manifest()), index=np.arange(12) + 1)
+        with pytest.raises(ValueError, match="scored other episodes of their manifests"):
+            compare_tables(table(manifest()), later, rng=rng())
+
     def test_of_two_manifests_are_refused(self) -> None:
         with pytest.raises(ValueError, match="different manifests"):
             compare_tables(table(manifest()), table(manifest(seed=4)), rng=rng())

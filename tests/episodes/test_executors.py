@@ -55,5 +55,34 @@ def test_results_do_not_depend_on_the_executor(
 
 
 @pytest.mark.filterwarnings("ignore")
+def test_queries_of_another_bank_reach_every_executor(
+    bank: FeatureBank, manifest: Manifest, executor: Executor
+) -> None:
+    other = FeatureBank.from_arrays(bank.features + np.float32(0.5), bank.labels)
+    probe = Probe(name="probe", classifier=logistic_regression())
+    expected = collect(score(bank, manifest, probe, query_bank=other), {})
+    found = collect(score_in_parallel(bank, manifest, probe, executor, query_bank=other), {})
+    assert np.array_equal(found.accuracy, expected.accuracy)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("classifier", "target"), [(lda(), 0.013), (logistic_regression(), 0.0085)], ids=["scikit-learn", "batched"]
+)
+def test_the_episode_that_ends_the_scoring_does_not_depend_on_the_executor(
+    bank: FeatureBank, executor: Executor, classifier: Any, target: float
+) -> None:
+    spec = EpisodeSpec(n_way=3, n_shot=2, n_query=5, n_episodes=1500)
+    manifest = make_manifest(bank.labels, spec, seed=0, images_digest=bank.images_digest)
+    probe = Probe(name="probe", classifier=classifier)
+    expected = collect(score(bank, manifest, probe, target_ci95=target), {})
+    found = collect(score_in_parallel(bank, manifest, probe, executor, target_ci95=target), {})
+    assert 200 < len(expected) < 1500 and len(expected) % 100 == 0
+    assert expected.summary().ci95_episodes <= target
+    assert np.array_equal(found.accuracy, expected.accuracy)
+    assert found.n_by_solver == expected.n_by_solver
+
+
+@pytest.mark.filterwarnings("ignore")
 def test_results_come_in_the_order_of_the_items(executor: Executor) -> None:
     assert list(executor(operator.add, (10,), [3, 1, 2])) == [13, 11, 12]

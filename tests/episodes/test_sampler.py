@@ -7,6 +7,7 @@ import random
 import subprocess
 import sys
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -374,6 +375,25 @@ def test_a_spec_reads_back_from_its_card(spec: EpisodeSpec) -> None:
 
 def test_the_card_of_a_usual_spec_has_nothing_else() -> None:
     assert SPEC.to_card() == {"n_way": 4, "n_shot": 2, "n_query": 3, "n_episodes": 30}
+
+
+@pytest.mark.parametrize(
+    ("values", "fixed"),
+    [
+        ({}, {"n_way", "n_shot", "n_query"}),
+        ({"disjoint": True}, {"n_way", "n_shot", "n_query"}),
+        ({"shots": (1, 2, 4, 4, 5)}, {"n_way", "n_query"}),
+        ({"shot_range": (1, 10)}, {"n_way", "n_query"}),
+        ({"query_alpha": 2.0}, {"n_way", "n_shot"}),
+        ({"meta_dataset": MetaDatasetSpec()}, set()),
+    ],
+)
+def test_counts_are_stated_only_where_all_episodes_and_classes_have_them(
+    values: dict[str, Any], fixed: set[str]
+) -> None:
+    counts = EpisodeSpec(**values).counts
+    assert {name for name, count in counts.items() if count is not None} == fixed
+    assert list(counts) == ["n_way", "n_shot", "n_query"]
 
 
 def test_specs_in_words() -> None:

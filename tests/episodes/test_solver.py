@@ -84,6 +84,53 @@ def test_every_prediction_is_that_of_scikit_learn_at_convergence(
         assert table.n_by_solver["batched"] + table.n_by_solver["scikit-learn"] == 12
 
 
+@pytest.mark.parametrize("transform", ["l2", "none"])
+@pytest.mark.parametrize("name", PROBES)
+def test_queries_of_another_bank_have_the_predictions_of_scikit_learn_called_by_hand(name: str, transform: str) -> None:
+    from sklearn.preprocessing import normalize
+
+    bank = bank_of(kind)
+    changed = bank.features + 0.5 * np.random.default_rng(5).normal(size=bank.features.shape)
+    other = FeatureBank.from_arrays(changed, bank.labels)
+    spec = EpisodeSpec(n_way=5, n_shot=3, n_query=8, n_episodes=20)
+    manifest = make_manifest(bank.labels, spec, seed=0, images_digest=bank.images_digest)
+    probe = Probe(name="probe", classifier=PROBES[name](), transform=transform)
+    table = collect(score(bank, manifest, probe, query_bank=other, audit_share=1.0), {})
+    assert transform == "none" or "C=10" in name or table.n_by_solver["audited"] > 0
+    for episode, accuracy in zip(manifest, table.accuracy, strict=True):
+        support, query = bank.features[episode.support], other.features[episode.query]
+        if transform == "l2":
+            support, query = normalize(support), normalize(query)
+        fitted = converged(PROBES[name]()).fit(support.astype(float), episode.support_labels)
+        assert accuracy == (fitted.predict(query.astype(float)) == episode.query_labels).mean()
+        predicted = predict(bank.features, episode, probe, query_features=other.features)
+        assert accuracy == pytest.approx((predicted == episode.query_labels).mean(), abs=1 / 40)
+    turned = collect(score(other, manifest, probe, query_bank=bank), {})
+    assert not np.array_equal(turned.accuracy, table.accuracy)
+
+
+def test_queries_of_the_same_bank_given_twice_change_nothing() -> None:
+    bank = bank_of(kind)
+    spec = EpisodeSpec(n_way=5, n_shot=2, n_query=5, n_episodes=30)
+    manifest = make_manifest(bank.labels, spec, seed=0, images_digest=bank.images_digest)
+    again = FeatureBank.from_arrays(bank.features.copy(), bank.labels)
+    for solver in ("auto", "sklearn"):
+        probe = Probe(name="probe", classifier=logistic_regression(), solver=solver)
+        one, two = (collect(score(bank, manifest, probe, query_bank=other), {}) for other in (None, again))
+        assert np.array_equal(one.accuracy, two.accuracy)
+        assert np.array_equal(one.nll, two.nll)
+
+
+@pytest.mark.parametrize("rows", [slice(0, -1), slice(None)], ids=["other images", "other features"])
+def test_banks_that_do_not_belong_together_are_refused(rows: slice) -> None:
+    bank = bank_of(kind)
+    spec = EpisodeSpec(n_way=5, n_shot=2, n_query=5, n_episodes=3)
+    manifest = make_manifest(bank.labels, spec, seed=0, images_digest=bank.images_digest)
+    other = FeatureBank.from_arrays(bank.features[rows, :-1], bank.labels[rows])
+    with pytest.raises(ValueError, match="they must be alike in both"):
+        list(score(bank, manifest, Probe(name="p", classifier=ridge()), query_bank=other))
+
+
 def test_ten_thousand_queries_have_the_predictions_of_scikit_learn() -> None:
     bank = bank_of(kind)
     spec = EpisodeSpec(n_way=5, n_shot=5, n_query=15, n_episodes=140)
@@ -118,6 +165,26 @@ def test_blocks_do_not_change_an_episodes_result(monkeypatch: pytest.MonkeyPatch
     assert np.array_equal(parts.accuracy, whole.accuracy)
     np.testing.assert_allclose(parts.nll, whole.nll, atol=1e-5)
     assert parts.index.tolist() == list(range(50))
+
+
+@pytest.mark.parametrize("n_at_once", [9, 100, 256])
+def test_the_episode_that_ends_the_scoring_does_not_depend_on_blocks(
+    monkeypatch: pytest.MonkeyPatch, n_at_once: int
+) -> None:
+    from episodes import scoring
+    from episodes.stopping import stops_at
+
+    bank, target = bank_of(kind), 0.0075
+    spec = EpisodeSpec(n_way=5, n_shot=1, n_query=8, n_episodes=1000)
+    manifest = make_manifest(bank.labels, spec, seed=0, images_digest=bank.images_digest)
+    probe = Probe(name="probe", classifier=nearest_centroid())
+    whole = collect(score(bank, manifest, probe), {})
+    monkeypatch.setattr(scoring, "MAX_BATCHED_EPISODES", n_at_once)
+    stopped = collect(score(bank, manifest, probe, target_ci95=target), {})
+    assert len(stopped) == stops_at(whole.accuracy, target)
+    assert 200 < len(stopped) < 1000
+    assert np.array_equal(stopped.accuracy, whole.accuracy[: len(stopped)])
+    assert stopped.n_by_solver["audited"] >= 20
 
 
 def test_a_solver_that_is_wrong_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,17 +14,21 @@ from lurefs.config import RunConfig, run_config
 from lurefs.outcomes import ChunkOutcome, RobustnessScores
 
 
-def cell_id(benchmark: str, probe: str, **settings: Any) -> str:
+def cell_card(benchmark: str, probe: str, *, n_shot: int | None = 1, **settings: Any) -> mirror.Card:
     config = run_config({"name": "demo", "benchmarks": {benchmark: {}}, "probes": {probe: {}}, **settings})
     described = {
         "manifest": "0" * 64,
         "n_way": 5,
-        "n_shot": 1,
+        "n_shot": n_shot,
         "n_query": 15,
         "probes": {probe: {"accuracy": {"n": 9}}},
     }
     summary = {"pretrain": {"n_chunks": 1}, "benchmarks": {benchmark: described}}
-    return mirror.cell_card(config, {}, summary, benchmark, probe).id
+    return mirror.cell_card(config, {}, summary, benchmark, probe)
+
+
+def cell_id(benchmark: str, probe: str, **settings: Any) -> str:
+    return cell_card(benchmark, probe, **settings).id
 
 
 @pytest.mark.parametrize("benchmark", ["novel-5way-1shot", "5 way (100 %)", "n" * 90])
@@ -61,6 +65,12 @@ def test_runs_can_be_filtered_by_how_the_images_arrive() -> None:
     names = ("schedule", "replay", "label_noise", "class_order")
     assert {name: card.config[name] for name in names} == {**chunks, "class_order": "random"}
     assert "images_per_class" not in card.config
+
+
+def test_counts_that_a_form_leaves_open_are_left_out() -> None:
+    card = cell_card("a", "ridge", n_shot=None)
+    assert (card.config["n_way"], card.config["n_query"]) == (5, 15)
+    assert "n_shot" not in card.config
 
 
 def test_settings_that_are_not_known_yet_are_left_out(run: Any) -> None:
