@@ -190,9 +190,10 @@ def _print_plan(plan: Plan) -> None:
     for name, benchmark in plan.benchmarks.items():
         spec, target = benchmark.spec, benchmark.target_ci95
         most = "" if target is None else f"until ± {100 * target:g} points, at most "
+        corrupt = "" if benchmark.corrupt is None else f", {benchmark.corrupt.words()}"
         print(
-            f"  benchmark {name}: {most}{spec.n_episodes} episodes, {spec.words()}, of {len(benchmark.rows)} images in "
-            f"{len(benchmark.class_names)} classes; probes {', '.join(run.probes)}"
+            f"  benchmark {name}: {most}{spec.n_episodes} episodes, {spec.words()}{corrupt}, of "
+            f"{len(benchmark.rows)} images in {len(benchmark.class_names)} classes; probes {', '.join(run.probes)}"
         )
     for name, transfer in plan_transfers(plan).items():
         split = transfer.split

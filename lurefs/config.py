@@ -235,6 +235,32 @@ class RobustnessConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CorruptConfig:
+    """Which images of a benchmark's episodes are corrupted, and how.
+
+    `corruption` is one of the 15 common ones of Hendrycks and Dietterich (2019), `severity` 1 (mild) to 5. Needs
+    `pip install "lurefs[robustness]"`, and images of 32 pixels or more.
+    """
+
+    corruption: str
+    severity: int = _number(3, low=1, high=5)
+    images: Literal["query", "support", "both"] = "query"
+
+    def words(self) -> str:
+        """Say which images are corrupted, and how."""
+        whose = {"query": "queries", "support": "support", "both": "support and queries"}[self.images]
+        return f"{whose} under {self.corruption.replace('_', ' ')} of severity {self.severity}"
+
+    def bank_names(self, benchmark: str) -> tuple[str, str]:
+        """Return the names of the feature banks that support and queries of a benchmark are taken from."""
+        corrupted = f"{benchmark}--{self.corruption}-{self.severity}"
+        return (
+            benchmark if self.images == "query" else corrupted,
+            benchmark if self.images == "support" else corrupted,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
 class BenchmarkConfig:
     """Episodes on one group of classes of the run's data set, or on `all` of another one that `dataset` names.
 
@@ -247,6 +273,9 @@ class BenchmarkConfig:
     `target_ci95: 0.003` ends the scoring of a probe once its mean accuracy is known to within 0.3 points, as 95 %
     interval over episodes of this pool; `n_episodes` is then the most. The width is looked at after every 100 episodes,
     from 200 on.
+
+    `corrupt: {images: query, corruption: fog, severity: 3}` changes images of the episodes, which stay the same: beside
+    a benchmark of the same form and seed without it, the report says what the corruption costs.
     """
 
     dataset: PluginConfig | None = None
@@ -263,6 +292,7 @@ class BenchmarkConfig:
     disjoint: bool = False
     manifest: str | None = None
     target_ci95: float | None = _number(None, above=0, high=0.1)
+    corrupt: CorruptConfig | None = None
 
     def spec(self) -> EpisodeSpec:
         """Return the form of the episodes.
@@ -659,6 +689,8 @@ def _check_benchmark(where: str, benchmark: BenchmarkConfig) -> None:
         benchmark.spec()
     except SpecError as error:
         raise UserError(f"{where}: {error.problem}", error.expected, error.fix) from error
+    if benchmark.corrupt is not None and benchmark.corrupt.corruption not in CORRUPTIONS:
+        raise unknown_name("corruption", benchmark.corrupt.corruption, CORRUPTIONS)
     if benchmark.target_ci95 is not None and benchmark.n_episodes <= MIN_EPISODES:
         raise UserError(
             f"{where}.target_ci95 is {benchmark.target_ci95:g} and {where}.n_episodes is {benchmark.n_episodes}",

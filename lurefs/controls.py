@@ -59,21 +59,28 @@ def score_controls(stage: Stage) -> None:
     for name, benchmark in plan.benchmarks.items() if plan.config.controls else ():
         manifest = read_or_draw_manifest(stage, benchmark)
         for control, (identify, make) in _CONTROLS.items():
-            bank_identity = json.loads(json.dumps(identify(stage, benchmark)))
-            bank_digest = digest(bank_identity)
+            identities = [json.loads(json.dumps(identify(stage, images))) for images in benchmark.sides]
+            digests = digest(identities[0]), digest(identities[1])
             for probe_name, probe_config in plan.config.probes.items():
                 probe = make_probe(probe_name, probe_config)
-                identity = result_identity(benchmark, manifest, probe, bank_digest)
+                identity = result_identity(benchmark, manifest, probe, digests)
                 path = control_path(directory, name, control, probe_name)
                 if path.exists() and _read(path).identity == json.loads(json.dumps(identity)):
                     continue
-                if bank_digest not in banks:
-                    banks[bank_digest] = make(stage, benchmark, bank_identity)
-                bank = banks[bank_digest]
+                for images, bank_identity, bank_digest in zip(benchmark.sides, identities, digests, strict=True):
+                    if bank_digest not in banks:
+                        banks[bank_digest] = make(stage, images, bank_identity)
                 if needs_reference(probe_config.transform):
-                    probe = replace(probe, reference=make(stage, reference_images(plan), bank_identity).features)
+                    probe = replace(probe, reference=make(stage, reference_images(plan), identities[0]).features)
                 try:
-                    blocks = score(bank, manifest, probe, device=str(stage.device), target_ci95=benchmark.target_ci95)
+                    blocks = score(
+                        banks[digests[0]],
+                        manifest,
+                        probe,
+                        query_bank=banks[digests[1]] if digests[0] != digests[1] else None,
+                        device=str(stage.device),
+                        target_ci95=benchmark.target_ci95,
+                    )
                     blocks = console.track_blocks(blocks, len(manifest), f"{name}, {control}, {probe_name}")
                     collect(blocks, identity).save(path)
                 except ProbeError as error:

@@ -70,7 +70,8 @@ def extract(stage: Stage, ranks: Ranks | None = None) -> None:
     backbone = plan_backbone(plan)
     ranks = ranks or Ranks()
     banks: dict[str, FeatureBank] = {}
-    wanted = {**plan.benchmarks, **transfer_images(plan)}
+    wanted = {images.name: images for benchmark in plan.benchmarks.values() for images in (benchmark, *benchmark.sides)}
+    wanted |= transfer_images(plan)
     if probes_need_reference(plan):
         wanted[REFERENCE] = reference_images(plan)
     for name, benchmark in wanted.items():
@@ -101,21 +102,28 @@ def evaluate(stage: Stage) -> None:
     executor = plugins.build("executor", plan.config.executor.name, plan.config.executor.params)
     reference = directory.read_bank(REFERENCE) if probes_need_reference(plan) else None
     for name, benchmark in plan.benchmarks.items():
-        bank = directory.read_bank(name)
+        bank, query_bank = (directory.read_bank(images.name) for images in benchmark.sides)
         manifest = read_or_draw_manifest(stage, benchmark)
-        if bank.images_digest != manifest.images_digest:
+        if {bank.images_digest, query_bank.images_digest} != {manifest.images_digest}:
             raise UserError(
                 f"the features of benchmark {name!r} are of other images than its episodes",
                 "features and episodes of one configuration",
                 "run 'lurefs extract' first",
             )
+        bank_digests = digest(dict(bank.identity)), digest(dict(query_bank.identity))
         for probe_name, probe_config in plan.config.probes.items():
             probe = make_probe(probe_name, probe_config, None if reference is None else reference.features)
-            identity = result_identity(benchmark, manifest, probe, digest(dict(bank.identity)))
+            identity = result_identity(benchmark, manifest, probe, bank_digests)
             if _is_scored(directory, name, probe_name, identity):
                 continue
             blocks = score_in_parallel(
-                bank, manifest, probe, executor, device=str(stage.device), target_ci95=benchmark.target_ci95
+                bank,
+                manifest,
+                probe,
+                executor,
+                query_bank=query_bank if bank_digests[0] != bank_digests[1] else None,
+                device=str(stage.device),
+                target_ci95=benchmark.target_ci95,
             )
             table = collect(console.track_blocks(blocks, len(manifest), f"{name}, {probe_name}"), identity)
             table.save(directory.episodes_path(name, probe_name))
@@ -142,7 +150,10 @@ def write_summary(stage: Stage) -> dict[str, Any]:
         benchmarks[name] = {
             "manifest": directory.read_manifest(name).hash,
             **benchmark.spec.counts,
-            "form": benchmark.spec.words(),
+            "form": ", ".join(
+                [benchmark.spec.words(), *([benchmark.corrupt.words()] if benchmark.corrupt is not None else [])]
+            ),
+            "corrupt": benchmark.corrupt and asdict(benchmark.corrupt),
             "n_episodes": benchmark.spec.n_episodes,
             "target_ci95": benchmark.target_ci95,
             "chance": chance_level(table.classes),

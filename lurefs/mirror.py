@@ -79,6 +79,7 @@ def cell_card(
         "probe": probe,
         **{name: described[name] for name in ("n_way", "n_shot", "n_query")},
         "n_episodes": described["probes"][probe]["accuracy"]["n"],
+        **{f"corrupt_{name}": value for name, value in (described.get("corrupt") or {}).items()},
     }
     return Card(
         id=_run_id(config, f"{benchmark}--{probe}"),

@@ -42,6 +42,7 @@ class FewShotScore:
         n_episodes: How many episodes.
         accuracy: Mean over episodes, fraction.
         ci95_episodes: Half width of the 95 % interval over episodes of this pool, fraction.
+        corrupt: Which images were corrupted, and how, in words; empty if none were.
     """
 
     manifest: str
@@ -49,6 +50,7 @@ class FewShotScore:
     n_episodes: int
     accuracy: float
     ci95_episodes: float
+    corrupt: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

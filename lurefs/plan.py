@@ -12,9 +12,10 @@ from episodes.bank import images_digest
 from episodes.manifest import Manifest
 from episodes.specs import EpisodeSpec, SpecError, check_fits
 from lurefs import plugins
-from lurefs.config import BenchmarkConfig, RunConfig
+from lurefs.config import BenchmarkConfig, CorruptConfig, RunConfig
 from lurefs.data.arrival import limit_images
 from lurefs.data.chunks import Chunk, make_chunks
+from lurefs.data.corruptions import check_corruptible, corrupted_dataset
 from lurefs.data.dataset import ImageDataset, IntArray
 from lurefs.data.noise import give_labels
 from lurefs.data.splits import ClassSplit, ImageSplit, split_classes, split_images
@@ -35,6 +36,7 @@ class Benchmark:
         seed: What they are drawn with.
         manifest: The episodes as rows of the bank, where the configuration names a file of them; None to draw them.
         target_ci95: The half width of the interval over episodes that ends the scoring; None scores all episodes.
+        corrupt: Which images of its episodes are corrupted, and how; None for none.
     """
 
     name: str
@@ -46,6 +48,19 @@ class Benchmark:
     seed: int
     manifest: Manifest | None = None
     target_ci95: float | None = None
+    corrupt: CorruptConfig | None = None
+
+    @cached_property
+    def sides(self) -> tuple[Benchmark, Benchmark]:
+        """The images that support and queries are taken from; their names are those of feature banks."""
+        if self.corrupt is None:
+            return self, self
+        dataset = corrupted_dataset(self.dataset, corruption=self.corrupt.corruption, severity=self.corrupt.severity)
+        support, query = (
+            self if name == self.name else replace(self, name=name, dataset=dataset, corrupt=None)
+            for name in self.corrupt.bank_names(self.name)
+        )
+        return support, query
 
     @cached_property
     def image_ids(self) -> tuple[str, ...]:
@@ -135,7 +150,11 @@ def make_benchmark(
         spec=config.spec(),
         seed=config.seed,
         target_ci95=config.target_ci95,
+        corrupt=config.corrupt,
     )
+    if config.corrupt is not None:
+        where = f"benchmarks.{name}.corrupt"
+        check_corruptible(dataset.image_size, setting=where, way_out=f"{where} to null")
     if config.manifest is not None:
         return _with_manifest(benchmark, config, Path(config.manifest))
     _check_spec(benchmark, config.classes)

@@ -23,7 +23,7 @@ from lurefs.features import make_bank
 from lurefs.images import open_images
 from lurefs.learner import EpochRecord, Learner, learn_online, make_learner
 from lurefs.outcomes import ChunkOutcome, FewShotScore
-from lurefs.plan import Plan
+from lurefs.plan import Benchmark, Plan
 from lurefs.progress import load_progress, save_progress
 from lurefs.ranks import Ranks
 from lurefs.robustness import complete_robustness, with_robustness
@@ -194,12 +194,15 @@ def _with_few_shot(
     banks: dict[str, FeatureBank] = {}
     few_shot = {}
     for name, benchmark in stage.plan.benchmarks.items():
-        digest_of_images = benchmark.images_digest
-        if digest_of_images not in banks:
-            batches = embed(stage, backbone, benchmark, f"{config.name}: features after chunk")
-            banks[digest_of_images] = make_bank(benchmark, batches, {})
+        keys = [digest([images.dataset.identity, images.images_digest]) for images in benchmark.sides]
+        for key, images in zip(keys, benchmark.sides, strict=True):
+            if key not in banks:
+                batches = embed(stage, backbone, images, f"{config.name}: features after chunk")
+                banks[key] = make_bank(images, batches, {})
+        bank, query_bank = (banks[key] for key in keys)
+        query = None if query_bank is bank else query_bank
         manifest = manifests[name].prefix(config.after_chunk.n_episodes)
-        blocks = score(banks[digest_of_images], manifest, probe, device=str(stage.device), audit_share=0)
+        blocks = score(bank, manifest, probe, query_bank=query, device=str(stage.device), audit_share=0)
         blocks = console.track_blocks(blocks, len(manifest), f"{config.name}: {name} after chunk")
         table = collect(blocks, {})
         summary = summarise(table.accuracy, table.classes)
@@ -209,8 +212,13 @@ def _with_few_shot(
             n_episodes=summary.n,
             accuracy=summary.mean,
             ci95_episodes=summary.ci95_episodes,
+            corrupt=_corrupt_words(benchmark),
         )
     return replace(outcome, few_shot=few_shot)
+
+
+def _corrupt_words(benchmark: Benchmark) -> str:
+    return "" if benchmark.corrupt is None else benchmark.corrupt.words()
 
 
 def _complete_few_shot(
@@ -220,11 +228,12 @@ def _complete_few_shot(
     config = stage.plan.config
     n_episodes = {name: min(len(manifest), config.after_chunk.n_episodes) for name, manifest in manifests.items()}
     wanted = {
-        name: (manifest.hash, next(iter(config.probes)), n_episodes[name]) for name, manifest in manifests.items()
+        name: (manifest.hash, next(iter(config.probes)), n_episodes[name], _corrupt_words(stage.plan.benchmarks[name]))
+        for name, manifest in manifests.items()
     }
     completed = []
     for outcome in outcomes:
-        found = {name: (few.manifest, few.probe, few.n_episodes) for name, few in outcome.few_shot.items()}
+        found = {name: (few.manifest, few.probe, few.n_episodes, few.corrupt) for name, few in outcome.few_shot.items()}
         if config.after_chunk.few_shot and found != wanted:
             path = stage.directory.checkpoint_path(outcome.chunk_index)
             if path.exists():

@@ -122,6 +122,7 @@ def _benchmark(
         "manifests": manifests_of(runs, name),
         "results": results,
         "is_ranked": any(row["ties_pool"] for rows in results.values() for row in rows),
+        "corrupted": tables.corrupted(runs, name, probes),
         "differences": tables.differences(comparisons),
         "cut": narrative.cut_pairs(comparisons),
         "reference": reference.label,

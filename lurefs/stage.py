@@ -111,9 +111,21 @@ def read_or_draw_manifest(stage: Stage, benchmark: Benchmark) -> Manifest:
     return manifest
 
 
-def result_identity(benchmark: Benchmark, manifest: Manifest, probe: Probe, bank_digest: str) -> dict[str, Any]:
-    """Return what the results of a probe are made from: equal identities mean that nothing has to be scored anew."""
-    identity: dict[str, Any] = {"manifest": manifest.hash, "probe": probe.settings, "bank": bank_digest}
+def result_identity(
+    benchmark: Benchmark, manifest: Manifest, probe: Probe, bank_digests: tuple[str, str]
+) -> dict[str, Any]:
+    """Return what the results of a probe are made from: equal identities mean that nothing has to be scored anew.
+
+    Args:
+        benchmark: Whose episodes.
+        manifest: The episodes.
+        probe: What is fitted.
+        bank_digests: Of the identities of the banks that support and queries are taken from.
+    """
+    support, query = bank_digests
+    identity: dict[str, Any] = {"manifest": manifest.hash, "probe": probe.settings, "bank": support}
+    if query != support:
+        identity["query_bank"] = query
     if benchmark.target_ci95 is not None:
         identity["target_ci95"] = benchmark.target_ci95
     return identity

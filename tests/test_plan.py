@@ -105,6 +105,12 @@ def test_impossible_benchmarks_are_refused(make_config: MakeConfig, spec: dict[s
         make_plan(make_config(benchmarks={"b": spec}))
 
 
+def test_images_too_small_to_be_corrupted_are_refused_by_the_benchmark_that_asks(make_config: MakeConfig) -> None:
+    spec = {"n_way": 3, "n_query": 5, "corrupt": {"corruption": "fog"}}
+    with pytest.raises(UserError, match=r"these have 8[^$]*or benchmarks\.foggy\.corrupt to null"):
+        make_plan(make_config(benchmarks={"foggy": spec}))
+
+
 def test_a_missing_file_is_refused(make_config: MakeConfig, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="is no file"):
         make_plan(make_config(dataset={"name": "npz", "params": {"path": str(tmp_path / "nothing.npz")}}))

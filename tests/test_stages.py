@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from lurefs.config import RunConfig
+from lurefs.data.dataset import ImageDataset
 from lurefs.errors import UserError
 from lurefs.plan import make_plan
 from lurefs.results import RunDirectory
@@ -347,6 +348,63 @@ def test_scoring_ends_at_the_width_that_is_asked_for(
     assert times_of_files(directory, *patterns) == before
     assert run(0.0199)["target_ci95"] == 0.0199
     assert all(times_of_files(directory, *patterns)[path] > time for path, time in before.items())
+
+
+@pytest.fixture
+def large_images(tmp_path: Path, make_dataset: Callable[..., ImageDataset]) -> dict[str, Any]:
+    """Images that are large enough to be corrupted, as the data set of a config."""
+    pytest.importorskip("imagecorruptions")
+    dataset = make_dataset(n_classes=8, n_per_class=12, size=32)
+    np.savez(tmp_path / "large.npz", images=dataset.read(np.arange(len(dataset))), labels=dataset.labels)
+    return {"name": "npz", "params": {"path": str(tmp_path / "large.npz")}}
+
+
+def test_corrupted_images_are_met_in_the_episodes_of_the_clean_ones(
+    make_config: MakeConfig, directory: RunDirectory, large_images: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from episodes import Probe, collect, score
+    from episodes.probes import nearest_centroid
+    from lurefs import evaluate
+
+    embedded = []
+    original = evaluate.embed
+    monkeypatch.setattr(evaluate, "embed", lambda *args: embedded.append(args[2].name) or original(*args))
+    spec = {"n_way": 3, "n_shot": 1, "n_query": 5, "n_episodes": 20}
+    fog = {"corruption": "fog", "severity": 4}
+    benchmarks = {
+        "clean": spec,
+        **{side: {**spec, "corrupt": {**fog, "images": side}} for side in ("query", "support", "both")},
+    }
+    probes = {"p": {"name": "nearest_centroid"}}
+    settings: dict[str, Any] = {"dataset": large_images, "benchmarks": benchmarks, "probes": probes, "controls": True}
+    run_stage(make_plan(make_config(**settings)), directory, "run")
+
+    assert embedded == ["clean", "query--fog-4"]  # once a corruption and severity, whoever asks for it
+    summary = directory.read_summary()["benchmarks"]
+    assert len({benchmark["manifest"] for benchmark in summary.values()}) == 1
+    assert summary["query"]["corrupt"] == {**fog, "images": "query"}
+    assert summary["query"]["form"] == "3-way 1-shot, 5 queries a class, queries under fog of severity 4"
+    clean, foggy = directory.read_bank("clean"), directory.read_bank("query--fog-4")
+    assert clean.images_digest == foggy.images_digest and not np.array_equal(clean.features, foggy.features)
+    manifest, probe = directory.read_manifest("clean"), Probe(name="p", classifier=nearest_centroid())
+    banks = {"clean": (clean, clean), "query": (clean, foggy), "support": (foggy, clean), "both": (foggy, foggy)}
+    for name, (bank, query_bank) in banks.items():
+        expected = collect(score(bank, manifest, probe, query_bank=query_bank), {}).accuracy
+        assert np.array_equal(directory.read_episodes(name, "p").accuracy, expected)
+        assert set(directory.read_outcomes()[-1].few_shot) == set(banks)
+        assert directory.read_outcomes()[-1].few_shot[name].accuracy == pytest.approx(expected[:10].mean())
+    page = directory.report_path.read_text()
+    assert page.count("Accuracy on corrupted images beside that on clean ones") == 3
+
+    patterns = ("features/*/*", "episodes/*", "controls/*/*", "chunks.jsonl")
+    before = times_of_files(directory, *patterns)
+    run_stage(make_plan(make_config(**settings)), directory, "run")
+    assert times_of_files(directory, *patterns) == before
+    benchmarks["query"]["corrupt"] = {**fog, "severity": 1}
+    run_stage(make_plan(make_config(**settings)), directory, "run")
+    assert embedded[2:] == ["query--fog-1"]
+    changed = [name for name, time in times_of_files(directory, "episodes/*").items() if time > before[name]]
+    assert [Path(name).name for name in changed] == ["query--p.parquet"]
 
 
 def test_counts_that_a_form_leaves_open_are_null_and_the_form_is_said(

@@ -8,12 +8,13 @@ those of CIFAR-10-C, whose settings are milder, so figures of the two do not com
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from lurefs.config import CORRUPTIONS
-from lurefs.data.dataset import ImageArray
+from lurefs.data.dataset import ImageArray, ImageDataset, IntArray
 from lurefs.errors import UserError, not_installed, unknown_name
 from lurefs.seeding import seed_stream, seeded_numpy
 
@@ -53,18 +54,39 @@ def corrupt(images: ImageArray, image_ids: Sequence[str], *, corruption: str, se
     return corrupted
 
 
-def check_corruptible(image_size: int) -> None:
+def corrupted_dataset(dataset: ImageDataset, *, corruption: str, severity: int) -> ImageDataset:
+    """Return the data set with the same images, ids and labels, each image corrupted when it is read; see `corrupt`."""
+
+    def read(rows: IntArray) -> ImageArray:
+        ids = [dataset.image_ids[row] for row in rows]
+        return corrupt(dataset.read(rows), ids, corruption=corruption, severity=severity)
+
+    identity = {**dataset.identity, "corruption": corruption, "severity": severity}
+    return replace(dataset, identity=identity, read=read)
+
+
+def check_corruptible(
+    image_size: int,
+    *,
+    setting: str = "robustness.corruptions",
+    way_out: str = "robustness.corruptions to []",
+) -> None:
     """Refuse images that are too small to be corrupted.
+
+    Args:
+        image_size: Their side in pixels.
+        setting: What asks for it, for the message.
+        way_out: What may be set in place of larger images, for the message.
 
     Raises:
         UserError: Too small, or the library is not installed.
     """
-    _library()
+    _library(setting)
     if image_size < MIN_IMAGE_SIZE:
         raise UserError(
             f"corruptions are for images of {MIN_IMAGE_SIZE} pixels or more, and these have {image_size}",
             "a data set of larger images (what backbone.image_size says is done later, and does not count)",
-            f"set dataset.params.image_size to {MIN_IMAGE_SIZE} or more, or robustness.corruptions to []",
+            f"set dataset.params.image_size to {MIN_IMAGE_SIZE} or more, or {way_out}",
         )
 
 
@@ -80,9 +102,9 @@ def _corrupt_image(pixels: ImageArray, corruption: str, severity: int, seed: int
     return corrupted if n_channels == 3 else corrupted[:, :, 1:2]
 
 
-def _library() -> Any:
+def _library(setting: str = "robustness.corruptions") -> Any:
     try:
         import imagecorruptions
     except ImportError as error:
-        raise not_installed("robustness.corruptions", "robustness", error) from error
+        raise not_installed(setting, "robustness", error) from error
     return imagecorruptions

@@ -136,6 +136,10 @@ class Control:
     result: Mapping[str, Any]
 
 
+_Measured = tuple[Run, str]
+"""A run and the benchmark that it was measured on."""
+
+
 def read_runs(directories: Sequence[RunDirectory]) -> list[Run]:
     """Read what is compared of each run; its episodes are read when two runs are paired.
 
@@ -191,7 +195,10 @@ def manifests_of(runs: Sequence[Run], benchmark: str) -> dict[str, list[Run]]:
     for run in runs:
         if run.benchmark(benchmark):
             own = str(run.benchmark(benchmark).get("manifest"))
-            known = next((hash for hash, members in groups.items() if _begin_alike(run, members[0], benchmark)), own)
+            known = next(
+                (hash for hash, members in groups.items() if _begin_alike((run, benchmark), (members[0], benchmark))),
+                own,
+            )
             groups.setdefault(known, []).append(run)
     return groups
 
@@ -209,10 +216,7 @@ def compare(run: Run, reference: Run, benchmark: str, probe: str) -> Comparison:
     """
     paired, not_paired = None, None
     try:
-        a = run.directory.read_episodes(benchmark, probe)
-        b = reference.directory.read_episodes(benchmark, probe)
-        manifests = _different_manifests(run, reference, benchmark)
-        paired = compare_tables(a, b, rng=np.random.default_rng(FLIP_SEED), manifests=manifests)
+        paired = _pair((run, benchmark), (reference, benchmark), probe)
     except UserError as error:
         not_paired = error.problem
     except ValueError as error:
@@ -220,6 +224,22 @@ def compare(run: Run, reference: Run, benchmark: str, probe: str) -> Comparison:
     return Comparison(
         benchmark=benchmark, probe=probe, run=run, reference=reference, paired=paired, not_paired=not_paired
     )
+
+
+def loss_by_corruption(run: Run, corrupted: str, clean: str, probe: str) -> PairedDifference | None:
+    """Pair a run on a benchmark's corrupted images with itself on the clean ones; None if that cannot be done."""
+    try:
+        return _pair((run, corrupted), (run, clean), probe)
+    except (UserError, ValueError):
+        return None
+
+
+def clean_benchmark(run: Run, corrupted: str) -> str | None:
+    """Return the benchmark whose images are clean and whose episodes are those of a corrupted one; None if none is."""
+    for name in run.summary.get("benchmarks", {}):
+        if not run.benchmark(name).get("corrupt") and _begin_alike((run, corrupted), (run, name)):
+            return str(name)
+    return None
 
 
 def ties(runs: Sequence[Run], benchmark: str, probe: str) -> Ties | None:
@@ -276,21 +296,27 @@ def train_seconds(run: Run) -> float:
     return sum(outcome.train_seconds for outcome in run.outcomes)
 
 
-def _different_manifests(run: Run, other: Run, benchmark: str) -> tuple[Manifest, Manifest] | None:
-    """Return the episodes of two runs, or None if they are known to be the same.
+def _pair(a: _Measured, b: _Measured, probe: str) -> PairedDifference:
+    one, other = (run.directory.read_episodes(benchmark, probe) for run, benchmark in (a, b))
+    return compare_tables(one, other, rng=np.random.default_rng(FLIP_SEED), manifests=_different_manifests(a, b))
+
+
+def _different_manifests(a: _Measured, b: _Measured) -> tuple[Manifest, Manifest] | None:
+    """Return the episodes of two runs on a benchmark each, or None if they are known to be the same.
 
     Raises:
         UserError: They are not the same, and a file of them is missing or damaged.
     """
-    if run.benchmark(benchmark).get("manifest") == other.benchmark(benchmark).get("manifest"):
+    (run, benchmark), (other, its_benchmark) = a, b
+    if run.benchmark(benchmark).get("manifest") == other.benchmark(its_benchmark).get("manifest"):
         return None
-    return run.directory.read_manifest(benchmark), other.directory.read_manifest(benchmark)
+    return run.directory.read_manifest(benchmark), other.directory.read_manifest(its_benchmark)
 
 
-def _begin_alike(run: Run, other: Run, benchmark: str) -> bool:
-    """Return whether the episodes of one run are the first ones of another."""
+def _begin_alike(a: _Measured, b: _Measured) -> bool:
+    """Return whether the episodes of the one are the first ones of the other."""
     try:
-        manifests = _different_manifests(run, other, benchmark)
+        manifests = _different_manifests(a, b)
     except UserError:
         return False
     if manifests is None:

@@ -7,7 +7,16 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-from lurefs.reporting.comparison import Comparison, Run, best_run, compare, controls_of, reference_run, summary_of
+from lurefs.reporting.comparison import (
+    Comparison,
+    Run,
+    best_run,
+    clean_benchmark,
+    compare,
+    controls_of,
+    reference_run,
+    summary_of,
+)
 from lurefs.reporting.sheets import MAX_QUERY, MAX_WAY, EpisodeRow, EpisodeSheet
 from lurefs.reporting.wording import (
     count,
@@ -121,6 +130,10 @@ def _usual_form(found: Mapping[str, Any]) -> str:
 def notes(runs: Sequence[Run], benchmark: str, probes: Sequence[str]) -> list[str]:
     """Return what a reader of a benchmark's table must know: its gaps, and their reasons."""
     found = []
+    if any(run.benchmark(benchmark).get("corrupt") and not clean_benchmark(run, benchmark) for run in runs):
+        found.append(
+            "What the corruption costs is not said: no benchmark of the same form and seed has the images as they are."
+        )
     for probe in probes:
         summaries = [summary for run in runs if (summary := run.accuracy(benchmark, probe)) is not None]
         gaps = [summary.no_ci95_classes or "not computed" for summary in summaries if summary.ci95_classes is None]

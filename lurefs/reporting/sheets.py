@@ -15,6 +15,7 @@ from episodes.sampler import Episode
 from episodes.scoring import predict
 from episodes.transforms import needs_reference
 from lurefs import plugins
+from lurefs.data.corruptions import corrupted_dataset
 from lurefs.data.dataset import ImageArray, ImageDataset, IntArray
 from lurefs.errors import UserError
 from lurefs.reporting.comparison import Run
@@ -107,14 +108,21 @@ def typical_episode(run: Run, benchmark: str, probe_name: str, dataset: ImageDat
     Raises:
         UserError: A file of the run is missing or damaged, or the data set has not the images that the run met.
     """
-    bank, manifest = run.directory.read_bank(benchmark), run.directory.read_manifest(benchmark)
+    corrupt = run.config.benchmarks[benchmark].corrupt
+    bank_names = (benchmark, benchmark) if corrupt is None else corrupt.bank_names(benchmark)
+    bank, query_bank = (run.directory.read_bank(name) for name in bank_names)
+    manifest = run.directory.read_manifest(benchmark)
     accuracy = run.directory.read_episodes(benchmark, probe_name).accuracy
     index = int(np.abs(accuracy - np.median(accuracy)).argmin())
     episode = manifest[index]
     row_of = {image_id: row for row, image_id in enumerate(dataset.image_ids)}
     read, is_ink = _reader(dataset)
+    read_corrupted = read
+    if corrupt is not None:
+        changed = corrupted_dataset(dataset, corruption=corrupt.corruption, severity=corrupt.severity)
+        read_corrupted, _ = _reader(dataset, of=changed)
 
-    def images(bank_rows: IntArray) -> ImageArray:
+    def images(bank_rows: IntArray, bank_name: str) -> ImageArray:
         ids = [bank.image_ids[row] for row in bank_rows]
         if any(image_id not in row_of for image_id in ids):
             raise UserError(
@@ -122,9 +130,10 @@ def typical_episode(run: Run, benchmark: str, probe_name: str, dataset: ImageDat
                 "the images that the run met",
                 "give the run's own data back, or run again",
             )
-        return read(np.array([row_of[image_id] for image_id in ids], dtype=np.int64))
+        rows = np.array([row_of[image_id] for image_id in ids], dtype=np.int64)
+        return read(rows) if bank_name == benchmark else read_corrupted(rows)
 
-    predicted = _predict(run, probe_name, bank.features, episode)
+    predicted = _predict(run, probe_name, bank.features, query_bank.features, episode)
     n_way = len(episode.classes)
     support = [episode.support[episode.support_labels == way] for way in range(n_way)]
     query = [episode.query[episode.query_labels == way] for way in range(n_way)]
@@ -134,8 +143,8 @@ def typical_episode(run: Run, benchmark: str, probe_name: str, dataset: ImageDat
         EpisodeRow(
             letter=letters[way],
             class_name=bank.class_names[episode.classes[way]],
-            support=images(support[way][:MAX_SHOT]),
-            query=images(query[way][:MAX_QUERY]),
+            support=images(support[way][:MAX_SHOT], bank_names[0]),
+            query=images(query[way][:MAX_QUERY], bank_names[1]),
             taken_for=tuple("" if answer == way else letters[answer] for answer in answers[way][:MAX_QUERY]),
             n_right=int((answers[way] == way).sum()),
             n_query=len(query[way]),
@@ -154,7 +163,13 @@ def typical_episode(run: Run, benchmark: str, probe_name: str, dataset: ImageDat
     )
 
 
-def _predict(run: Run, probe_name: str, features: NDArray[np.float32], episode: Episode) -> IntArray:
+def _predict(
+    run: Run,
+    probe_name: str,
+    features: NDArray[np.float32],
+    query_features: NDArray[np.float32],
+    episode: Episode,
+) -> IntArray:
     from threadpoolctl import threadpool_limits
 
     config = run.config.probes[probe_name]
@@ -168,15 +183,19 @@ def _predict(run: Run, probe_name: str, features: NDArray[np.float32], episode: 
     with warnings.catch_warnings(), threadpool_limits(limits=1):
         # What did not converge is counted in the results.
         warnings.simplefilter("ignore")
-        return predict(features, episode, probe)
+        return predict(features, episode, probe, query_features=query_features)
 
 
-def _reader(dataset: ImageDataset) -> tuple[Callable[[IntArray], ImageArray], bool]:
-    """Return what reads images as people draw, dark ink on light paper, and whether they are such drawings."""
+def _reader(dataset: ImageDataset, *, of: ImageDataset | None = None) -> tuple[Callable[[IntArray], ImageArray], bool]:
+    """Return what reads images as people draw, dark ink on light paper, and whether they are such drawings.
+
+    Where `of` is given, it is read in place of the data set whose drawings are judged.
+    """
+    of = of or dataset
     median = float(np.median(dataset.read(_spread(np.arange(len(dataset)), 200))))
     if dataset.n_channels == 1 and median < DARK_PAPER:
-        return lambda rows: (255 - dataset.read(rows)).astype(np.uint8), True
-    return dataset.read, dataset.n_channels == 1 and median > 255 - DARK_PAPER
+        return lambda rows: (255 - of.read(rows)).astype(np.uint8), True
+    return of.read, dataset.n_channels == 1 and median > 255 - DARK_PAPER
 
 
 def _spread(values: IntArray, n_most: int) -> IntArray:

@@ -10,7 +10,18 @@ import numpy as np
 
 from episodes.comparison import holm
 from lurefs.outcomes import ChunkOutcome
-from lurefs.reporting.comparison import Comparison, Control, Run, Ties, controls_of, summary_of, ties, train_seconds
+from lurefs.reporting.comparison import (
+    Comparison,
+    Control,
+    Run,
+    Ties,
+    clean_benchmark,
+    controls_of,
+    loss_by_corruption,
+    summary_of,
+    ties,
+    train_seconds,
+)
 from lurefs.reporting.wording import MISSING, count, duration, joined, number, p_value, percent, points
 
 Row = dict[str, Any]
@@ -43,6 +54,40 @@ def differences(comparisons: Sequence[Comparison]) -> dict[str, list[Row]]:
             for entry in family
         ]
     return rows
+
+
+def corrupted(runs: Sequence[Run], benchmark: str, probes: Sequence[str]) -> dict[str, list[Row]]:
+    """Return one row a run, by probe: accuracy on corrupted images beside that on clean ones, the episodes the same.
+
+    The p-values of one probe are corrected for their number. Empty where no images are corrupted, or no benchmark of
+    the same episodes has clean ones.
+    """
+    measured = [run for run in runs if run.benchmark(benchmark).get("corrupt")]
+    pairs = [(run, clean) for run in measured if (clean := clean_benchmark(run, benchmark)) is not None]
+    rows: dict[str, list[Row]] = {}
+    for probe in probes:
+        losses = [(run, clean, loss_by_corruption(run, benchmark, clean, probe)) for run, clean in pairs]
+        found = [(run, clean, loss) for run, clean, loss in losses if loss is not None]
+        p_values = holm([loss.p_episodes for _, _, loss in found])
+        rows[probe] = [
+            {
+                "run": run.label,
+                "clean": _mean_accuracy(run, clean, probe),
+                "corrupted": _mean_accuracy(run, benchmark, probe),
+                "difference": points(loss.difference.mean),
+                "pool": percent(loss.difference.ci95_episodes),
+                "classes": percent(loss.difference.ci95_classes),
+                "p": p_value(p),
+                "episodes": count(loss.difference.n),
+            }
+            for (run, clean, loss), p in zip(found, p_values, strict=True)
+        ]
+    return {probe: of_probe for probe, of_probe in rows.items() if of_probe}
+
+
+def _mean_accuracy(run: Run, benchmark: str, probe: str) -> str:
+    accuracy = run.accuracy(benchmark, probe)
+    return percent(accuracy.mean) if accuracy else MISSING
 
 
 def both_measured(comparison: Comparison) -> bool:

@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 
 from lurefs.config import CORRUPTIONS
-from lurefs.data.corruptions import check_corruptible, corrupt
-from lurefs.data.dataset import ImageArray
+from lurefs.data.corruptions import check_corruptible, corrupt, corrupted_dataset
+from lurefs.data.dataset import ImageArray, ImageDataset
 from lurefs.errors import UserError
 
 IDS = ("a/1", "b/2", "c/3")
@@ -85,6 +86,19 @@ def test_there_are_five_severities(severity: int) -> None:
 def test_an_unknown_corruption_is_answered_with_the_nearest() -> None:
     with pytest.raises(UserError, match="did you mean 'frost'"):
         corrupt(make_images(), IDS, corruption="frosty", severity=1)
+
+
+def test_a_corrupted_data_set_has_the_same_images_under_another_identity(
+    make_dataset: Callable[..., ImageDataset],
+) -> None:
+    dataset = make_dataset(size=32)
+    changed = corrupted_dataset(dataset, corruption="fog", severity=2)
+    rows = np.array([7, 3])
+    ids = [dataset.image_ids[row] for row in rows]
+    expected = corrupt(dataset.read(rows), ids, corruption="fog", severity=2)
+    assert np.array_equal(changed.read(rows), expected)
+    assert changed.image_ids == dataset.image_ids and np.array_equal(changed.labels, dataset.labels)
+    assert changed.identity == {**dataset.identity, "corruption": "fog", "severity": 2}
 
 
 def test_small_images_are_refused_with_the_setting_that_helps() -> None:
