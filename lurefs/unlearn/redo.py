@@ -93,7 +93,7 @@ def _start_incoming_anew(
 ) -> None:
     """Mark the dormant units' entries of parameters, and copy those of buffers from the twin."""
     parameters, buffers, fresh = parameters_of(model), dict(model.named_buffers()), dict(twin.named_buffers())
-    for name in units.incoming:
+    for name in sorted(units.incoming):
         if name in parameters:
             _mark(masks, name, _rows(dormant, parameters[name]))
         else:
@@ -102,7 +102,7 @@ def _start_incoming_anew(
 
 def _silence_outgoing(fresh: dict[str, Tensor], units: Units, dormant: Tensor, masks: dict[str, Tensor]) -> None:
     """Mark the weights that read dormant units, and make zero their fresh value."""
-    for name in units.outgoing:
+    for name in sorted(units.outgoing):
         mask = _columns(dormant, fresh[name])
         fresh[name].masked_fill_(mask, 0)
         _mark(masks, name, mask)

@@ -8,8 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
+import lurefs
 from lurefs.config import RunConfig
 from lurefs.records import to_mapping
 from lurefs.results import RunDirectory
@@ -58,6 +60,52 @@ def test_two_processes_learn_what_one_learns(config_file: Path, tmp_path: Path, 
     ]
     assert figures[1]["mean"] == pytest.approx(figures[0]["mean"], abs=0.05)
     assert not list(two.path.rglob("*partial*"))
+
+
+MASKS = """
+import sys
+import timm
+import torch
+from lurefs import plugins
+from lurefs.ranks import ranks_of
+from lurefs.unlearn.contract import ProbeImages
+
+ranks = ranks_of()
+torch.manual_seed(0)
+model, twin = (timm.create_model("test_resnet", num_classes=5, in_chans=1) for _ in range(2))
+images, labels = torch.randn(4, 32, 1, 32, 32), torch.randint(0, 5, (4, 32))
+
+
+def draw(source, n_images):
+    for batch, of_batch in zip(images, labels, strict=True):
+        yield batch[ranks.part(32)], of_batch[ranks.part(32)]
+
+
+for name in ("by_saliency", "dash", "redo"):
+    strategy = plugins.build("unlearn", name, {"tau": 0.5} if name == "redo" else {})
+    changes = strategy(model, twin, ProbeImages(draw=draw, ranks=ranks), torch.Generator().manual_seed(0))
+    torch.save(dict(changes.masks), f"{sys.argv[1]}/{name}-{ranks.world_size}-{ranks.rank}.pt")
+ranks.leave()
+"""
+
+
+def test_all_processes_mark_the_weights_that_one_marks(tmp_path: Path, environment: dict[str, str]) -> None:
+    """From the same weights and images, each process seeing its half of every batch."""
+    script = tmp_path / "masks.py"
+    script.write_text(MASKS)
+    environment = {**environment, "PYTHONPATH": str(Path(lurefs.__file__).parent.parent)}
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    for command in ([], launch):
+        command = [sys.executable, *command, str(script), str(tmp_path)]
+        result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=400)
+        assert result.returncode == 0, result.stderr
+    for name in ("by_saliency", "dash", "redo"):
+        expected, *found = (torch.load(tmp_path / f"{name}-{world}.pt") for world in ("1-0", "2-0", "2-1"))
+        assert any(mask.any() for mask in expected.values())
+        for masks in found:
+            assert list(masks) == list(expected)
+            for parameter, mask in masks.items():
+                assert torch.equal(mask, expected[parameter])
 
 
 def test_too_many_processes_for_a_batch_are_refused(
