@@ -24,6 +24,7 @@ from lurefs.reporting import (
     learning,
     narrative,
     over_seeds,
+    reliability,
     series,
     sheets,
     tables,
@@ -122,6 +123,18 @@ def _benchmark(
         svg = figures.intervals(rows, name=f"difference-{name}", x_label=label, zero_line=True)
         caption = f"Paired differences on {name}, by {probes[0]}. {scopes}."
         charts.append(kept.chart(f"difference-{name}", svg, caption=caption))
+    calibration = reliability.measured(runs, name, probes[0]) if probes else {}
+    if calibration:
+        lines = reliability.curves(calibration, styles)
+        svg = figures.reliability(lines, name=f"reliability-{name}")
+        caption = (
+            f"How often answers of a confidence are right on {name}, by {probes[0]}, all queries pooled; on the "
+            "straight line confidence and accuracy are equal, above it a probe is less sure than it should be."
+        )
+        chart = kept.chart(
+            f"reliability-{name}", svg, caption=caption, title="Reliability", said=series.in_words(lines)
+        )
+        charts.append(chart)
     seeds = {probe: over_seeds.rows(groups, reference, name, probe) for probe in probes}
     results = {probe: tables.results(runs, name, probe) for probe in probes}
     return {
@@ -132,6 +145,7 @@ def _benchmark(
         "reference_group": next(group.label for group in groups if reference in group.runs),
         "seeds": {probe: rows for probe, rows in seeds.items() if rows},
         "is_ranked": any(row["ties_pool"] for rows in results.values() for row in rows),
+        "reliability": {"said": reliability.sentences(calibration), **reliability.table(calibration)},
         "corrupted": tables.corrupted(runs, name, probes),
         "differences": tables.differences(comparisons),
         "cut": narrative.cut_pairs(comparisons),

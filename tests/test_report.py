@@ -749,6 +749,29 @@ class TestPage:
             "no difference: fewer than 3 seeds"
         ]
 
+    def test_answers_by_confidence_are_charted_counted_and_told_in_words(
+        self, make_run: MakeRun, tmp_path: Path
+    ) -> None:
+        run = make_run()
+        n, confidence, correct = np.zeros(15, dtype=np.int64), np.zeros(15), np.zeros(15, dtype=np.int64)
+        n[5], confidence[5], correct[5] = 60, 22.2, 36  # sure of 37 %, right on 60 %
+        n[14], confidence[14], correct[14] = 20, 19.0, 20
+        table = run.read_episodes("novel", "centroid")
+        pooled = Reliability(n=n, confidence=confidence, correct=correct)
+        replace(table, reliability=pooled).save(run.episodes_path("novel", "centroid"))
+        page = read(write_report([run], tmp_path / "out"))
+        assert (tmp_path / "out" / "figures" / "reliability-novel.svg").exists()
+        assert ["33 to 40", "60", "37.0", "60.0"] in page.rows
+        assert ["93 to 100", "20", "95.0", "100.0"] in page.rows
+        assert (
+            "lure: right on 70.0 % of 80 answers, sure of 51.5 % on average; bin by bin the two are 18.5 points apart "
+            "(ECE), and it is less sure than it should be."
+        ) in page.text.replace("\u00a0", " ")
+        assert pooled.ece == pytest.approx(0.185)
+
+    def test_a_probe_without_probabilities_has_no_answers_by_confidence(self, one_page: _Text) -> None:
+        assert "Answers by confidence" not in one_page.text
+
     def test_equal_runs_give_equal_bytes(self, make_run: MakeRun, tmp_path: Path) -> None:
         run = make_run()
         folders = [write_report([run], tmp_path / name).parent for name in ("one", "two")]
