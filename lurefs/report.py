@@ -23,6 +23,8 @@ from lurefs.reporting import (
     figures,
     learning,
     narrative,
+    over_seeds,
+    reliability,
     series,
     sheets,
     tables,
@@ -71,6 +73,7 @@ def write_report(directories: Sequence[RunDirectory], destination: Path) -> Path
         "facts": narrative.facts(runs),
         "settings": differing_settings(runs),
         "headlines": _headlines(runs),
+        "has_seeds": any(group.is_pooled for group in groups),
         "benchmarks": _benchmarks(runs, groups, kept),
         "transfers": [_transfer(runs, groups, name, kept) for name in transfer_figure.transfers_of(runs)],
         "learning": learning.section(runs, groups, kept),
@@ -94,11 +97,16 @@ def _headlines(runs: Sequence[Run]) -> list[narrative.Headline]:
 
 def _benchmarks(runs: Sequence[Run], groups: Sequence[Group], kept: PageFigures) -> list[dict[str, Any]]:
     styles = styles_of(groups)
-    return [_benchmark(runs, styles, name, probes, kept) for name, probes in benchmarks_of(runs).items()]
+    return [_benchmark(runs, groups, styles, name, probes, kept) for name, probes in benchmarks_of(runs).items()]
 
 
 def _benchmark(
-    runs: Sequence[Run], styles: Mapping[str, int], name: str, probes: list[str], kept: PageFigures
+    runs: Sequence[Run],
+    groups: Sequence[Group],
+    styles: Mapping[str, int],
+    name: str,
+    probes: list[str],
+    kept: PageFigures,
 ) -> dict[str, Any]:
     reference = reference_run(runs)
     comparisons = [compare(run, reference, name, probe) for probe in probes for run in runs if run is not reference]
@@ -115,13 +123,29 @@ def _benchmark(
         svg = figures.intervals(rows, name=f"difference-{name}", x_label=label, zero_line=True)
         caption = f"Paired differences on {name}, by {probes[0]}. {scopes}."
         charts.append(kept.chart(f"difference-{name}", svg, caption=caption))
+    calibration = reliability.measured(runs, name, probes[0]) if probes else {}
+    if calibration:
+        lines = reliability.curves(calibration, styles)
+        svg = figures.reliability(lines, name=f"reliability-{name}")
+        caption = (
+            f"How often answers of a confidence are right on {name}, by {probes[0]}, all queries pooled; on the "
+            "straight line confidence and accuracy are equal, above it a probe is less sure than it should be."
+        )
+        chart = kept.chart(
+            f"reliability-{name}", svg, caption=caption, title="Reliability", said=series.in_words(lines)
+        )
+        charts.append(chart)
+    seeds = {probe: over_seeds.rows(groups, reference, name, probe) for probe in probes}
     results = {probe: tables.results(runs, name, probe) for probe in probes}
     return {
         "name": name,
         "form": narrative.form(runs, name),
         "manifests": manifests_of(runs, name),
         "results": results,
+        "reference_group": next(group.label for group in groups if reference in group.runs),
+        "seeds": {probe: rows for probe, rows in seeds.items() if rows},
         "is_ranked": any(row["ties_pool"] for rows in results.values() for row in rows),
+        "reliability": {"said": reliability.sentences(calibration), **reliability.table(calibration)},
         "corrupted": tables.corrupted(runs, name, probes),
         "differences": tables.differences(comparisons),
         "cut": narrative.cut_pairs(comparisons),

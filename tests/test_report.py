@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 
 from episodes.bank import FeatureBank
-from episodes.comparison import PairedDifference, holm, paired_difference
+from episodes.comparison import PairedDifference, compare_seeds, holm, p_over_seeds, paired_difference
 from episodes.manifest import Manifest
 from episodes.metrics import Reliability
 from episodes.sampler import EpisodeSpec
-from episodes.summary import Summary, summarise, tails
+from episodes.summary import Summary, summarise, summarise_seeds, tails
 from episodes.table import EpisodeTable
 from lurefs import plugins
 from lurefs.config import ChunksConfig, run_config
@@ -714,6 +714,63 @@ class TestPage:
         assert "lure (3 seeds): lure-seed0, lure-seed1 and lure-seed2." in page.text
         labels = [value for tag, name, value in page.attributes if (tag, name) == ("svg", "aria-label")]
         assert any("lure (3 seeds): 62.5 at first, 75 at last" in label for label in labels)
+
+    def test_runs_of_several_seeds_have_a_row_over_seeds_and_a_difference_from_the_reference(
+        self, make_run: MakeRun, tmp_path: Path
+    ) -> None:
+        gains = {"lure": (1.0, 2.0, 3.0), "warm": (0.0, 0.0, 1.0)}
+        runs = {
+            name: [make_run(f"{name}-s{seed}", unlearn=unlearn, gain=gains[name][seed]) for seed in range(3)]
+            for name, unlearn in (("lure", "by_saliency"), ("warm", "nothing"))
+        }
+        for of_name in runs.values():
+            for seed, run in enumerate(of_name):
+                run.config_path.write_text(run.config_path.read_text().replace("seed: 0", f"seed: {seed}", 1))
+        lure, warm = ({seed: values(run)[0].mean() for seed, run in enumerate(runs[name])} for name in runs)
+        mean, difference = summarise_seeds(lure), compare_seeds(lure, warm)
+        page = read(write_report([*runs["lure"], *runs["warm"]], tmp_path / "out"))
+        assert [
+            "lure (3 seeds)",
+            "3",
+            as_percent(mean.mean),
+            as_percent(mean.ci95_seeds),
+            f"+{as_percent(difference.mean)}",
+            as_percent(difference.ci95_seeds),
+            wording.p_value(p_over_seeds(difference)),
+        ] in page.rows
+        assert any(row[:2] == ["warm (3 seeds)", "3"] and row[4:] == ["–", "–", "–"] for row in page.rows)
+        assert "what other seeds give is in the tables over seeds" in page.text
+        assert "Each run was trained once" not in page.text
+        page = read(write_report([*runs["lure"][:2], *runs["warm"]], tmp_path / "fewer"))
+        row = next(row for row in page.rows if row[:2] == ["lure (2 seeds)", "2"])
+        assert row[3:] == ["–", "no difference: seed 2 trained with one of the two only"]
+        page = read(write_report([*runs["lure"][:2], *runs["warm"][:2]], tmp_path / "two"))
+        assert next(row for row in page.rows if row[:2] == ["lure (2 seeds)", "2"])[4:] == [
+            "no difference: fewer than 3 seeds"
+        ]
+
+    def test_answers_by_confidence_are_charted_counted_and_told_in_words(
+        self, make_run: MakeRun, tmp_path: Path
+    ) -> None:
+        run = make_run()
+        n, confidence, correct = np.zeros(15, dtype=np.int64), np.zeros(15), np.zeros(15, dtype=np.int64)
+        n[5], confidence[5], correct[5] = 60, 22.2, 36  # sure of 37 %, right on 60 %
+        n[14], confidence[14], correct[14] = 20, 19.0, 20
+        table = run.read_episodes("novel", "centroid")
+        pooled = Reliability(n=n, confidence=confidence, correct=correct)
+        replace(table, reliability=pooled).save(run.episodes_path("novel", "centroid"))
+        page = read(write_report([run], tmp_path / "out"))
+        assert (tmp_path / "out" / "figures" / "reliability-novel.svg").exists()
+        assert ["33 to 40", "60", "37.0", "60.0"] in page.rows
+        assert ["93 to 100", "20", "95.0", "100.0"] in page.rows
+        assert (
+            "lure: right on 70.0 % of 80 answers, sure of 51.5 % on average; bin by bin the two are 18.5 points apart "
+            "(ECE), and it is less sure than it should be."
+        ) in page.text.replace("\u00a0", " ")
+        assert pooled.ece == pytest.approx(0.185)
+
+    def test_a_probe_without_probabilities_has_no_answers_by_confidence(self, one_page: _Text) -> None:
+        assert "Answers by confidence" not in one_page.text
 
     def test_equal_runs_give_equal_bytes(self, make_run: MakeRun, tmp_path: Path) -> None:
         run = make_run()

@@ -100,6 +100,19 @@ def curves(lines: Sequence[Line], *, name: str, x_label: str, y_label: str, x_is
         return to_svg(figure, name)
 
 
+def reliability(lines: Sequence[Line], *, name: str) -> str:
+    """Draw accuracy against confidence, both in percent, with the diagonal on which a calibrated probe lies."""
+    with chart_context(name):
+        figure, axes = new_chart()
+        axes.plot([0, 100], [0, 100], color=MUTED, lw=1, zorder=1)
+        handles = [draw_line(axes, line, np.asarray(line.x, dtype=float)) for line in lines]
+        axes.set_xlim(0, 100)
+        axes.set_ylim(0, 100)
+        name_axes(axes, "confidence, %", "accuracy, %")
+        add_legend(axes, handles, [line.label for line in lines])
+        return to_svg(figure, name)
+
+
 def _shifts(lines: Sequence[Line]) -> list[float]:
     """Return by how much of a step each line is set apart, so that bars of curves that run together can be told."""
     n_bars = sum(line.half_width is not None and not line.has_band for line in lines)
