@@ -1,5 +1,10 @@
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -118,9 +123,22 @@ def test_a_saved_table_reads_back(bank: FeatureBank, manifest: Manifest, tmp_pat
     assert again.reliability.ece == table.reliability.ece
 
 
+ORACLE = {
+    (16, 1): (0.5, 0.527815, 0.604751, 0.711292, 0.819407),
+    (16, 5): (0.5, 0.568650, 0.721287, 0.862053, 0.946281),
+    (64, 1): (0.5, 0.514265, 0.556058, 0.621716, 0.703634),
+    (64, 5): (0.5, 0.536643, 0.636111, 0.765286, 0.879533),
+}
+"""Exact accuracy at the distances 0 to 4, by number of features and shots."""
+
+
 @pytest.mark.parametrize(
     ("n_features", "n_shot", "distance", "expected"),
-    [(16, 1, 2.0, 0.604751), (16, 5, 2.0, 0.721287), (64, 1, 4.0, 0.703634), (64, 5, 3.0, 0.765286), (16, 5, 0.0, 0.5)],
+    [
+        (n_features, n_shot, float(distance), expected)
+        for (n_features, n_shot), row in ORACLE.items()
+        for distance, expected in enumerate(row)
+    ],
 )
 def test_nearest_centroid_has_the_exact_accuracy_of_two_gaussians(
     n_features: int, n_shot: int, distance: float, expected: float
@@ -144,3 +162,124 @@ def test_nearest_centroid_has_the_exact_accuracy_of_two_gaussians(
     )
     values = collect(score(bank, manifest, probe(nearest_centroid(), "none")), {}).accuracy
     assert abs(values.mean() - expected) < 4 * values.std(ddof=1) / np.sqrt(n_episodes)
+
+
+def test_logistic_regression_in_the_span_of_the_support_is_that_on_raw_features(
+    bank: FeatureBank, manifest: Manifest
+) -> None:
+    """Representer theorem: the weights lie in the span, so n_support coordinates have all that there is to know."""
+    wide = np.random.default_rng(4).normal(size=(10, 300)).astype(np.float32)
+    features = (bank.features @ wide).astype(np.float64) / 30
+    features += np.random.default_rng(5).normal(size=features.shape) / 10
+    for episode in manifest:
+        support, query = features[episode.support], features[episode.query]
+        basis = np.linalg.qr(support.T)[0]
+        assert basis.shape == (300, len(episode.support))
+        raw, spanned = (
+            logistic_regression(tol=1e-10, max_iter=10_000).fit(x, episode.support_labels)
+            for x in (support, support @ basis)
+        )
+        gap = np.abs(raw.predict_proba(query) - spanned.predict_proba(query @ basis)).max()
+        assert gap < 1e-6
+
+
+def test_nearest_centroid_of_one_shot_at_length_one_is_the_nearest_by_cosine(bank: FeatureBank) -> None:
+    spec = EpisodeSpec(n_way=5, n_shot=1, n_query=6, n_episodes=40)
+    one_shot = make_manifest(bank.labels, spec, seed=0, images_digest=bank.images_digest)
+    table = collect(score(bank, one_shot, probe(nearest_centroid(), "l2")), {})
+    unit = bank.features / np.linalg.norm(bank.features, axis=1, keepdims=True)
+    expected = [
+        ((unit[episode.query] @ unit[episode.support].T).argmax(1) == episode.query_labels).mean()
+        for episode in one_shot
+    ]
+    assert np.array_equal(table.accuracy, expected)
+
+
+@pytest.mark.parametrize("solver", ["auto", "sklearn"])
+def test_names_of_classes_and_order_of_episodes_change_no_result(bank: FeatureBank, solver: str) -> None:
+    spec = EpisodeSpec(n_way=4, n_shot=3, n_query=5, n_episodes=40)
+    drawn = make_manifest(bank.labels, spec, seed=0, images_digest=bank.images_digest)
+    plain = collect(score(bank, drawn, probe(logistic_regression(), solver=solver)), {})
+    rng = np.random.default_rng(1)
+    new_name, order = rng.permutation(8), rng.permutation(40)
+    renamed = replace(bank, labels=new_name[bank.labels])
+    turned = replace(
+        drawn,
+        images_digest=renamed.images_digest,
+        classes=new_name[drawn.classes[order]],
+        support=drawn.support[order],
+        query=drawn.query[order],
+    )
+    found = collect(score(renamed, turned, probe(logistic_regression(), solver=solver)), {})
+    assert np.array_equal(found.accuracy, plain.accuracy[order])
+    np.testing.assert_allclose(found.nll, plain.nll[order], atol=1e-6)
+    assert found.summary().mean == pytest.approx(plain.summary().mean, abs=1e-12)
+    assert found.summary().ci95_classes == pytest.approx(plain.summary().ci95_classes, abs=1e-12)
+
+
+def test_scores_do_not_depend_on_process_or_hash_seed() -> None:
+    program = (
+        "import hashlib, numpy as np; from episodes import *; from episodes.probes import logistic_regression;"
+        "labels = np.repeat([f'class {label}' for label in range(6)], 12);"
+        "bank = FeatureBank.from_arrays(np.random.default_rng(0).normal(size=(72, 8)), labels);"
+        "manifest = draw_manifest(bank, EpisodeSpec(n_way=3, n_shot=2, n_query=4, n_episodes=30), seed=1);"
+        "table = collect(score(bank, manifest, Probe(name='p', classifier=logistic_regression())), {});"
+        "results = table.accuracy.tobytes() + table.nll.tobytes();"
+        "print(manifest.hash, hashlib.sha256(results).hexdigest())"
+    )
+    said = {
+        subprocess.run(
+            [sys.executable, "-W", "ignore", "-c", program],
+            env={**os.environ, "PYTHONHASHSEED": hash_seed},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for hash_seed in ("1", "2")
+    }
+    assert len(said) == 1
+
+
+MEMORY_PROGRAM = """
+import json, resource, sys
+from pathlib import Path
+import numpy as np
+import torch  # what the libraries take is not what is measured
+from threadpoolctl import threadpool_limits
+from episodes import EpisodeSpec, FeatureBank, Probe, make_manifest, score_in_parallel
+from episodes.executors import serial
+from episodes.probes import nearest_centroid
+
+def kib_of_files():
+    line = next(line for line in open("/proc/self/status") if line.startswith("RssFile"))
+    return int(line.split()[1])
+
+before = kib_of_files()
+bank = FeatureBank.load(Path(sys.argv[1]))
+loaded = kib_of_files() - before
+peaks = []
+for n_episodes in (4096, 4096, 16384):
+    spec = EpisodeSpec(n_way=5, n_shot=1, n_query=4, n_episodes=n_episodes)
+    manifest = make_manifest(bank.labels, spec, seed=0, images_digest=bank.images_digest)
+    probe = Probe(name="p", classifier=nearest_centroid())
+    n_scored = sum(len(block) for block in score_in_parallel(bank, manifest, probe, serial(), audit_share=0))
+    assert n_scored == n_episodes
+    peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+print(json.dumps([loaded, *peaks]))
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the kernel does not say how much a process holds")
+def test_memory_does_not_grow_with_the_episodes_of_a_bank_on_disk(tmp_path: Path) -> None:
+    n_images, n_features = 1_000_000, 16
+    features = np.random.default_rng(0).random((n_images, n_features), dtype=np.float32)
+    np.save(tmp_path / "features.npy", features)
+    np.save(tmp_path / "labels.npy", np.arange(n_images) % 50)
+    ids, names = [str(row) for row in range(n_images)], [str(label) for label in range(50)]
+    (tmp_path / "bank.json").write_text(json.dumps({"identity": {}, "class_names": names, "image_ids": ids}))
+    command = [sys.executable, "-W", "ignore", "-c", MEMORY_PROGRAM, str(tmp_path)]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    loaded, _, few, many = json.loads(said)
+    file_kib = n_images * n_features * 4 / 1024
+    assert loaded < 0.1 * file_kib  # a map, not a copy
+    assert many - few < 0.75 * file_kib  # pages of the file that were touched, and nothing for each episode
