@@ -743,7 +743,7 @@ class TestPage:
         assert "Each run was trained once" not in page.text
         page = read(write_report([*runs["lure"][:2], *runs["warm"]], tmp_path / "fewer"))
         row = next(row for row in page.rows if row[:2] == ["lure (2 seeds)", "2"])
-        assert row[3:] == ["–", "no difference: seed 2 trained with one of the two only"]
+        assert row[3:] == ["–", "no difference: seed 2 was trained with one of the two only"]
         page = read(write_report([*runs["lure"][:2], *runs["warm"][:2]], tmp_path / "two"))
         assert next(row for row in page.rows if row[:2] == ["lure (2 seeds)", "2"])[4:] == [
             "no difference: fewer than 3 seeds"

@@ -59,7 +59,9 @@ def difference_over_seeds(group: Group, reference: Group, benchmark: str, probe:
     own, others = ({run.config.seed: run for run in side.runs} for side in (group, reference))
     if unpaired := sorted(own.keys() ^ others.keys()):
         seeds = joined([str(seed) for seed in unpaired])
-        return f"{'seed' if len(unpaired) == 1 else 'seeds'} {seeds} trained with one of the two only"
+        return (
+            f"{f'seed {seeds} was' if len(unpaired) == 1 else f'seeds {seeds} were'} trained with one of the two only"
+        )
     means = {}
     for seed, run in own.items():
         pair = compare(run, others[seed], benchmark, probe)

@@ -72,8 +72,8 @@ def corrupted(runs: Sequence[Run], benchmark: str, probes: Sequence[str]) -> dic
         rows[probe] = [
             {
                 "run": run.label,
-                "clean": _mean_accuracy(run, clean, probe),
-                "corrupted": _mean_accuracy(run, benchmark, probe),
+                "clean": _mean_of_first(run, clean, probe, loss.difference.n),
+                "corrupted": _mean_of_first(run, benchmark, probe, loss.difference.n),
                 "difference": points(loss.difference.mean),
                 "pool": percent(loss.difference.ci95_episodes),
                 "classes": percent(loss.difference.ci95_classes),
@@ -85,9 +85,9 @@ def corrupted(runs: Sequence[Run], benchmark: str, probes: Sequence[str]) -> dic
     return {probe: of_probe for probe, of_probe in rows.items() if of_probe}
 
 
-def _mean_accuracy(run: Run, benchmark: str, probe: str) -> str:
-    accuracy = run.accuracy(benchmark, probe)
-    return percent(accuracy.mean) if accuracy else MISSING
+def _mean_of_first(run: Run, benchmark: str, probe: str, n_episodes: int) -> str:
+    """Return the mean over the episodes that two benchmarks share, so that their difference is the one beside it."""
+    return percent(float(run.directory.read_episodes(benchmark, probe).accuracy[:n_episodes].mean()))
 
 
 def both_measured(comparison: Comparison) -> bool:
