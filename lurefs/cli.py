@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lurefs import __version__, config, console, episode_commands, plugins
-from lurefs.config import LearnerConfig, RunConfig, RunGroup
+from lurefs import __version__, config_file, console, episode_commands, plugins
+from lurefs.config import LearnerConfig, RunConfig
+from lurefs.config_file import RunGroup
 from lurefs.errors import UserError
 from lurefs.ranks import ranks_of
 
@@ -100,10 +101,10 @@ def _list(kind: str, pattern: str) -> None:
 def _load(arguments: argparse.Namespace) -> tuple[RunGroup, Path]:
     """Return what to run, and where: from --config, or from the config that a run directory holds."""
     if arguments.config is not None:
-        group = config.load(arguments.config, arguments.overrides)
+        group = config_file.load(arguments.config, arguments.overrides)
         return group, arguments.run_dir or Path("runs") / group.name
     if arguments.run_dir is None:
-        recipes = ", ".join(sorted(path.stem for path in config.recipes_dir().glob("*.yaml")))
+        recipes = ", ".join(sorted(path.stem for path in config_file.recipes_dir().glob("*.yaml")))
         raise UserError(
             "neither --config nor --run-dir is given", "at least one of the two", f"try --config: {recipes}"
         )
@@ -111,7 +112,7 @@ def _load(arguments: argparse.Namespace) -> tuple[RunGroup, Path]:
 
     stored = RunDirectory(arguments.run_dir)
     stored.read_config()
-    group = config.load(str(stored.config_path), arguments.overrides)
+    group = config_file.load(str(stored.config_path), arguments.overrides)
     return group, arguments.run_dir
 
 

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lurefs import config
-from lurefs.config import RunConfig, RunGroup
+from lurefs import config_file
+from lurefs.config import RunConfig
+from lurefs.config_file import RunGroup
 from lurefs.errors import UserError, unknown_name
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ def make(source: str, overrides: Sequence[str], *, benchmark: str | None, output
     """
     from episodes.manifest import draw_manifest
 
-    benchmarks = _benchmarks(_one_run(config.load(source, overrides)), benchmark)
+    benchmarks = _benchmarks(_one_run(config_file.load(source, overrides)), benchmark)
     if output is not None and len(benchmarks) > 1:
         raise UserError(
             f"--output is one file, but the config has {len(benchmarks)} benchmarks",
@@ -170,7 +171,7 @@ def _one_run(group: RunGroup) -> RunConfig:
 
 def _run(source: str | None, run_dir: Path | None) -> RunConfig:
     if source is not None:
-        return _one_run(config.load(source))
+        return _one_run(config_file.load(source))
     assert run_dir is not None
     from lurefs.results import RunDirectory
 

@@ -16,7 +16,8 @@ from episodes.files import write_text
 from episodes.manifest import Manifest
 from episodes.table import EpisodeTable
 from episodes.transfer_table import TransferTable
-from lurefs.config import RunConfig, run_config, to_yaml
+from lurefs.config import RunConfig, to_yaml
+from lurefs.config_file import run_config
 from lurefs.errors import UserError
 from lurefs.outcomes import ChunkOutcome
 from lurefs.records import from_mapping, to_mapping

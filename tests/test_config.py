@@ -5,17 +5,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from lurefs.config import (
-    digest,
-    find_recipe,
-    load,
-    merge,
-    pretrain_identity,
-    recipes_dir,
-    run_config,
-    run_identity,
-    to_yaml,
-)
+from lurefs.config import digest, pretrain_identity, run_identity, to_yaml
+from lurefs.config_file import find_recipe, load, merge, recipes_dir, run_config
 from lurefs.errors import UserError
 
 

@@ -14,7 +14,7 @@ from episodes.bank import FeatureBank
 from episodes.scoring import score
 from episodes.table import EpisodeTable, collect
 from lurefs import controls
-from lurefs.config import run_config
+from lurefs.config_file import run_config
 from lurefs.errors import UserError
 from lurefs.plan import make_plan
 from lurefs.records import to_mapping

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from episodes import FeatureBank
-from lurefs.config import load
+from lurefs.config_file import load
 from lurefs.settings_page import settings_page
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"

@@ -13,7 +13,8 @@ import yaml
 
 from episodes.manifest import Manifest, draw_manifest, make_manifest
 from lurefs.cli import main
-from lurefs.config import RunConfig, load, run_config
+from lurefs.config import RunConfig
+from lurefs.config_file import load, run_config
 from lurefs.episode_commands import make, show, verify
 from lurefs.errors import UserError
 from lurefs.plan import make_plan

@@ -16,6 +16,8 @@ ORDER = [
     {"errors", "seeding", "records", "ranks"},
     {"plugins"},
     {"config"},
+    {"config_checks"},
+    {"config_file"},
     {"settings_page"},
     {"data"},
     {"outcomes", "plan", "saliency", "backbones", "optimizers", "images", "schedule"},
@@ -37,7 +39,7 @@ ORDER = [
 HOMES = {
     "learn2learn": {"episodes.sampler"},
     "timm": {"lurefs.backbones", "lurefs.optimizers", "lurefs.stage"},
-    "omegaconf": {"lurefs.config"},
+    "omegaconf": {"lurefs.config_file"},
     "wandb": {"lurefs.tracking", "lurefs.mirror"},
     "sklearn": {"episodes.probes", "episodes.scoring", "episodes.transfer", "lurefs.data.sources"},
     "matplotlib": {"lurefs.reporting.chart_style", "lurefs.reporting.figures"},

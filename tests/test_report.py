@@ -20,7 +20,8 @@ from episodes.sampler import EpisodeSpec
 from episodes.summary import Summary, summarise, summarise_seeds, tails
 from episodes.table import EpisodeTable
 from lurefs import plugins
-from lurefs.config import ChunksConfig, run_config
+from lurefs.config import ChunksConfig
+from lurefs.config_file import run_config
 from lurefs.errors import UserError
 from lurefs.outcomes import ChunkOutcome, FewShotScore, RobustnessScores, UnlearnReport
 from lurefs.report import write_report

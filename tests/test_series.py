@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from episodes.summary import half_width
-from lurefs.config import run_config
+from lurefs.config_file import run_config
 from lurefs.outcomes import ChunkOutcome, FewShotScore, RobustnessScores, UnlearnReport
 from lurefs.reporting import measures, robustness
 from lurefs.reporting.comparison import Run

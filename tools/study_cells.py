@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from episodes.files import write_text
-from lurefs.config import RunConfig, digest, merge, run_config, run_identity, with_defaults
+from lurefs.config import RunConfig, digest, run_identity
+from lurefs.config_file import merge, run_config, with_defaults
 from lurefs.errors import UserError, nearest
 from lurefs.records import from_mapping, to_mapping
 from lurefs.results import RunDirectory, damaged

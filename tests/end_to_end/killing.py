@@ -17,7 +17,7 @@ from pathlib import Path
 
 import torch
 
-from lurefs import config
+from lurefs import config_file
 from lurefs.plan import make_plan
 from lurefs.results import RunDirectory
 from lurefs.run import run_stage
@@ -27,7 +27,7 @@ def life(config_path: str, directory: Path, kill_after: float | None, how: int =
     """Fork a process that pre-trains; return whether it was killed, and not done before."""
     child = os.fork()
     if child == 0:
-        (run,) = config.load(config_path).runs.values()
+        (run,) = config_file.load(config_path).runs.values()
         run_stage(make_plan(run), RunDirectory(directory), "pretrain")
         os._exit(0)
     if kill_after is not None:

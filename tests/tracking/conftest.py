@@ -21,7 +21,8 @@ from episodes.metrics import empty_reliability
 from episodes.summary import Summary, summarise
 from episodes.table import EpisodeTable
 from lurefs import tracking
-from lurefs.config import RunConfig, run_config
+from lurefs.config import RunConfig
+from lurefs.config_file import run_config
 from lurefs.outcomes import (
     ChunkOutcome,
     FewShotScore,

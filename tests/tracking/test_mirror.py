@@ -10,7 +10,8 @@ import pytest
 from episodes.summary import summarise
 from episodes.table import EpisodeTable
 from lurefs import mirror
-from lurefs.config import RunConfig, run_config
+from lurefs.config import RunConfig
+from lurefs.config_file import run_config
 from lurefs.outcomes import ChunkOutcome, RobustnessScores
 
 

@@ -1,0 +1,202 @@
+"""Refuse configurations that cannot be meant: what contradicts itself, and names or parameters that do not exist."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from episodes.specs import SpecError
+from episodes.stopping import MIN_EPISODES
+from episodes.transforms import parse_chain
+from lurefs import plugins
+from lurefs.config import (
+    ATTACKS,
+    CORRUPTIONS,
+    BenchmarkConfig,
+    ChunksConfig,
+    ClassSplitConfig,
+    ProbeConfig,
+    RobustnessConfig,
+    RunConfig,
+    TransferConfig,
+)
+from lurefs.errors import UserError, unknown_name
+
+
+def check_config(config: RunConfig) -> None:
+    """Check all that needs neither data nor timm.
+
+    Raises:
+        UserError: Settings contradict each other, or a plug-in does not exist or does not take its parameters.
+    """
+    _check_names(config)
+    _check_chunks(config.chunks)
+    _check_class_split(config.class_split)
+    plugins.check("dataset", config.dataset.name, config.dataset.params, where="dataset")
+    plugins.check("executor", config.executor.name, config.executor.params, where="executor")
+    plugins.check("unlearn", config.unlearn.name, config.unlearn.params, where="unlearn")
+    plugins.build("unlearn", config.unlearn.name, config.unlearn.params)  # its settings are checked, nothing is done
+    for name, benchmark in config.benchmarks.items():
+        _check_benchmark(f"benchmarks.{name}", benchmark)
+    for name, probe in config.probes.items():
+        plugins.check("probe", probe.name, probe.params, where=f"probes.{name}")
+        _check_transform(f"probes.{name}", probe)
+    if config.robustness is not None:
+        _check_robustness(config.robustness)
+    for name, transfer in config.transfer.items():
+        _check_transfer(f"transfer.{name}", transfer)
+        if name in config.benchmarks:
+            raise UserError(
+                f"{name!r} is the name of a benchmark and of a transfer", "two names", f"rename transfer.{name}"
+            )
+
+
+def _check_names(config: RunConfig) -> None:
+    names = [config.name, *config.benchmarks, *config.probes, *config.transfer]
+    for name in names:
+        if not name or name.startswith(".") or any(character in name for character in "/\\:;,#?'\"<>|*\n\t"):
+            raise UserError(
+                f"the name {name!r} cannot be a file's name",
+                "letters, digits, '-', '_', '.' and spaces",
+                "choose another name",
+            )
+        if "--" in name:
+            raise UserError(f"the name {name!r} holds '--'", "a name without it", "use '-'")
+    if not config.benchmarks or not config.probes:
+        missing = "benchmarks" if not config.benchmarks else "probes"
+        raise UserError(
+            f"{missing} is empty", f"at least one entry under {missing}", f"leave {missing} out for the default"
+        )
+
+
+def _check_chunks(chunks: ChunksConfig) -> None:
+    if chunks.n_chunks is not None and chunks.chunk_size is not None:
+        raise UserError(
+            f"chunks.n_chunks is {chunks.n_chunks} and chunks.chunk_size is {chunks.chunk_size}",
+            "only one of the two",
+            "leave one of them out, or set it to null",
+        )
+    if (chunks.replay == "buffer") != (chunks.buffer_size is not None):
+        raise UserError(
+            f"chunks.replay is {chunks.replay!r} and chunks.buffer_size is {chunks.buffer_size}",
+            "a buffer_size with replay 'buffer', and only there",
+            "set both, or neither",
+        )
+    _check_schedule(chunks)
+    if (chunks.class_order == "skewed") != (chunks.skew_alpha is not None):
+        raise UserError(
+            f"chunks.class_order is {chunks.class_order!r} and chunks.skew_alpha is {chunks.skew_alpha}",
+            "a skew_alpha with class_order 'skewed', and only there",
+            "set both, or neither",
+        )
+    for key, value, plain in (("schedule", chunks.schedule, "equal"), ("class_order", chunks.class_order, "random")):
+        if value != plain and chunks.chunk_by == "source":
+            raise UserError(
+                f"chunks.{key} is {value!r} and chunks.chunk_by is 'source'",
+                f"{key} {plain!r} where sources arrive whole",
+                f"set chunks.{key} to {plain}, or chunks.chunk_by to random",
+            )
+        if value != plain and chunks.chunk_size is not None:
+            raise UserError(
+                f"chunks.{key} is {value!r} and chunks.chunk_size is {chunks.chunk_size}",
+                f"a number of chunks for {key} {value!r} to divide the images over",
+                f"give chunks.n_chunks in place of chunks.chunk_size, or set chunks.{key} to {plain}",
+            )
+
+
+def _check_schedule(chunks: ChunksConfig) -> None:
+    if chunks.first_share != ChunksConfig().first_share and chunks.schedule != "large_first":
+        raise UserError(
+            f"chunks.first_share is {chunks.first_share} and chunks.schedule is {chunks.schedule!r}",
+            "a first_share with schedule 'large_first', and only there",
+            "set chunks.schedule to large_first, or leave chunks.first_share out",
+        )
+    if chunks.schedule == "large_first" and chunks.n_chunks == 1:
+        raise UserError(
+            "chunks.schedule is 'large_first' and chunks.n_chunks is 1",
+            "a chunk after the first for the rest of the images",
+            "raise chunks.n_chunks to 2 or more, or set chunks.schedule to equal",
+        )
+
+
+def _check_robustness(robustness: RobustnessConfig) -> None:
+    names = [] if robustness.corruptions == "all" else robustness.corruptions
+    for kind, given, known in (("corruption", names, CORRUPTIONS), ("attack", list(robustness.attacks), ATTACKS)):
+        for name in given:
+            if name not in known:
+                raise unknown_name(kind, name, known)
+    bounds: dict[str, tuple[Sequence[float], int, int]] = {"severities": (robustness.severities, 1, 5)}
+    bounds |= {f"attacks.{name}": (epsilons, 0, 1) for name, epsilons in robustness.attacks.items()}
+    for key, (values, low, high) in bounds.items():
+        if len(set(values)) < len(values) or not all(low <= value <= high for value in values):
+            raise UserError(
+                f"robustness.{key} is {values}",
+                f"different numbers from {low} to {high}" + (", e.g. 0.0314 for 8/255" if high == 1 else ""),
+                f"change robustness.{key}",
+            )
+    if not (robustness.corruptions and robustness.severities) and not any(robustness.attacks.values()):
+        raise UserError(
+            "robustness asks for nothing", "corruptions with severities, or attacks with epsilons", "name some"
+        )
+
+
+def _check_benchmark(where: str, benchmark: BenchmarkConfig) -> None:
+    if benchmark.dataset is not None:
+        plugins.check("dataset", benchmark.dataset.name, benchmark.dataset.params, where=f"{where}.dataset")
+    try:
+        benchmark.spec()
+    except SpecError as error:
+        raise UserError(f"{where}: {error.problem}", error.expected, error.fix) from error
+    if benchmark.corrupt is not None and benchmark.corrupt.corruption not in CORRUPTIONS:
+        raise unknown_name("corruption", benchmark.corrupt.corruption, CORRUPTIONS)
+    if benchmark.target_ci95 is not None and benchmark.n_episodes <= MIN_EPISODES:
+        raise UserError(
+            f"{where}.target_ci95 is {benchmark.target_ci95:g} and {where}.n_episodes is {benchmark.n_episodes}",
+            f"more than {MIN_EPISODES} episodes at most, since the width is not looked at before",
+            f"raise {where}.n_episodes, e.g. to 10000, or leave {where}.target_ci95 out",
+        )
+
+
+def _check_transfer(where: str, transfer: TransferConfig) -> None:
+    if transfer.dataset is not None:
+        plugins.check("dataset", transfer.dataset.name, transfer.dataset.params, where=f"{where}.dataset")
+        if transfer.classes != "all":
+            raise UserError(
+                f"{where} has a data set of its own and classes {transfer.classes!r}",
+                "classes: all, since the class split is that of the run's own data set",
+                f"set {where}.classes to all",
+            )
+    plugins.check("probe", transfer.probe.name, transfer.probe.params, where=f"{where}.probe")
+    sizes = transfer.sizes
+    if not sizes or len(set(sizes)) < len(sizes) or any(size != "all" and size < 1 for size in sizes):
+        raise UserError(
+            f"{where}.sizes is {sizes}", "different numbers of images a class, from 1, or all", "e.g. [1, 2, 4, all]"
+        )
+    grid = transfer.grid or {}
+    if len(grid) > 1 or any(not values or sorted(set(values)) != values for values in grid.values()):
+        raise UserError(
+            f"{where}.grid is {grid}", "one setting with ascending values, {} or null", "e.g. {C: [0.1, 1, 10]}"
+        )
+
+
+def _check_transform(where: str, probe: ProbeConfig) -> None:
+    try:
+        parse_chain(probe.transform)
+    except ValueError as error:
+        raise UserError(
+            f"{where}.transform is {probe.transform!r}: {error}",
+            "steps with commas between, e.g. l2, cl2n, power:0.5,l2, pca:64",
+            f"change {where}.transform",
+        ) from error
+
+
+def _check_class_split(split: ClassSplitConfig) -> None:
+    groups = (split.base, split.validation, split.novel)
+    shares = [group for group in groups if isinstance(group, float)]
+    if split.file is None and 0 < len(shares) < len(groups):
+        raise UserError(
+            "class_split mixes shares and lists of classes", "three shares, or three lists", "make all three alike"
+        )
+    if split.file is None and len(shares) == len(groups) and sum(shares) > 1 + 1e-9:
+        raise UserError(
+            f"the shares of class_split add up to {sum(shares):g}", "at most 1", "lower one of base, validation, novel"
+        )
