@@ -70,8 +70,12 @@ def reliability(probabilities: Probabilities, labels: IntArray) -> Reliability:
         probabilities: (n, n_classes), rows sum to 1.
         labels: (n,) int64 in 0..n_classes-1.
     """
-    confidence = probabilities.max(axis=1).astype(np.float64)
-    correct = probabilities.argmax(axis=1) == labels
+    return count_by_confidence(probabilities.max(axis=1), probabilities.argmax(axis=1) == labels)
+
+
+def count_by_confidence(confidence: NDArray[np.floating], correct: NDArray[np.bool_]) -> Reliability:
+    """Count predictions whose top probabilities are known, and whether they are right, in any shape."""
+    confidence, correct = confidence.astype(np.float64).reshape(-1), correct.reshape(-1)
     bins = np.clip(np.ceil(confidence * N_BINS).astype(np.int64) - 1, 0, N_BINS - 1)
     return Reliability(
         n=np.bincount(bins, minlength=N_BINS).astype(np.int64),

@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,33 +15,27 @@ from numpy.typing import NDArray
 from episodes.bank import FeatureBank
 from episodes.executors import Executor
 from episodes.manifest import Manifest, draw_manifest
-from episodes.metrics import empty_reliability, reliability
+from episodes.metrics import count_by_confidence, empty_reliability, reliability
 from episodes.probes import Classifier, Probe, converged, logistic_regression
+from episodes.products import Features, Products
 from episodes.sampler import Episode, EpisodeSpec
-from episodes.solver import GramBlock, Solver, find_solver
+from episodes.solver import Solver, find_solver
 from episodes.stopping import BLOCK_SIZE, MIN_EPISODES, until_narrow
 from episodes.table import EpisodeTable, collect
 from episodes.transforms import FeatureTransform, fit_transform
 
-if TYPE_CHECKING:
-    pass
-
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
-MAX_BATCHED_EPISODES = 256
-BATCHED_PRODUCTS = 640_000
-"""Inner products a block where episodes are solved together: what the work on it stays in the processor's cache for."""
+MAX_BATCHED_EPISODES = 1024
+BATCHED_VALUES = 2**19
+"""Values a block where episodes are solved together: few enough for the cache, enough to be worth the calls."""
 SINGLE_EPISODES = 16
 """Episodes a block where scikit-learn fits them one by one."""
 BATCHED_RANGE, SINGLE_RANGE = 4096, 64
 """Episodes that an executor is given at one time: long enough that sending them costs little."""
 STOPPING_RANGES = {BATCHED_RANGE: 10 * BLOCK_SIZE, SINGLE_RANGE: 2 * BLOCK_SIZE}
 """The same where the end is not known beforehand: short enough that little is computed in vain."""
-ROWS_AT_ONCE = 512
-"""Rows that are transformed in double precision at one time."""
-GATHERED_VALUES = 2**19
-"""Feature values that are multiplied at one time on a CPU: about its second-level cache."""
 AUDIT_SHARE = 0.005
 MIN_AUDITED = 20
 AUDIT_TOLERANCE = 1e-4
@@ -99,8 +93,8 @@ def score(
     Where the probe has a batched solver, blocks of episodes are solved together, and what the solver is not certain of
     is fitted by scikit-learn to convergence. A share of the episodes that it is certain of (at least 20, if
     `audit_share` is not 0) is fitted by scikit-learn as well, and a disagreement ends the evaluation. `probe.solver` of
-    `sklearn` fits the literal estimator, one episode after another. All on one thread, in double precision but for the
-    inner products of batched episodes.
+    `sklearn` fits the literal estimator, one episode after another. All on one thread, in double precision but for
+    batched episodes' inner products and the probabilities of their queries.
 
     Args:
         bank: The features.
@@ -153,7 +147,7 @@ def _score_blocks(
             f"the two banks hold images {bank.images_digest[:12]} and {query_bank.images_digest[:12]}, with features "
             f"of shape {bank.features.shape} and {query_bank.features.shape}; they must be alike in both"
         )
-    features = _Features(support=bank.features, query=query_bank.features)
+    features = Features(support=bank.features, query=query_bank.features)
     transform = fit_transform(probe.transform, probe.reference)
     solver = find_solver(probe.classifier) if probe.solver == "auto" and is_uniform(manifest) else None
     audited = _choose_audited(len(manifest), audit_share)
@@ -231,7 +225,7 @@ def predict(
         probe: What to fit.
         query_features: Those of the queries, if they come from elsewhere.
     """
-    of_both = _Features(support=features, query=features if query_features is None else query_features)
+    of_both = Features(support=features, query=features if query_features is None else query_features)
     return _fit(of_both, episode, probe.classifier, fit_transform(probe.transform, probe.reference)).predicted
 
 
@@ -240,20 +234,12 @@ def is_uniform(manifest: Manifest) -> bool:
     return bool(getattr(manifest.spec, "is_uniform", True))
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Features:
-    """(n_images, n_features) float32 that support and query are taken from: often the same, else row by row alike."""
-
-    support: NDArray[np.float32]
-    query: NDArray[np.float32]
-
-
 class _Batch:
-    """The features that a manifest uses, transformed once, and the buffers that its blocks share."""
+    """What the blocks of a manifest are solved with."""
 
     def __init__(
         self,
-        raw: _Features,
+        raw: Features,
         manifest: Manifest,
         probe: Probe,
         transform: FeatureTransform,
@@ -261,44 +247,27 @@ class _Batch:
         device: str,
         chosen: range,
     ) -> None:
-        import torch
-
         self.raw, self.manifest, self.probe, self.transform, self.solver = raw, manifest, probe, transform, solver
-        n_images = len(raw.support)
-        self.query_offset = 0 if raw.query is raw.support else n_images  # rows of another matrix follow on the first's
-        used = [rows[chosen.start : chosen.stop].reshape(-1) for rows in (manifest.support, manifest.query)]
-        self.used = np.unique(np.concatenate([used[0], used[1] + self.query_offset]))
-        first, second = self.used[self.used < n_images], self.used[self.used >= n_images] - n_images
-        parts = (
-            matrix[rows[start : start + ROWS_AT_ONCE]]
-            for matrix, rows in ((raw.support, first), (raw.query, second))
-            for start in range(0, len(rows), ROWS_AT_ONCE)
-        )
-        features = np.concatenate([transform(part).astype(np.float32) for part in parts])
-        self.features = torch.from_numpy(features).to(device)
-        self.squared_lengths = self.features.square().sum(1)
-        n_rows = manifest.support.shape[1] + manifest.query.shape[1]
-        n_fitting = BATCHED_PRODUCTS // (n_rows * manifest.support.shape[1])
-        is_cpu = self.features.device.type == "cpu"
-        self.n_episodes = max(8, min(n_fitting, MAX_BATCHED_EPISODES)) if is_cpu else MAX_BATCHED_EPISODES
-        n_gathered = max(1, GATHERED_VALUES // (n_rows * features.shape[1])) if is_cpu else self.n_episodes
-        self.gathered = torch.empty(n_gathered * n_rows, features.shape[1], device=self.features.device)
-        self.n_gathered, self.n_rows = n_gathered, n_rows
+        self.products = Products(raw, manifest, transform, device, chosen)
+        n_support = manifest.support.shape[1]
+        n_fitting = max(8, BATCHED_VALUES // (n_support * (8 * manifest.spec.n_way + n_support)))
+        power_of_two = 1 << (n_fitting.bit_length() - 1)  # so that ranges of episodes have the blocks of the whole
+        self.n_episodes = min(power_of_two, MAX_BATCHED_EPISODES)
 
     def score(self, part: range, *, audited: frozenset[int]) -> EpisodeTable:
         """Score some consecutive episodes."""
         start, stop = part.start, part.stop
         spec, began = self.manifest.spec, time.perf_counter()
-        solution = self.solver(self._gram(start, stop))
+        solution = self.solver(self.products.block(start, stop))
         predicted, is_certain = solution.predicted.cpu().numpy(), solution.is_certain.cpu().numpy()
         probabilities = None if solution.probabilities is None else solution.probabilities.cpu().numpy()
         labels = np.repeat(np.arange(spec.n_way), spec.n_query)
-        accuracy = (predicted == labels).mean(axis=1)
+        is_correct = predicted == labels
+        accuracy = is_correct.mean(axis=1)
         nll, brier = _proper_scores(probabilities, labels, len(accuracy))
         pooled = empty_reliability()
-        if probabilities is not None and is_certain.any():
-            chosen = probabilities[is_certain]
-            pooled = reliability(chosen.reshape(-1, spec.n_way), np.tile(labels, len(chosen)))
+        if probabilities is not None:
+            pooled = count_by_confidence(probabilities.max(axis=2)[is_certain], is_correct[is_certain])
         is_converged = np.ones(len(accuracy), dtype=bool)
         seconds = np.full(len(accuracy), (time.perf_counter() - began) / len(accuracy))
         for position in np.flatnonzero(~is_certain):
@@ -325,28 +294,6 @@ class _Batch:
                 "scikit-learn": n_single,
                 "audited": len(checked),
             },
-        )
-
-    def _gram(self, start: int, stop: int) -> GramBlock:
-        """Multiply the features of some episodes, few enough at a time that the gathered rows stay within the cache."""
-        import torch
-
-        spec, n_support = self.manifest.spec, self.manifest.support.shape[1]
-        query = self.manifest.query[start:stop] + self.query_offset
-        rows = np.concatenate([self.manifest.support[start:stop], query], axis=1)
-        places = torch.from_numpy(np.searchsorted(self.used, rows)).to(self.features.device)
-        gram = torch.empty(stop - start, self.n_rows, n_support, device=self.features.device)
-        for first in range(0, stop - start, self.n_gathered):
-            part = places[first : first + self.n_gathered]
-            out = self.gathered[: part.numel()]
-            images = torch.index_select(self.features, 0, part.reshape(-1), out=out).view(len(part), self.n_rows, -1)
-            torch.bmm(images, images[:, :n_support].transpose(1, 2), out=gram[first : first + self.n_gathered])
-        return GramBlock(
-            support=gram[:, :n_support],
-            query=gram[:, n_support:],
-            longest=self.squared_lengths[places].amax(1),
-            n_way=spec.n_way,
-            n_shot=spec.n_shot,
         )
 
     def _fit_one(self, index: int) -> EpisodeTable:
@@ -386,13 +333,13 @@ def _proper_scores(
     """Return NLL and Brier score of each episode for (n_episodes, n_query, n_way) probabilities; NaN without them."""
     if probabilities is None:
         return np.full(n_episodes, np.nan), np.full(n_episodes, np.nan)
-    of_label = probabilities[:, np.arange(len(labels)), labels]
+    of_label = probabilities[:, np.arange(len(labels)), labels].astype(np.float64)
     nll = -np.log(np.maximum(of_label, 1e-12)).mean(axis=1)
-    brier = (np.square(probabilities).sum(axis=2) - 2 * of_label + 1).mean(axis=1)
+    brier = np.square(probabilities).sum(axis=(1, 2), dtype=np.float64) / len(labels) + (1 - 2 * of_label).mean(axis=1)
     return nll, brier
 
 
-def _score_episode(features: _Features, episode: Episode, probe: Probe, transform: FeatureTransform) -> EpisodeTable:
+def _score_episode(features: Features, episode: Episode, probe: Probe, transform: FeatureTransform) -> EpisodeTable:
     """Score one episode by scikit-learn, as a table of one row."""
     try:
         fit = _fit(features, episode, probe.classifier, transform)
@@ -421,7 +368,7 @@ class _Fit:
     seconds: float
 
 
-def _fit(features: _Features, episode: Episode, classifier: Classifier, transform: FeatureTransform) -> _Fit:
+def _fit(features: Features, episode: Episode, classifier: Classifier, transform: FeatureTransform) -> _Fit:
     """Fit a scikit-learn classifier on an episode; of its warnings only that it did not converge is heard."""
     from sklearn.exceptions import ConvergenceWarning
 

@@ -13,6 +13,11 @@ from episodes.bank import FeatureBank
 from lurefs.backbones import Backbone
 from lurefs.plan import Benchmark
 
+CPU_PIXELS = 2**18
+"""Pixels a channel that are embedded at one time on a CPU (64 images of 64 x 64): the activations of more leave the
+cache, and each image takes a quarter longer."""
+MIN_CPU_IMAGES = 16
+
 
 def feature_identity(benchmark: Benchmark, backbone_card: Mapping[str, Any], weights_sha256: str) -> dict[str, Any]:
     """Return what a bank is made from: weights, transform and pooling, images. Equal identities mean equal features.
@@ -47,7 +52,10 @@ def embed_batches(
     for start in (number * batch_size for number in batches):
         images = benchmark.dataset.read(benchmark.rows[start : start + batch_size])
         batch = torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
-        yield backbone.embed(_match_channels(batch, backbone.n_channels).to(device)).cpu().numpy()
+        batch = _match_channels(batch, backbone.n_channels)
+        n_at_once = max(MIN_CPU_IMAGES, CPU_PIXELS // backbone.image_size**2) if device.type == "cpu" else len(batch)
+        parts = [backbone.embed(part.to(device)) for part in batch.split(n_at_once)]
+        yield torch.cat(parts).cpu().numpy()
 
 
 def make_bank(benchmark: Benchmark, batches: Iterator[NDArray[np.float32]], identity: Mapping[str, Any]) -> FeatureBank:

@@ -193,7 +193,7 @@ def test_a_solver_that_is_wrong_is_found_out(monkeypatch: pytest.MonkeyPatch) ->
     def wrong(block: Any) -> Solution:
         import torch
 
-        n_episodes, n_query = block.query.shape[:2]
+        n_episodes, _, n_query = block.of_query(None).shape
         return Solution(
             predicted=torch.zeros(n_episodes, n_query, dtype=torch.int64),
             probabilities=None,
