@@ -200,3 +200,14 @@ class TestPage:
         del rows["plain", "lure", 0]
         table = report.overview(report.Results(study=study, rows=rows))
         assert "| `lure` | +2.00 (n = 2) |" in table
+
+
+def test_every_cell_of_the_kept_study_is_one_that_can_be_measured_again(cells: ModuleType) -> None:
+    folder = TOOLS.parent / "docs" / "studies" / "strategies"
+    study = cells.read_study(folder)
+    rows = cells.read_rows(folder)
+    assert set(rows) == set(study.keys)
+    for regime, strategy, seed in study.keys:
+        if seed == study.seeds[0]:
+            key = (regime, strategy, seed)
+            assert rows[key]["digest"] == cells.cell_digest(study.config(key))
