@@ -20,13 +20,15 @@ PRODUCT_ERROR = 2.5e-7
 """What an inner product of features of length one may be off by in single precision."""
 GRADIENT_NORM = 1e-7
 """The objective is 1-strongly convex in the weights, so the gradient's norm bounds the distance to the solution."""
+DISTANCE = 1e-5
+"""How far the weights may be from the solution, all things counted, for the answer to be certain."""
 MAX_ITERATIONS = 100
 MAX_SQUARED_LENGTH = 4.0
 """Longer features lose too many digits in single precision."""
 THIN = 8
 """Rows of a thin matrix, see `multiply`."""
-SMALLEST = 1e-300
-"""Divisors are at least that, so that an episode whose gradient is zero stays where it is."""
+SMALLEST = 1e-20
+"""Divisors, which are squared norms of gradients and directions, are at least that: what is smaller is rounding."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,16 +100,16 @@ def logistic_regression(block: GramBlock, *, C: float = 1.0) -> Solution:  # noq
     import torch
 
     row_mean = block.support.mean(2, keepdim=True, dtype=torch.float64)
-    weights, intercept, norm = _descend(block.support.double() - row_mean, block, C / 2 if block.n_way == 2 else C)
+    weights, intercept, distance = _descend(block.support.double() - row_mean, block, C / 2 if block.n_way == 2 else C)
     offset = intercept - (weights * row_mean.transpose(1, 2)).sum(2, keepdim=True)
     logits = block.of_query(weights.float()).add_(offset.float())
-    predicted, is_clear = _decide(logits.transpose(1, 2), norm + PRODUCT_ERROR * weights.abs().sum(2).amax(1))
-    is_certain = is_clear & (norm <= GRADIENT_NORM) & (block.longest <= MAX_SQUARED_LENGTH)
+    predicted, is_clear = _decide(logits.transpose(1, 2), distance + PRODUCT_ERROR * weights.abs().sum(2).amax(1))
+    is_certain = is_clear & (distance <= DISTANCE) & (block.longest <= MAX_SQUARED_LENGTH)
     return Solution(predicted=predicted, probabilities=logits.softmax(1).transpose(1, 2), is_certain=is_certain)
 
 
 def _descend(gram: Tensor, block: GramBlock, C: float) -> tuple[Tensor, Tensor, Tensor]:  # noqa: N803
-    """Return weights A (b, n_way, n_support), intercepts (b, n_way, 1), and the norms of their gradients (b,).
+    """Return weights A (b, n_way, n_support), intercepts (b, n_way, 1), and how far from the solution they may be (b,).
 
     Preconditioned conjugate gradients in the span of the support (Polak and Ribiere 1969, with beta >= 0). With the
     row-centred Gram matrix G and P = softmax(A G + b), the gradient is D = A + C (P - Y) minus its rows' means in A,
@@ -115,6 +117,10 @@ def _descend(gram: Tensor, block: GramBlock, C: float) -> tuple[Tensor, Tensor, 
     scaled by K / (C n), the inverse of their curvature at W = 0. A step is Newton's along its direction: its curvature
     needs no product with G, so that an iteration needs one. The first direction gets a second step, since there P
     changes most.
+
+    The distance is bounded by the norm of the gradient, and that is known up to the error of the Gram matrix, which for
+    features that are all but equal is as large as the matrix itself: |D G D^T| is off by up to sum_k |D_k|_1^2 times
+    the error of a product. It is infinite where the descent did not end.
     """
     import torch
 
@@ -134,11 +140,14 @@ def _descend(gram: Tensor, block: GramBlock, C: float) -> tuple[Tensor, Tensor, 
             gradient = residual - sums / n
             change = multiply(gradient, gram).add_(sums, alpha=scale)
             squared = _inner(residual, change)
-            norm = (squared + (1 - scale) * sums.square().sum((1, 2))).clamp_min_(0).sqrt_()
-            if iteration > 2 and bool((norm <= GRADIENT_NORM).all()):
+            of_sums = sums.square().sum((1, 2))
+            norm = ((squared - scale * of_sums).abs_() + of_sums).sqrt_()  # a negative square is an error of the matrix
+            is_done = ~(norm > GRADIENT_NORM)  # stays where it is, however small the numbers become; or it diverged
+            if iteration > 2 and bool(is_done.all()):
                 break
             sums *= scale
-            beta = ((squared - _inner(residual, last_change)) / last_squared).clamp_min_(0)[:, None, None]
+            beta = (squared - _inner(residual, last_change)) / last_squared
+            beta = beta.clamp_min_(0).masked_fill_(is_done, 0)[:, None, None]
             direction.mul_(beta).add_(gradient)
             along.mul_(beta).add_(change)
             in_intercept.mul_(beta).add_(sums)
@@ -146,11 +155,13 @@ def _descend(gram: Tensor, block: GramBlock, C: float) -> tuple[Tensor, Tensor, 
         weighted = probabilities.mul_(along)
         of_classes = weighted.sum(1).square_().sum(1)
         curvature = _inner(weighted.mul_(C).add_(direction), along) - C * of_classes
-        step = -(_inner(residual, along) / curvature.clamp_min_(SMALLEST))[:, None, None]
+        step = -(_inner(residual, along) / curvature.clamp_min_(SMALLEST)).masked_fill_(is_done, 0)[:, None, None]
         shifted.addcmul_(step, direction)
         logits.addcmul_(step, along)
         intercept.addcmul_(step, in_intercept)
-    return shifted.add_(target), intercept, norm
+    unknown = gradient.abs().sum(2).square_().sum(1) * PRODUCT_ERROR
+    distance = (norm.square() + unknown).sqrt_().masked_fill_(~(norm <= GRADIENT_NORM), float("inf"))
+    return shifted.add_(target), intercept, distance
 
 
 def multiply(left: Tensor, right: Tensor, out: Tensor | None = None) -> Tensor:
@@ -162,7 +173,8 @@ def multiply(left: Tensor, right: Tensor, out: Tensor | None = None) -> Tensor:
 
     if left.device.type != "cpu" or (left.shape[1] > THIN and left.dtype == torch.float32):
         return torch.bmm(left, right) if out is None else torch.bmm(left, right, out=out)
-    return torch.from_numpy(np.matmul(left.numpy(), right.numpy(), out=None if out is None else out.numpy()))
+    with np.errstate(over="ignore", invalid="ignore"):  # an episode that diverges is told by its norm
+        return torch.from_numpy(np.matmul(left.numpy(), right.numpy(), out=None if out is None else out.numpy()))
 
 
 def _inner(left: Tensor, right: Tensor) -> Tensor:

@@ -40,11 +40,18 @@ def with_zeros(rng: np.random.Generator, labels: Features) -> Features:
     return features
 
 
+def partly_equal(rng: np.random.Generator, labels: Features) -> Features:
+    """Episodes of equal images beside kind ones: the first are done at once, and must stay so."""
+    features = kind(rng, labels)
+    features[labels < 6] = 1.0 + 1e-6 * rng.normal(size=(6 * N_PER_CLASS, 24))
+    return features
+
+
 def wide(rng: np.random.Generator, labels: Features) -> Features:
     return rng.normal(size=(len(labels), 700)) + 0.3 * rng.normal(size=(N_CLASSES, 700))[labels]
 
 
-INPUTS: list[Callable[..., Features]] = [kind, nearly_collapsed, all_alike, duplicated, with_zeros, wide]
+INPUTS: list[Callable[..., Features]] = [kind, nearly_collapsed, all_alike, duplicated, with_zeros, partly_equal, wide]
 PROBES: dict[str, Callable[[], Any]] = {
     "logistic_regression": logistic_regression,
     "logistic_regression, C=10": lambda: logistic_regression(C=10.0),
