@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import combinations
 from typing import Any
 
@@ -41,6 +41,7 @@ class Run:
         summary: Its `summary.json`.
         outcomes: One a chunk; empty if it was not pre-trained here.
         identity: Its `identity.json`; empty if there is none.
+        cost: Its `cost.json`; empty if there is none.
     """
 
     label: str
@@ -49,6 +50,7 @@ class Run:
     summary: Mapping[str, Any]
     outcomes: Sequence[ChunkOutcome]
     identity: Mapping[str, Any]
+    cost: Mapping[str, Any] = field(default_factory=dict)
 
     def result(self, benchmark: str, probe: str) -> Mapping[str, Any] | None:
         """Return the figures of one probe on one benchmark, or None if it was not measured."""
@@ -156,6 +158,7 @@ def read_runs(directories: Sequence[RunDirectory]) -> list[Run]:
             summary=directory.read_summary(),
             outcomes=directory.read_outcomes(),
             identity=_read_identity(directory),
+            cost=directory.read_cost(),
         )
         for label, directory, config in zip(labels, directories, configs, strict=True)
     ]
