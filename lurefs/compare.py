@@ -53,7 +53,14 @@ def run_command(arguments: argparse.Namespace) -> None:
     check_same_episodes(runs, benchmarks)
     found = standings(runs, benchmark=arguments.benchmark, probe=arguments.probe)
     output = arguments.output or Path("comparisons") / _folder_name(runs)
-    paths = write_exports(found, output)
+    try:
+        paths = write_exports(found, output)
+    except OSError as error:
+        raise UserError(
+            f"{output} cannot be written: {error.strerror}",
+            "a folder that can be made and written to",
+            "give another --output",
+        ) from error
     _print(found)
     page = write_page(runs, output)
     console.print_paths([*paths.items(), ("report", page)])

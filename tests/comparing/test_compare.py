@@ -145,6 +145,12 @@ def test_goes_to_a_folder_that_names_the_runs(make_run: MakeRun, capsys: pytest.
     assert list(Path("comparisons").iterdir()) == [folder]
 
 
+def test_refuses_a_place_that_cannot_be_written(make_run: MakeRun, capsys: pytest.CaptureFixture[str]) -> None:
+    make_run("lure")
+    Path("file").touch()
+    assert "file/out cannot be written" in refused(["lure", "--output", "file/out"], capsys)
+
+
 def test_numbers_need_no_torch(make_run: MakeRun) -> None:
     make_run("lure")
     make_run("warm", unlearn="nothing")

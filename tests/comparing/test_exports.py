@@ -74,8 +74,8 @@ def test_costs_of_several_machines_are_told_apart(make_run: MakeRun) -> None:
     card = {"n_parameters": 2_500_000, "n_macs": 1_820_000_000, "images_per_second": 1234.5, "n_threads": 1}
     runs = [make_run("lure", cost={**card, "device": "cpu"}), make_run("warm", cost={**card, "device": "a GPU"})]
     costs = text_tables(standings(read_runs(runs)))[-1]
-    assert costs.rows[0][:5] == ("lure", "2.5", "1.82", "1,234", "2.00")
-    assert costs.notes == ("Speeds were measured on several machines: cpu, 1 threads; a GPU, 1 threads",)
+    assert costs.rows[0][:5] == ("lure", "2.5", "1,820", "1,234", "2.00")
+    assert costs.notes == ("Speeds were measured on several machines: cpu, 1 thread; a GPU, 1 thread",)
 
 
 def test_markdown_is_aligned_and_its_signs_are_escaped() -> None:
