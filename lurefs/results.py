@@ -182,15 +182,20 @@ class RunDirectory:
         except (ValueError, KeyError, OSError) as error:
             raise damaged(path, str(error)) from error
 
-    def read_episodes(self, benchmark: str, probe: str) -> EpisodeTable:
+    def read_episodes(self, benchmark: str, probe: str, *, with_predicted: bool = False) -> EpisodeTable:
         """Return the per-episode results of one probe on one benchmark.
+
+        Args:
+            benchmark: Its name.
+            probe: Its name.
+            with_predicted: Whether to read the predictions too, see `EpisodeTable.load`.
 
         Raises:
             UserError: They were not computed yet, or the file is damaged.
         """
         path = self.episodes_path(benchmark, probe)
         try:
-            return EpisodeTable.load(path)
+            return EpisodeTable.load(path, with_predicted=with_predicted)
         except FileNotFoundError as error:
             raise _not_yet(path, "evaluate") from error
         except (ValueError, KeyError, OSError) as error:
