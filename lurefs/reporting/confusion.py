@@ -180,11 +180,10 @@ def heat_map(rate: FloatArray, names: Sequence[str], *, name: str) -> str:
         axes.set_ylim(n - 0.5, -0.5)
         axes.set_aspect("equal")
         axes.grid(visible=False)
-        shown = [short(label, 14) for label in names]
+        shown = [short(label, 18) for label in names]
         axes.set_xticks(range(n), shown, rotation=90, fontsize=9)
         axes.set_yticks(range(n), shown, fontsize=9)
         axes.tick_params(length=0)
-        for spine in axes.spines.values():
-            spine.set_visible(False)
+        axes.spines[["left", "bottom"]].set_visible(False)
         name_axes(axes, "taken for", "asked for")
         return to_svg(figure, name)

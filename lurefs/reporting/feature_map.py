@@ -56,7 +56,7 @@ def rows_to_map(bank: FeatureBank) -> IntArray:
 
 
 def scatter_classes(places: NDArray[np.float64], labels: IntArray, names: Sequence[str], *, name: str) -> str:
-    """Draw (n, 2) places, those of a class by one marker and colour, its name amid them.
+    """Draw (n, 2) places, those of a class by one marker and colour, its name above most of them.
 
     Args:
         places: Where the images lie.
@@ -82,6 +82,7 @@ def scatter_classes(places: NDArray[np.float64], labels: IntArray, names: Sequen
         axes.set_xticks([])
         axes.set_yticks([])
         axes.grid(visible=False)
+        axes.spines[["left", "bottom"]].set_visible(False)
         return _rounded(to_svg(figure, name))
 
 
