@@ -37,8 +37,9 @@ class Confusion:
     @cached_property
     def rate(self) -> FloatArray:
         """(n_classes, n_classes) share of the queries of a that were taken for b; NaN where the two never met."""
-        never = np.full(self.n_queries.shape, np.nan)
-        return np.divide(self.n_taken, self.n_queries, out=never, where=self.n_queries > 0)
+        rate = np.full(self.n_queries.shape, np.nan)
+        np.divide(self.n_taken, self.n_queries, out=rate, where=self.n_queries > 0)
+        return rate
 
     @cached_property
     def interval(self) -> tuple[FloatArray, FloatArray]:
@@ -113,8 +114,8 @@ def order_by_likeness(rate: FloatArray) -> IntArray:
     known = np.nan_to_num(rate)
     distance = 1 - (known + known.T) / 2
     np.fill_diagonal(distance, 0)
-    order: IntArray = leaves_list(linkage(squareform(distance, checks=False), "average", optimal_ordering=True))
-    return order.astype(np.int64)
+    tree = linkage(squareform(distance, checks=False), "average", optimal_ordering=True)
+    return leaves_list(tree).astype(np.int64)
 
 
 def _parts(n_partners: IntArray) -> list[IntArray]:

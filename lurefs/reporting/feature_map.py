@@ -20,6 +20,8 @@ from lurefs.reporting.sheets import spread
 MAX_CLASSES, MAX_IMAGES = 12, 50
 MIN_POINTS = 10
 SEED = 0
+LETTER, LINE = 0.016, 0.048
+"""Width of a letter and height of a name, in shares of the chart."""
 IntArray = NDArray[np.int64]
 
 
@@ -64,26 +66,52 @@ def scatter_classes(places: NDArray[np.float64], labels: IntArray, names: Sequen
         names: Of the classes, in ascending order of their labels.
         name: Salt of the file's ids.
     """
+    groups = [places[labels == label] for label in np.unique(labels)]
+    span = np.ptp(places, axis=0)
     with chart_context(name):
         figure, axes = new_chart(height_inches=4.4)
-        for style, label in enumerate(np.unique(labels)):
-            look = {**look_of(style), "linestyle": "none", "markersize": 4.2, "alpha": 0.75, "markeredgewidth": 0}
-            axes.plot(*places[labels == label].T, **look)
-        for style, label in enumerate(np.unique(labels)):
-            middle = np.median(places[labels == label], axis=0)
-            box = {
-                "facecolor": PAPER,
-                "edgecolor": look_of(style)["color"],
-                "linewidth": 0.8,
-                "alpha": 0.85,
-                "pad": 1.5,
-            }
-            axes.text(*middle, short(names[style], 18), ha="center", va="center", fontsize=9, color=INK, bbox=box)
+        for style, group in enumerate(groups):
+            look = {**look_of(style), "linestyle": "none", "markersize": 4.5, "alpha": 0.75, "markeredgewidth": 0}
+            axes.plot(*group.T, **look)
+        shown = [short(text, 18) for text in names]
+        above = np.array([_above(group) for group in groups])
+        for style, (x, y) in enumerate(_apart(above / span, shown) * span):
+            frame = {"edgecolor": look_of(style)["color"], "facecolor": PAPER, "alpha": 0.85, "lw": 0.8, "pad": 1.5}
+            axes.text(x, y, shown[style], ha="center", va="bottom", fontsize=9, color=INK, bbox=frame)
+        axes.set_xlim(places[:, 0].min() - 0.06 * span[0], places[:, 0].max() + 0.06 * span[0])
+        axes.set_ylim(places[:, 1].min() - 0.06 * span[1], places[:, 1].max() + 0.1 * span[1])
         axes.set_xticks([])
         axes.set_yticks([])
         axes.grid(visible=False)
         axes.spines[["left", "bottom"]].set_visible(False)
         return _rounded(to_svg(figure, name))
+
+
+def _above(group: NDArray[np.float64]) -> tuple[float, float]:
+    """Return the place above the core of some points: the third that is nearest to their middlemost one."""
+    distances = np.linalg.norm(group[:, None] - group, axis=2)
+    nearest = distances[distances.sum(axis=1).argmin()].argsort(kind="stable")
+    core = group[nearest[: max(1, len(group) // 3)]]
+    return float(np.median(core[:, 0])), float(core[:, 1].max())
+
+
+def _apart(places: NDArray[np.float64], names: Sequence[str]) -> NDArray[np.float64]:
+    """Return (n, 2) places of names, in shares of the chart, such that none covers another: from the top, some lower.
+
+    Args:
+        places: Where they would be.
+        names: What is written there.
+    """
+    apart = places.copy()
+    widths = np.array([LETTER * (len(text) + 2) for text in names])
+    placed: list[int] = []
+    for index in np.argsort(-places[:, 1], kind="stable"):
+        for other in placed:  # from top to bottom, so that none of those before is met again
+            is_beside = abs(apart[index, 0] - apart[other, 0]) >= (widths[index] + widths[other]) / 2
+            if not is_beside and apart[index, 1] > apart[other, 1] - LINE:
+                apart[index, 1] = apart[other, 1] - LINE
+        placed = sorted([*placed, int(index)], key=lambda place: -apart[place, 1])
+    return apart
 
 
 def _rounded(svg: str) -> str:

@@ -63,7 +63,7 @@ def section(runs: Sequence[Run], groups: Sequence[Group], kept: PageFigures) -> 
 def families(runs: Sequence[Run], varied: Varied) -> list[Family]:
     """Return the benchmarks that are the same but for what is varied; of two of the same number, the first."""
     found: dict[str, dict[int, str]] = {}
-    probes = {}
+    probes: dict[str, str] = {}
     for benchmark, of_benchmark in benchmarks_of(runs).items():
         run = next(run for run in runs if run.benchmark(benchmark))
         value, config = run.benchmark(benchmark).get(varied.key), run.config.benchmarks.get(benchmark)
