@@ -825,6 +825,8 @@ class TestPage:
         np.savez(data_path, **{**arrays, "images": np.repeat(arrays["images"][..., None], 3, axis=3)})
         page = read(write_report([make_run()], tmp_path / "out"))
         assert ("img", "class", "tile") in page.attributes
+        sources = [value for tag, name, value in page.attributes if (tag, name) == ("img", "src")]
+        assert sources and all(source.startswith("data:image/jpeg;base64,") for source in sources)
         assert ("img", "class", "tile ink") not in page.attributes
 
 

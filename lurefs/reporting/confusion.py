@@ -59,7 +59,7 @@ def section(answers: Answers, kept: PageFigures) -> dict[str, Any]:
         "pairs": [_pair_row(found, pair, names) for pair in pairs[:N_PAIRS]],
         "n_pairs": count(len(pairs)),
         "classes": [_class_row(found, label, pairs, names) for label in classes[:N_CLASSES]],
-        "n_classes": count(len(classes)),
+        "of_classes": f"{'all' if len(classes) <= N_CLASSES else f'the {N_CLASSES} hardest of'} {count(len(classes))}",
         "charts": _heat_map_chart(found, pairs, names, answers, kept),
     }
 

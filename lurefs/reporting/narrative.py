@@ -175,8 +175,8 @@ def typical_caption(sheet: EpisodeSheet, answers: Answers) -> str:
 
 def hardest_caption(sheet: EpisodeSheet, place: int) -> str:
     """Say which episode is shown and what of it; `place` is 1 for the hardest."""
-    rank = "the lowest accuracy" if place == 1 else f"the accuracy number {place} from below"
-    return f"Episode {sheet.index}, with {rank}: {_rightly(sheet)}.{_cut_images(sheet)}"
+    rank = ("the lowest", "the second lowest", "the third lowest")[place - 1]
+    return f"Episode {sheet.index}, with {rank} accuracy: {_rightly(sheet)}.{_cut_images(sheet)}"
 
 
 def _rightly(sheet: EpisodeSheet) -> str:

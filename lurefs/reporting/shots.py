@@ -92,8 +92,10 @@ def _shown(runs: Sequence[Run], groups: Sequence[Group], varied: Varied, family:
     svg = log_curves(lines, ticks, name=name, x_label=varied.x_label)
     caption = (
         f"Accuracy on {', '.join(family.members.values())}, by {family.probe}; each doubling of x is as wide as the "
-        "last. Bars: 95\u00a0% intervals on this pool of classes."
+        "last."
     )
+    if not all(line.has_band for line in lines):
+        caption = f"{caption} Bars: 95\u00a0% intervals on this pool of classes."
     if any(line.has_band for line in lines):
         caption = f"{caption} {SEEDS}"
     return {
