@@ -12,14 +12,14 @@ from typing import Any
 
 from episodes.comparison import N_FLIPS
 from episodes.files import write_text
-from lurefs import plugins
-from lurefs.config import PluginConfig, to_yaml
-from lurefs.data.dataset import ImageDataset
+from lurefs.config import to_yaml
 from lurefs.data.splits import split_classes
 from lurefs.errors import UserError
 from lurefs.reporting import (
     chart_style,
+    classes,
     drawing,
+    episode_pictures,
     figures,
     learning,
     narrative,
@@ -27,19 +27,20 @@ from lurefs.reporting import (
     reliability,
     series,
     sheets,
+    shots,
     tables,
     transfer_figure,
 )
 from lurefs.reporting.comparison import (
     Run,
     benchmarks_of,
-    best_run,
     compare,
     differing_settings,
     manifests_of,
     read_runs,
     reference_run,
 )
+from lurefs.reporting.episode_pictures import build_dataset, reason_of
 from lurefs.reporting.page_figures import PageFigures
 from lurefs.reporting.seeds import SEEDS, Group, groups_of, styles_of
 from lurefs.reporting.wording import count
@@ -83,9 +84,12 @@ def write_page(runs: Sequence[Run], destination: Path) -> Path:
         "headlines": _headlines(runs),
         "has_seeds": any(group.is_pooled for group in groups),
         "benchmarks": _benchmarks(runs, groups, kept),
+        "forms": shots.section(runs, groups, kept),
         "transfers": [_transfer(runs, groups, name, kept) for name in transfer_figure.transfers_of(runs)],
         "learning": learning.section(runs, groups, kept),
         "pictures": _pictures(runs, kept),
+        "episodes": episode_pictures.section(runs, kept),
+        "pools": classes.section(runs, kept),
         "cost": _cost(runs, groups, kept),
         "provenance": [_provenance(run) for run in runs],
         "n_flips": count(N_FLIPS),
@@ -190,11 +194,11 @@ def _cost(runs: Sequence[Run], groups: Sequence[Group], kept: PageFigures) -> di
 
 
 def _pictures(runs: Sequence[Run], kept: PageFigures) -> dict[str, Any]:
-    """Return samples and one episode; where the images cannot be read, the reason takes their place."""
-    pictures: dict[str, Any] = {"samples": [], "episode": None, "missing": []}
+    """Return samples of the classes; where the images cannot be read, the reason takes their place."""
+    pictures: dict[str, Any] = {"samples": [], "missing": []}
     config = runs[0].config
     try:
-        dataset = _dataset(config.dataset)
+        dataset = build_dataset(config.dataset)
         groups = split_classes(dataset, config.class_split)
         for title, group in (("Base classes", groups.base), ("Novel classes", groups.novel)):
             strips = sheets.sample_strips(dataset, group)
@@ -205,47 +209,8 @@ def _pictures(runs: Sequence[Run], kept: PageFigures) -> dict[str, Any]:
                     {"title": title, "n_classes": len(group), "strips": shown, "ink": strips[0].is_ink}
                 )
     except (UserError, OSError) as error:
-        pictures["missing"].append(_reason(error))
-    try:
-        pictures["episode"] = _episode(runs, kept)
-    except (UserError, OSError) as error:
-        pictures["missing"].append(_reason(error))
-    pictures["missing"] = list(dict.fromkeys(pictures["missing"]))
+        pictures["missing"].append(reason_of(error))
     return pictures
-
-
-def _episode(runs: Sequence[Run], kept: PageFigures) -> dict[str, Any] | None:
-    for benchmark, probes in benchmarks_of(runs).items():
-        run = best_run(runs, benchmark, probes[0]) if probes else None
-        if run is None or benchmark not in run.config.benchmarks or probes[0] not in run.config.probes:
-            continue
-        dataset = _dataset(run.config.benchmarks[benchmark].dataset or run.config.dataset)
-        sheet = sheets.typical_episode(run, benchmark, probes[0], dataset)
-        kept.sheet("episode", drawing.episode_sheet(sheet))
-        rows = [
-            {
-                "row": row,
-                "support": drawing.data_uris(row.support),
-                "query": drawing.data_uris(row.query),
-                "said": narrative.row_in_words(row),
-            }
-            for row in sheet.rows
-        ]
-        return {
-            "rows": rows,
-            "ink": sheet.is_ink,
-            "caption": narrative.episode_caption(sheet, run, benchmark, probes[0]),
-        }
-    return None
-
-
-def _dataset(config: PluginConfig) -> ImageDataset:
-    dataset: ImageDataset = plugins.build("dataset", config.name, config.params)
-    return dataset
-
-
-def _reason(error: Exception) -> str:
-    return error.problem if isinstance(error, UserError) else str(error)
 
 
 def _provenance(run: Run) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Images as PNG: small ones inside the page, and whole sheets of them as files."""
+"""Images of the page: small ones inside it, and whole sheets of them as PNG files."""
 
 from __future__ import annotations
 
@@ -38,8 +38,16 @@ def episode_sheet(sheet: EpisodeSheet) -> Image:
 
 
 def data_uris(images: ImageArray) -> list[str]:
-    """Return each image as a PNG data URI."""
-    return [f"data:image/png;base64,{base64.b64encode(png_bytes(_image(image))).decode()}" for image in images]
+    """Return each image as a data URI: PNG, or JPEG if it has colours, a quarter of that for photographs."""
+    return [_data_uri(_image(image)) for image in images]
+
+
+def _data_uri(image: Image) -> str:
+    if image.mode == "L":
+        return f"data:image/png;base64,{base64.b64encode(png_bytes(image)).decode()}"
+    buffer = io.BytesIO()
+    image.save(buffer, format="JPEG", quality=85)
+    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
 def png_bytes(image: Image) -> bytes:
