@@ -43,9 +43,9 @@ def load(source: str, overrides: Sequence[str] = ()) -> RunGroup:
         UserError: No such file, not YAML, an unknown key, a wrong value, or parameters that a plug-in does not take.
     """
     path = find_recipe(source)
-    plain = read_yaml(path)
-    if {"parameters", "method"} <= plain.keys():
+    if {"parameters", "method"} <= read_yaml(path, resolve=False).keys():
         raise UserError(f"{path} is a grid of runs", "a recipe of one", f"lurefs sweep --config {source}")
+    plain = read_yaml(path)
     variants_first = [text for text in overrides if text.startswith("variants.")]
     plain = merge(plain, parse_overrides(variants_first))
     rest = parse_overrides([text for text in overrides if text not in variants_first])

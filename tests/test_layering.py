@@ -18,6 +18,7 @@ ORDER = [
     {"config"},
     {"config_checks"},
     {"config_file"},
+    {"grid", "workers"},
     {"settings_page"},
     {"data"},
     {"outcomes", "plan", "saliency", "backbones", "optimizers", "images", "schedule"},
@@ -26,7 +27,8 @@ ORDER = [
     {"learner"},
     {"mirror", "reporting"},
     {"tracking", "report", "console"},
-    {"stage", "episode_commands"},
+    {"stage", "episode_commands", "sweep", "slurm"},
+    {"reproduce"},
     {"controls"},
     {"robustness"},
     {"pretrain", "evaluate", "transfer_stage"},
@@ -48,6 +50,7 @@ HOMES = {
     "fontTools": {"lurefs.data.fonts"},
     "imagecorruptions": {"lurefs.data.corruptions"},
     "art": {"lurefs.attacks"},
+    "submitit": {"lurefs.slurm"},
 }
 
 
