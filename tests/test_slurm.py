@@ -1,4 +1,4 @@
-"""With an sbatch and an srun of our own: the first runs every task of the array at once, the second what it is given."""
+"""With an sbatch and an srun of our own: the first starts every task of the array, the second what it is given."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from lurefs.workers import Call, Failure
 
 SBATCH = f"""#!{sys.executable}
 import os, pathlib, re, subprocess, sys
-script = pathlib.Path(sys.argv[-1])
-text = script.read_text()
-(pathlib.Path(__file__).parent / "script").write_text(text)
+text = pathlib.Path(sys.argv[-1]).read_text()
+script = pathlib.Path(__file__).parent / "script"
+script.write_text(text)
 if "--time=13" in text:
     sys.exit("sbatch: error: no partition takes 13 minutes")
 n_tasks = int(re.search(r"--array=0-(\\d+)", text)[1]) + 1
@@ -23,7 +23,8 @@ for task in range(n_tasks):
     names = {{"SLURM_ARRAY_JOB_ID": "77", "SLURM_JOB_ID": "77", "SLURM_ARRAY_TASK_ID": str(task)}}
     names |= {{"SLURM_NTASKS": "1", "SLURM_NODELIST": "here", "SLURM_JOB_NODELIST": "here"}}
     names |= {{"SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURM_NODEID": "0", "SLURM_JOB_NUM_NODES": "1"}}
-    subprocess.run(["bash", str(script)], env={{**os.environ, **names}})
+    streams = {{"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}}
+    subprocess.Popen(["bash", script], env={{**os.environ, **names}}, **streams)
 print("Submitted batch job 77")
 """
 SRUN = """#!/bin/bash

@@ -116,7 +116,7 @@ def test_the_exit_code_says_whether_a_user_can_put_it_right() -> None:
 
 
 def test_finished_cells_are_found_without_heavy_libraries(grid_file: Path, tmp_path: Path) -> None:
-    ((name, plan),) = plans_of(grid_file, "seed=0").items()
+    (plan,) = plans_of(grid_file, "seed=0").values()
     sweep.run_cell(plan.config, tmp_path / "runs")
     program = (
         "import sys\nfrom pathlib import Path\nfrom lurefs import grid, sweep\n"

@@ -43,8 +43,9 @@ def test_a_process_takes_one_call_after_another_and_ends_with_the_block() -> Non
 
 def test_an_interrupt_ends_a_process_that_is_at_work() -> None:
     with pytest.raises(KeyboardInterrupt), Workers(1) as workers:
-        for _, pid in workers.results({"pid": Call(os.getpid), "at work": Call(time.sleep, (600,))}):
-            raise KeyboardInterrupt
+        results = workers.results({"pid": Call(os.getpid), "at work": Call(time.sleep, (600,))})
+        _, pid = next(results)
+        raise KeyboardInterrupt
     assert has_ended(pid)
 
 
