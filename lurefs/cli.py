@@ -212,10 +212,38 @@ def _sweep(arguments: argparse.Namespace) -> int:
         configs, directories = [plans[name].config for name in done], list(done.values())
         _print_results(configs, directories)
         _print_transfers(configs, directories)
+        _print_seeds(directories)
         paths.append(("report", write_report(directories, root)))
     console.print_paths(paths)
     sweep.tell_failures(failures)
     return sweep.exit_code(failures)
+
+
+def _print_seeds(directories: Sequence[RunDirectory]) -> None:
+    """Print what runs that differ by their seed alone have in common, if there are such runs."""
+    from lurefs.reporting import over_seeds
+    from lurefs.reporting.comparison import benchmarks_of, read_runs, reference_run
+    from lurefs.reporting.seeds import groups_of
+
+    runs = read_runs(directories)
+    groups, reference = groups_of(runs), reference_run(runs)
+    rows = [
+        (
+            row["group"],
+            benchmark,
+            probe,
+            row["accuracy"],
+            row["interval"],
+            row["difference"],
+            row["difference_interval"],
+        )
+        for benchmark, probes in benchmarks_of(runs).items()
+        for probe in probes
+        for row in over_seeds.rows(groups, reference, benchmark, probe)
+    ]
+    columns = ("runs", "benchmark", "probe", "accuracy %", "±", "from the first", "±")
+    if rows:
+        console.print_table("Over seeds, with 95 % intervals; differences seed by seed, in points", columns, rows)
 
 
 def _print_cells(plans: Mapping[str, Plan], root: Path) -> None:
