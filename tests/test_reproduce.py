@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
 
 from lurefs.cli import main
 from lurefs.config import RunConfig
@@ -87,16 +86,15 @@ def test_tables_are_compared_value_by_value_and_times_are_not(run: RunDirectory,
 
 
 def test_a_run_that_is_not_finished_or_lost_its_data_is_refused(
-    run: RunDirectory, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    make_config: Callable[..., RunConfig], npz_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    config = yaml.safe_load(run.config_path.read_text())
-    config["dataset"]["params"]["path"] = str(tmp_path / "gone.npz")
-    run.config_path.write_text(yaml.safe_dump(config))
-    run.summary_path.rename(tmp_path / "kept")
+    run = RunDirectory(tmp_path / "begun")
+    assert failing(["reproduce", str(run.path)]) == 2
+    assert "is no run directory" in capsys.readouterr().err
+    run.write_config(make_config())
     assert failing(["reproduce", str(run.path)]) == 2
     assert "has no summary.json" in capsys.readouterr().err
-    (tmp_path / "kept").rename(run.summary_path)
+    run.write_summary({})
+    npz_path.unlink()
     assert failing(["reproduce", str(run.path)]) == 2
-    assert "gone.npz" in capsys.readouterr().err
-    assert failing(["reproduce", str(tmp_path)]) == 2
-    assert "is no run directory" in capsys.readouterr().err
+    assert str(npz_path) in capsys.readouterr().err
