@@ -42,18 +42,40 @@ def run_command(arguments: argparse.Namespace) -> None:
     Raises:
         UserError: A run cannot be found or is unfinished, or the runs met different episodes.
     """
-    from lurefs.report import write_page
-    from lurefs.reporting.exports import write_exports
     from lurefs.reporting.same_episodes import check_same_episodes, on_common_episodes
-    from lurefs.reporting.standings import chosen_cells, standings
+    from lurefs.reporting.standings import chosen_cells
 
     runs = _read(find_runs(arguments.runs), arguments.reference, skip_unfinished=arguments.skip_unfinished)
     benchmarks = list(chosen_cells(runs, arguments.benchmark, arguments.probe))
     if arguments.common_episodes:
         runs = on_common_episodes(runs, benchmarks)
     check_same_episodes(runs, benchmarks)
-    found = standings(runs, benchmark=arguments.benchmark, probe=arguments.probe)
     output = arguments.output or Path("comparisons") / _folder_name(runs)
+    console.print_paths(write_comparison(runs, output, benchmark=arguments.benchmark, probe=arguments.probe))
+
+
+def write_comparison(
+    runs: Sequence[Run], output: Path, *, benchmark: str | None = None, probe: str | None = None
+) -> list[tuple[str, Path]]:
+    """Print the tables of some runs, and write them as files and as a page.
+
+    Args:
+        runs: What is compared.
+        output: The folder of the files.
+        benchmark: The only one in the tables; None for all.
+        probe: The only one in the tables; None for all.
+
+    Returns:
+        What each file is, and its path.
+
+    Raises:
+        UserError: The folder cannot be written.
+    """
+    from lurefs.report import write_page
+    from lurefs.reporting.exports import write_exports
+    from lurefs.reporting.standings import standings
+
+    found = standings(runs, benchmark=benchmark, probe=probe)
     try:
         paths = write_exports(found, output)
     except OSError as error:
@@ -63,8 +85,7 @@ def run_command(arguments: argparse.Namespace) -> None:
             "give another --output",
         ) from error
     _print(found)
-    page = write_page(runs, output)
-    console.print_paths([*paths.items(), ("report", page)])
+    return [*paths.items(), ("report", write_page(runs, output))]
 
 
 def _read(paths: Sequence[Path], reference: str | None, *, skip_unfinished: bool) -> list[Run]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence, Sized
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -64,6 +64,18 @@ def track_learning(
                 )
 
 
+def track_results(results: Iterable[tuple[str, T]], total: int, words: Callable[[T], str]) -> Iterator[tuple[str, T]]:
+    """Yield named results while stderr says a line about each, and shows how many there are still to come."""
+    with _progress() as progress:
+        task = progress.add_task("cells", total=total)
+        for n_done, (name, result) in enumerate(results, start=1):
+            progress.advance(task)
+            progress.console.print(
+                f"{n_done}/{total}  {name}: {words(result)}", markup=False, highlight=False, soft_wrap=True
+            )
+            yield name, result
+
+
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, is_wide: bool = False) -> None:
     """Print a table to stdout; the first column is text, the others are numbers.
 
@@ -117,4 +129,4 @@ def _stdout() -> Any:
     from rich.console import Console
 
     console = Console(highlight=False)
-    return console if console.is_terminal else Console(highlight=False, width=120)
+    return console if console.is_terminal else Console(highlight=False, width=200)

@@ -18,6 +18,7 @@ ORDER = [
     {"config"},
     {"config_checks"},
     {"config_file"},
+    {"grid", "workers"},
     {"settings_page"},
     {"data"},
     {"outcomes", "plan", "saliency", "backbones", "optimizers", "images", "schedule"},
@@ -26,7 +27,8 @@ ORDER = [
     {"learner"},
     {"mirror", "reporting"},
     {"tracking", "report", "console"},
-    {"stage", "episode_commands", "compare"},
+    {"stage", "episode_commands", "compare", "sweep", "slurm"},
+    {"reproduce"},
     {"controls"},
     {"robustness"},
     {"pretrain", "evaluate", "transfer_stage"},
@@ -54,6 +56,7 @@ HOMES = {
     "fontTools": {"lurefs.data.fonts"},
     "imagecorruptions": {"lurefs.data.corruptions"},
     "art": {"lurefs.attacks"},
+    "submitit": {"lurefs.slurm"},
 }
 
 
