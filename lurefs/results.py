@@ -57,6 +57,11 @@ class RunDirectory:
         return self.path / "summary.json"
 
     @property
+    def cost_path(self) -> Path:
+        """What the backbone costs to use, JSON; not there in runs of earlier versions."""
+        return self.path / "cost.json"
+
+    @property
     def report_path(self) -> Path:
         """The page for people."""
         return self.path / "report.html"
@@ -153,6 +158,24 @@ class RunDirectory:
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         """Store the summary."""
         write_text(self.summary_path, json.dumps(to_mapping(summary), indent=2, ensure_ascii=False) + "\n")
+
+    def read_cost(self) -> dict[str, Any]:
+        """Return what `lurefs.cost.cost_card` found; empty if the run is older than that.
+
+        Raises:
+            UserError: The file is damaged.
+        """
+        if not self.cost_path.is_file():
+            return {}
+        try:
+            cost: dict[str, Any] = json.loads(self.cost_path.read_text(encoding="utf-8"))
+        except json.JSONDecodeError as error:
+            raise damaged(self.cost_path, str(error)) from error
+        return cost
+
+    def write_cost(self, cost: Mapping[str, Any]) -> None:
+        """Store what the backbone costs to use."""
+        write_text(self.cost_path, json.dumps(cost, indent=2) + "\n")
 
     def read_bank(self, benchmark: str) -> FeatureBank:
         """Return a benchmark's feature bank.

@@ -258,6 +258,7 @@ def run(tmp_path: Path) -> FakeRun:
         "versions": {"lurefs": "0.1.0"},
     }
     directory.identity_path.write_text(json.dumps(identity), encoding="utf-8")
+    directory.write_cost({"n_macs": 4_000_000, "images_per_second": 500.0, "device": "cpu", "n_threads": 1})
     config = run_config(SETTINGS)
     directory.write_config(config)
     return FakeRun(config=config, directory=directory)
