@@ -21,7 +21,7 @@ ORDER = [
     {"settings_page"},
     {"data"},
     {"outcomes", "plan", "saliency", "backbones", "optimizers", "images", "schedule"},
-    {"unlearn", "features", "checkpoints", "progress", "transfer_plan", "predictions", "attacks"},
+    {"unlearn", "features", "cost", "checkpoints", "progress", "transfer_plan", "predictions", "attacks"},
     {"boundary", "results"},
     {"learner"},
     {"mirror", "reporting"},
