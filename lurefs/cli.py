@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lurefs import __version__, config_file, console, episode_commands, plugins
+from lurefs import __version__, config_file, console, episode_commands, plugins, push
 from lurefs.config import LearnerConfig, RunConfig
 from lurefs.config_file import RunGroup
 from lurefs.errors import UserError
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from lurefs.plan import Plan
     from lurefs.results import RunDirectory
 
+EXIT_FAILURE = 1
 EXIT_USER_ERROR = 2
 EXIT_BROKEN_PIPE = 141
 STAGES = {
@@ -31,7 +32,7 @@ LISTS = {"datasets": "dataset", "unlearn": "unlearn", "probes": "probe", "metric
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run one command and exit: 0 done, 2 something that the user can put right, 130 interrupted."""
+    """Run one command and exit: 0 done, 1 not all sent, 2 something that the user can put right, 130 interrupted."""
     try:
         _dispatch(_parser().parse_args(arguments))
         sys.stdout.flush()
@@ -63,6 +64,7 @@ def _parser() -> argparse.ArgumentParser:
     report = commands.add_parser("report", help="write one page from finished runs", description="Write report.html.")
     report.add_argument("run_dirs", nargs="+", type=Path, metavar="RUN_DIR", help="a run, or a folder of runs")
     report.add_argument("--output", type=Path, metavar="DIR", help="where the page goes (default: the first RUN_DIR)")
+    push.add_parser(commands)
     lists = commands.add_parser(
         "list", help="names and settings that a config can use", description="List names or settings."
     )
@@ -79,6 +81,8 @@ def _dispatch(arguments: argparse.Namespace) -> None:
         episode_commands.run_action(arguments)
     elif arguments.command == "report":
         _report(arguments.run_dirs, arguments.output)
+    elif arguments.command == "push":
+        sys.exit(EXIT_FAILURE if push.run_command(arguments) else 0)
     else:
         group, root = _load(arguments)
         _run_group(group, root, arguments.command, dry_run=arguments.dry_run)

@@ -13,7 +13,7 @@ FILES = sorted(path for package in ("lurefs", "episodes") for path in (ROOT / pa
 
 ORDER = [
     {"episodes"},
-    {"errors", "seeding", "records", "ranks"},
+    {"errors", "seeding", "records", "ranks", "find_runs"},
     {"plugins"},
     {"config"},
     {"config_checks"},
@@ -26,7 +26,7 @@ ORDER = [
     {"learner"},
     {"mirror", "reporting"},
     {"tracking", "report", "console"},
-    {"stage", "episode_commands"},
+    {"stage", "push", "episode_commands"},
     {"controls"},
     {"robustness"},
     {"pretrain", "evaluate", "transfer_stage"},
@@ -40,7 +40,7 @@ HOMES = {
     "learn2learn": {"episodes.sampler"},
     "timm": {"lurefs.backbones", "lurefs.optimizers", "lurefs.stage"},
     "omegaconf": {"lurefs.config_file"},
-    "wandb": {"lurefs.tracking", "lurefs.mirror.client"},
+    "wandb": {"lurefs.tracking", "lurefs.push", "lurefs.mirror.client"},
     "wandb_workspaces": {"lurefs.mirror.views"},
     "sklearn": {"episodes.probes", "episodes.scoring", "episodes.transfer", "lurefs.data.sources"},
     "matplotlib": {"lurefs.reporting.chart_style", "lurefs.reporting.figures"},

@@ -133,17 +133,24 @@ def report_card(about: About) -> Card:
     )
 
 
-def comparison_card(configs: Sequence[RunConfig], labels: Sequence[str]) -> Card:
-    """Label the comparison of several runs; the same runs in another order are the same comparison."""
-    members = sorted(digest(run_identity(config)) for config in configs)
+def comparison_card(numbers: Mapping[str, Any]) -> Card:
+    """Label a comparison by the content of its `comparison.json`: other numbers are another W&B run."""
+    labels = [run["run"] for run in numbers["runs"]]
     named = ", ".join(labels) if len(labels) <= 4 else f"{labels[0]} and {len(labels) - 1} more"
     return Card(
-        id=f"compare-{digest(members)}",
+        id=f"compare-{digest({name: numbers[name] for name in ('reference', 'rows')})}",
         name=f"compare {named}",
         group="comparisons",
         job_type="compare",
-        tags=_short(config.backbone.name for config in configs)[:16],
-        config={"n_runs": len(configs), "run_digests": members},
+        tags=_short(run["backbone"] for run in numbers["runs"])[:16],
+        config=without_none(
+            {
+                "n_runs": len(labels),
+                "reference": numbers["reference"],
+                "run_digests": [run["digest"] for run in numbers["runs"]],
+                "version_lurefs": numbers["lurefs"],
+            }
+        ),
     )
 
 

@@ -98,12 +98,13 @@ class Client:
         content |= {key: wandb.Html(page, inject=False) for key, page in record.pages.items()}
         content |= {key: wandb.Image(str(path)) for key, path in record.images.items()}
         run.summary.update(content)
-        for key, chart in record.charts.items():
-            run.log({key: _chart(run, chart)})
+        if run.starting_step == 0:  # a chart is a row of the history, and would be there twice
+            for key, chart in record.charts.items():
+                run.log({key: _chart(run, chart)})
         for weights in record.weights:
             artifact = wandb.Artifact(f"{record.card.id}-weights", type="model", metadata=weights.metadata)
             artifact.add_file(str(weights.path), policy="immutable", skip_cache=True)
-            run.log_artifact(artifact, aliases=[weights.alias, *(["latest"] if weights is record.weights[-1] else [])])
+            run.log_artifact(artifact, aliases=[weights.alias])  # wandb itself calls the newest one `latest`
 
     def finish(self, run: Any, record: Record) -> None:
         """End a W&B run; one that is not complete counts as stopped, and is gone on with later.

@@ -32,7 +32,7 @@ class Weights:
 
     Attributes:
         path: The safetensors file.
-        alias: What to ask for it by, beside `latest` for the last one.
+        alias: What to ask for it by.
         metadata: What it is.
     """
 
