@@ -2,8 +2,7 @@
 
 `wandb agent` starts a command with the id of a run and of the sweep in its environment, where every `wandb.init` would
 attach to that run. A command of ours opens several W&B runs. The agent's is the first cell, since its accuracy is what
-a sweep compares; without a benchmark it is the pre-training. The run directory keeps the pair, so that a rerun and
-`lurefs push` find the run in its sweep again.
+a sweep compares. The run directory keeps the pair, so that a rerun and `lurefs push` find the run in its sweep again.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ import yaml
 
 from episodes.files import write_text
 from lurefs.config import RunConfig
-from lurefs.mirror.cards import cell_id, run_id
+from lurefs.mirror.cards import cell_id
 
 _VARIABLES = ("WANDB_RUN_ID", "WANDB_SWEEP_ID", "WANDB_SWEEP_PARAM_PATH")
 
@@ -56,7 +55,7 @@ def take_agent_run(config: RunConfig, environment: MutableMapping[str, str]) -> 
     return AgentRun(
         run_id=run,
         sweep_id=sweep,
-        card_id=_card_id(config),
+        card_id=cell_id(config, next(iter(config.benchmarks)), next(iter(config.probes))),
         parameters=_read_parameters(Path(path)) if path else {},
         project=environment.get("WANDB_PROJECT") or None,
         entity=environment.get("WANDB_ENTITY") or None,
@@ -74,11 +73,6 @@ def read_agent_run(path: Path) -> AgentRun | None:
         return AgentRun(**json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
         return None
-
-
-def _card_id(config: RunConfig) -> str:
-    cells = [(benchmark, probe) for benchmark in config.benchmarks for probe in config.probes]
-    return cell_id(config, *cells[0]) if cells else run_id(config, "pretrain")
 
 
 def _read_parameters(path: Path) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import pytest
 
 from lurefs.cli import main
 from lurefs.errors import UserError
-from lurefs.mirror import client, figures
+from lurefs.mirror import figures
 from lurefs.mirror.comparison import DIFFERENCE_COLUMNS, comparison_record
 from lurefs.mirror.records import records_of
 from lurefs.results import RunDirectory
