@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lurefs import __version__, config_file, console, episode_commands, plugins, push
+from lurefs import __version__, config_file, console, episode_commands, plugins, push, views
 from lurefs.config import LearnerConfig, RunConfig
 from lurefs.config_file import RunGroup
 from lurefs.errors import UserError
@@ -65,6 +65,7 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("run_dirs", nargs="+", type=Path, metavar="RUN_DIR", help="a run, or a folder of runs")
     report.add_argument("--output", type=Path, metavar="DIR", help="where the page goes (default: the first RUN_DIR)")
     push.add_parser(commands)
+    views.add_parser(commands)
     lists = commands.add_parser(
         "list", help="names and settings that a config can use", description="List names or settings."
     )
@@ -83,6 +84,8 @@ def _dispatch(arguments: argparse.Namespace) -> None:
         _report(arguments.run_dirs, arguments.output)
     elif arguments.command == "push":
         sys.exit(EXIT_FAILURE if push.run_command(arguments) else 0)
+    elif arguments.command == "views":
+        views.run_command(arguments)
     else:
         group, root = _load(arguments)
         _run_group(group, root, arguments.command, dry_run=arguments.dry_run)

@@ -17,7 +17,9 @@ from lurefs.results import damaged
 T = TypeVar("T")
 FILE = "comparison.json"
 RUN_COLUMNS = ("backbone", "strategy", "seed", "device")
-DIFFERENCE_COLUMNS = ("run", "cell", "difference", "low_episodes", "high_episodes", "low_classes", "high_classes")
+INTERVAL_COLUMNS = ("run", "cell", "value", "low_episodes", "high_episodes", "low_classes", "high_classes")
+ACCURACY_CHART, DIFFERENCE_CHART = "lurefs-accuracy", "lurefs-paired-differences"
+"""Names of the charts at W&B; the keys of their tables in a run are `accuracy_table`, `paired_differences_table`."""
 
 
 def comparison_record(folder: Path) -> Record:
@@ -51,18 +53,24 @@ def leaderboard(numbers: Mapping[str, Any]) -> Table:
     return Table(columns=columns, rows=[[row[name] for name in columns] for row in rows])
 
 
-def differences(numbers: Mapping[str, Any]) -> Table:
-    """Return the differences from the reference in percentage points, with the bounds of both 95 % intervals."""
+def intervals(numbers: Mapping[str, Any], value: str, half_widths: str) -> Table:
+    """Return one figure of all rows in percentage points, with the bounds of both its 95 % intervals.
+
+    Args:
+        numbers: The content of `comparison.json`.
+        value: The figure's name; rows that do not have it are left out.
+        half_widths: What the names of its half widths begin with.
+    """
     rows = []
     for row in numbers["rows"]:
-        if row["difference"] is not None:
+        if row[value] is not None:
             bounds = [
-                None if half is None else 100 * (row["difference"] + side * half)
-                for half in (row["difference_ci95_episodes"], row["difference_ci95_classes"])
+                None if half is None else 100 * (row[value] + side * half)
+                for half in (row[f"{half_widths}ci95_episodes"], row[f"{half_widths}ci95_classes"])
                 for side in (-1, 1)
             ]
-            rows.append([row["run"], _cell(row), 100 * row["difference"], *bounds])
-    return Table(columns=DIFFERENCE_COLUMNS, rows=rows)
+            rows.append([row["run"], _cell(row), 100 * row[value], *bounds])
+    return Table(columns=INTERVAL_COLUMNS, rows=rows)
 
 
 def _read(folder: Path, use: Callable[[Mapping[str, Any]], T]) -> T:
@@ -74,14 +82,22 @@ def _read(folder: Path, use: Callable[[Mapping[str, Any]], T]) -> T:
 
 
 def _record(numbers: Mapping[str, Any], page: Path) -> Record:
-    table = differences(numbers)
-    title = f"Accuracy less that of {numbers['reference']}, points"
-    chart = Chart(name="lurefs-paired-differences", title=title, table=table, spec=_SPEC)
+    charts = {
+        "accuracy": Chart(
+            name=ACCURACY_CHART, title="Accuracy, %", table=intervals(numbers, "mean", ""), spec=_spec(has_zero=False)
+        ),
+        "paired_differences": Chart(
+            name=DIFFERENCE_CHART,
+            title=f"Accuracy less that of {numbers['reference']}, points",
+            table=intervals(numbers, "difference", "difference_"),
+            spec=_spec(has_zero=True),
+        ),
+    }
     return Record(
         card=comparison_card(numbers),
         summary=_summary(numbers),
         tables={"leaderboard": leaderboard(numbers)},
-        charts={"paired_differences": chart} if table.rows else {},
+        charts={key: chart for key, chart in charts.items() if chart.table.rows},
         pages={"report": page.read_text(encoding="utf-8")} if page.is_file() else {},
     )
 
@@ -106,46 +122,48 @@ def _cell(row: Mapping[str, Any]) -> str:
     return f"{row['benchmark']}, {row['probe']}"
 
 
-_RUNS = {
-    "field": "${field:run}",
-    "type": "nominal",
-    "title": None,
-    "sort": {"field": "${field:difference}", "order": "descending"},
-}
+def _spec(*, has_zero: bool) -> dict[str, Any]:
+    """Return a Vega-Lite chart of `INTERVAL_COLUMNS`: a row a run, a panel a benchmark and probe."""
+    value = {"field": "${field:value}", "type": "quantitative", "title": None, "scale": {"zero": has_zero}}
+    zero = [{"mark": {"type": "rule", "strokeDash": [4, 4]}, "encoding": {"x": {"datum": 0}}}] if has_zero else []
+    diamond = {"type": "point", "shape": "diamond", "size": 90, "filled": True, "fill": "white", "stroke": "black"}
+    runs = {
+        "field": "${field:run}",
+        "type": "nominal",
+        "title": None,
+        "sort": {"field": "${field:value}", "order": "descending"},
+    }
 
+    def interval(over: str, width: int) -> dict[str, Any]:
+        low, high = ({"field": f"${{field:{side}_{over}}}"} for side in ("low", "high"))
+        bounds = {"x": {**low, "type": "quantitative", "scale": {"zero": has_zero}}, "x2": high}
+        return {"mark": {"type": "rule", "strokeWidth": width}, "encoding": {"y": runs, **bounds}}
 
-def _interval(low: str, high: str, width: int) -> dict[str, Any]:
-    bounds = {"x": {"field": f"${{field:{low}}}", "type": "quantitative"}, "x2": {"field": f"${{field:{high}}}"}}
-    return {"mark": {"type": "rule", "strokeWidth": width}, "encoding": {"y": _RUNS, **bounds}}
-
-
-_POINT = {"field": "${field:difference}", "type": "quantitative", "title": "difference, points"}
-_DIAMOND = {"type": "point", "shape": "diamond", "size": 90, "filled": True, "fill": "white", "stroke": "black"}
-_SPEC: dict[str, Any] = {
-    "$schema": "https://vega.github.io/schema/vega-lite/v5.json",
-    "title": {
-        "text": "${string:title}",
-        "subtitle": "95 % intervals: thick on this pool of classes, thin on new classes of this kind",
-        "anchor": "start",
-    },
-    "data": {"name": "wandb"},
-    "facet": {
-        "row": {
-            "field": "${field:cell}",
-            "type": "nominal",
-            "title": None,
-            "header": {"labelAngle": 0, "labelOrient": "top", "labelAnchor": "start"},
-        }
-    },
-    "resolve": {"scale": {"y": "independent"}},
-    "spec": {
-        "width": 420,
-        "height": {"step": 24},
-        "layer": [
-            {"mark": {"type": "rule", "strokeDash": [4, 4]}, "encoding": {"x": {"datum": 0}}},
-            _interval("low_classes", "high_classes", 1),
-            _interval("low_episodes", "high_episodes", 5),
-            {"mark": _DIAMOND, "encoding": {"y": _RUNS, "x": _POINT}},
-        ],
-    },
-}
+    return {
+        "$schema": "https://vega.github.io/schema/vega-lite/v5.json",
+        "title": {
+            "text": "${string:title}",
+            "subtitle": "95 % intervals: thick on this pool of classes, thin on new classes of this kind",
+            "anchor": "start",
+        },
+        "data": {"name": "wandb"},
+        "facet": {
+            "row": {
+                "field": "${field:cell}",
+                "type": "nominal",
+                "title": None,
+                "header": {"labelAngle": 0, "labelOrient": "top", "labelAnchor": "start"},
+            }
+        },
+        "resolve": {"scale": {"y": "independent"}},
+        "spec": {
+            "width": 420,
+            "height": {"step": 24},
+            "layer": [
+                *zero,
+                interval("classes", 1),
+                interval("episodes", 5),
+                {"mark": diamond, "encoding": {"y": runs, "x": value}},
+            ],
+        },
+    }

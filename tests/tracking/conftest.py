@@ -274,6 +274,42 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
 
 @pytest.fixture
+def comparison(tmp_path: Path, run: FakeRun) -> Path:
+    """A folder as `lurefs compare` writes it, of the run and of one that was not measured."""
+    row = {
+        "run": "demo",
+        "benchmark": BENCHMARK,
+        "probe": PROBE,
+        "mean": 0.5,
+        "ci95_episodes": 0.0625,
+        "ci95_classes": 0.125,
+        "difference": 0.25,
+        "difference_ci95_episodes": 0.125,
+        "difference_ci95_classes": None,
+    }
+    about = {
+        "run": "demo",
+        "path": str(run.directory.path),
+        "digest": "0",
+        "seed": 3,
+        "backbone": "vit",
+        "strategy": "fire",
+    }
+    numbers = {
+        "version": 1,
+        "lurefs": "0.1.0",
+        "reference": "other",
+        "runs": [{**about, "run": "other"}, about],
+        "rows": [{**dict.fromkeys(row), "run": "other", "benchmark": BENCHMARK, "probe": PROBE}, row],
+    }
+    folder = tmp_path / "work" / "comparison"
+    folder.mkdir()
+    (folder / "comparison.json").write_text(json.dumps(numbers))
+    (folder / "report.html").write_text("<html>compared</html>")
+    return folder
+
+
+@pytest.fixture
 def outcome() -> Callable[[int], ChunkOutcome]:
     return make_outcome
 

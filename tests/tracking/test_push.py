@@ -10,7 +10,7 @@ import pytest
 from lurefs.cli import main
 from lurefs.errors import UserError
 from lurefs.mirror import figures
-from lurefs.mirror.comparison import DIFFERENCE_COLUMNS, comparison_record
+from lurefs.mirror.comparison import INTERVAL_COLUMNS, comparison_record
 from lurefs.mirror.records import records_of
 from lurefs.results import RunDirectory
 
@@ -39,40 +39,6 @@ def contents(server: Any) -> dict[str, Any]:
 
     runs = {run_id: (run.history, plain(run.summary), run.user_config) for run_id, run in server.runs.items()}
     return {"runs": runs, "artifacts": [(artifact.name, artifact.digest) for artifact in server.artifacts]}
-
-
-@pytest.fixture
-def comparison(tmp_path: Path, run: Any) -> Path:
-    """A folder as `lurefs compare` writes it, of the run and of one that was not measured."""
-    row = {
-        "run": "demo",
-        "benchmark": BENCHMARK,
-        "probe": PROBE,
-        "mean": 0.5,
-        "difference": 0.25,
-        "difference_ci95_episodes": 0.125,
-        "difference_ci95_classes": None,
-    }
-    about = {
-        "run": "demo",
-        "path": str(run.directory.path),
-        "digest": "0",
-        "seed": 3,
-        "backbone": "vit",
-        "strategy": "fire",
-    }
-    numbers = {
-        "version": 1,
-        "lurefs": "0.1.0",
-        "reference": "other",
-        "runs": [{**about, "run": "other"}, about],
-        "rows": [{**dict.fromkeys(row), "run": "other", "benchmark": BENCHMARK, "probe": PROBE}, row],
-    }
-    folder = tmp_path / "work" / "comparison"
-    folder.mkdir()
-    (folder / "comparison.json").write_text(json.dumps(numbers))
-    (folder / "report.html").write_text("<html>compared</html>")
-    return folder
 
 
 def test_what_arrives_equals_the_run_directory_and_a_second_push_changes_nothing(
@@ -152,48 +118,58 @@ def test_directory_with_fewer_chunks_than_were_sent_is_refused(
     assert "W&B holds 3 rows and this directory 1" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(
-    ("wanted", "aliases"),
-    [
-        ("last", [["chunk-002", "latest"]]),
-        ("all", [["chunk-000", "latest"], ["chunk-001", "latest"], ["chunk-002", "latest"]]),
-    ],
-)
-def test_weights_are_sent_as_the_config_asks(run: Any, server: Any, wanted: str, aliases: list[list[str]]) -> None:
+def with_checkpoints(run: Any, wanted: str) -> Any:
+    """Return a learned run that wants its checkpoints to be sent, with a file for each chunk."""
     asking = run.with_wandb(mode="disabled", checkpoints=wanted)
     asking.directory.write_config(asking.config)
-    finish(asking)
+    asking.learn(asking.start())
     for chunk_index in range(3):
         path = run.directory.checkpoint_path(chunk_index)
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(b"weights" * (chunk_index + 1))
         path.with_suffix(".json").write_text(json.dumps({"n_bytes": 7 * (chunk_index + 1), "sha256": str(chunk_index)}))
+    return asking
+
+
+def test_weights_arrive_once_as_versions_of_one_model(run: Any, server: Any) -> None:
+    with_checkpoints(run, "all")
     assert push(run.directory.path) == push(run.directory.path) == 0
     sent = [artifact for artifact in server.artifacts if artifact.type == "model"]
-    assert [sorted(artifact.aliases) for artifact in sent] == aliases
+    assert [sorted(artifact.aliases) for artifact in sent] == [[f"chunk-00{index}", "latest"] for index in range(3)]
+    assert len({artifact.name for artifact in sent}) == 1
     assert sent[-1].files["chunk-002.safetensors"] == b"weights" * 3
     assert sent[-1].metadata["sha256"] == "2"
+
+
+@pytest.mark.parametrize(("wanted", "names"), [("none", []), ("last", ["chunk-002"])])
+def test_weights_are_sent_as_far_as_the_config_asks(run: Any, wanted: str, names: list[str]) -> None:
+    asking = with_checkpoints(run, wanted)
+    (record,) = records_of(asking.config, asking.directory)
+    assert [weights.alias for weights in record.weights] == names
 
 
 def test_comparison_arrives_as_a_run_of_its_own_once(run: Any, server: Any, comparison: Path) -> None:
     assert push(comparison) == push(comparison) == 0
     ((run_id, arrived),) = server.runs.items()
     assert arrived.attributes["jobType"] == "compare"
-    assert len(arrived.history) == 1
+    assert len(arrived.history) == len(server.charts) == 2
     assert arrived.summary[f"best_accuracy/{BENCHMARK}/{PROBE}"] == 0.5
     tables = {artifact.name.removeprefix(f"run-{run_id}-"): artifact.files for artifact in server.artifacts}
     (stored,) = [json.loads(body) for name, body in tables["paired_differences_table"].items() if "table" in name]
     assert stored["data"] == [["demo", f"{BENCHMARK}, {PROBE}", 25.0, 12.5, 37.5, None, None]]
+    (stored,) = [json.loads(body) for name, body in tables["accuracy_table"].items() if "table" in name]
+    assert stored["data"] == [["demo", f"{BENCHMARK}, {PROBE}", 50.0, 43.75, 56.25, 37.5, 62.5]]
     (stored,) = [json.loads(body) for name, body in tables["leaderboard"].items() if "table" in name]
     assert [row[:4] for row in stored["data"]] == [["demo", "vit", "fire", 3], ["other", "vit", "fire", 3]]
     assert "report" in arrived.summary
     assert server.unknown == []
 
 
-def test_every_field_of_the_chart_is_a_column_of_its_table(comparison: Path) -> None:
-    chart = comparison_record(comparison).charts["paired_differences"]
+@pytest.mark.parametrize("key", ["accuracy", "paired_differences"])
+def test_every_field_of_a_chart_is_a_column_of_its_table(comparison: Path, key: str) -> None:
+    chart = comparison_record(comparison).charts[key]
     text = json.dumps(chart.spec)
-    assert {part.partition("}")[0] for part in text.split("${field:")[1:]} == set(DIFFERENCE_COLUMNS)
+    assert {part.partition("}")[0] for part in text.split("${field:")[1:]} == set(INTERVAL_COLUMNS)
 
 
 def test_damaged_comparison_is_told(comparison: Path) -> None:

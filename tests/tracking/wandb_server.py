@@ -158,6 +158,8 @@ class WandbServer:
         }
         return {"viewer": user}
 
+    _on_GetDefaultEntity = _on_GetViewer = _on_Viewer  # noqa: N815
+
     def _on_ServerFeaturesQuery(self, variables: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
         return {"serverInfo": {"features": []}}
 
@@ -264,6 +266,37 @@ class WandbServer:
         self.charts[name] = json.loads(given["spec"])
         return {"createCustomChart": {"chart": {"id": f"{ENTITY}/{name}"}}}
 
+    def _on_UpsertView2(self, variables: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
+        known = [name for name, view in self.views.items() if view["id"] == variables.get("id")]
+        name = known[0] if known else variables["name"]
+        view = {
+            "id": (known and variables["id"]) or _encode(f"View:{len(self.views)}"),
+            "name": name,
+            "type": variables["type"],
+            "displayName": variables["displayName"],
+            "description": variables["description"],
+            "project": {"id": "1", "name": variables["projectName"], "entityName": variables["entityName"]},
+            "spec": variables["spec"],
+            "createdAt": "2026-01-01T00:00:00",
+            "updatedAt": "2026-01-01T00:00:00",
+        }
+        self.views[name] = view
+        return {"upsertView": {"inserted": not known, "view": view}}
+
+    _on_upsertView = _on_UpsertView2  # noqa: N815
+
+    def _on_View(self, variables: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
+        found = [view for view in self.views.values() if view["type"] == variables["viewType"]]
+        named = [view for view in found if variables.get("viewName") in (None, view["name"])]
+        return {"project": {"allViews": _page([{**view, "user": None} for view in named])}}
+
+    def _on_ProjectViews(self, variables: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
+        return self._on_View({"viewType": "runs", **variables})
+
+    def _on_GetProjects(self, variables: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
+        names = sorted({run.project for run in self.runs.values()})
+        return {"models": _page([{"__typename": "Project", **_listed(name)} for name in names])}
+
     def _on_UseArtifact(self, variables: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
         return {"useArtifact": {"artifact": {"id": variables["input"]["artifactID"]}}}
 
@@ -307,6 +340,22 @@ def _encode(text: str) -> str:
 
 def _project(name: str) -> dict[str, Any]:
     return {"id": _encode(f"Project:{name}"), "name": name, "entity": {"id": _encode("Entity"), "name": ENTITY}}
+
+
+def _listed(name: str) -> dict[str, Any]:
+    return {
+        "id": _encode(f"Project:{name}"),
+        "name": name,
+        "entityName": ENTITY,
+        "createdAt": "2026-01-01T00:00:00",
+        "isBenchmark": False,
+        "user": None,
+    }
+
+
+def _page(nodes: list[dict[str, Any]]) -> dict[str, Any]:
+    info = {"__typename": "PageInfo", "endCursor": None, "hasNextPage": False}
+    return {"edges": [{"node": node, "cursor": "c"} for node in nodes], "pageInfo": info}
 
 
 def _created(artifact: ServedArtifact, state: str) -> dict[str, Any]:
