@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from string import ascii_lowercase
+from string import ascii_letters
 
 import numpy as np
 from numpy.typing import NDArray
 
 from episodes.accuracies import Accuracies
 from episodes.manifest import Manifest
-from episodes.signs import N_FLIPS, draw_signs, flipped_sums
+from episodes.signs import draw_signs, flipped_sums
 from episodes.summary import (
     ClassIndex,
     SeedSummary,
@@ -26,6 +26,7 @@ from episodes.table import EpisodeTable
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
+N_FLIPS = 9_999
 MAX_EXACT = 16
 _TOLERANCE = 1e-9
 
@@ -99,7 +100,7 @@ def paired_differences(
     """
     arrays = [np.asarray(array, dtype=np.float64) for array in values]
     n_common = {(i, j): min(len(arrays[i]), len(arrays[j])) for i, j in pairs}
-    signs = draw_signs(max(n_common.values(), default=0), rng=rng, n_flips=n_flips)
+    signs = draw_signs(max(n_common.values(), default=0), n_flips, rng=rng)
     lengths: dict[int, set[int]] = {model: set() for pair in pairs for model in pair}
     for (i, j), n in n_common.items():
         lengths[i].add(n)
@@ -218,7 +219,7 @@ def sign_flip_p(differences: FloatArray, *, rng: np.random.Generator, n_flips: i
         n_flips: How many flips.
     """
     differences = np.asarray(differences, dtype=np.float64)
-    signs = draw_signs(len(differences), rng=rng, n_flips=n_flips)
+    signs = draw_signs(len(differences), n_flips, rng=rng)
     return _p_of_flips(differences, flipped_sums(differences, signs)[0])
 
 
@@ -280,8 +281,9 @@ def tie_groups(means: Sequence[float], p_values: Mapping[tuple[int, int], float]
     """Return each model's groups of ties as letters: two models share a letter if and only if no test sets them apart.
 
     All pairs are one family, corrected by `holm`; the letters are the compact letter display of the pairs at or below
-    the level, by insert and absorb (Piepho 2004, section 2). The best model has the letter `a`. Sharing a letter is
-    no proof of equality: the episodes do not suffice to tell the two apart.
+    the level, by insert and absorb (Piepho 2004, section 2). The best model has the letter `a`; after `z` come
+    capitals, then numbers in brackets. Sharing a letter is no proof of equality: the episodes do not suffice to tell
+    the two apart.
 
     Args:
         means: One a model; higher is better.
@@ -343,7 +345,8 @@ def _p_of_flips(differences: FloatArray, flipped: FloatArray) -> float:
 
 
 def _letter(place: int) -> str:
-    return ascii_lowercase[place] if place < 26 else f"{_letter(place // 26 - 1)}{ascii_lowercase[place % 26]}"
+    """Return a sign that stays apart from others when they are written one after the other."""
+    return ascii_letters[place] if place < len(ascii_letters) else f"({place + 1})"
 
 
 def _p_over_classes(difference: Summary, n_classes: int) -> float | None:

@@ -14,20 +14,19 @@ from numpy.typing import NDArray
 FloatArray = NDArray[np.float64]
 Signs = NDArray[np.uint8]
 
-N_FLIPS = 9_999
-_SIGNS_OF_BYTE: FloatArray = 1.0 - 2.0 * np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1)
+_SIGNS_OF_BYTE = 1 - 2 * np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).astype(np.float64)
 """(256, 8): the signs of eight episodes in a row, for each value of a byte."""
 
 
-def draw_signs(n_episodes: int, *, rng: np.random.Generator, n_flips: int = N_FLIPS) -> Signs:
+def draw_signs(n_episodes: int, n_flips: int, *, rng: np.random.Generator) -> Signs:
     """Draw one sign for each flip and episode.
 
     Those of the first episodes do not depend on how many episodes there are.
 
     Args:
         n_episodes: How many episodes need signs.
-        rng: What they are drawn by.
         n_flips: How many flips.
+        rng: What they are drawn by.
 
     Returns:
         (ceil(n_episodes / 8), n_flips) uint8, one bit a sign.

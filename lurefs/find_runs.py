@@ -29,14 +29,21 @@ def find_runs(names: Sequence[str], *, root: Path = ROOT) -> list[Path]:
     return list({path.resolve(): path for path in found}.values())
 
 
-def runs_below(folder: Path) -> Iterator[Path]:
-    """Yield the run directories at or below a folder, in the order of their names."""
+def runs_below(folder: Path, *, above: tuple[Path, ...] = ()) -> Iterator[Path]:
+    """Yield the run directories at or below a folder, in the order of their names.
+
+    Args:
+        folder: Where to look; hidden folders are passed over, and links are followed.
+        above: The folders that led here, so that a link to one of them ends.
+    """
     if (folder / "config.yaml").is_file():
         yield folder
         return
+    if (place := folder.resolve()) in above:
+        return
     children = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith("."))
     for name in children:
-        yield from runs_below(folder / name)
+        yield from runs_below(folder / name, above=(*above, place))
 
 
 def _resolve(name: str, places: Sequence[Path]) -> list[Path]:

@@ -26,7 +26,7 @@ ORDER = [
     {"learner"},
     {"mirror", "reporting"},
     {"tracking", "report", "console"},
-    {"stage", "push", "views", "episode_commands"},
+    {"stage", "push", "views", "episode_commands", "compare"},
     {"controls"},
     {"robustness"},
     {"pretrain", "evaluate", "transfer_stage"},
