@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 
 from lurefs.cli import main
 from lurefs.errors import UserError
-from lurefs.mirror import figures
+from lurefs.mirror import client, figures
 from lurefs.mirror.comparison import INTERVAL_COLUMNS, comparison_record
 from lurefs.mirror.records import records_of
 from lurefs.results import RunDirectory
@@ -106,6 +107,18 @@ def test_refused_key_is_told(run: Any, server: Any, capsys: pytest.CaptureFixtur
     assert push(run.directory.path) == 1
     assert "401" in capsys.readouterr().err
     assert server.runs == {}
+
+
+def test_missing_server_costs_bounded_time(
+    run: Any, server: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(client, "START_SECONDS", 1.0)
+    finish(run)
+    server.is_away = True
+    start = time.monotonic()
+    assert push(run.directory.path) == 1
+    assert time.monotonic() - start < 15
+    assert "not sent whole" in capsys.readouterr().err
 
 
 def test_directory_with_fewer_chunks_than_were_sent_is_refused(
