@@ -211,7 +211,10 @@ def sign_flip_p(differences: FloatArray, *, rng: np.random.Generator, n_flips: i
     absolute sum is at least the observed one (Fisher 1935, section 21; Good 2005). With at most `MAX_EXACT` differences
     that are not zero all flips are counted. With more, `n_flips` are drawn and
     p = (1 + number at least as large) / (1 + n_flips), which is never zero and never too small on average
-    (Phipson and Smyth 2010).
+    (Phipson and Smyth 2010). Where none of them is as large, p is Hoeffding's bound of the share of all flips,
+    2 exp(-S^2 / (2 sum d^2)) with S the sum of the differences d, if that is smaller (Hoeffding 1963, theorem 2): the
+    share itself is smaller still, so p remains valid, and it can survive a correction for many pairs, which
+    1 / (1 + n_flips) cannot.
 
     Args:
         differences: (n,) finite.
@@ -337,11 +340,19 @@ def _p_of_flips(differences: FloatArray, flipped: FloatArray) -> float:
     sizes = sizes[sizes > _TOLERANCE]
     least = abs(float(np.sum(differences))) * (1 - _TOLERANCE) - _TOLERANCE
     if len(sizes) > MAX_EXACT:
-        return (1 + int((np.abs(flipped) >= least).sum())) / (1 + len(flipped))
+        n_at_least = int((np.abs(flipped) >= least).sum())
+        # Only where no flip is as large: the smaller of two valid p-values is no valid one in general.
+        return (1 + n_at_least) / (1 + len(flipped)) if n_at_least else min(1 / (1 + len(flipped)), _bound(differences))
     sums = np.zeros(1)
     for size in sizes:
         sums = np.concatenate([sums - size, sums + size])
     return float((np.abs(sums) >= least).mean())
+
+
+def _bound(differences: FloatArray) -> float:
+    """Return Hoeffding's bound of `sign_flip_p`, above zero."""
+    exponent = -(float(differences.sum()) ** 2) / (2 * float(np.square(differences).sum()))
+    return max(2 * float(np.exp(exponent)), float(np.finfo(np.float64).tiny))
 
 
 def _letter(place: int) -> str:

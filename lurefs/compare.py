@@ -44,7 +44,8 @@ def run_command(arguments: argparse.Namespace) -> None:
     """
     from lurefs.report import write_page
     from lurefs.reporting.exports import write_exports
-    from lurefs.reporting.standings import check_same_episodes, chosen_cells, on_common_episodes, standings
+    from lurefs.reporting.same_episodes import check_same_episodes, on_common_episodes
+    from lurefs.reporting.standings import chosen_cells, standings
 
     runs = _read(find_runs(arguments.runs), arguments.reference, skip_unfinished=arguments.skip_unfinished)
     benchmarks = list(chosen_cells(runs, arguments.benchmark, arguments.probe))

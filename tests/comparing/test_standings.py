@@ -9,8 +9,8 @@ import pytest
 from episodes.comparison import compare_seeds, holm, p_over_seeds, paired_difference
 from episodes.summary import summarise, summarise_seeds
 from lurefs.errors import UserError
-from lurefs.reporting.comparison import FLIP_SEED, Run, compare, read_runs
-from lurefs.reporting.standings import Standing, check_same_episodes, on_common_episodes, standings
+from lurefs.reporting.comparison import FLIP_SEED, compare, read_runs
+from lurefs.reporting.standings import Standing, standings
 from lurefs.results import RunDirectory
 
 MakeRun = Callable[..., RunDirectory]
@@ -100,6 +100,12 @@ class TestRows:
         assert notes["lure", "more", "second"] == "no difference: the reference warm was not measured"
         assert notes["lure", "novel", "centroid"] == ""
 
+    def test_say_where_probes_of_one_name_are_not_alike(self, make_run: MakeRun) -> None:
+        lure, warm = read_runs([make_run("lure"), make_run("warm", unlearn="nothing")])
+        probes = {"centroid": replace(lure.config.probes["centroid"], transform="none")}
+        lure = replace(lure, config=replace(lure.config, probes=probes))
+        assert by_run(standings([lure, warm]).rows)["lure"].note == "its probe has other settings than that of warm"
+
     def test_of_equal_names_are_told_apart(self, make_run: MakeRun) -> None:
         runs = read_runs([make_run("lure", folder="one"), make_run("lure", folder="two", gain=0.5)])
         assert [row.run for row in standings(runs).rows] == ["lure (1)", "lure (2)"]
@@ -126,70 +132,6 @@ class TestRunsOfSeveralSeeds:
         assert row.difference_ci95_seeds == pytest.approx(difference.ci95_seeds)
         assert row.p_seeds == pytest.approx(p_over_seeds(difference))
         assert rows["warm (3 seeds)"].difference is None
-
-
-class TestDifferentEpisodes:
-    def refusal(self, *directories: RunDirectory) -> UserError:
-        with pytest.raises(UserError) as caught:
-            check_same_episodes(read_runs(directories), ["novel"])
-        return caught.value
-
-    def test_of_another_seed_are_refused(self, make_run: MakeRun) -> None:
-        error = self.refusal(make_run("lure"), make_run("warm", episode_seed=3))
-        assert "lure and warm met different episodes of 'novel'" in error.problem
-        assert "episode 0 is another (seeds 0 and 3)" in error.problem
-        assert error.fix == "give both the same benchmarks.novel.seed and run 'lurefs evaluate' again"
-
-    def test_of_another_form_are_refused(self, make_run: MakeRun) -> None:
-        error = self.refusal(make_run("lure"), make_run("warm", n_shot=2))
-        assert "n_shot is 1 and 2" in error.problem
-        assert "benchmarks.novel.n_shot" in error.fix
-
-    def test_of_other_images_are_refused(self, make_run: MakeRun) -> None:
-        error = self.refusal(make_run("lure"), make_run("warm", images="xyz"))
-        assert "their images differ" in error.problem
-        assert "the same dataset and class_split" in error.fix
-
-    def test_that_begin_alike_are_refused_with_the_way_to_compare_them(self, make_run: MakeRun) -> None:
-        error = self.refusal(make_run("lure"), make_run("warm", n_episodes=25))
-        assert "n_episodes is 40 and 25" in error.problem
-        assert "add --common-episodes to compare on the first 25 episodes" in error.fix
-
-    def test_on_corrupted_images_are_refused(self, make_run: MakeRun) -> None:
-        one, other = make_run("lure"), make_run("warm")
-        summary = other.read_summary()
-        summary["benchmarks"]["novel"]["corrupt"] = {"images": "query", "corruption": "fog", "severity": 3}
-        other.write_summary(summary)
-        assert "images corrupted" in self.refusal(one, other).problem
-
-
-class TestCommonEpisodes:
-    def cut(self, *directories: RunDirectory) -> list[Run]:
-        return on_common_episodes(read_runs(directories), ["novel"])
-
-    def test_are_the_first_ones_of_the_longer_manifest(self, make_run: MakeRun) -> None:
-        long, short = make_run("lure", gain=0.9), make_run("warm", n_episodes=25, unlearn="nothing")
-        runs = self.cut(long, short)
-        check_same_episodes(runs, ["novel"])
-        found = standings(runs)
-        row = by_run(found.rows)["lure"]
-        assert found.cut == {"novel": 25}
-        assert found.manifests == {"novel": short.read_manifest("novel").hash}
-        assert (row.n_episodes, row.n_paired) == (25, 25)
-        assert row.mean == accuracy_of(long, 25)[0].mean()
-        assert row.difference == pytest.approx(accuracy_of(long, 25)[0].mean() - accuracy_of(short)[0].mean())
-
-    def test_are_those_of_the_run_that_ended_first(self, make_run: MakeRun) -> None:
-        found = standings(self.cut(make_run("lure", n_scored=30), make_run("warm", unlearn="nothing")))
-        assert [row.n_episodes for row in found.rows] == [30, 30]
-
-    def test_of_runs_that_met_the_same_are_all(self, make_run: MakeRun) -> None:
-        found = standings(self.cut(make_run("lure"), make_run("warm")))
-        assert (found.cut, found.rows[0].n_episodes) == ({}, 40)
-
-    def test_are_refused_where_there_are_none(self, make_run: MakeRun) -> None:
-        with pytest.raises(UserError, match="episode 0 is another"):
-            self.cut(make_run("lure"), make_run("warm", episode_seed=3))
 
 
 def test_runs_that_ended_by_their_widths_are_paired_on_what_both_met(make_run: MakeRun) -> None:

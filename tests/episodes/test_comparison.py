@@ -84,6 +84,16 @@ class TestManyModels:
         found = paired_differences([a, b], [classes, classes], [(0, 1)], rng=rng())
         assert found[0, 1].p_episodes == sign_flip_p(a - b, rng=rng())
 
+    def test_that_are_far_apart_are_told_apart_however_many_they_are(self) -> None:
+        generator = rng(8)
+        classes = np.stack([generator.permutation(7)[:3] for _ in range(400)])
+        hits = generator.integers(0, 20, 400)
+        models = [(hits + 2 * model + generator.integers(0, 2, 400)) / 200 for model in range(40)]
+        pairs = [(i, j) for i in range(40) for j in range(i + 1, 40)]
+        found = paired_differences(models, [classes] * 40, pairs, rng=rng(), n_flips=999)
+        letters = tie_groups([model.mean() for model in models], {pair: found[pair].p_episodes for pair in pairs})
+        assert len(set(letters)) == 40
+
     def test_of_no_pairs_have_no_differences(self) -> None:
         assert paired_differences([A], [CLASSES], [], rng=rng()) == {}
 
@@ -107,8 +117,16 @@ class TestSignFlips:
         limit = 2 * norm.sf(abs(differences.sum()) / np.sqrt(np.square(differences).sum()))
         assert sign_flip_p(differences, rng=rng(), n_flips=40_000) == pytest.approx(limit, abs=0.01)
 
-    def test_drawn_flips_give_no_p_of_zero(self) -> None:
-        assert sign_flip_p(np.ones(100), rng=rng(), n_flips=999) == 1 / 1000
+    def test_that_no_drawn_flip_reaches_have_hoeffdings_bound_and_never_less_than_all_flips_give(self) -> None:
+        assert sign_flip_p(np.ones(20), rng=rng(), n_flips=999) == pytest.approx(2 * np.exp(-10))
+        assert 2 * np.exp(-10) > 2 / 2**20
+
+    def test_that_no_drawn_flip_reaches_have_no_more_than_the_number_of_flips_tells(self) -> None:
+        assert sign_flip_p(np.ones(20), rng=rng(), n_flips=99_999) <= 2 * np.exp(-10)
+        assert sign_flip_p(np.r_[np.ones(17), np.zeros(5)], rng=rng(), n_flips=9_999) <= 2 / 10_000
+
+    def test_are_never_zero(self) -> None:
+        assert 0 < sign_flip_p(np.ones(20_000), rng=rng(), n_flips=99) < 1e-300
 
     def test_zeros_and_the_order_change_nothing(self) -> None:
         differences = np.array([0.5, -0.25, 1.0, 0.5])
