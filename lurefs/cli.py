@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lurefs import __version__, compare, config_file, console, episode_commands, plugins
+from lurefs import __version__, compare, config_file, console, episode_commands, plugins, push, views
 from lurefs.config import LearnerConfig, RunConfig
 from lurefs.config_file import RunGroup
 from lurefs.errors import UserError
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from lurefs.plan import Plan
     from lurefs.results import RunDirectory
 
+EXIT_FAILURE = 1
 EXIT_USER_ERROR = 2
 EXIT_BROKEN_PIPE = 141
 STAGES = {
@@ -88,6 +89,8 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("runs", nargs="+", metavar="RUN", help="a run, a folder of runs, a pattern, or a run's name")
     report.add_argument("--output", type=Path, metavar="DIR", help="where the page goes (default: the first RUN)")
     compare.add_parser(commands)
+    push.add_parser(commands)
+    views.add_parser(commands)
     lists = commands.add_parser(
         "list", help="names and settings that a config can use", description="List names or settings."
     )
@@ -112,6 +115,10 @@ def _dispatch(arguments: argparse.Namespace) -> int:
         from lurefs.reproduce import reproduce
 
         return 0 if reproduce(arguments.run_dir, arguments.output) else 1
+    elif arguments.command == "push":
+        return EXIT_FAILURE if push.run_command(arguments) else 0
+    elif arguments.command == "views":
+        views.run_command(arguments)
     else:
         group, root = _load(arguments)
         _run_group(group, root, arguments.command, dry_run=arguments.dry_run)

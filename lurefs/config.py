@@ -337,12 +337,17 @@ class TransferConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class WandbConfig:
-    """Weights & Biases. `auto` follows the user's environment, and is offline where that says nothing."""
+    """Weights & Biases. `auto` follows the user's environment, and is offline where that says nothing.
+
+    `checkpoints` also sends weights as model artifacts, those after the last chunk or after each. It is `none` since
+    the run directory holds them already, and those of a large model by chunks take long to send.
+    """
 
     mode: Literal["auto", "online", "offline", "disabled"] = "auto"
     project: str = "lurefs"
     entity: str | None = None
     tags: list[str] = field(default_factory=list)
+    checkpoints: Literal["none", "last", "all"] = "none"
     strict: bool = False
 
 

@@ -139,6 +139,8 @@ def evaluate(stage: Stage) -> None:
     for name in plan.benchmarks:
         for probe_name in plan.config.probes:
             stage.tracker.log_cell(name, probe_name)
+    for name in plan.config.transfer:
+        stage.tracker.log_transfer(name)
 
 
 def write_summary(stage: Stage) -> dict[str, Any]:

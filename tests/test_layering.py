@@ -27,7 +27,7 @@ ORDER = [
     {"learner"},
     {"mirror", "reporting"},
     {"tracking", "report", "console"},
-    {"stage", "episode_commands", "compare", "sweep", "slurm"},
+    {"stage", "push", "views", "episode_commands", "compare", "sweep", "slurm"},
     {"reproduce"},
     {"controls"},
     {"robustness"},
@@ -42,7 +42,8 @@ HOMES = {
     "learn2learn": {"episodes.sampler"},
     "timm": {"lurefs.backbones", "lurefs.optimizers", "lurefs.stage"},
     "omegaconf": {"lurefs.config_file"},
-    "wandb": {"lurefs.tracking", "lurefs.mirror"},
+    "wandb": {"lurefs.tracking", "lurefs.push", "lurefs.views", "lurefs.mirror.client"},
+    "wandb_workspaces": {"lurefs.views"},
     "sklearn": {
         "episodes.probes",
         "episodes.projection",

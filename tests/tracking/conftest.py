@@ -258,6 +258,7 @@ def run(tmp_path: Path) -> FakeRun:
         "versions": {"lurefs": "0.1.0"},
     }
     directory.identity_path.write_text(json.dumps(identity), encoding="utf-8")
+    directory.write_cost({"n_macs": 4_000_000, "images_per_second": 500.0, "device": "cpu", "n_threads": 1})
     config = run_config(SETTINGS)
     directory.write_config(config)
     return FakeRun(config=config, directory=directory)
@@ -270,6 +271,42 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
         monkeypatch.setenv("WANDB_BASE_URL", server.url)
         monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
         yield server
+
+
+@pytest.fixture
+def comparison(tmp_path: Path, run: FakeRun) -> Path:
+    """A folder as `lurefs compare` writes it, of the run and of one that was not measured."""
+    row = {
+        "run": "demo",
+        "benchmark": BENCHMARK,
+        "probe": PROBE,
+        "mean": 0.5,
+        "ci95_episodes": 0.0625,
+        "ci95_classes": 0.125,
+        "difference": 0.25,
+        "difference_ci95_episodes": 0.125,
+        "difference_ci95_classes": None,
+    }
+    about = {
+        "run": "demo",
+        "path": str(run.directory.path),
+        "digest": "0",
+        "seed": 3,
+        "backbone": "vit",
+        "strategy": "fire",
+    }
+    numbers = {
+        "version": 1,
+        "lurefs": "0.1.0",
+        "reference": "other",
+        "runs": [{**about, "run": "other"}, about],
+        "rows": [{**dict.fromkeys(row), "run": "other", "benchmark": BENCHMARK, "probe": PROBE}, row],
+    }
+    folder = tmp_path / "work" / "comparison"
+    folder.mkdir()
+    (folder / "comparison.json").write_text(json.dumps(numbers))
+    (folder / "report.html").write_text("<html>compared</html>")
+    return folder
 
 
 @pytest.fixture

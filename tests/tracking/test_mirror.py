@@ -9,13 +9,18 @@ import pytest
 
 from episodes.summary import summarise
 from episodes.table import EpisodeTable
-from lurefs import mirror
 from lurefs.config import RunConfig
 from lurefs.config_file import run_config
+from lurefs.mirror import cards, figures
+from lurefs.mirror.cards import About, Card
 from lurefs.outcomes import ChunkOutcome, RobustnessScores
 
 
-def cell_card(benchmark: str, probe: str, *, n_shot: int | None = 1, **settings: Any) -> mirror.Card:
+def about(config: RunConfig) -> About:
+    return About(config=config, identity={}, cost={})
+
+
+def cell_card(benchmark: str, probe: str, *, n_shot: int | None = 1, **settings: Any) -> Card:
     config = run_config({"name": "demo", "benchmarks": {benchmark: {}}, "probes": {probe: {}}, **settings})
     described = {
         "manifest": "0" * 64,
@@ -25,7 +30,7 @@ def cell_card(benchmark: str, probe: str, *, n_shot: int | None = 1, **settings:
         "probes": {probe: {"accuracy": {"n": 9}}},
     }
     summary = {"pretrain": {"n_chunks": 1}, "benchmarks": {benchmark: described}}
-    return mirror.cell_card(config, {}, summary, benchmark, probe)
+    return cards.cell_card(about(config), summary, benchmark, probe)
 
 
 def cell_id(benchmark: str, probe: str, **settings: Any) -> str:
@@ -50,19 +55,19 @@ def test_id_is_independent_of_name_device_and_trackers() -> None:
 
 def test_tags_are_short_and_each_there_once(run: Any) -> None:
     config: RunConfig = run.with_wandb(tags=["icons", "t" * 80]).config
-    assert mirror.tags(config) == ["test_resnet", "by_saliency", "icons", "t" * 64]
+    assert cards.tags(config) == ("test_resnet", "by_saliency", "icons", "t" * 64)
 
 
 def test_pretrain_runs_of_two_strategies_share_a_group(run: Any) -> None:
     other = replace(run.config, unlearn=replace(run.config.unlearn, name="nothing"), seed=3)
-    cards = [mirror.pretrain_card(config, {}, []) for config in (run.config, other)]
-    assert cards[0].group == cards[1].group
-    assert cards[0].id != cards[1].id
+    first, second = [cards.pretrain_card(about(config), []) for config in (run.config, other)]
+    assert first.group == second.group
+    assert first.id != second.id
 
 
 def test_runs_can_be_filtered_by_how_the_images_arrive() -> None:
     chunks = {"schedule": "growing", "replay": "none", "label_noise": 0.3}
-    card = mirror.pretrain_card(run_config({"name": "demo", "chunks": chunks}), {}, [])
+    card = cards.pretrain_card(about(run_config({"name": "demo", "chunks": chunks})), [])
     names = ("schedule", "replay", "label_noise", "class_order")
     assert {name: card.config[name] for name in names} == {**chunks, "class_order": "random"}
     assert "images_per_class" not in card.config
@@ -75,13 +80,13 @@ def test_counts_that_a_form_leaves_open_are_left_out() -> None:
 
 
 def test_settings_that_are_not_known_yet_are_left_out(run: Any) -> None:
-    card = mirror.pretrain_card(run.config, {}, [])
+    card = cards.pretrain_card(about(run.config), [])
     assert "backbone_params_m" not in card.config
     assert None not in card.config.values()
 
 
 def test_chunk_rows_accumulate_errors(outcome: Callable[[int], ChunkOutcome]) -> None:
-    first, second = mirror.chunk_rows([outcome(0), outcome(1)])
+    first, second = figures.chunk_rows([outcome(0), outcome(1)])
     assert "unlearn_drop" not in first
     assert second == {
         "chunk_index": 1,
@@ -104,10 +109,10 @@ def test_chunk_rows_accumulate_errors(outcome: Callable[[int], ChunkOutcome]) ->
 
 
 def test_pretrain_summary_is_over_all_chunks(outcome: Callable[[int], ChunkOutcome]) -> None:
-    assert mirror.pretrain_summary([outcome(0), outcome(1)]) == {
+    assert figures.pretrain_summary([outcome(0), outcome(1)]) == {
         "anytime_accuracy": pytest.approx(0.55),
         "cumulative_error_rate": 0.45,
-        "images_per_second": 250.0,
+        "train_images_per_second": 250.0,
         "total_forgotten": 2,
         "total_images_seen": 1000,
         "total_train_seconds": 4.0,
@@ -122,7 +127,7 @@ def test_robustness_is_told_under_flat_keys(outcome: Callable[[int], ChunkOutcom
         corruptions={"fog": {"1": 0.5, "5": 0.25}},
         attacks={"pgd": {"0.0314": 0.125}},
     )
-    (row,) = mirror.chunk_rows([replace(outcome(0), robustness=scores)])
+    (row,) = figures.chunk_rows([replace(outcome(0), robustness=scores)])
     assert {key: value for key, value in row.items() if key.startswith("robustness")} == {
         "robustness/clean": 0.75,
         "robustness/corruptions": 0.375,
@@ -132,7 +137,7 @@ def test_robustness_is_told_under_flat_keys(outcome: Callable[[int], ChunkOutcom
 
 
 def test_running_accuracy_is_short_and_ends_at_the_mean(table: EpisodeTable) -> None:
-    curve = mirror.running_accuracy(table)
+    curve = figures.running_accuracy(table)
     summary = summarise(table.accuracy, table.classes)
     assert len(curve) <= 100
     assert curve[-1] == {
@@ -143,6 +148,6 @@ def test_running_accuracy_is_short_and_ends_at_the_mean(table: EpisodeTable) -> 
 
 
 def test_episode_rows_have_none_for_what_the_probe_has_not(table: EpisodeTable) -> None:
-    rows = mirror.episode_rows(table)
+    rows = figures.episode_rows(table)
     classes = " ".join(str(label) for label in table.classes[7])
     assert rows[7] == [7, classes, table.accuracy[7], None, None, True, 0.003]

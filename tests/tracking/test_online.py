@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
-from lurefs import mirror, tracking
 from lurefs.errors import UserError
+from lurefs.mirror import client, figures
 
+COST = {"n_macs": 4_000_000, "images_per_second": 500.0, "device": "cpu", "n_threads": 1}
 BENCHMARK, PROBE, PLAIN_PROBE = "novel-5way-1shot", "logistic_regression", "ridge"
 
 
@@ -23,15 +24,15 @@ def assert_server_equals_directory(server: Any, run: Any) -> None:
     assert server.unknown == []
     assert len(server.runs) == 4
     pretrain = served(server, "pretrain")
-    assert [run.sent(row) for row in pretrain.history] == mirror.chunk_rows(outcomes)
-    assert mirror.pretrain_summary(outcomes).items() <= pretrain.summary.items()
+    assert [run.sent(row) for row in pretrain.history] == figures.chunk_rows(outcomes)
+    assert figures.pretrain_summary(outcomes).items() <= pretrain.summary.items()
     for probe in (PROBE, PLAIN_PROBE):
         table, cell = run.directory.read_episodes(BENCHMARK, probe), served(server, f"{BENCHMARK}--{probe}")
-        assert [run.sent(row) for row in cell.history] == mirror.running_accuracy(table)
-        assert mirror.cell_summary(summary, BENCHMARK, probe, outcomes).items() <= cell.summary.items()
+        assert [run.sent(row) for row in cell.history] == figures.running_accuracy(table)
+        assert figures.cell_summary(summary, BENCHMARK, probe, outcomes, COST).items() <= cell.summary.items()
         (artifact,) = (artifact for artifact in server.artifacts if cell.id in artifact.name)
         assert artifact.committed
-        assert json.loads(artifact.files["episodes.table.json"])["data"] == mirror.episode_rows(table)
+        assert json.loads(artifact.files["episodes.table.json"])["data"] == figures.episode_rows(table)
     assert {run.exit_code for run in server.runs.values()} == {0}
 
 
@@ -104,7 +105,7 @@ def test_strict_run_is_refused_where_the_key_is(run: Any, server: Any) -> None:
 
 
 def test_missing_server_costs_bounded_time(run: Any, server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tracking, "START_SECONDS", 1.0)
+    monkeypatch.setattr(client, "START_SECONDS", 1.0)
     server.is_away = True
     start = time.monotonic()
     tracker = run.go()
@@ -116,7 +117,7 @@ def test_missing_server_costs_bounded_time(run: Any, server: Any, monkeypatch: p
 def test_outage_within_a_run_costs_no_result_and_a_rerun_completes_it(
     run: Any, server: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(tracking, "FINISH_SECONDS", 1.0)
+    monkeypatch.setattr(client, "FINISH_SECONDS", 1.0)
     tracker = run.start()
     run.learn(tracker, until=1)
     server.is_away = True

@@ -49,6 +49,8 @@ class ServedArtifact:
     type: str
     name: str
     digest: str
+    aliases: list[str] = field(default_factory=list)
+    metadata: dict[str, Any] = field(default_factory=dict)
     files: dict[str, bytes] = field(default_factory=dict)
     committed: bool = False
 
@@ -66,6 +68,8 @@ class WandbServer:
     Attributes:
         runs: By id.
         artifacts: In the order of their creation.
+        charts: The chart specifications that are stored, by name.
+        views: The workspaces and reports that are stored, by name.
         requests: The GraphQL operation or path of each request.
         unknown: Requests that the server does not know.
         is_away: While true, every connection is dropped.
@@ -74,6 +78,8 @@ class WandbServer:
     def __init__(self) -> None:
         self.runs: dict[str, ServedRun] = {}
         self.artifacts: list[ServedArtifact] = []
+        self.charts: dict[str, dict[str, Any]] = {}
+        self.views: dict[str, dict[str, Any]] = {}
         self.requests: list[str] = []
         self.unknown: list[str] = []
         self.is_away = False
@@ -152,6 +158,8 @@ class WandbServer:
         }
         return {"viewer": user}
 
+    _on_GetDefaultEntity = _on_GetViewer = _on_Viewer  # noqa: N815
+
     def _on_ServerFeaturesQuery(self, variables: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
         return {"serverInfo": {"features": []}}
 
@@ -163,7 +171,9 @@ class WandbServer:
         is_new = run_id not in self.runs
         run = self.runs.setdefault(run_id, ServedRun(run_id, variables.get("project") or "uncategorized"))
         given = {key: value for key, value in variables.items() if value is not None}
-        run.attributes |= {key: given[key] for key in ("displayName", "groupName", "jobType", "tags") if key in given}
+        run.attributes |= {
+            key: given[key] for key in ("displayName", "groupName", "jobType", "tags", "sweep") if key in given
+        }
         if "config" in given:
             run.config = json.loads(given["config"])
         if "summaryMetrics" in given:
@@ -174,6 +184,7 @@ class WandbServer:
             "displayName": run.attributes.get("displayName", run_id),
             "config": json.dumps(run.config),
             "historyLineCount": len(run.history),
+            "sweepName": run.attributes.get("sweep"),
             "project": _project(run.project),
         }
         return {"upsertBucket": {"inserted": is_new, "bucket": bucket}}
@@ -215,7 +226,14 @@ class WandbServer:
         for artifact in self.artifacts:
             if (artifact.name, artifact.digest, artifact.committed) == (name, given["digest"], True):
                 return _created(artifact, "COMMITTED")
-        artifact = ServedArtifact(str(len(self.artifacts)), given["artifactTypeName"], name, given["digest"])
+        artifact = ServedArtifact(
+            id=str(len(self.artifacts)),
+            type=given["artifactTypeName"],
+            name=name,
+            digest=given["digest"],
+            aliases=[alias["alias"] for alias in given.get("aliases") or []],
+            metadata=json.loads(given.get("metadata") or "{}"),
+        )
         self.artifacts.append(artifact)
         return _created(artifact, "PENDING")
 
@@ -241,6 +259,43 @@ class WandbServer:
         artifact = self.artifacts[int(variables["artifactID"])]
         artifact.committed = True
         return {"commitArtifact": {"artifact": {"id": artifact.id, "digest": artifact.digest}}}
+
+    def _on_CreateCustomChart(self, variables: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
+        given = variables.get("input", variables)
+        name = given.get("name") or given["chartName"]
+        self.charts[name] = json.loads(given["spec"])
+        return {"createCustomChart": {"chart": {"id": f"{ENTITY}/{name}"}}}
+
+    def _on_UpsertView2(self, variables: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
+        known = [name for name, view in self.views.items() if view["id"] == variables.get("id")]
+        name = known[0] if known else variables["name"]
+        view = {
+            "id": (known and variables["id"]) or _encode(f"View:{len(self.views)}"),
+            "name": name,
+            "type": variables["type"],
+            "displayName": variables["displayName"],
+            "description": variables["description"],
+            "project": {"id": "1", "name": variables["projectName"], "entityName": variables["entityName"]},
+            "spec": variables["spec"],
+            "createdAt": "2026-01-01T00:00:00",
+            "updatedAt": "2026-01-01T00:00:00",
+        }
+        self.views[name] = view
+        return {"upsertView": {"inserted": not known, "view": view}}
+
+    _on_upsertView = _on_UpsertView2  # noqa: N815
+
+    def _on_View(self, variables: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
+        found = [view for view in self.views.values() if view["type"] == variables["viewType"]]
+        named = [view for view in found if variables.get("viewName") in (None, view["name"])]
+        return {"project": {"allViews": _page([{**view, "user": None} for view in named])}}
+
+    def _on_ProjectViews(self, variables: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
+        return self._on_View({"viewType": "runs", **variables})
+
+    def _on_GetProjects(self, variables: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
+        names = sorted({run.project for run in self.runs.values()})
+        return {"models": _page([{"__typename": "Project", **_listed(name)} for name in names])}
 
     def _on_UseArtifact(self, variables: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
         return {"useArtifact": {"artifact": {"id": variables["input"]["artifactID"]}}}
@@ -285,6 +340,22 @@ def _encode(text: str) -> str:
 
 def _project(name: str) -> dict[str, Any]:
     return {"id": _encode(f"Project:{name}"), "name": name, "entity": {"id": _encode("Entity"), "name": ENTITY}}
+
+
+def _listed(name: str) -> dict[str, Any]:
+    return {
+        "id": _encode(f"Project:{name}"),
+        "name": name,
+        "entityName": ENTITY,
+        "createdAt": "2026-01-01T00:00:00",
+        "isBenchmark": False,
+        "user": None,
+    }
+
+
+def _page(nodes: list[dict[str, Any]]) -> dict[str, Any]:
+    info = {"__typename": "PageInfo", "endCursor": None, "hasNextPage": False}
+    return {"edges": [{"node": node, "cursor": "c"} for node in nodes], "pageInfo": info}
 
 
 def _created(artifact: ServedArtifact, state: str) -> dict[str, Any]:

@@ -1,0 +1,212 @@
+"""How W&B runs are labelled: ids, names, groups, tags, and the flat settings to sort and filter by."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from lurefs.config import RunConfig, digest, run_identity
+from lurefs.outcomes import ChunkOutcome
+
+Row = dict[str, Any]
+_REGIME = ("replay", "schedule", "class_order", "images_per_class", "label_noise")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Card:
+    """How one W&B run is labelled.
+
+    Attributes:
+        id: Follows from the configuration, so that a rerun finds its earlier records.
+        name: For people.
+        group: What it may be compared with: the protocol's digest and the benchmark.
+        job_type: What was done.
+        tags: Short words to filter by.
+        config: Flat settings to filter by, without those that are not known yet.
+    """
+
+    id: str
+    name: str
+    group: str
+    job_type: Literal["pretrain", "evaluate", "report", "compare"]
+    tags: tuple[str, ...] = ()
+    config: Row
+
+
+@dataclass(frozen=True, kw_only=True)
+class About:
+    """What the labels of a run are made from.
+
+    Attributes:
+        config: Its configuration.
+        identity: The content of `identity.json`; empty before that is written.
+        cost: The content of `cost.json`; empty before the features are extracted.
+    """
+
+    config: RunConfig
+    identity: Mapping[str, Any]
+    cost: Mapping[str, Any]
+
+
+def pretrain_card(about: About, outcomes: Sequence[ChunkOutcome]) -> Card:
+    """Label the pre-training of a run; its protocol is the images, their splits and their chunks.
+
+    Args:
+        about: The run.
+        outcomes: The chunks that are done.
+    """
+    config = about.config
+    images = about.identity.get("dataset", config.dataset)
+    protocol = digest([images, config.class_split, config.image_split, config.chunks])
+    n_chunks = config.chunks.n_chunks if config.chunks.n_chunks is not None else len(outcomes)
+    return Card(
+        id=run_id(config, "pretrain"),
+        name=f"{_label(config)} | pretrain",
+        group=f"{protocol}-pretrain",
+        job_type="pretrain",
+        tags=tags(config),
+        config={**_flat_config(about), "protocol": protocol, "n_chunks": n_chunks},
+    )
+
+
+def cell_card(about: About, summary: Mapping[str, Any], benchmark: str, probe: str) -> Card:
+    """Label one probe on one benchmark; its protocol is the manifest, so that a group has the same episodes."""
+    described = summary["benchmarks"][benchmark]
+    protocol = str(described["manifest"])[:12]
+    cell = {
+        "protocol": protocol,
+        "n_chunks": summary["pretrain"]["n_chunks"],
+        "benchmark": benchmark,
+        "probe": probe,
+        **{name: described[name] for name in ("n_way", "n_shot", "n_query")},
+        "n_episodes": described["probes"][probe]["accuracy"]["n"],
+        **{f"corrupt_{name}": value for name, value in (described.get("corrupt") or {}).items()},
+    }
+    return Card(
+        id=cell_id(about.config, benchmark, probe),
+        name=f"{_label(about.config)} | {benchmark} | {probe}",
+        group=f"{protocol}-{benchmark}",
+        job_type="evaluate",
+        tags=tags(about.config),
+        config={**_flat_config(about), **without_none(cell)},
+    )
+
+
+def transfer_card(about: About, summary: Mapping[str, Any], name: str, images: str) -> Card:
+    """Label one transfer.
+
+    Args:
+        about: The run.
+        summary: The content of `summary.json`.
+        name: The transfer's key in the config.
+        images: Digest of its images and their split, which are its protocol.
+    """
+    described = summary["transfer"][name]
+    return Card(
+        id=run_id(about.config, f"transfer-{name}"),
+        name=f"{_label(about.config)} | {name}",
+        group=f"{images}-{name}",
+        job_type="evaluate",
+        tags=tags(about.config),
+        config={
+            **_flat_config(about),
+            "protocol": images,
+            "n_chunks": summary["pretrain"]["n_chunks"],
+            "benchmark": name,
+            "probe": described["probe"],
+            "n_classes": described["n_classes"],
+        },
+    )
+
+
+def report_card(about: About) -> Card:
+    """Label the report page of a run."""
+    return Card(
+        id=run_id(about.config, "report"),
+        name=f"{_label(about.config)} | report",
+        group="reports",
+        job_type="report",
+        tags=tags(about.config),
+        config=_flat_config(about),
+    )
+
+
+def comparison_card(numbers: Mapping[str, Any]) -> Card:
+    """Label a comparison by the content of its `comparison.json`: other numbers are another W&B run."""
+    labels = [run["run"] for run in numbers["runs"]]
+    named = ", ".join(labels) if len(labels) <= 4 else f"{labels[0]} and {len(labels) - 1} more"
+    return Card(
+        id=f"compare-{digest({name: numbers[name] for name in ('reference', 'rows')})}",
+        name=f"compare {named}",
+        group="comparisons",
+        job_type="compare",
+        tags=_short(run["backbone"] for run in numbers["runs"])[:16],
+        config=without_none(
+            {
+                "n_runs": len(labels),
+                "reference": numbers["reference"],
+                "run_digests": [run["digest"] for run in numbers["runs"]],
+                "version_lurefs": numbers["lurefs"],
+            }
+        ),
+    )
+
+
+def cell_id(config: RunConfig, benchmark: str, probe: str) -> str:
+    """Return the id of one cell."""
+    return run_id(config, f"{benchmark}--{probe}")
+
+
+def run_id(config: RunConfig, part: str) -> str:
+    """Return an id of at most 64 characters that W&B accepts and a person can read.
+
+    Where something had to be replaced or cut off, a digest keeps different parts different.
+    """
+    wanted = f"{digest(run_identity(config))}-{part}"
+    readable = re.sub(r"[^A-Za-z0-9_.-]", "_", wanted)
+    return wanted if readable == wanted and len(wanted) <= 64 else f"{readable[:51]}-{digest(wanted)}"
+
+
+def tags(config: RunConfig) -> tuple[str, ...]:
+    """Return the run's tags, at most 64 characters each as W&B demands."""
+    return _short([config.backbone.name, config.unlearn.name, config.dataset.name, *config.trackers.wandb.tags])
+
+
+def without_none(row: Row) -> Row:
+    """Return what is known of a row: W&B would show None as a value."""
+    return {key: value for key, value in row.items() if value is not None}
+
+
+def _short(wanted: Iterable[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(tag[:64] for tag in wanted if tag))
+
+
+def _label(config: RunConfig) -> str:
+    return f"{config.name} | {config.backbone.name} | {config.unlearn.name} | seed {config.seed}"
+
+
+def _flat_config(about: About) -> Row:
+    config, cost = about.config, about.cost
+    backbone = about.identity.get("backbone", {})
+    n_parameters, n_macs = backbone.get("n_parameters"), cost.get("n_macs")
+    flat = {
+        "run_name": config.name,
+        "run_digest": digest(run_identity(config)),
+        "backbone": config.backbone.name,
+        "backbone_params_m": None if n_parameters is None else n_parameters / 1e6,
+        "backbone_gmacs": None if n_macs is None else n_macs / 1e9,
+        "n_features": backbone.get("n_features"),
+        "image_size": backbone.get("image_size"),
+        "pretrained": config.backbone.pretrained,
+        "strategy": config.unlearn.name,
+        "n_chunks": config.chunks.n_chunks,
+        **{name: getattr(config.chunks, name) for name in _REGIME},
+        "dataset": config.dataset.name,
+        "seed": config.seed,
+        "device": cost.get("device", config.device),
+        "n_threads": cost.get("n_threads"),
+        **{f"version_{name}": version for name, version in about.identity.get("versions", {}).items()},
+    }
+    return without_none(flat)

@@ -1,0 +1,169 @@
+"""A comparison of runs as one W&B run: its rows, the paired differences as a chart, its page.
+
+All is read from the folder that `lurefs compare` wrote; nothing is computed anew.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from lurefs.mirror.cards import Row, comparison_card, without_none
+from lurefs.mirror.records import Chart, Record, Table
+from lurefs.results import damaged
+
+T = TypeVar("T")
+FILE = "comparison.json"
+RUN_COLUMNS = ("backbone", "strategy", "seed", "device")
+INTERVAL_COLUMNS = ("run", "cell", "value", "low_episodes", "high_episodes", "low_classes", "high_classes")
+ACCURACY_CHART, DIFFERENCE_CHART = "lurefs-accuracy", "lurefs-paired-differences"
+"""Names of the charts at W&B; the keys of their tables in a run are `accuracy_table`, `paired_differences_table`."""
+
+
+def comparison_record(folder: Path) -> Record:
+    """Return what W&B is told of a comparison.
+
+    Args:
+        folder: Where `comparison.json` is, and its page beside it.
+
+    Raises:
+        UserError: The file is damaged.
+    """
+    return _read(folder, lambda numbers: _record(numbers, folder / "report.html"))
+
+
+def compared_paths(folder: Path) -> list[Path]:
+    """Return the directories of the runs that were compared.
+
+    Raises:
+        UserError: The file is damaged.
+    """
+    return _read(folder, lambda numbers: [Path(run["path"]) for run in numbers["runs"]])
+
+
+def leaderboard(numbers: Mapping[str, Any]) -> Table:
+    """Return all rows of a comparison, best first within benchmark and probe; those not measured stand last."""
+    about = {run["run"]: run for run in numbers["runs"]}
+    columns = ["run", *RUN_COLUMNS, *(name for name in numbers["rows"][0] if name != "run")] if numbers["rows"] else []
+    places = {cell: number for number, cell in enumerate(dict.fromkeys(map(_cell, numbers["rows"])))}
+    ordered = sorted(numbers["rows"], key=lambda row: (places[_cell(row)], row["mean"] is None, -(row["mean"] or 0)))
+    rows = [{**{name: about[row["run"]].get(name) for name in RUN_COLUMNS}, **row} for row in ordered]
+    return Table(columns=columns, rows=[[row[name] for name in columns] for row in rows])
+
+
+def intervals(numbers: Mapping[str, Any], value: str, half_widths: str) -> Table:
+    """Return one figure of all rows in percentage points, with the bounds of both its 95 % intervals.
+
+    Args:
+        numbers: The content of `comparison.json`.
+        value: The figure's name; rows that do not have it are left out.
+        half_widths: What the names of its half widths begin with.
+    """
+    rows = []
+    for row in numbers["rows"]:
+        if row[value] is not None:
+            bounds = [
+                None if half is None else 100 * (row[value] + side * half)
+                for half in (row[f"{half_widths}ci95_episodes"], row[f"{half_widths}ci95_classes"])
+                for side in (-1, 1)
+            ]
+            rows.append([row["run"], _cell(row), 100 * row[value], *bounds])
+    return Table(columns=INTERVAL_COLUMNS, rows=rows)
+
+
+def _read(folder: Path, use: Callable[[Mapping[str, Any]], T]) -> T:
+    path = folder / FILE
+    try:
+        return use(json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise damaged(path, f"{type(error).__name__}: {error}") from error
+
+
+def _record(numbers: Mapping[str, Any], page: Path) -> Record:
+    charts = {
+        "accuracy": Chart(
+            name=ACCURACY_CHART, title="Accuracy, %", table=intervals(numbers, "mean", ""), spec=_spec(has_zero=False)
+        ),
+        "paired_differences": Chart(
+            name=DIFFERENCE_CHART,
+            title=f"Accuracy less that of {numbers['reference']}, points",
+            table=intervals(numbers, "difference", "difference_"),
+            spec=_spec(has_zero=True),
+        ),
+    }
+    return Record(
+        card=comparison_card(numbers),
+        summary=_summary(numbers),
+        tables={"leaderboard": leaderboard(numbers)},
+        charts={key: chart for key, chart in charts.items() if chart.table.rows},
+        pages={"report": page.read_text(encoding="utf-8")} if page.is_file() else {},
+    )
+
+
+def _summary(numbers: Mapping[str, Any]) -> Row:
+    """Return which run is best at each benchmark and probe, and how far ahead of the reference."""
+    measured = [row for row in numbers["rows"] if row["mean"] is not None]
+    best: dict[str, Mapping[str, Any]] = {}
+    for row in measured:
+        held = best.setdefault(_cell(row), row)
+        if row["mean"] > held["mean"]:
+            best[_cell(row)] = row
+    figures = {
+        f"{what}/{row['benchmark']}/{row['probe']}": row[name]
+        for row in best.values()
+        for what, name in (("best_run", "run"), ("best_accuracy", "mean"), ("best_difference", "difference"))
+    }
+    return without_none(figures)
+
+
+def _cell(row: Mapping[str, Any]) -> str:
+    return f"{row['benchmark']}, {row['probe']}"
+
+
+def _spec(*, has_zero: bool) -> dict[str, Any]:
+    """Return a Vega-Lite chart of `INTERVAL_COLUMNS`: a row a run, a panel a benchmark and probe."""
+    value = {"field": "${field:value}", "type": "quantitative", "title": None, "scale": {"zero": has_zero}}
+    zero = [{"mark": {"type": "rule", "strokeDash": [4, 4]}, "encoding": {"x": {"datum": 0}}}] if has_zero else []
+    diamond = {"type": "point", "shape": "diamond", "size": 90, "filled": True, "fill": "white", "stroke": "black"}
+    runs = {
+        "field": "${field:run}",
+        "type": "nominal",
+        "title": None,
+        "sort": {"field": "${field:value}", "order": "descending"},
+    }
+
+    def interval(over: str, width: int) -> dict[str, Any]:
+        low, high = ({"field": f"${{field:{side}_{over}}}"} for side in ("low", "high"))
+        bounds = {"x": {**low, "type": "quantitative", "scale": {"zero": has_zero}}, "x2": high}
+        return {"mark": {"type": "rule", "strokeWidth": width}, "encoding": {"y": runs, **bounds}}
+
+    return {
+        "$schema": "https://vega.github.io/schema/vega-lite/v5.json",
+        "title": {
+            "text": "${string:title}",
+            "subtitle": "95 % intervals: thick on this pool of classes, thin on new classes of this kind",
+            "anchor": "start",
+        },
+        "data": {"name": "wandb"},
+        "facet": {
+            "row": {
+                "field": "${field:cell}",
+                "type": "nominal",
+                "title": None,
+                "header": {"labelAngle": 0, "labelOrient": "top", "labelAnchor": "start"},
+            }
+        },
+        "resolve": {"scale": {"y": "independent"}},
+        "spec": {
+            "width": 420,
+            "height": {"step": 24},
+            "layer": [
+                *zero,
+                interval("classes", 1),
+                interval("episodes", 5),
+                {"mark": diamond, "encoding": {"y": runs, "x": value}},
+            ],
+        },
+    }

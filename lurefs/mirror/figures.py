@@ -1,0 +1,205 @@
+"""What W&B is told of a run: curves, flat figures, tables. Pure functions of what the run directory holds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from episodes.summary import summarise
+from episodes.table import EpisodeTable
+from episodes.transfer_table import TransferTable
+from lurefs.mirror.cards import Row, without_none
+from lurefs.outcomes import (
+    ChunkOutcome,
+    RobustnessScores,
+    anytime_accuracy,
+    cumulative_error_rate,
+    cumulative_errors,
+    unlearn_seconds,
+)
+
+MAX_CURVE_POINTS = 100
+ROBUSTNESS_COLUMNS = ("chunk_index", "kind", "name", "level", "accuracy")
+FIT_COLUMNS = ("size", "repeat", "n_train", "accuracy", "macro_accuracy", "nll", "ece", "chosen", "seconds")
+EPISODE_COLUMNS = ("index", "classes", "accuracy", "nll", "brier", "converged", "seconds")
+
+
+def chunk_rows(outcomes: Sequence[ChunkOutcome]) -> list[Row]:
+    """Return the row of each chunk in the curves of pre-training."""
+    rows = []
+    for n_done, outcome in enumerate(outcomes, start=1):
+        row: Row = {
+            "chunk_index": outcome.chunk_index,
+            "test_accuracy": outcome.test_accuracy,
+            "val_accuracy": outcome.val_accuracy,
+            "test_ece": outcome.test_ece,
+            "test_nll": outcome.test_nll,
+            "n_test_errors": outcome.n_test_errors,
+            "cumulative_errors": cumulative_errors(outcomes[:n_done]),
+            "generalisation_gap": outcome.generalisation_gap,
+            "n_forgotten": outcome.n_forgotten,
+            "n_images_seen": outcome.n_images_seen,
+            "train_seconds": outcome.train_seconds,
+            "unlearn_seconds": unlearn_seconds(outcome),
+            "seconds": outcome.seconds,
+        }
+        if n_done > 1:
+            row["accuracy_change"] = outcome.test_accuracy - outcomes[n_done - 2].test_accuracy
+        if outcome.unlearn is not None:
+            row["unlearn_drop"] = outcome.unlearn.accuracy_before - outcome.unlearn.accuracy_after
+        for benchmark, score in outcome.few_shot.items():
+            row[f"few_shot/{benchmark}"] = score.accuracy
+        row |= _robustness_row(outcome.robustness)
+        rows.append(row)
+    return rows
+
+
+def pretrain_summary(outcomes: Sequence[ChunkOutcome]) -> Row:
+    """Return the figures over all chunks; W&B itself adds those of the last one."""
+    figures = {
+        "anytime_accuracy": anytime_accuracy(outcomes),
+        "cumulative_error_rate": cumulative_error_rate(outcomes),
+        "train_images_per_second": train_images_per_second(outcomes),
+        "total_forgotten": sum(outcome.n_forgotten for outcome in outcomes),
+        "total_images_seen": sum(outcome.n_images_seen for outcome in outcomes),
+        "total_train_seconds": sum(outcome.train_seconds for outcome in outcomes),
+        "total_unlearn_seconds": sum(map(unlearn_seconds, outcomes)),
+    }
+    return without_none(figures)
+
+
+def cell_summary(
+    summary: Mapping[str, Any],
+    benchmark: str,
+    probe: str,
+    outcomes: Sequence[ChunkOutcome],
+    cost: Mapping[str, Any],
+) -> Row:
+    """Return the flat figures of one cell, without those that its probe does not have.
+
+    `images_per_second` is how fast the backbone embeds, from `cost.json`; the speed of training has a name of its own.
+    """
+    scores = summary["benchmarks"][benchmark]["probes"][probe]
+    figures = {
+        "accuracy": scores["accuracy"]["mean"],
+        "accuracy_ci95_episodes": scores["accuracy"]["ci95_episodes"],
+        "accuracy_ci95_classes": scores["accuracy"]["ci95_classes"],
+        "nll": scores["nll"] and scores["nll"]["mean"],
+        "brier": scores["brier"] and scores["brier"]["mean"],
+        "ece": scores["ece"],
+        "n_not_converged": scores["n_not_converged"],
+        "ms_per_episode": scores["ms_per_episode"],
+        "cumulative_error_rate": summary["pretrain"]["cumulative_error_rate"],
+        "anytime_accuracy": summary["pretrain"]["anytime_accuracy"],
+        "images_per_second": cost.get("images_per_second"),
+        "train_images_per_second": train_images_per_second(outcomes),
+    }
+    if outcomes:
+        figures |= {"generalisation_gap": outcomes[-1].generalisation_gap, **_robustness_row(outcomes[-1].robustness)}
+    return without_none(figures)
+
+
+def train_images_per_second(outcomes: Sequence[ChunkOutcome]) -> float | None:
+    """Return the training throughput over all chunks, images per second; None if no time was measured."""
+    seconds = sum(outcome.train_seconds for outcome in outcomes)
+    return sum(outcome.n_images_seen for outcome in outcomes) / seconds if seconds > 0 else None
+
+
+def transfer_rows(described: Mapping[str, Any]) -> list[Row]:
+    """Return the figures of a transfer by training images a class, of which the largest size is the mean over classes.
+
+    Args:
+        described: What `summary.json` says of the transfer.
+    """
+    rows = []
+    for size, figures in described["sizes"].items():
+        n_images = figures["n_train"] / described["n_classes"] if size == "all" else int(size)
+        rows.append({"images_per_class": n_images, **transfer_figures(figures)})
+    return sorted(rows, key=lambda row: float(row["images_per_class"]))
+
+
+def transfer_figures(figures: Mapping[str, Any]) -> Row:
+    """Return the flat figures of one size of a transfer."""
+    accuracy = figures["accuracy"]
+    low, high = accuracy["ci95_images"] or (None, None)
+    row = {
+        "accuracy": accuracy["mean"],
+        "accuracy_ci95_repeats": accuracy["ci95_repeats"],
+        "accuracy_ci95_images_low": low,
+        "accuracy_ci95_images_high": high,
+        "macro_accuracy": figures["macro_accuracy"]["mean"],
+        "nll": figures["nll"] and figures["nll"]["mean"],
+        "ece": figures["ece"] and figures["ece"]["mean"],
+        "n_fits": figures["n_fits"],
+        "seconds": figures["seconds"],
+    }
+    return without_none(row)
+
+
+def running_accuracy(table: EpisodeTable) -> list[Row]:
+    """Return the accuracy over the first `episode` episodes and its interval, at `MAX_CURVE_POINTS` points or fewer."""
+    first = max(2, len(table) // MAX_CURVE_POINTS)
+    points = np.unique(np.linspace(first, len(table), MAX_CURVE_POINTS).round().astype(int))
+    rows = []
+    for n_episodes in points.tolist():
+        summary = summarise(table.accuracy[:n_episodes], table.classes[:n_episodes])
+        rows.append(
+            {
+                "episode": n_episodes,
+                "running_accuracy": summary.mean,
+                "running_accuracy_ci95_episodes": summary.ci95_episodes,
+            }
+        )
+    return rows
+
+
+def episode_rows(table: EpisodeTable) -> list[list[Any]]:
+    """Return one row an episode, as `EPISODE_COLUMNS`; its classes are one text, a missing value is None."""
+    floats = {
+        name: [_plain(value) for value in getattr(table, name).tolist()]
+        for name in ("accuracy", "nll", "brier", "seconds")
+    }
+    columns = {
+        "index": range(len(table)),
+        "classes": [" ".join(map(str, row)) for row in table.classes.tolist()],
+        "converged": table.converged.tolist(),
+        **floats,
+    }
+    return [list(row) for row in zip(*(columns[name] for name in EPISODE_COLUMNS), strict=True)]
+
+
+def robustness_rows(outcomes: Sequence[ChunkOutcome]) -> list[list[Any]]:
+    """Return one row a chunk, change and level, in the order of `ROBUSTNESS_COLUMNS`; accuracy is a fraction."""
+    return [
+        [outcome.chunk_index, kind, name, float(level), accuracy]
+        for outcome in outcomes
+        if outcome.robustness is not None
+        for kind, changes in (("corruption", outcome.robustness.corruptions), ("attack", outcome.robustness.attacks))
+        for name, levels in changes.items()
+        for level, accuracy in levels.items()
+    ]
+
+
+def fit_rows(table: TransferTable) -> list[list[Any]]:
+    """Return one row a fit of a transfer, in the order of `FIT_COLUMNS`; a missing value is None."""
+    return [[_plain(getattr(fit, name)) for name in FIT_COLUMNS] for fit in table.fits]
+
+
+def _robustness_row(scores: RobustnessScores | None) -> Row:
+    """Return robustness under keys without dots, which W&B takes for nesting; empty if it was not measured."""
+    if scores is None:
+        return {}
+    row: Row = {"clean": scores.clean_accuracy, "corruptions": scores.corruption_accuracy}
+    row |= {name: float(np.mean(list(levels.values()))) for name, levels in scores.corruptions.items()}
+    for name, levels in scores.attacks.items():
+        row |= {f"{name}_{epsilon.replace('.', '_')}": accuracy for epsilon, accuracy in levels.items()}
+    return {f"robustness/{key}": accuracy for key, accuracy in without_none(row).items()}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, float):
+        return None if math.isnan(value) else value
+    return value if isinstance(value, (bool, int)) else str(value)

@@ -1,0 +1,200 @@
+"""A run directory as W&B runs: one holds the chunks of pre-training, one each a cell or a transfer, one the page.
+
+Nothing is sent here, and wandb is not needed: a record is what will be sent, read from the directory alone.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lurefs.config import RunConfig, digest
+from lurefs.mirror import cards, figures
+from lurefs.mirror.cards import About, Card, Row
+from lurefs.outcomes import ChunkOutcome
+from lurefs.results import RunDirectory, damaged
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """A table of plain values."""
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[Any]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Weights:
+    """A checkpoint to keep as a model artifact.
+
+    Attributes:
+        path: The safetensors file.
+        alias: What to ask for it by.
+        metadata: What it is.
+    """
+
+    path: Path
+    alias: str
+    metadata: Row
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chart:
+    """A Vega-Lite chart of a table.
+
+    Attributes:
+        name: Of the chart at W&B.
+        title: For people.
+        table: What is drawn.
+        spec: The Vega-Lite specification, whose fields are `${field:COLUMN}`.
+    """
+
+    name: str
+    title: str
+    table: Table
+    spec: Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """All that one W&B run holds.
+
+    Attributes:
+        card: Its labels.
+        step_metric: What its curves are drawn over; None if it has none.
+        rows: The points of its curves, in order.
+        summary: Flat figures.
+        tables: Tables by key.
+        pages: HTML by key.
+        images: Picture files by key.
+        charts: Charts by key.
+        weights: Checkpoints, the earliest first.
+        is_complete: Whether nothing is to follow.
+    """
+
+    card: Card
+    step_metric: str | None = None
+    rows: Sequence[Row] = ()
+    summary: Row = field(default_factory=dict)
+    tables: Mapping[str, Table] = field(default_factory=dict)
+    pages: Mapping[str, str] = field(default_factory=dict)
+    images: Mapping[str, Path] = field(default_factory=dict)
+    charts: Mapping[str, Chart] = field(default_factory=dict)
+    weights: Sequence[Weights] = ()
+    is_complete: bool = True
+
+    @property
+    def digest(self) -> str:
+        """A short hash of the content, for which a file stands by its name."""
+        files = [*map(str, self.images.values()), *(weights.metadata for weights in self.weights)]
+        return digest([self.rows, self.summary, self.tables, self.pages, self.charts, files, self.is_complete])
+
+
+def records_of(config: RunConfig, directory: RunDirectory) -> Iterator[Record]:
+    """Yield what a run directory holds, whether it is finished or not.
+
+    Raises:
+        UserError: A file is damaged, or one that the summary speaks of is missing.
+    """
+    if directory.read_outcomes():
+        yield pretrain_record(config, directory)
+    if directory.summary_path.is_file():
+        summary = directory.read_summary()
+        for benchmark, described in summary.get("benchmarks", {}).items():
+            for probe in described["probes"]:
+                yield cell_record(config, directory, benchmark, probe)
+        for name in summary.get("transfer", {}):
+            yield transfer_record(config, directory, name)
+    if directory.report_path.is_file():
+        yield report_record(config, directory, directory.report_path)
+
+
+def pretrain_record(config: RunConfig, directory: RunDirectory) -> Record:
+    """Return the chunks that are done, and the figures over all of them once they are."""
+    outcomes = directory.read_outcomes()
+    is_complete = bool(outcomes) and len(outcomes) == (config.chunks.n_chunks or len(outcomes))
+    robustness = figures.robustness_rows(outcomes)
+    return Record(
+        card=cards.pretrain_card(_about(config, directory), outcomes),
+        step_metric="chunk_index",
+        rows=figures.chunk_rows(outcomes),
+        summary=figures.pretrain_summary(outcomes) if is_complete else {},
+        tables={"robustness_levels": Table(columns=figures.ROBUSTNESS_COLUMNS, rows=robustness)} if robustness else {},
+        weights=_weights(config, directory, outcomes) if is_complete else (),
+        is_complete=is_complete,
+    )
+
+
+def cell_record(config: RunConfig, directory: RunDirectory, benchmark: str, probe: str) -> Record:
+    """Return one cell: its figures, the running accuracy, the result of every episode."""
+    about, summary = _about(config, directory), directory.read_summary()
+    table = directory.read_episodes(benchmark, probe)
+    return Record(
+        card=cards.cell_card(about, summary, benchmark, probe),
+        step_metric="episode",
+        rows=figures.running_accuracy(table),
+        summary=figures.cell_summary(summary, benchmark, probe, directory.read_outcomes(), about.cost),
+        tables={"episodes": Table(columns=figures.EPISODE_COLUMNS, rows=figures.episode_rows(table))},
+    )
+
+
+def transfer_record(config: RunConfig, directory: RunDirectory, name: str) -> Record:
+    """Return one transfer: its figures by training images a class, those of the largest size, every fit."""
+    summary, table = directory.read_summary(), directory.read_transfer(name)
+    images = digest([table.identity.get("images"), table.identity.get("split")])
+    rows = figures.transfer_rows(summary["transfer"][name])
+    return Record(
+        card=cards.transfer_card(_about(config, directory), summary, name, images),
+        step_metric="images_per_class",
+        rows=rows,
+        summary=rows[-1] if rows else {},
+        tables={"fits": Table(columns=figures.FIT_COLUMNS, rows=figures.fit_rows(table))},
+    )
+
+
+def report_record(config: RunConfig, directory: RunDirectory, path: Path) -> Record:
+    """Return a report page, with the sheets of images that stand beside it."""
+    return Record(
+        card=cards.report_card(_about(config, directory)),
+        pages={"report": path.read_text(encoding="utf-8")},
+        images={sheet.stem.replace("-", "_"): sheet for sheet in sorted((path.parent / "figures").glob("*.png"))},
+    )
+
+
+def _about(config: RunConfig, directory: RunDirectory) -> About:
+    return About(config=config, identity=_read_identity(directory), cost=directory.read_cost())
+
+
+def _weights(config: RunConfig, directory: RunDirectory, outcomes: Sequence[ChunkOutcome]) -> list[Weights]:
+    """Return the checkpoints that the config asks to send, of those that are still there."""
+    wanted = config.trackers.wandb.checkpoints
+    if wanted == "none":
+        return []
+    from lurefs.checkpoints import read_identity  # it needs torch, which the rest does not
+
+    found = []
+    for outcome in outcomes if wanted == "all" else outcomes[-1:]:
+        path = directory.checkpoint_path(outcome.chunk_index)
+        if path.is_file():
+            about = {
+                "sha256": read_identity(path)["sha256"],
+                "backbone": config.backbone.name,
+                "chunk_index": outcome.chunk_index,
+                "test_accuracy": outcome.test_accuracy,
+            }
+            found.append(Weights(path=path, alias=f"chunk-{outcome.chunk_index:03d}", metadata=about))
+    return found
+
+
+def _read_identity(directory: RunDirectory) -> dict[str, Any]:
+    path = directory.identity_path
+    try:
+        identity: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except json.JSONDecodeError as error:
+        raise damaged(path, str(error)) from error
+    return identity

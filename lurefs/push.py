@@ -1,0 +1,190 @@
+"""The command `lurefs push`: run directories, finished or not, and comparisons of them to W&B, under the same ids.
+
+What W&B has is not sent again, so that a second push changes nothing, and one after a cut completes what is missing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lurefs import console, tracking
+from lurefs.config import RunConfig, WandbConfig
+from lurefs.errors import UserError
+from lurefs.find_runs import find_runs
+from lurefs.mirror import records
+from lurefs.mirror.client import Client, UploadError, environment, one_line
+from lurefs.mirror.comparison import FILE, compared_paths, comparison_record
+from lurefs.mirror.records import Record
+from lurefs.results import RunDirectory
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parcel:
+    """What is sent of one folder.
+
+    Attributes:
+        path: The folder.
+        config: Of a run of it, which names the project.
+        directory: The run directory; None for a comparison.
+    """
+
+    path: Path
+    config: RunConfig | None
+    directory: RunDirectory | None
+
+    def records(self) -> Iterator[Record]:
+        """Yield what W&B is to hold of the folder.
+
+        Raises:
+            UserError: A file in it is missing or damaged.
+        """
+        if self.directory is None:
+            yield comparison_record(self.path)
+        elif self.config is not None:
+            yield from records.records_of(self.config, self.directory)
+
+
+def add_parser(commands: Any) -> None:
+    """Add the command `push` to an argument parser's commands."""
+    text = "Send run directories and folders that 'lurefs compare' wrote to W&B; what is there is not sent again."
+    parser = commands.add_parser("push", help="send finished or half finished runs to W&B", description=text)
+    parser.add_argument("names", nargs="+", metavar="RUN", help="a run, a folder of runs, or a comparison's folder")
+    parser.add_argument("--dry-run", action="store_true", help="say what would be sent, and send nothing")
+
+
+def run_command(arguments: argparse.Namespace) -> int:
+    """Send what is named, and say of each folder what was sent; return how many failed.
+
+    Raises:
+        UserError: A name leads to no run, there is no key, or the environment says that W&B is not to be used.
+    """
+    parcels = find_parcels(arguments.names)
+    if not arguments.dry_run:
+        check_online(os.environ)
+    failures = {}
+    for parcel in parcels:
+        try:
+            for line in describe(parcel) if arguments.dry_run else send(parcel):
+                print(line, flush=True)
+        except Exception as error:  # one folder must not cost the others
+            failures[parcel.path] = error.problem if isinstance(error, UserError) else one_line(error)
+            console.note(f"failed: {parcel.path}: {failures[parcel.path]}")
+    done = "would be sent" if arguments.dry_run else "sent"
+    print(f"{len(parcels) - len(failures)} of {len(parcels)} folders {done}")
+    for path, reason in failures.items():
+        console.note(f"not sent whole: {path}: {reason}; the same command completes it")
+    return len(failures)
+
+
+def find_parcels(names: Sequence[str]) -> list[Parcel]:
+    """Return what each name stands for, runs before comparisons, each once.
+
+    Raises:
+        UserError: A name leads to no run, or a run's configuration is damaged.
+    """
+    comparisons = list(dict.fromkeys(Path(name) for name in names if (Path(name) / FILE).is_file()))
+    others = [name for name in names if Path(name) not in comparisons]
+    directories = [RunDirectory(path) for path in find_runs(others)] if others else []
+    parcels = [
+        Parcel(path=directory.path, config=directory.read_config(), directory=directory) for directory in directories
+    ]
+    return [*parcels, *(Parcel(path=path, config=_config_of(path), directory=None) for path in comparisons)]
+
+
+def check_online(environ: Mapping[str, str]) -> None:
+    """Refuse where nothing could be sent.
+
+    Raises:
+        UserError: wandb is not installed, there is no key, or the environment rules it out.
+    """
+    try:
+        import wandb  # noqa: F401
+    except ImportError as error:
+        raise UserError("wandb is not installed", "the client of W&B", "pip install wandb") from error
+    mode, reason = tracking.choose_mode("auto", environ)
+    if not tracking.has_key(environ):
+        raise UserError("no API key for W&B was found", "a key to send with", "run 'wandb login' or set WANDB_API_KEY")
+    if mode != "online":
+        raise UserError(
+            f"the environment says that W&B is {mode}: {reason}",
+            "an environment in which it is online, since 'push' sends",
+            "unset that variable for this command, e.g. env -u WANDB_MODE lurefs push ...",
+        )
+
+
+def describe(parcel: Parcel) -> Iterator[str]:
+    """Yield a line for each W&B run that a folder would become."""
+    yield f"{parcel.path}"
+    for record in parcel.records():
+        yield f"  {record.card.id}: {_words(record)}"
+
+
+def send(parcel: Parcel) -> Iterator[str]:
+    """Send a folder, and yield a line for each W&B run that is there afterwards.
+
+    Raises:
+        UserError: A file is damaged, or another process works in the run directory.
+        Exception: What wandb raises; the W&B runs before are there.
+    """
+    with parcel.directory.locked() if parcel.directory else nullcontext(), _client(parcel) as client:
+        yield f"{parcel.path}"
+        for record in parcel.records():
+            n_there = _send(client, record)
+            yield f"  {client.id_of(record.card)}: {_words(record)}, {n_there} rows were there"
+
+
+def _config_of(comparison: Path) -> RunConfig | None:
+    """Return the configuration of the first run of a comparison; None if that is not on this disk."""
+    for path in compared_paths(comparison):
+        if (path / "config.yaml").is_file():
+            return RunDirectory(path).read_config()
+    return None
+
+
+@contextmanager
+def _client(parcel: Parcel) -> Iterator[Client]:
+    """Open what sends a folder; of a comparison nothing stays on this disk."""
+    settings = parcel.config.trackers.wandb if parcel.config else WandbConfig()
+    with tempfile.TemporaryDirectory(prefix="lurefs-push-") as scratch:
+        if parcel.directory is not None and parcel.config is not None:
+            client = tracking.open_client(parcel.config, parcel.directory, "online")
+        else:
+            client = Client(Path(scratch), project=settings.project, entity=settings.entity, mode="online")
+        with environment(client.folder):
+            try:
+                yield client
+            finally:
+                client.close()
+
+
+def _send(client: Client, record: Record) -> int:
+    """Send what is missing of a record, and return how many of its rows were there."""
+    run = client.open(record.card, record.step_metric)
+    try:
+        n_there: int = run.starting_step
+        if n_there > len(record.rows) and record.step_metric is not None:
+            raise UploadError(
+                f"{run.name}: W&B holds {n_there} rows and this directory {len(record.rows)}; another directory of the "
+                "same configuration was sent before"
+            )
+        client.send_rows(run, record.rows, first=n_there)
+        client.fill(run, record)
+    except Exception:
+        with suppress(Exception):
+            run.finish(exit_code=1)
+        raise
+    client.finish(run, record)
+    return n_there
+
+
+def _words(record: Record) -> str:
+    counts = [f"{len(record.rows)} rows", f"{len(record.summary)} figures"]
+    parts = {"tables": record.tables, "images": record.images, "weights": record.weights, "pages": record.pages}
+    return ", ".join([*counts, *(f"{len(found)} {word}" for word, found in parts.items() if found)])
