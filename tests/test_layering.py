@@ -42,7 +42,12 @@ HOMES = {
     "omegaconf": {"lurefs.config_file"},
     "wandb": {"lurefs.tracking", "lurefs.mirror"},
     "sklearn": {"episodes.probes", "episodes.scoring", "episodes.transfer", "lurefs.data.sources"},
-    "matplotlib": {"lurefs.reporting.chart_style", "lurefs.reporting.figures", "lurefs.reporting.heat", "lurefs.reporting.pareto"},
+    "matplotlib": {
+        "lurefs.reporting.chart_style",
+        "lurefs.reporting.figures",
+        "lurefs.reporting.heat",
+        "lurefs.reporting.pareto",
+    },
     "jinja2": {"lurefs.report"},
     "rich": {"lurefs.console"},
     "fontTools": {"lurefs.data.fonts"},

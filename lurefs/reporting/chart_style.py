@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 # Okabe and Ito's colours, which people with any form of colour vision tell apart; yellow is too light for lines.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 MARKERS = ("o", "s", "^", "D", "v", "P")
+GLYPHS = ("●", "■", "▲", "◆", "▼", "✚")
+"""The markers as characters."""
 DASH_DOT_DOT = (0, (5, 1.5, 1.5, 1.5, 1.5, 1.5))
 DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1.5, 1.5)), (0, (6, 2, 1.5, 2)), (0, (11, 2.5)), DASH_DOT_DOT)
 INK, MUTED, RULE, PAPER = "#20242b", "#5b6472", "#d9dde3", "#fffffe"
@@ -84,6 +86,11 @@ def look_of(index: int) -> dict[str, Any]:
     }
 
 
+def glyph_of(index: int) -> str:
+    """Return the marker of a style as a character."""
+    return GLYPHS[MARKERS.index(look_of(index)["marker"])]
+
+
 def name_axes(axes: Axes, x_label: str, y_label: str) -> None:
     """Say what x and y are, with their units."""
     axes.set_xlabel(x_label)
@@ -142,9 +149,11 @@ def _with_titles(svg: str) -> str:
         if len(texts) == 1:
             titled += [opened[0], body]
         else:
-            markers = iter(opened)
-            wrapped = re.sub(r"<use [^>]*/>", lambda use: f"{next(markers)}{use[0]}</g>", body, count=len(texts))
-            titled += [f'<g data-group="{style}">', wrapped]
+            before, *markers = re.split(r"(?=<use )", body, maxsplit=len(texts))
+            titled += [f'<g data-group="{style}">', before]
+            titled += [
+                opening + marker.replace("/>", "/></g>", 1) for opening, marker in zip(opened, markers, strict=True)
+            ]
     return "".join(titled)
 
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from episodes.comparison import p_over_seeds, tie_groups
 from episodes.summary import MIN_SEEDS, SeedSummary, summarise_seeds
+from lurefs.reporting.chart_style import glyph_of
 from lurefs.reporting.comparison import MIN_RANKED, Comparison, Run, manifests_of, ties
 from lurefs.reporting.over_seeds import difference_over_seeds
 from lurefs.reporting.seeds import Group
@@ -31,15 +32,19 @@ class Cost:
 
     Attributes:
         name: Of its chart's file.
+        title: What it is, within a sentence.
         label: What it is, with its unit.
         value: Its value of a run; None if it was not measured.
         less_is_better: Whether a lower one is the better one.
+        is_of_backbone: Whether it is that of the backbone, so that runs of one backbone differ by noise alone.
     """
 
     name: str
+    title: str
     label: str
     value: Callable[[Run], float | None]
     less_is_better: bool = True
+    is_of_backbone: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,6 +97,7 @@ def _of_probe(
         {
             "label": group.label,
             "style": group.style,
+            "glyph": glyph_of(group.style),
             "is_reference": reference in group.runs,
             "cells": [
                 {
@@ -123,14 +129,10 @@ def _accuracy(group: Group, benchmark: str, probe: str) -> Figure:
         return Figure(value=percent(mean), number=mean, intervals=(interval,))
     accuracy = group.runs[0].accuracy(benchmark, probe)
     assert accuracy is not None
-    return Figure(
-        value=percent(mean), number=mean, intervals=_scopes(accuracy.ci95_episodes, accuracy.ci95_classes)
-    )
+    return Figure(value=percent(mean), number=mean, intervals=_scopes(accuracy.ci95_episodes, accuracy.ci95_classes))
 
 
-def _difference(
-    groups: Sequence[Group], group: Group, reference: Run, comparisons: Sequence[Comparison]
-) -> Figure:
+def _difference(groups: Sequence[Group], group: Group, reference: Run, comparisons: Sequence[Comparison]) -> Figure:
     """Return how far a group is from the reference's: episode by episode, or seed by seed if either has several."""
     of_reference = next(other for other in groups if reference in other.runs)
     entry = next((entry for entry in comparisons if entry.run in group.runs), None)
@@ -194,7 +196,9 @@ def _ranks(groups: Sequence[Group], benchmark: str, probe: str) -> dict[str, str
 
 def _costs(group: Group, benchmarks: Sequence[str], probe: str) -> list[Figure]:
     """Return what a group costs, the mean over its seeds: its size, arithmetic, speed, an episode, its training."""
-    stated = [run.cost.get("n_parameters") or run.identity.get("backbone", {}).get("n_parameters") for run in group.runs]
+    stated = [
+        run.cost.get("n_parameters") or run.identity.get("backbone", {}).get("n_parameters") for run in group.runs
+    ]
     episodes = [
         result.get("ms_per_episode")
         for run in group.runs
@@ -235,15 +239,24 @@ def _by_seed(group: Group, benchmark: str, probe: str) -> dict[int, float]:
 
 
 COSTS = (
-    Cost(name="macs", label="GMACs an image (10⁹ multiply-adds)", value=lambda run: _scaled(run, "n_macs", 1e9)),
+    Cost(
+        name="macs",
+        title="arithmetic",
+        label="GMACs an image (10⁹ multiply-adds)",
+        value=lambda run: _scaled(run, "n_macs", 1e9),
+        is_of_backbone=True,
+    ),
     Cost(
         name="speed",
+        title="speed",
         label="images embedded a second",
         value=lambda run: _scaled(run, "images_per_second", 1),
         less_is_better=False,
+        is_of_backbone=True,
     ),
     Cost(
         name="time",
+        title="training time",
         label="training and unlearning, seconds",
         value=lambda run: seconds_spent(run.outcomes) if run.outcomes else None,
     ),
