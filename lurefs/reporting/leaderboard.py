@@ -208,7 +208,7 @@ def _costs(group: Group, benchmarks: Sequence[str], probe: str) -> list[Figure]:
     macs, speed, seconds = ([cost.value(run) for run in group.runs] for cost in COSTS)
     why_not = "not measured: the run is older than this measure"
     return [
-        _cost(stated, lambda value: count(round(value)), "not recorded"),
+        _cost(stated, lambda value: number(value / 1e6, 2 if value < 1e7 else 1), "not recorded"),
         _cost(macs, lambda value: number(value, 3 if value < 1 else 2), why_not),
         _cost(speed, lambda value: count(round(value)), why_not),
         _cost(episodes, lambda value: number(value, 2), "not measured"),

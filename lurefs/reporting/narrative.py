@@ -32,6 +32,9 @@ from lurefs.reporting.wording import (
     verdict,
 )
 
+MAX_LISTED = 5
+"""Of more runs than these the facts in which they differ stand in the table of settings alone."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Headline:
@@ -75,11 +78,13 @@ def lead(runs: Sequence[Run]) -> str:
 
 
 def facts(runs: Sequence[Run]) -> list[tuple[str, list[str]]]:
-    """Return what was run as (name, values): one value where the runs agree, else one a run."""
+    """Return what was run as (name, values): one value where the runs agree, else one a run, or their number."""
     rows = []
     for name, describe in _FACTS.items():
         values = [describe(run) for run in runs]
-        if len(set(values)) > 1:
+        if len(set(values)) > 1 and len(runs) > MAX_LISTED:
+            rows.append((name, [f"{len(set(values))} different ones"]))
+        elif len(set(values)) > 1:
             values = [f"{run.label}: {value or 'not recorded'}" for run, value in zip(runs, values, strict=True)]
             rows.append((name, values))
         elif values[0]:

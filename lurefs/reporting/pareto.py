@@ -137,7 +137,7 @@ def _name_points(
     limits: Box = (area.x0, area.y0, area.x1 + 4, area.y1 + 18)
     for place, label, is_member in named:
         text = short(label, NAME_LENGTH)
-        width, height = 0.56 * NAME_SIZE * len(text) * scale, 1.15 * NAME_SIZE * scale
+        width, height = (0.68 if is_member else 0.58) * NAME_SIZE * len(text) * scale, 1.15 * NAME_SIZE * scale
         off_the_front = _free_boxes(places[place], width, height, [*taken, *steps], limits)
         anywhere = _free_boxes(places[place], width, height, taken, limits)
         found = next(chain(off_the_front, anywhere if is_member else ()), None)
