@@ -9,10 +9,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lurefs import __version__, config_file, console, episode_commands, plugins
+from lurefs import __version__, compare, config_file, console, episode_commands, plugins
 from lurefs.config import LearnerConfig, RunConfig
 from lurefs.config_file import RunGroup
 from lurefs.errors import UserError
+from lurefs.find_runs import find_runs
 from lurefs.ranks import ranks_of
 
 if TYPE_CHECKING:
@@ -61,8 +62,9 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--dry-run", action="store_true", help="check everything and say what would be done")
         command.add_argument("overrides", nargs="*", metavar="key.sub=value", help="settings that win over the file")
     report = commands.add_parser("report", help="write one page from finished runs", description="Write report.html.")
-    report.add_argument("run_dirs", nargs="+", type=Path, metavar="RUN_DIR", help="a run, or a folder of runs")
-    report.add_argument("--output", type=Path, metavar="DIR", help="where the page goes (default: the first RUN_DIR)")
+    report.add_argument("runs", nargs="+", metavar="RUN", help="a run, a folder of runs, a pattern, or a run's name")
+    report.add_argument("--output", type=Path, metavar="DIR", help="where the page goes (default: the first RUN)")
+    compare.add_parser(commands)
     lists = commands.add_parser(
         "list", help="names and settings that a config can use", description="List names or settings."
     )
@@ -78,7 +80,9 @@ def _dispatch(arguments: argparse.Namespace) -> None:
     elif arguments.command == "episodes":
         episode_commands.run_action(arguments)
     elif arguments.command == "report":
-        _report(arguments.run_dirs, arguments.output)
+        _report(arguments.runs, arguments.output)
+    elif arguments.command == "compare":
+        compare.run_command(arguments)
     else:
         group, root = _load(arguments)
         _run_group(group, root, arguments.command, dry_run=arguments.dry_run)
@@ -150,24 +154,13 @@ def _run_group(group: RunGroup, root: Path, stage: str, *, dry_run: bool) -> Non
     console.print_paths(paths)
 
 
-def _report(run_dirs: Sequence[Path], output: Path | None) -> None:
+def _report(names: Sequence[str], output: Path | None) -> None:
     from lurefs.report import write_report
     from lurefs.results import RunDirectory
 
-    directories = [RunDirectory(path) for run_dir in run_dirs for path in _runs_in(run_dir)]
-    console.print_paths([("report", write_report(directories, output or run_dirs[0]))])
-
-
-def _runs_in(path: Path) -> list[Path]:
-    """Return the run directory itself, or those of the runs right below a folder."""
-    if (path / "config.yaml").is_file():
-        return [path]
-    found = sorted(config_path.parent for config_path in path.glob("*/config.yaml"))
-    if not found:
-        raise UserError(
-            f"{path} holds no run", "a directory that 'lurefs run' made, or a folder of them", "check the path"
-        )
-    return found
+    paths = find_runs(names)
+    first = Path(names[0]) if Path(names[0]).is_dir() else paths[0]
+    console.print_paths([("report", write_report([RunDirectory(path) for path in paths], output or first))])
 
 
 def _print_plan(plan: Plan) -> None:

@@ -64,13 +64,20 @@ def track_learning(
                 )
 
 
-def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a table to stdout; the first column is text, the others are numbers."""
+def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, is_wide: bool = False) -> None:
+    """Print a table to stdout; the first column is text, the others are numbers.
+
+    A wide one has no lines between its columns, and where it is too wide, the texts of the first are folded.
+    """
+    from rich.box import HEAVY_HEAD, SIMPLE_HEAD
     from rich.table import Table
 
-    table = Table(title=title, title_justify="left", title_style="bold")
+    box = SIMPLE_HEAD if is_wide else HEAVY_HEAD
+    table = Table(title=title, title_justify="left", title_style="bold", box=box, collapse_padding=is_wide)
+    overflow: Any = "fold" if is_wide else "ellipsis"
     for number, column in enumerate(columns):
-        table.add_column(column, justify="left" if number == 0 else "right", no_wrap=number == 0)
+        justify: Any = "right" if number else "left"
+        table.add_column(column, justify=justify, no_wrap=(number == 0) != is_wide, overflow=overflow)
     for row in rows:
         table.add_row(*row)
     _stdout().print(table)

@@ -12,6 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from episodes.comparison import N_FLIPS
 from episodes.files import write_text
 from episodes.metrics import Reliability
@@ -41,7 +43,7 @@ from lurefs.reporting.comparison import (
     Run,
     benchmarks_of,
     best_run,
-    compare,
+    compare_pairs,
     differing_settings,
     manifests_of,
     read_runs,
@@ -70,7 +72,15 @@ def write_report(directories: Sequence[RunDirectory], destination: Path) -> Path
     """
     if not directories:
         raise UserError("a report of no runs was asked for", "at least one run directory", "name one")
-    runs = read_runs(directories)
+    return write_page(read_runs(directories), destination)
+
+
+def write_page(runs: Sequence[Run], destination: Path) -> Path:
+    """Write `report.html` and `figures/` about runs that were read; see `write_report`.
+
+    Raises:
+        UserError: A file of a run is damaged.
+    """
     groups = styled(groups_of(runs), best_first(runs))
     compared = _comparisons(runs)
     kept = PageFigures(destination / "figures")
@@ -80,7 +90,7 @@ def write_report(directories: Sequence[RunDirectory], destination: Path) -> Path
         "styles": styles_of(groups) | {group.label: group.style for group in groups},
         "lead": narrative.lead(runs),
         "facts": narrative.facts(runs),
-        "settings": differing_settings(runs),
+        "settings": _settings(runs),
         "headlines": _headlines(runs),
         "has_seeds": any(group.is_pooled for group in groups),
         "board": _board(runs, groups, compared, kept),
@@ -105,14 +115,26 @@ def _headlines(runs: Sequence[Run]) -> list[narrative.Headline]:
     return [card for card in cards if card is not None]
 
 
+def _settings(runs: Sequence[Run]) -> dict[str, Any]:
+    """Return the table of settings that differ: a row a setting, of many runs a row a run; empty if none differs."""
+    found, labels = differing_settings(runs), [run.label for run in runs]
+    if not found:
+        return {}
+    if len(runs) <= narrative.MAX_LISTED:
+        return {"columns": ["Setting", *labels], "rows": list(found.items()), "is_by_run": False}
+    rows = list(zip(labels, zip(*found.values(), strict=True), strict=True))
+    return {"columns": ["Run", *found], "rows": rows, "is_by_run": True}
+
+
 def _comparisons(runs: Sequence[Run]) -> dict[tuple[str, str], list[Comparison]]:
     """Return every run against the reference, by benchmark and probe, where both were measured."""
     reference = reference_run(runs)
     found = {}
     for name, probes in benchmarks_of(runs).items():
         for probe in probes:
-            pairs = [compare(run, reference, name, probe) for run in runs if run is not reference]
-            found[name, probe] = [entry for entry in pairs if tables.both_measured(entry)]
+            pairs = [(run, reference) for run in runs if run is not reference and run.result(name, probe)]
+            is_measured = reference.result(name, probe) is not None
+            found[name, probe] = compare_pairs(pairs, name, probe) if pairs and is_measured else []
     return found
 
 
@@ -131,6 +153,7 @@ def _board(
         "benchmarks": list(benchmarks),
         "rows": rows,
         "is_ranked": bool(ties),
+        "has_places": any("–" in text for cell in cells for text, _ in cell["ties"]),
         "ties": ties,
         "intervals": _scopes(cells, lambda cell: cell["accuracy"].intervals),
         "reference": next(group.label for group in groups if reference in group.runs),
@@ -149,12 +172,14 @@ def _cost_charts(
 ) -> list[dict[str, Any]]:
     """Return accuracy on the first benchmark against each cost in which the runs differ."""
     name, probe = next((name, probes[0]) for name, probes in benchmarks.items())
-    n_backbones = len({to_yaml(group.runs[0].config.backbone) for group in groups})
+    n_backbones = len({str(group.runs[0].config.backbone) for group in groups})
     charts = []
     for cost in leaderboard.COSTS:
         found = [series.cost_point(group, cost.value, name, probe) for group in groups]
         lines = [line for line in found if line is not None]
-        if len({tuple(line.x) for line in lines}) < 2 or (cost.is_of_backbone and n_backbones == 1):
+        if len({float(np.mean(np.asarray(line.x))) for line in lines}) < 2 or (
+            cost.is_of_backbone and n_backbones == 1
+        ):
             continue
         svg = pareto.scatter(
             lines,
@@ -234,13 +259,14 @@ def _benchmark(
         "reference": reference.label,
         "notes": narrative.notes(runs, name, probes),
         "charts": [
-            *_interval_charts(groups, reference, name, probes, comparisons, kept),
+            *_difference_chart(groups, reference, name, probes, comparisons, kept),
             *_reliability_chart(calibration, groups, name, probes, kept),
         ],
+        "accuracies": _accuracy_chart(groups, name, probes, kept),
     }
 
 
-def _interval_charts(
+def _difference_chart(
     groups: Sequence[Group],
     reference: Run,
     name: str,
@@ -248,25 +274,38 @@ def _interval_charts(
     comparisons: Sequence[Comparison],
     kept: PageFigures,
 ) -> list[dict[str, Any]]:
-    """Return the paired differences and the accuracies of a benchmark, where there is more than one."""
-    charts = []
-    scopes = "Thick bar: 95\u00a0% interval on this pool of classes; thin bar: on new classes of this kind"
-    if any(group.is_pooled for group in groups):
-        scopes += "; of several seeds, thick bar: over seeds"
+    """Return the differences from the reference on a benchmark by its first probe, the best first."""
     rows = series.difference_intervals(groups, reference, comparisons, probes[0]) if probes else []
-    if rows:
-        label = f"accuracy less that of {chart_style.short(reference.label)}, points"
-        noted = "win / tie / loss" if any(row.note for row in rows) else ""
-        svg = figures.intervals(rows, name=f"difference-{name}", x_label=label, zero_line=True, note_label=noted)
-        caption = f"Paired differences on {name}, by {probes[0]}. {scopes}."
-        if noted:
-            caption += " Beside them the episodes that are won, tied and lost."
-        charts.append(kept.chart(f"difference-{name}", svg, caption=caption))
+    if not rows:
+        return []
+    label = f"accuracy less that of {chart_style.short(reference.label)}, points"
+    noted = "win / tie / loss" if any(row.note for row in rows) else ""
+    svg = figures.intervals(rows, name=f"difference-{name}", x_label=label, zero_line=True, note_label=noted)
+    caption = f"On {name}, by {probes[0]}. {_bars(groups)}."
+    if noted:
+        caption += " Beside them the episodes that are won, tied and lost."
+    said = "; ".join(f"{row.label}: {row.value:+.2f}" for row in rows)
+    return [kept.chart(f"difference-{name}", svg, title="Paired differences", caption=caption, said=said)]
+
+
+def _accuracy_chart(
+    groups: Sequence[Group], name: str, probes: Sequence[str], kept: PageFigures
+) -> list[dict[str, Any]]:
+    """Return the accuracies on a benchmark, where there is more than one."""
     rows = series.accuracy_intervals(groups, name, probes) if probes else []
-    if len(rows) > 1:
-        svg = figures.intervals(rows, name=f"accuracy-{name}", x_label="accuracy, %")
-        charts.append(kept.chart(f"accuracy-{name}", svg, caption=f"Accuracy on {name}. {scopes}."))
-    return charts
+    if len(rows) < 2:
+        return []
+    svg = figures.intervals(rows, name=f"accuracy-{name}", x_label="accuracy, %")
+    return [kept.chart(f"accuracy-{name}", svg, caption=f"Accuracy on {name}. {_bars(groups)}.")]
+
+
+def _bars(groups: Sequence[Group]) -> str:
+    """Say what the bars of an interval chart are over."""
+    alone = "Thick bar: 95\u00a0% interval on this pool of classes; thin bar: on new classes of this kind"
+    if not any(group.is_pooled for group in groups):
+        return alone
+    over_seeds = "Of several seeds the mean, its bar the 95\u00a0% interval over seeds"
+    return over_seeds if all(group.is_pooled for group in groups) else f"{alone}. {over_seeds}"
 
 
 def _reliability_chart(

@@ -5,12 +5,13 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from episodes.accuracies import Accuracies
 from episodes.bank import FeatureBank
 from episodes.files import write_text
 from episodes.manifest import Manifest
@@ -22,6 +23,7 @@ from lurefs.errors import UserError
 from lurefs.outcomes import ChunkOutcome
 from lurefs.records import from_mapping, to_mapping
 
+T = TypeVar("T")
 REFERENCE = "base--train"
 """Name of the feature bank that feature transforms are fitted on; no benchmark can have it."""
 
@@ -197,13 +199,7 @@ class RunDirectory:
         Raises:
             UserError: They were not drawn yet, or the file is damaged.
         """
-        path = self.manifest_path(benchmark)
-        try:
-            return Manifest.load(path)
-        except FileNotFoundError as error:
-            raise _not_yet(path, "evaluate") from error
-        except (ValueError, KeyError, OSError) as error:
-            raise damaged(path, str(error)) from error
+        return _load(self.manifest_path(benchmark), Manifest.load)
 
     def read_episodes(self, benchmark: str, probe: str) -> EpisodeTable:
         """Return the per-episode results of one probe on one benchmark.
@@ -211,13 +207,15 @@ class RunDirectory:
         Raises:
             UserError: They were not computed yet, or the file is damaged.
         """
-        path = self.episodes_path(benchmark, probe)
-        try:
-            return EpisodeTable.load(path)
-        except FileNotFoundError as error:
-            raise _not_yet(path, "evaluate") from error
-        except (ValueError, KeyError, OSError) as error:
-            raise damaged(path, str(error)) from error
+        return _load(self.episodes_path(benchmark, probe), EpisodeTable.load)
+
+    def read_accuracies(self, benchmark: str, probe: str) -> Accuracies:
+        """Return the accuracies of the episodes that `read_episodes` has, without the rest.
+
+        Raises:
+            UserError: They were not computed yet, or the file is damaged.
+        """
+        return _load(self.episodes_path(benchmark, probe), Accuracies.load)
 
     def read_transfer(self, name: str) -> TransferTable:
         """Return the fits of one transfer.
@@ -225,13 +223,7 @@ class RunDirectory:
         Raises:
             UserError: They were not computed yet, or the file is damaged.
         """
-        path = self.transfer_path(name)
-        try:
-            return TransferTable.load(path)
-        except FileNotFoundError as error:
-            raise _not_yet(path, "evaluate") from error
-        except (ValueError, KeyError, OSError) as error:
-            raise damaged(path, str(error)) from error
+        return _load(self.transfer_path(name), TransferTable.load)
 
     def check_writable(self) -> None:
         """Refuse a place where the directory cannot be made, without making it.
@@ -279,6 +271,16 @@ class RunDirectory:
 def damaged(path: Path, reason: str) -> UserError:
     """Build the error for a file that is there but cannot be used."""
     return UserError(f"{path} is damaged: {reason}", "the file as lurefs wrote it", f"delete {path} and run again")
+
+
+def _load(path: Path, load: Callable[[Path], T]) -> T:
+    """Read a file that the stage 'evaluate' writes."""
+    try:
+        return load(path)
+    except FileNotFoundError as error:
+        raise _not_yet(path, "evaluate") from error
+    except (ValueError, KeyError, OSError) as error:
+        raise damaged(path, str(error)) from error
 
 
 def _unwritable(path: Path, reason: str) -> UserError:

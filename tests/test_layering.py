@@ -13,7 +13,7 @@ FILES = sorted(path for package in ("lurefs", "episodes") for path in (ROOT / pa
 
 ORDER = [
     {"episodes"},
-    {"errors", "seeding", "records", "ranks"},
+    {"errors", "seeding", "records", "ranks", "find_runs"},
     {"plugins"},
     {"config"},
     {"config_checks"},
@@ -26,7 +26,7 @@ ORDER = [
     {"learner"},
     {"mirror", "reporting"},
     {"tracking", "report", "console"},
-    {"stage", "episode_commands"},
+    {"stage", "episode_commands", "compare"},
     {"controls"},
     {"robustness"},
     {"pretrain", "evaluate", "transfer_stage"},

@@ -141,9 +141,9 @@ def to_svg(figure: Figure, name: str) -> str:
 
 def _with_titles(svg: str) -> str:
     """Replace what `mark` left in the ids by groups with a title."""
-    parts = re.split(r'<g id="mark (\[.*?\])">', svg)
+    parts = re.split(r"""<g id=(["'])mark (\[.*?\])\1>""", svg)
     titled = [parts[0]]
-    for told, body in zip(parts[1::2], parts[2::2], strict=True):
+    for told, body in zip(parts[2::3], parts[3::3], strict=True):
         style, *texts = json.loads(unescape(told))
         opened = [f'<g class="mark" data-group="{style}"><title>{escape(text)}</title>' for text in texts]
         if len(texts) == 1:

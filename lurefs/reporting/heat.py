@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from lurefs.reporting.chart_style import COLOURS, INK, PAPER, chart_context, mark, new_chart, short, to_svg
 
@@ -35,8 +36,8 @@ def heat_map(
             depths = _depths([row[column] for row in values])
             for place, (row, depth) in enumerate(zip(values, depths, strict=True)):
                 value = row[column]
-                ground = {"facecolor": COLOURS[0], "alpha": depth, "edgecolor": PAPER, "linewidth": 2}
-                cell = axes.add_patch(Rectangle((column, place), 1, 1, **ground))
+                ground = Rectangle((column, place), 1, 1, facecolor=COLOURS[0], alpha=depth, edgecolor=PAPER, lw=2)
+                cell = axes.add_patch(ground)
                 said = "not measured" if value is None else f"{value:.2f} %"
                 mark(cell, styles[place], [f"{labels[place]}, {benchmark}: {said}"])
                 text = "–" if value is None else f"{value:.1f}"
@@ -44,7 +45,7 @@ def heat_map(
         axes.set_xlim(0, len(columns))
         axes.set_ylim(len(labels), 0)
         axes.xaxis.tick_top()
-        turn = {"rotation": 30, "ha": "left"} if len(columns) > 3 else {}
+        turn: Any = {"rotation": 30, "ha": "left"} if len(columns) > 3 else {}
         axes.set_xticks([place + 0.5 for place in range(len(columns))], [short(text, 20) for text in columns], **turn)
         axes.set_yticks([place + 0.5 for place in range(len(labels))], [short(label, 26) for label in labels])
         axes.tick_params(length=0, labelsize=10)

@@ -5,6 +5,7 @@ Runs that differ only by their seed are one row. What the numbers are is told by
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -22,6 +23,9 @@ from lurefs.reporting.series import seconds_spent
 from lurefs.reporting.wording import MISSING, count, duration, number, percent, points
 
 Row = dict[str, Any]
+MAX_LETTERS = 4
+Ties = tuple[tuple[str, str], ...]
+"""(letters, what they are over) each."""
 Comparisons = Mapping[tuple[str, str], Sequence[Comparison]]
 """The runs against the reference, by benchmark and probe."""
 
@@ -91,8 +95,8 @@ def mean_accuracy(group: Group, benchmark: str, probe: str) -> float | None:
 def _of_probe(
     groups: Sequence[Group], reference: Run, benchmarks: Sequence[str], probe: str, comparisons: Comparisons
 ) -> list[Row]:
-    letters = {benchmark: _letters(groups, benchmark, probe) for benchmark in benchmarks}
     ranks = {benchmark: _ranks(groups, benchmark, probe) for benchmark in benchmarks}
+    letters = {benchmark: _shown(_letters(groups, benchmark, probe), ranks[benchmark]) for benchmark in benchmarks}
     found = [
         {
             "label": group.label,
@@ -158,7 +162,32 @@ def _scopes(pool: float, classes: float | None) -> tuple[tuple[str, str], ...]:
     return ((percent(pool), "this pool"), *(() if classes is None else ((percent(classes), "new classes"),)))
 
 
-def _letters(groups: Sequence[Group], benchmark: str, probe: str) -> dict[str, tuple[tuple[str, str], ...]]:
+def _shown(letters: Mapping[str, Ties], ranks: Mapping[str, int]) -> Mapping[str, Ties]:
+    """Return the letters of ties, or where a group has too many to read, the places that the ties leave open to each.
+
+    A group stays behind those that are better and told apart from it, and before those that are worse and told apart.
+    """
+    if all(len(_single(text)) <= MAX_LETTERS for of_group in letters.values() for text, _ in of_group):
+        return letters
+    return {
+        label: tuple((_places(label, letters, ranks, scope), name) for scope, (_, name) in enumerate(of_group))
+        for label, of_group in letters.items()
+    }
+
+
+def _places(label: str, letters: Mapping[str, Ties], ranks: Mapping[str, int], scope: int) -> str:
+    own = _single(letters[label][scope][0])
+    apart = [other for other in letters if not own & _single(letters[other][scope][0])]
+    n_better = sum(ranks[other] < ranks[label] for other in apart)
+    return f"{1 + n_better}–{len(letters) - (len(apart) - n_better)}"
+
+
+def _single(letters: str) -> set[str]:
+    """Return the letters of a group; beyond the alphabet one is a number in brackets."""
+    return set(re.findall(r"\(\d+\)|\w", letters))
+
+
+def _letters(groups: Sequence[Group], benchmark: str, probe: str) -> dict[str, Ties]:
     """Return each group's letters of ties with what they are over; empty where the groups cannot be ranked."""
     measured = [group for group in groups if mean_accuracy(group, benchmark, probe) is not None]
     if not any(group.is_pooled for group in measured):
@@ -185,13 +214,11 @@ def _letters(groups: Sequence[Group], benchmark: str, probe: str) -> dict[str, t
     return {group.label: ((text, "new seeds"),) for group, text in zip(measured, letters, strict=True)}
 
 
-def _ranks(groups: Sequence[Group], benchmark: str, probe: str) -> dict[str, str]:
+def _ranks(groups: Sequence[Group], benchmark: str, probe: str) -> dict[str, int]:
     """Return the place of each group that was measured, by its mean; equal means share a place."""
     means = {group.label: mean_accuracy(group, benchmark, probe) for group in groups}
     measured = [mean for mean in means.values() if mean is not None]
-    return {
-        label: str(1 + sum(other > mean for other in measured)) for label, mean in means.items() if mean is not None
-    }
+    return {label: 1 + sum(other > mean for other in measured) for label, mean in means.items() if mean is not None}
 
 
 def _costs(group: Group, benchmarks: Sequence[str], probe: str) -> list[Figure]:
