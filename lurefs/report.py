@@ -278,7 +278,8 @@ def _difference_chart(
     rows = series.difference_intervals(groups, reference, comparisons, probes[0]) if probes else []
     if not rows:
         return []
-    label = f"accuracy less that of {chart_style.short(reference.label)}, points"
+    of_reference = next(group.label for group in groups if reference in group.runs)
+    label = f"difference from {chart_style.short(of_reference, 24)}, points"
     noted = "win / tie / loss" if any(row.note for row in rows) else ""
     svg = figures.intervals(rows, name=f"difference-{name}", x_label=label, zero_line=True, note_label=noted)
     caption = f"On {name}, by {probes[0]}. {_bars(groups)}."
@@ -317,7 +318,7 @@ def _reliability_chart(
 ) -> list[dict[str, Any]]:
     if not calibration:
         return []
-    lines = reliability.curves(calibration, styles_of(groups))
+    lines = reliability.curves(calibration, groups)
     svg = figures.reliability(lines, name=f"reliability-{name}")
     caption = (
         f"How often answers of a confidence are right on {name}, by {probes[0]}, all queries pooled; on the "

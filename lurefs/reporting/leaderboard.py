@@ -96,7 +96,9 @@ def _of_probe(
     groups: Sequence[Group], reference: Run, benchmarks: Sequence[str], probe: str, comparisons: Comparisons
 ) -> list[Row]:
     ranks = {benchmark: _ranks(groups, benchmark, probe) for benchmark in benchmarks}
-    letters = {benchmark: _shown(_letters(groups, benchmark, probe), ranks[benchmark]) for benchmark in benchmarks}
+    letters = {
+        benchmark: letters_or_places(_letters(groups, benchmark, probe), ranks[benchmark]) for benchmark in benchmarks
+    }
     found = [
         {
             "label": group.label,
@@ -162,7 +164,7 @@ def _scopes(pool: float, classes: float | None) -> tuple[tuple[str, str], ...]:
     return ((percent(pool), "this pool"), *(() if classes is None else ((percent(classes), "new classes"),)))
 
 
-def _shown(letters: Mapping[str, Ties], ranks: Mapping[str, int]) -> Mapping[str, Ties]:
+def letters_or_places(letters: Mapping[str, Ties], ranks: Mapping[str, int]) -> Mapping[str, Ties]:
     """Return the letters of ties, or where a group has too many to read, the places that the ties leave open to each.
 
     A group stays behind those that are better and told apart from it, and before those that are worse and told apart.

@@ -63,16 +63,22 @@ class Headline:
 
 def lead(runs: Sequence[Run]) -> str:
     """Say in two sentences what was run."""
-    backbones = joined(_distinct(run.config.backbone.name for run in runs))
+    backbones = _distinct(run.config.backbone.name for run in runs)
+    trained = f"{len(backbones)} backbones" if len(backbones) > MAX_LISTED else joined(backbones)
+    verb, whose = ("was", "its") if len(backbones) == 1 else ("were", "their")
     datasets = joined(_distinct(run.config.dataset.name for run in runs))
     split = runs[0].identity.get("split", {})
     classes = f"{counted(split['n_base_classes'], 'class')} of {datasets}" if "n_base_classes" in split else datasets
     n_chunks = {len(run.outcomes) for run in runs}
-    arrival = f", whose images arrived in {counted(n_chunks.pop(), 'chunk')}" if len(n_chunks) == 1 else ""
+    arrival = (
+        f", whose images arrived in {counted(n_chunks.pop(), 'chunk')}"
+        if len(n_chunks) == 1 and 0 not in n_chunks
+        else ""
+    )
     times = f" in {len(runs)} runs" if len(runs) > 1 else ""
     places = joined(_distinct(place for run in runs for place in _measured_on(run)))
     return (
-        f"{backbones} was trained{times} on {classes}{arrival}. Then its features were frozen, and measured on "
+        f"{trained} {verb} trained{times} on {classes}{arrival}. Then {whose} features were frozen, and measured on "
         f"{places}, from a few labelled images a class."
     )
 

@@ -87,11 +87,6 @@ def _mean_of_first(run: Run, benchmark: str, probe: str, n_episodes: int) -> str
     return percent(float(run.directory.read_episodes(benchmark, probe).accuracy[:n_episodes].mean()))
 
 
-def both_measured(comparison: Comparison) -> bool:
-    """Return whether run and reference were both measured."""
-    return all(run.result(comparison.benchmark, comparison.probe) for run in (comparison.run, comparison.reference))
-
-
 def learning_row(run: Run) -> Row:
     """Return what a run's chunks led to, all in all."""
     pretrain = run.summary.get("pretrain", {})
