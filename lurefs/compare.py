@@ -44,7 +44,8 @@ def run_command(arguments: argparse.Namespace) -> None:
     """
     from lurefs.report import write_page
     from lurefs.reporting.exports import write_exports
-    from lurefs.reporting.standings import check_same_episodes, chosen_cells, on_common_episodes, standings
+    from lurefs.reporting.same_episodes import check_same_episodes, on_common_episodes
+    from lurefs.reporting.standings import chosen_cells, standings
 
     runs = _read(find_runs(arguments.runs), arguments.reference, skip_unfinished=arguments.skip_unfinished)
     benchmarks = list(chosen_cells(runs, arguments.benchmark, arguments.probe))
@@ -53,7 +54,14 @@ def run_command(arguments: argparse.Namespace) -> None:
     check_same_episodes(runs, benchmarks)
     found = standings(runs, benchmark=arguments.benchmark, probe=arguments.probe)
     output = arguments.output or Path("comparisons") / _folder_name(runs)
-    paths = write_exports(found, output)
+    try:
+        paths = write_exports(found, output)
+    except OSError as error:
+        raise UserError(
+            f"{output} cannot be written: {error.strerror}",
+            "a folder that can be made and written to",
+            "give another --output",
+        ) from error
     _print(found)
     page = write_page(runs, output)
     console.print_paths([*paths.items(), ("report", page)])

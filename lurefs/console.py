@@ -71,15 +71,16 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
     """
     from rich.box import HEAVY_HEAD, SIMPLE_HEAD
     from rich.table import Table
+    from rich.text import Text
 
     box = SIMPLE_HEAD if is_wide else HEAVY_HEAD
-    table = Table(title=title, title_justify="left", title_style="bold", box=box, collapse_padding=is_wide)
+    table = Table(title=Text(title, style="bold"), title_justify="left", box=box, collapse_padding=is_wide)
     overflow: Any = "fold" if is_wide else "ellipsis"
     for number, column in enumerate(columns):
         justify: Any = "right" if number else "left"
         table.add_column(column, justify=justify, no_wrap=(number == 0) != is_wide, overflow=overflow)
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(Text, row))  # names may hold what rich reads as markup
     _stdout().print(table)
 
 

@@ -97,7 +97,7 @@ def _latex_table(table: TextTable) -> str:
     return "\n".join(
         [
             r"\begin{table}",
-            r"  \centering",
+            r"  \centering\small\setlength{\tabcolsep}{4pt}",
             f"  \\caption{{{_latex_text(caption.strip())}}}",
             f"  \\begin{{tabular}}{{l{'r' * (len(table.columns) - 1)}}}",
             r"    \toprule",

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from lurefs.reporting.over_seeds import OverSeeds
 from lurefs.reporting.standings import Standing, Standings
-from lurefs.reporting.wording import MISSING, count, duration, number, p_value, percent, points
+from lurefs.reporting.wording import MISSING, count, counted, duration, number, p_value, percent, points
 
 LEGEND = (
     "± pool: 95 % interval on this pool of classes, over episodes; ± new: on new classes of this kind, over classes.",
@@ -118,14 +118,14 @@ def _over_seeds(rows: Sequence[OverSeeds]) -> TextTable:
 
 def _costs(standings: Standings) -> TextTable:
     devices = {
-        (run.device, run.n_threads): f"{run.device}, {run.n_threads} threads"
+        (run.device, run.n_threads): f"{run.device}, {counted(run.n_threads or 1, 'thread')}"
         for run in standings.runs
         if run.device is not None
     }
     several = f"Speeds were measured on several machines: {'; '.join(devices.values())}"
     return TextTable(
         title="What it costs" + (f" ({next(iter(devices.values()))})" if len(devices) == 1 else ""),
-        columns=("run", "parameters, M", "multiply-adds, G", "images a second", "ms an episode", "training"),
+        columns=("run", "parameters, M", "multiply-adds, M", "images a second", "ms an episode", "training"),
         rows=tuple(_cost([row for row in standings.rows if row.run == run.run]) for run in standings.runs),
         notes=(several,) if len(devices) > 1 else (),
     )
@@ -136,8 +136,8 @@ def _cost(rows: Sequence[Standing]) -> tuple[str, ...]:
     spans = sorted({number(ms, 2): ms for each in rows if (ms := each.ms_per_episode) is not None}.items(), key=_second)
     return (
         row.run,
-        _scaled(row.n_parameters, 1e6),
-        _scaled(row.n_macs, 1e9),
+        _millions(row.n_parameters),
+        _millions(row.n_macs),
         MISSING if row.images_per_second is None else number(row.images_per_second, 0),
         MISSING if not spans else " to ".join(dict.fromkeys((spans[0][0], spans[-1][0]))),
         duration(row.train_seconds),
@@ -148,6 +148,8 @@ def _second(pair: tuple[str, float]) -> float:
     return pair[1]
 
 
-def _scaled(value: int | None, unit: float) -> str:
-    """Return a number in a unit with three digits that tell something."""
-    return MISSING if value is None else f"{value / unit:.3g}" if value < 1000 * unit else number(value / unit, 0)
+def _millions(value: int | None) -> str:
+    """Return a number in millions, with three digits that tell something."""
+    if value is None:
+        return MISSING
+    return f"{value / 1e6:.3g}" if value < 1e9 else number(value / 1e6, 0)
