@@ -259,7 +259,7 @@ class _Batch:
         start, stop = part.start, part.stop
         spec, began = self.manifest.spec, time.perf_counter()
         solution = self.solver(self.products.block(start, stop))
-        predicted, is_certain = solution.predicted.cpu().numpy(), solution.is_certain.cpu().numpy()
+        predicted, is_certain = solution.predicted.cpu().numpy().astype(np.int16), solution.is_certain.cpu().numpy()
         probabilities = None if solution.probabilities is None else solution.probabilities.cpu().numpy()
         labels = np.repeat(np.arange(spec.n_way), spec.n_query)
         is_correct = predicted == labels
@@ -274,6 +274,8 @@ class _Batch:
             row = self._fit_one(start + int(position))
             accuracy[position], nll[position], brier[position] = row.accuracy[0], row.nll[0], row.brier[0]
             is_converged[position], pooled = row.converged[0], pooled + row.reliability
+            assert row.predicted is not None
+            predicted[position] = row.predicted[0]
             seconds[position] += row.seconds[0]
         checked = [index for index in range(start, stop) if index in audited and is_certain[index - start]]
         for index in checked:
@@ -289,6 +291,7 @@ class _Batch:
             converged=is_converged,
             seconds=seconds,
             reliability=pooled,
+            predicted=predicted,
             n_by_solver={
                 "batched": len(accuracy) - n_single,
                 "scikit-learn": n_single,
@@ -305,7 +308,7 @@ class _Batch:
         )
         return _score_episode(self.raw, self.manifest[index], probe, self.transform)
 
-    def _audit(self, index: int, predicted: IntArray, probabilities: FloatArray | None) -> None:
+    def _audit(self, index: int, predicted: NDArray[np.int16], probabilities: FloatArray | None) -> None:
         episode = self.manifest[index]
         fit = _fit(self.raw, episode, converged(self.probe.classifier), self.transform)
         n_different = int((fit.predicted != predicted).sum())
@@ -356,6 +359,7 @@ def _score_episode(features: Features, episode: Episode, probe: Probe, transform
         converged=np.array([fit.converged]),
         seconds=np.array([fit.seconds]),
         reliability=empty_reliability() if probabilities is None else reliability(probabilities, labels),
+        predicted=fit.predicted.astype(np.int16)[None],
         n_by_solver={"scikit-learn": 1},
     )
 

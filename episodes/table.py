@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,8 @@ from episodes.summary import Summary, summarise
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 COLUMNS = ("index", "classes", "accuracy", "nll", "brier", "converged", "seconds")
+"""What every file of results has; files from before the predictions were kept have no more."""
+Rows = TypeVar("Rows", NDArray[np.int64], NDArray[np.int16])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +35,8 @@ class EpisodeTable:
         converged: (n_episodes,) bool, whether the fit ended by its own criterion, not by its limit of iterations.
         seconds: (n_episodes,) float64, time of fit and prediction; of a block solved together, its mean.
         reliability: Counts by confidence, pooled over all queries.
+        predicted: (n_episodes, n_query) int16, the episode label that each query was given, in the manifest's order of
+            queries; rows of episodes with fewer queries end with -1. None if they are not known, or were not read.
         n_by_solver: How many episodes were solved how: `batched`, `scikit-learn`, and of the batched ones `audited`.
         identity: JSON-serialisable: the manifest's hash, the probe's settings, the bank's identity.
     """
@@ -45,6 +49,7 @@ class EpisodeTable:
     converged: NDArray[np.bool_]
     seconds: FloatArray
     reliability: Reliability
+    predicted: NDArray[np.int16] | None = None
     n_by_solver: dict[str, int] = field(default_factory=dict)
     identity: dict[str, Any] = field(default_factory=dict)
 
@@ -56,16 +61,22 @@ class EpisodeTable:
         return summarise(self.accuracy, self.classes)
 
     def save(self, path: Path) -> None:
-        """Write a Parquet file with the columns `COLUMNS`; identity and pooled counts are in its metadata."""
+        """Write a Parquet file with the columns `COLUMNS`, and `predicted` if that is known.
+
+        Identity and pooled counts are in its metadata.
+        """
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        n_classes = (self.classes >= 0).sum(axis=1)
-        offsets = np.concatenate([[0], np.cumsum(n_classes)]).astype(np.int32)
+        def lists(rows: NDArray[Any]) -> Any:
+            offsets = np.concatenate([[0], np.cumsum((rows >= 0).sum(axis=1))])
+            return pa.ListArray.from_arrays(offsets.astype(np.int32), rows[rows >= 0])
+
         columns = {
             "index": self.index,
-            "classes": pa.ListArray.from_arrays(offsets, self.classes[self.classes >= 0]),
+            "classes": lists(self.classes),
             **{name: getattr(self, name) for name in COLUMNS[2:]},
+            **({} if self.predicted is None else {"predicted": lists(self.predicted)}),
         }
         counts = {name: getattr(self.reliability, name).tolist() for name in ("n", "confidence", "correct")}
         metadata = {
@@ -74,11 +85,15 @@ class EpisodeTable:
             "n_by_solver": json.dumps(self.n_by_solver),
         }
         with atomic_path(path) as temporary:
-            pq.write_table(pa.table(columns).replace_schema_metadata(metadata), temporary)
+            pq.write_table(pa.table(columns).replace_schema_metadata(metadata), temporary, compression="zstd")
 
     @classmethod
-    def load(cls, path: Path) -> EpisodeTable:
+    def load(cls, path: Path, *, with_predicted: bool = True) -> EpisodeTable:
         """Read a file that `save` wrote.
+
+        Args:
+            path: The file.
+            with_predicted: Whether to read the predictions, which are most of it; without, `predicted` is None.
 
         Raises:
             FileNotFoundError: There is no such file.
@@ -86,14 +101,16 @@ class EpisodeTable:
         """
         import pyarrow.parquet as pq
 
-        table = pq.read_table(path)
-        metadata = table.schema.metadata or {}
-        if b"identity" not in metadata or tuple(table.column_names) != COLUMNS:
-            raise ValueError(f"{path} is no table of episodes: it should have the columns {', '.join(COLUMNS)}")
+        with pq.ParquetFile(path) as file:
+            metadata, names = file.schema_arrow.metadata or {}, tuple(file.schema_arrow.names)
+            if b"identity" not in metadata or names not in (COLUMNS, (*COLUMNS, "predicted")):
+                raise ValueError(f"{path} is no table of episodes: it should have the columns {', '.join(COLUMNS)}")
+            table = file.read([name for name in names if name != "predicted" or with_predicted])
         counts = json.loads(metadata[b"reliability"])
         columns: dict[str, Any] = {name: table[name].to_numpy() for name in ("index", *COLUMNS[2:])}
         return cls(
-            classes=pad_classes(table["classes"].to_pylist()),
+            classes=_rows_of(table["classes"], np.int64),
+            predicted=_rows_of(table["predicted"], np.int16) if "predicted" in table.column_names else None,
             reliability=Reliability(
                 n=np.array(counts["n"], dtype=np.int64),
                 confidence=np.array(counts["confidence"], dtype=np.float64),
@@ -117,10 +134,10 @@ def collect(blocks: Iterable[EpisodeTable], identity: dict[str, Any]) -> Episode
     columns: dict[str, Any] = {
         name: np.concatenate([getattr(table, name) for table in tables]) for name in ("index", *COLUMNS[2:])
     }
+    predicted = [table.predicted for table in tables if table.predicted is not None]
     return EpisodeTable(
-        classes=pad_classes([row for table in tables for row in table.classes])
-        if len({table.classes.shape[1] for table in tables}) > 1
-        else np.concatenate([table.classes for table in tables]),
+        classes=_stacked([table.classes for table in tables]),
+        predicted=_stacked(predicted) if len(predicted) == len(tables) else None,
         reliability=pooled,
         n_by_solver=n_by_solver,
         identity=identity,
@@ -128,8 +145,18 @@ def collect(blocks: Iterable[EpisodeTable], identity: dict[str, Any]) -> Episode
     )
 
 
-def pad_classes(rows: Iterable[Iterable[int]]) -> IntArray:
-    """Return (n_episodes, max n_way) int64 from lists of classes, short ones filled up with -1."""
-    lists = [[int(label) for label in row if label >= 0] for row in rows]
-    width = max(map(len, lists), default=0)
-    return np.array([row + [-1] * (width - len(row)) for row in lists], dtype=np.int64).reshape(len(lists), width)
+def _stacked(blocks: Sequence[Rows]) -> Rows:
+    """Return the rows of all blocks, those of narrower blocks filled up with -1."""
+    width = max(block.shape[1] for block in blocks)
+    if any(block.shape[1] < width for block in blocks):
+        blocks = [np.pad(block, ((0, 0), (0, width - block.shape[1])), constant_values=-1) for block in blocks]
+    return np.concatenate(blocks)
+
+
+def _rows_of(column: Any, dtype: type[np.int64] | type[np.int16]) -> NDArray[Any]:
+    """Return (n_episodes, longest) of an Arrow column of lists, shorter ones filled up with -1."""
+    lists = column.combine_chunks()
+    lengths = lists.value_lengths().to_numpy(zero_copy_only=False)
+    rows = np.full((len(lengths), max(lengths, default=0)), -1, dtype=dtype)
+    rows[np.arange(rows.shape[1]) < lengths[:, None]] = lists.flatten().to_numpy(zero_copy_only=False)
+    return rows

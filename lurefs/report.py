@@ -17,16 +17,17 @@ import numpy as np
 from episodes.comparison import N_FLIPS
 from episodes.files import write_text
 from episodes.metrics import Reliability
-from lurefs import plugins
-from lurefs.config import PluginConfig, to_yaml
-from lurefs.data.dataset import ImageDataset
+from lurefs.config import to_yaml
 from lurefs.data.splits import split_classes
 from lurefs.errors import UserError
 from lurefs.reporting import (
     chart_style,
+    classes,
     drawing,
+    episode_pictures,
     figures,
     heat,
+    interval_rows,
     leaderboard,
     learning,
     narrative,
@@ -35,6 +36,7 @@ from lurefs.reporting import (
     reliability,
     series,
     sheets,
+    shots,
     tables,
     transfer_figure,
 )
@@ -42,13 +44,13 @@ from lurefs.reporting.comparison import (
     Comparison,
     Run,
     benchmarks_of,
-    best_run,
     compare_pairs,
     differing_settings,
     manifests_of,
     read_runs,
     reference_run,
 )
+from lurefs.reporting.episode_pictures import build_dataset, reason_of
 from lurefs.reporting.page_figures import PageFigures
 from lurefs.reporting.seeds import SEEDS, Group, best_first, groups_of, styled, styles_of
 from lurefs.reporting.wording import count
@@ -95,9 +97,12 @@ def write_page(runs: Sequence[Run], destination: Path) -> Path:
         "has_seeds": any(group.is_pooled for group in groups),
         "board": _board(runs, groups, compared, kept),
         "benchmarks": _benchmarks(runs, groups, compared, kept),
+        "forms": shots.section(runs, groups, kept),
         "transfers": [_transfer(runs, groups, name, kept) for name in transfer_figure.transfers_of(runs)],
         "learning": learning.section(runs, groups, kept),
         "pictures": _pictures(runs, kept),
+        "episodes": episode_pictures.section(runs, kept),
+        "pools": classes.section(runs, kept),
         "cost": [tables.cost_row(run) for run in runs],
         "provenance": [_provenance(run) for run in runs],
         "n_flips": count(N_FLIPS),
@@ -275,7 +280,7 @@ def _difference_chart(
     kept: PageFigures,
 ) -> list[dict[str, Any]]:
     """Return the differences from the reference on a benchmark by its first probe, the best first."""
-    rows = series.difference_intervals(groups, reference, comparisons, probes[0]) if probes else []
+    rows = interval_rows.difference_intervals(groups, reference, comparisons, probes[0]) if probes else []
     if not rows:
         return []
     of_reference = next(group.label for group in groups if reference in group.runs)
@@ -293,7 +298,7 @@ def _accuracy_chart(
     groups: Sequence[Group], name: str, probes: Sequence[str], kept: PageFigures
 ) -> list[dict[str, Any]]:
     """Return the accuracies on a benchmark, where there is more than one."""
-    rows = series.accuracy_intervals(groups, name, probes) if probes else []
+    rows = interval_rows.accuracy_intervals(groups, name, probes) if probes else []
     if len(rows) < 2:
         return []
     svg = figures.intervals(rows, name=f"accuracy-{name}", x_label="accuracy, %")
@@ -342,11 +347,11 @@ def _transfer(runs: Sequence[Run], groups: Sequence[Group], name: str, kept: Pag
 
 
 def _pictures(runs: Sequence[Run], kept: PageFigures) -> dict[str, Any]:
-    """Return samples and one episode; where the images cannot be read, the reason takes their place."""
-    pictures: dict[str, Any] = {"samples": [], "episode": None, "missing": []}
+    """Return samples of the classes; where the images cannot be read, the reason takes their place."""
+    pictures: dict[str, Any] = {"samples": [], "missing": []}
     config = runs[0].config
     try:
-        dataset = _dataset(config.dataset)
+        dataset = build_dataset(config.dataset)
         groups = split_classes(dataset, config.class_split)
         for title, group in (("Base classes", groups.base), ("Novel classes", groups.novel)):
             strips = sheets.sample_strips(dataset, group)
@@ -357,47 +362,8 @@ def _pictures(runs: Sequence[Run], kept: PageFigures) -> dict[str, Any]:
                     {"title": title, "n_classes": len(group), "strips": shown, "ink": strips[0].is_ink}
                 )
     except (UserError, OSError) as error:
-        pictures["missing"].append(_reason(error))
-    try:
-        pictures["episode"] = _episode(runs, kept)
-    except (UserError, OSError) as error:
-        pictures["missing"].append(_reason(error))
-    pictures["missing"] = list(dict.fromkeys(pictures["missing"]))
+        pictures["missing"].append(reason_of(error))
     return pictures
-
-
-def _episode(runs: Sequence[Run], kept: PageFigures) -> dict[str, Any] | None:
-    for benchmark, probes in benchmarks_of(runs).items():
-        run = best_run(runs, benchmark, probes[0]) if probes else None
-        if run is None or benchmark not in run.config.benchmarks or probes[0] not in run.config.probes:
-            continue
-        dataset = _dataset(run.config.benchmarks[benchmark].dataset or run.config.dataset)
-        sheet = sheets.typical_episode(run, benchmark, probes[0], dataset)
-        kept.sheet("episode", drawing.episode_sheet(sheet))
-        rows = [
-            {
-                "row": row,
-                "support": drawing.data_uris(row.support),
-                "query": drawing.data_uris(row.query),
-                "said": narrative.row_in_words(row),
-            }
-            for row in sheet.rows
-        ]
-        return {
-            "rows": rows,
-            "ink": sheet.is_ink,
-            "caption": narrative.episode_caption(sheet, run, benchmark, probes[0]),
-        }
-    return None
-
-
-def _dataset(config: PluginConfig) -> ImageDataset:
-    dataset: ImageDataset = plugins.build("dataset", config.name, config.params)
-    return dataset
-
-
-def _reason(error: Exception) -> str:
-    return error.problem if isinstance(error, UserError) else str(error)
 
 
 def _provenance(run: Run) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -201,13 +202,18 @@ class RunDirectory:
         """
         return _load(self.manifest_path(benchmark), Manifest.load)
 
-    def read_episodes(self, benchmark: str, probe: str) -> EpisodeTable:
+    def read_episodes(self, benchmark: str, probe: str, *, with_predicted: bool = False) -> EpisodeTable:
         """Return the per-episode results of one probe on one benchmark.
+
+        Args:
+            benchmark: Its name.
+            probe: Its name.
+            with_predicted: Whether to read the predictions too, see `EpisodeTable.load`.
 
         Raises:
             UserError: They were not computed yet, or the file is damaged.
         """
-        return _load(self.episodes_path(benchmark, probe), EpisodeTable.load)
+        return _load(self.episodes_path(benchmark, probe), partial(EpisodeTable.load, with_predicted=with_predicted))
 
     def read_accuracies(self, benchmark: str, probe: str) -> Accuracies:
         """Return the accuracies of the episodes that `read_episodes` has, without the rest.

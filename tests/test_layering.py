@@ -41,9 +41,16 @@ HOMES = {
     "timm": {"lurefs.backbones", "lurefs.optimizers", "lurefs.stage"},
     "omegaconf": {"lurefs.config_file"},
     "wandb": {"lurefs.tracking", "lurefs.mirror"},
-    "sklearn": {"episodes.probes", "episodes.scoring", "episodes.transfer", "lurefs.data.sources"},
+    "sklearn": {
+        "episodes.probes",
+        "episodes.projection",
+        "episodes.scoring",
+        "episodes.transfer",
+        "lurefs.data.sources",
+    },
     "matplotlib": {
         "lurefs.reporting.chart_style",
+        "lurefs.reporting.confusion",
         "lurefs.reporting.figures",
         "lurefs.reporting.heat",
         "lurefs.reporting.pareto",

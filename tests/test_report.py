@@ -14,6 +14,7 @@ import pytest
 
 from episodes.bank import FeatureBank
 from episodes.comparison import PairedDifference, compare_seeds, holm, p_over_seeds, paired_difference
+from episodes.image_names import ImageNames
 from episodes.manifest import Manifest
 from episodes.metrics import Reliability
 from episodes.sampler import EpisodeSpec
@@ -22,10 +23,12 @@ from episodes.table import EpisodeTable
 from lurefs import plugins
 from lurefs.config import ChunksConfig
 from lurefs.config_file import run_config
+from lurefs.data.dataset import ImageDataset
 from lurefs.errors import UserError
 from lurefs.outcomes import ChunkOutcome, FewShotScore, RobustnessScores, UnlearnReport
 from lurefs.report import write_report
 from lurefs.reporting import narrative, sheets, wording
+from lurefs.reporting.answers import Answers, read_answers
 from lurefs.reporting.comparison import controls_of, read_runs, ties
 from lurefs.results import RunDirectory
 
@@ -156,12 +159,17 @@ def _manifest(seed: int) -> Manifest:
 
 
 def _table(manifest: Manifest, gain: float) -> EpisodeTable:
+    """The first queries of an episode are right, and the others are taken for the class after their own."""
     generator = np.random.default_rng(2)
     counts = np.zeros(15, dtype=np.int64)
+    accuracy = generator.integers(4, 9, N_EPISODES) / 9 + gain * generator.integers(0, 2, N_EPISODES) / 9
+    labels = np.repeat(np.arange(3), 3)
+    is_right = np.arange(9) < (9 * accuracy).round()[:, None]
     return EpisodeTable(
         index=np.arange(N_EPISODES),
         classes=manifest.classes,
-        accuracy=generator.integers(4, 9, N_EPISODES) / 9 + gain * generator.integers(0, 2, N_EPISODES) / 9,
+        accuracy=accuracy,
+        predicted=np.where(is_right, labels, (labels + 1) % 3).astype(np.int16),
         nll=np.full(N_EPISODES, np.nan),
         brier=np.full(N_EPISODES, np.nan),
         converged=np.ones(N_EPISODES, dtype=bool),
@@ -375,9 +383,13 @@ class TestOneRun:
         index = int(np.abs(accuracy - np.median(accuracy)).argmin())
         assert f"Episode {index} of novel, by lure and centroid" in one_page.text
 
-    def test_images_are_shown_as_dark_ink_and_told_to_screen_readers(self, one_page: _Text) -> None:
+    def test_images_are_shown_as_dark_ink_and_told_to_screen_readers(
+        self, one_run: RunDirectory, one_page: _Text
+    ) -> None:
         images = [value for tag, name, value in one_page.attributes if (tag, name) == ("img", "src")]
-        assert len(images) == 9 * 5 + 3 * 5
+        table = one_run.read_episodes("novel", "centroid")
+        n_wrong = (9 * (1 - np.sort(table.accuracy)[:3])).round().sum()
+        assert len(images) == 9 * 5 + 3 * 5 + 3 * 3 * 2 + n_wrong
         assert ("img", "class", "tile ink") in one_page.attributes
         labels = [value for tag, name, value in one_page.attributes if (tag, name) == ("div", "aria-label")]
         assert any(re.match(r"A, class \d: [0-3] of 3 images named rightly", label) for label in labels)
@@ -410,6 +422,8 @@ class TestMissingThings:
         data_path.unlink()
         page = read(write_report([run], tmp_path / "out"))
         assert "Images are not shown:" in page.text
+        assert "Episodes are not shown:" in page.text
+        assert "Accuracy class by class" in page.text
         assert "img" not in page.tags
 
     def test_features(self, make_run: MakeRun, tmp_path: Path) -> None:
@@ -417,7 +431,28 @@ class TestMissingThings:
         (run.features_dir("novel") / "bank.json").unlink()
         page = read(write_report([run], tmp_path / "out"))
         assert "One episode" not in page.text
+        for what in ("Episodes are", "Confusions are", "A map of the features is"):
+            assert f"{what} not shown: there is no" in page.text
         assert "Base classes, 4 of 4" in page.text
+
+    def test_features_where_the_episodes_know_the_names_of_their_images(
+        self, make_run: MakeRun, tmp_path: Path
+    ) -> None:
+        run = make_run()
+        names = ImageNames.of(run.read_bank("novel"))
+        replace(run.read_manifest("novel"), images=names).save(run.manifest_path("novel"))
+        (run.features_dir("novel") / "bank.json").unlink()
+        text = read(write_report([run], tmp_path / "out")).text
+        assert "One episode" in text and "Accuracy class by class" in text
+        assert "A map of the features is not shown: there is no" in text
+
+    def test_answers(self, make_run: MakeRun, tmp_path: Path) -> None:
+        run = make_run()
+        replace(run.read_episodes("novel", "centroid"), predicted=None).save(run.episodes_path("novel", "centroid"))
+        page = read(write_report([run], tmp_path / "out"))
+        reason = "not shown: the results of lure on novel are from before answers were kept."
+        assert f"Episodes are {reason}" in page.text and f"Confusions are {reason}" in page.text
+        assert "Map of the features." in page.text
 
     def test_benchmarks(self, make_run: MakeRun, tmp_path: Path) -> None:
         run = make_run()
@@ -631,6 +666,7 @@ class TestVerdict:
         (wording.duration(6000.0), "1 h 40 min"),
         (wording.counted(1, "class"), "1 class"),
         (wording.counted(2000, "chunk"), "2,000 chunks"),
+        (wording.counted(2, "query"), "2 queries"),
         (wording.joined(["a", "b", "c"]), "a, b and c"),
     ],
 )
@@ -665,7 +701,7 @@ class TestPage:
         page = read(page_of_two)
         assert page.tags.count("table") == page.tags.count("caption") > 4
         charts = [value for tag, name, value in page.attributes if (tag, name) == ("svg", "aria-label")]
-        assert page.tags.count("svg") == len(charts) == 15
+        assert page.tags.count("svg") == len(charts) == 17
 
     def test_headings_skip_no_level(self, page_of_two: Path) -> None:
         levels = [int(tag[1]) for tag in read(page_of_two).tags if re.fullmatch(r"h[1-6]", tag)]
@@ -678,8 +714,12 @@ class TestPage:
             "chunks-novel-by-images.svg",
             "chunks-novel-by-seconds.svg",
             "chunks-novel.svg",
+            "confusion-novel.svg",
             "difference-novel.svg",
             "episode.png",
+            "hardest-1.png",
+            "hardest-2.png",
+            "hardest-3.png",
             "learning-base-by-images.svg",
             "learning-base-by-seconds.svg",
             "learning-base.svg",
@@ -690,6 +730,7 @@ class TestPage:
             "learning-gained.svg",
             "learning-gap.svg",
             "learning-nll.svg",
+            "map-novel.svg",
             "samples-base.png",
             "samples-novel.png",
         }
@@ -803,19 +844,48 @@ def test_the_page_says_in_which_regime_images_arrived(chunks: dict[str, Any], ex
     assert wording.regime(ChunksConfig(**chunks)) == expected
 
 
-def test_an_episode_of_many_images_is_cut_and_says_so(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
-    run = read_runs([make_run()])[0]
-    monkeypatch.setattr(sheets, "MAX_QUERY", 2)
-    monkeypatch.setattr(narrative, "MAX_QUERY", 2)
-    dataset = plugins.build("dataset", "npz", run.config.dataset.params)
-    sheet = sheets.typical_episode(run, "novel", "centroid", dataset)
-    assert [len(row.query) for row in sheet.rows] == [2, 2, 2]
-    assert "The first 2 of 3 images a class are shown." in narrative.episode_caption(sheet, run, "novel", "centroid")
+class TestEpisodes:
+    @pytest.fixture
+    def answers(self, make_run: MakeRun) -> Answers:
+        return read_answers(read_runs([make_run()])[0], "novel", "centroid")
 
+    @pytest.fixture
+    def dataset(self, answers: Answers) -> ImageDataset:
+        return plugins.build("dataset", "npz", answers.run.config.dataset.params)
 
-def test_an_episode_of_images_that_are_gone_is_refused(make_run: MakeRun) -> None:
-    run = read_runs([make_run()])[0]
-    dataset = plugins.build("dataset", "npz", run.config.dataset.params)
-    renamed = replace(dataset, image_ids=tuple(f"new {name}" for name in dataset.image_ids))
-    with pytest.raises(UserError, match="no longer has the images of novel"):
-        sheets.typical_episode(run, "novel", "centroid", renamed)
+    def test_many_images_are_cut_and_it_is_said(
+        self, answers: Answers, dataset: ImageDataset, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(sheets, "MAX_QUERY", 2)
+        monkeypatch.setattr(narrative, "MAX_QUERY", 2)
+        [sheet] = sheets.draw_episodes(answers, [0], dataset, only_wrong=False)
+        assert [len(row.query) for row in sheet.rows] == [2, 2, 2]
+        assert "At most 2 of the 3 images a class are shown." in narrative.typical_caption(sheet, answers)
+
+    def test_images_that_are_gone_are_refused(self, answers: Answers, dataset: ImageDataset) -> None:
+        renamed = replace(dataset, image_ids=tuple(f"new {name}" for name in dataset.image_ids))
+        with pytest.raises(UserError, match="no longer has the images of novel"):
+            sheets.draw_episodes(answers, [0], renamed, only_wrong=False)
+
+    def test_the_hardest_are_those_of_the_lowest_accuracy_and_never_without_a_mistake(self, answers: Answers) -> None:
+        accuracy = np.array([1.0, 0.5, 0.25, 1.0, 0.5])
+        assert sheets.hardest_episodes(replace(answers, accuracy=accuracy)) == [2, 1, 4]
+        assert sheets.hardest_episodes(replace(answers, accuracy=accuracy[:2])) == [1]
+
+    def test_of_a_hard_episode_only_the_mistakes_are_shown_each_with_what_it_was_taken_for(
+        self, answers: Answers, dataset: ImageDataset
+    ) -> None:
+        predicted = answers.predicted.copy()
+        predicted[4] = [0, 1, 2, 1, 1, 1, 2, 0, 2]
+        [sheet] = sheets.draw_episodes(replace(answers, predicted=predicted), [4], dataset, only_wrong=True)
+        assert [row.taken_for for row in sheet.rows] == [("B", "C"), (), ("A",)]
+        assert [(row.n_right, row.n_query) for row in sheet.rows] == [(1, 3), (3, 3), (2, 3)]
+        assert (sheet.n_right, sheet.n_query) == (6, 9)
+        episode = answers.manifest[4]
+        row_of = {name: row for row, name in enumerate(dataset.image_ids)}
+        rows = [row_of[answers.images.image_ids[row]] for row in episode.query[[1, 2]]]
+        assert np.array_equal(255 - sheet.rows[0].query, dataset.read(np.array(rows)))
+        assert sheet.rows[1].query.shape == (0, 8, 8, 1)
+        assert narrative.hardest_caption(sheet, 1) == (
+            "Episode 4, with the lowest accuracy: 6 of 9 images named rightly (66.67\u00a0%)."
+        )

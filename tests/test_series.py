@@ -60,9 +60,21 @@ def outcomes_of(errors: Sequence[int] = (60, 40, 20), seconds: float = 10.0) -> 
 
 
 def make_run(
-    name: str, outcomes: Sequence[ChunkOutcome] = (), *, seed: int = 0, unlearn: str = "by_saliency", epochs: int = 5
+    name: str,
+    outcomes: Sequence[ChunkOutcome] = (),
+    *,
+    seed: int = 0,
+    unlearn: str = "by_saliency",
+    epochs: int = 5,
+    backbone: str = "test_resnet",
 ) -> Run:
-    values = {"name": name, "seed": seed, "unlearn": {"name": unlearn}, "learner": {"epochs": epochs}}
+    values = {
+        "name": name,
+        "seed": seed,
+        "unlearn": {"name": unlearn},
+        "learner": {"epochs": epochs},
+        "backbone": {"name": backbone},
+    }
     return Run(
         label=name,
         directory=RunDirectory(Path("nowhere")),
@@ -286,3 +298,36 @@ class TestSection:
         assert 'aria-label="Base accuracy. ' in found["main"][0]["svg"]
         assert "lure (3 seeds): 40 at first, 80 at last" in found["main"][0]["svg"]
         assert len(found["rows"]) == len(found["chunks"]) == 3
+
+    def test_over_seeds_stand_the_means_of_the_accuracies_with_their_intervals(self, tmp_path: Path) -> None:
+        score = FewShotScore(manifest="", probe="", n_episodes=9, accuracy=0.5, ci95_episodes=0.02)
+        runs = []
+        for seed, n_errors in enumerate((20, 30, 40)):
+            *first, last = outcomes_of((60, n_errors))
+            run = make_run(f"lure{seed}", [*first, replace(last, few_shot={"novel": score})], seed=seed)
+            runs.append(
+                replace(run, summary={"pretrain": {"anytime_accuracy": 0.6}, "benchmarks": {"novel": {"a": 1}}})
+            )
+        found = section([*runs, make_run("alone", outcomes_of())], groups_of(runs), PageFigures(tmp_path))
+        assert found["benchmarks"] == ["novel"]
+        assert found["seeds"] == [
+            {
+                "group": "lure (3 seeds)",
+                "anytime": "60.00 ± 0.00",
+                "last": f"70.00 ± {100 * half_width(0.1, 3):.2f}",
+                "few_shot": ["50.00 ± 0.00"],
+            }
+        ]
+
+    def test_many_curves_of_several_backbones_have_a_chart_a_backbone(self, tmp_path: Path) -> None:
+        strategies = ("by_saliency", "nothing", "from_scratch")
+        runs = [
+            make_run(f"{backbone} {unlearn}", outcomes_of(), unlearn=unlearn, backbone=backbone)
+            for backbone in ("test_vit", "test_resnet", "test_convnext")
+            for unlearn in strategies
+        ]
+        titles = [f"Base accuracy, {backbone}" for backbone in ("test_vit", "test_resnet", "test_convnext")]
+        found = section(runs, groups_of(runs), PageFigures(tmp_path))["main"]
+        assert [chart["title"] for chart in found][:4] == [*titles, "Cumulative error rate"]
+        assert "test_vit nothing" in found[0]["svg"] and "test_resnet nothing" not in found[0]["svg"]
+        assert self.titles(runs[:6], "main", tmp_path)[0] == "Base accuracy"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from lurefs.reporting import figures, robustness, tables
@@ -23,11 +24,14 @@ from lurefs.reporting.measures import (
     Measure,
     few_shot,
 )
+from lurefs.reporting.over_seeds import percent_over_seeds
 from lurefs.reporting.page_figures import PageFigures
 from lurefs.reporting.seeds import SEEDS, Group
 from lurefs.reporting.series import curve, in_words
 from lurefs.reporting.wording import joined
 
+MAX_LINES = 8
+"""Curves that can be followed in one chart."""
 Chart = dict[str, Any]
 
 
@@ -43,17 +47,56 @@ def section(runs: Sequence[Run], groups: Sequence[Group], kept: PageFigures) -> 
     groups = [group for group in groups if group.runs[0].outcomes]
     if not groups:
         return {}
-    benchmarks = [few_shot(name) for name in benchmarks_of(runs)]
+    names = list(benchmarks_of(runs))
+    benchmarks = [few_shot(name) for name in names]
+    scored = [name for name in names if any(name in run.outcomes[-1].few_shot for run in learned)]
     return {
         "notes": [f"{group.label}: {joined([run.label for run in group.runs])}" for group in groups if group.is_pooled],
-        "main": _charts(groups, kept, [ACCURACY, *benchmarks, ERROR_RATE, GAP, ECE, NLL], [CHUNKS]),
+        "main": [
+            *_panels(groups, kept, [ACCURACY, *benchmarks]),
+            *_charts(groups, kept, [ERROR_RATE, GAP, ECE, NLL], [CHUNKS]),
+        ],
         "cost": _charts(groups, kept, [ACCURACY, *benchmarks[:1]], COSTS),
         "more_cost": _charts(groups, kept, benchmarks[1:], COSTS),
         "changes": _charts(groups, kept, [CHANGE, FORGOTTEN, GAINED], [CHUNKS]),
         "robustness": _robustness(groups, kept),
         "rows": [tables.learning_row(run) for run in learned],
+        "seeds": [_over_seeds(group, scored) for group in groups if group.is_pooled],
+        "benchmarks": scored,
         "chunks": [{"label": run.label, **tables.chunk_rows(run)} for run in learned],
     }
+
+
+def _over_seeds(group: Group, benchmarks: Sequence[str]) -> dict[str, Any]:
+    """Return what the chunks of runs of several seeds led to: the means over seeds, with their intervals."""
+    anytime = [run.summary.get("pretrain", {}).get("anytime_accuracy") for run in group.runs]
+    last = [run.outcomes[-1] for run in group.runs]
+    few_shot_scores = [[outcome.few_shot.get(name) for outcome in last] for name in benchmarks]
+    return {
+        "group": group.label,
+        "anytime": percent_over_seeds(group, anytime),
+        "last": percent_over_seeds(group, [outcome.test_accuracy for outcome in last]),
+        "few_shot": [
+            percent_over_seeds(group, [score.accuracy if score else None for score in scores])
+            for scores in few_shot_scores
+        ],
+    }
+
+
+def _panels(groups: Sequence[Group], kept: PageFigures, measures: Sequence[Measure]) -> list[Chart]:
+    """Return the charts over chunks; where there are too many curves for one, one a backbone."""
+    by_backbone: dict[str, list[Group]] = {}
+    for group in groups:
+        by_backbone.setdefault(group.runs[0].config.backbone.name, []).append(group)
+    if len(groups) <= MAX_LINES or len(by_backbone) == 1:
+        return _charts(groups, kept, measures, [CHUNKS])
+    axes = {name: replace(CHUNKS, name=f"-{name}", title=f", {name}") for name in by_backbone}
+    return [
+        chart
+        for measure in measures
+        for name, members in by_backbone.items()
+        for chart in _chart(members, kept, measure, axes[name])
+    ]
 
 
 def _charts(

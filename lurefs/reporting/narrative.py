@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
+from lurefs.reporting.answers import Answers
 from lurefs.reporting.comparison import (
     Comparison,
     Run,
@@ -174,18 +175,34 @@ def row_in_words(row: EpisodeRow) -> str:
     return f"{said}; taken {taken}" if taken else said
 
 
-def episode_caption(sheet: EpisodeSheet, run: Run, benchmark: str, probe: str) -> str:
+def typical_caption(sheet: EpisodeSheet, answers: Answers) -> str:
     """Say which episode is shown and why."""
-    share = percent(sheet.n_right / sheet.n_query)
-    text = (
-        f"Episode {sheet.index} of {benchmark}, by {run.label} and {probe}: {sheet.n_right} of {sheet.n_query} images "
-        f"named rightly ({share}\u00a0%). It is the first of those nearest to the median of all episodes "
-        f"({percent(sheet.median_accuracy)}\u00a0%)."
+    median = percent(sheet.median_accuracy)
+    return (
+        f"Episode {sheet.index} of {answers.benchmark}, by {answers.run.label} and {answers.probe}: {_rightly(sheet)}. "
+        f"It is the first of those nearest to the median of all episodes ({median}\u00a0%).{_cut_images(sheet)}"
     )
+
+
+def hardest_caption(sheet: EpisodeSheet, place: int) -> str:
+    """Say which episode is shown and what of it; `place` is 1 for the hardest."""
+    rank = "the lowest accuracy" if place == 1 else f"the accuracy number {place} from below"
+    return f"Episode {sheet.index}, with {rank}: {_rightly(sheet)}.{_cut_images(sheet)}"
+
+
+def _rightly(sheet: EpisodeSheet) -> str:
+    share = percent(sheet.n_right / sheet.n_query)
+    return f"{sheet.n_right} of {sheet.n_query} images named rightly ({share}\u00a0%)"
+
+
+def _cut_images(sheet: EpisodeSheet) -> str:
+    """Say what of an episode is not shown, with a space before it; nothing if all of it is."""
+    text = ""
     if sheet.n_way > MAX_WAY:
         text += f" The first {MAX_WAY} of {sheet.n_way} classes are shown."
-    if sheet.rows[0].n_query > MAX_QUERY:
-        text += f" The first {MAX_QUERY} of {sheet.rows[0].n_query} images a class are shown."
+    most = max(row.n_query - row.n_right if sheet.only_wrong else row.n_query for row in sheet.rows)
+    if most > MAX_QUERY:
+        text += f" At most {MAX_QUERY} of the {most} images a class are shown."
     return text
 
 

@@ -12,7 +12,8 @@ from episodes.comparison import holm, p_over_seeds
 from episodes.summary import MIN_SEEDS, SeedSummary, summarise_seeds
 from lurefs.reporting.comparison import Run, compare
 from lurefs.reporting.seeds import Group
-from lurefs.reporting.wording import MISSING, count, joined, p_value, percent, points
+from lurefs.reporting.series import Point, pooled
+from lurefs.reporting.wording import MISSING, count, joined, number, p_value, percent, points
 
 Row = dict[str, Any]
 
@@ -100,6 +101,16 @@ def rows(groups: Sequence[Group], reference: Run, benchmark: str, probe: str) ->
         }
         for found in over_seeds(groups, reference, benchmark, probe)
     ]
+
+
+def percent_over_seeds(group: Group, fractions: Sequence[float | None]) -> str:
+    """Return the mean over a group's runs in percent, with its interval if there is one; a dash if one has no value."""
+    tracks = [{} if fraction is None else {0.0: Point(x=0, y=100 * fraction)} for fraction in fractions]
+    line = pooled(group, tracks)
+    if line is None:
+        return MISSING
+    width = "" if line.half_width is None else f" ± {number(float(np.asarray(line.half_width)[0]), 2)}"
+    return f"{number(float(np.asarray(line.y)[0]), 2)}{width}"
 
 
 def difference_over_seeds(group: Group, reference: Group, benchmark: str, probe: str) -> SeedSummary | str:

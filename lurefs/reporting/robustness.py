@@ -10,9 +10,10 @@ import numpy as np
 
 from lurefs.outcomes import ChunkOutcome, RobustnessScores
 from lurefs.reporting.figures import Line
+from lurefs.reporting.over_seeds import percent_over_seeds
 from lurefs.reporting.seeds import Group
 from lurefs.reporting.series import Point, pooled
-from lurefs.reporting.wording import MISSING, count, number
+from lurefs.reporting.wording import count
 
 PIXEL_LEVELS = 255
 
@@ -113,14 +114,8 @@ def _row(name: str, groups: Sequence[Group], get: Callable[[RobustnessScores], f
 
 
 def _cell(group: Group, get: Callable[[RobustnessScores], float | None]) -> str:
-    """Return the mean over seeds in percent, with its interval if there is one."""
     found = [get(last[1]) if (last := last_measured(run.outcomes)) else None for run in group.runs]
-    tracks = [{} if accuracy is None else {0.0: Point(x=0, y=100 * accuracy)} for accuracy in found]
-    line = pooled(group, tracks)
-    if line is None:
-        return MISSING
-    width = "" if line.half_width is None else f" ± {number(float(np.asarray(line.half_width)[0]), 2)}"
-    return f"{number(float(np.asarray(line.y)[0]), 2)}{width}"
+    return percent_over_seeds(group, found)
 
 
 def _corrupted(scores: RobustnessScores, *, kind: str) -> float | None:

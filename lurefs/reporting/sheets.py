@@ -1,28 +1,22 @@
-"""The images that the report shows: samples of the classes, and one episode with what a probe made of it."""
+"""The images that the report shows: samples of the classes, and episodes with what a probe made of them."""
 
 from __future__ import annotations
 
 import string
-import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
-from numpy.typing import NDArray
 
-from episodes.probes import Probe, converged
-from episodes.sampler import Episode
-from episodes.scoring import predict
-from episodes.transforms import needs_reference
-from lurefs import plugins
 from lurefs.data.corruptions import corrupted_dataset
 from lurefs.data.dataset import ImageArray, ImageDataset, IntArray
 from lurefs.errors import UserError
-from lurefs.reporting.comparison import Run
-from lurefs.results import REFERENCE
+from lurefs.reporting.answers import Answers
 
 MAX_CLASSES, MAX_IMAGES = 12, 5
 MAX_WAY, MAX_SHOT, MAX_QUERY = 10, 5, 15
+N_HARDEST = 3
 DARK_PAPER = 64
 
 
@@ -49,7 +43,8 @@ class EpisodeRow:
         letter: What the class is called in the marks.
         class_name: Its name.
         support: (n, size, size, channels) uint8, what the probe learned from.
-        query: (n, size, size, channels) uint8, what it was asked; the first `MAX_QUERY`.
+        query: (n, size, size, channels) uint8, what it was asked, or of that what was named wrongly; the first
+            `MAX_QUERY`.
         taken_for: Of each of these queries the letter of the predicted class; "" where it is right.
         n_right: How many of all queries of the class are right.
         n_query: How many there are.
@@ -70,6 +65,7 @@ class EpisodeSheet:
 
     Attributes:
         index: Its number in the manifest, from 0.
+        only_wrong: Whether only queries that were named wrongly are shown.
         median_accuracy: Median accuracy over all episodes of the manifest, fraction.
         rows: One a class; at most `MAX_WAY`.
         n_right: Right answers in the whole episode.
@@ -80,6 +76,7 @@ class EpisodeSheet:
     """
 
     index: int
+    only_wrong: bool
     median_accuracy: float
     rows: tuple[EpisodeRow, ...]
     n_right: int
@@ -95,95 +92,114 @@ def sample_strips(dataset: ImageDataset, classes: IntArray) -> list[Strip]:
     return [
         Strip(
             class_name=dataset.class_names[label],
-            images=read(_spread(np.flatnonzero(dataset.labels == label), MAX_IMAGES)),
+            images=read(spread(np.flatnonzero(dataset.labels == label), MAX_IMAGES)),
             is_ink=is_ink,
         )
-        for label in _spread(classes, MAX_CLASSES)
+        for label in spread(classes, MAX_CLASSES)
     ]
 
 
-def typical_episode(run: Run, benchmark: str, probe_name: str, dataset: ImageDataset) -> EpisodeSheet:
-    """Return the first of the episodes whose accuracy is nearest to the median, with the probe's answers.
+def typical_episode(answers: Answers) -> int:
+    """Return the first of the episodes whose accuracy is nearest to the median."""
+    return int(np.abs(answers.accuracy - np.median(answers.accuracy)).argmin())
+
+
+def hardest_episodes(answers: Answers) -> list[int]:
+    """Return the `N_HARDEST` episodes of the lowest accuracy, the lowest first, of equals the first; none at 100 %."""
+    lowest = np.argsort(answers.accuracy, kind="stable")[:N_HARDEST]
+    return [int(index) for index in lowest if answers.accuracy[index] < 1]
+
+
+def draw_episodes(
+    answers: Answers, indices: Sequence[int], dataset: ImageDataset, *, only_wrong: bool
+) -> list[EpisodeSheet]:
+    """Return episodes with their images and what each query was taken for.
+
+    Args:
+        answers: Whose answers.
+        indices: Which episodes.
+        dataset: Where their images are read.
+        only_wrong: Whether only queries that were named wrongly are shown.
 
     Raises:
-        UserError: A file of the run is missing or damaged, or the data set has not the images that the run met.
+        UserError: The data set has not the images that the run met.
     """
-    corrupt = run.config.benchmarks[benchmark].corrupt
-    bank_names = (benchmark, benchmark) if corrupt is None else corrupt.bank_names(benchmark)
-    bank, query_bank = (run.directory.read_bank(name) for name in bank_names)
-    manifest = run.directory.read_manifest(benchmark)
-    accuracy = run.directory.read_episodes(benchmark, probe_name).accuracy
-    index = int(np.abs(accuracy - np.median(accuracy)).argmin())
-    episode = manifest[index]
-    row_of = {image_id: row for row, image_id in enumerate(dataset.image_ids)}
-    read, is_ink = _reader(dataset)
-    read_corrupted = read
-    if corrupt is not None:
-        changed = corrupted_dataset(dataset, corruption=corrupt.corruption, severity=corrupt.severity)
-        read_corrupted, _ = _reader(dataset, of=changed)
+    readers = _episode_readers(answers, dataset)
+    return [_draw_episode(answers, index, readers, only_wrong) for index in indices]
 
-    def images(bank_rows: IntArray, bank_name: str) -> ImageArray:
-        ids = [bank.image_ids[row] for row in bank_rows]
-        if any(image_id not in row_of for image_id in ids):
-            raise UserError(
-                f"the data set {dataset.name} no longer has the images of {benchmark}",
-                "the images that the run met",
-                "give the run's own data back, or run again",
-            )
-        rows = np.array([row_of[image_id] for image_id in ids], dtype=np.int64)
-        return read(rows) if bank_name == benchmark else read_corrupted(rows)
 
-    predicted = _predict(run, probe_name, bank.features, query_bank.features, episode)
+_Read = Callable[[IntArray], ImageArray]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Readers:
+    """What reads images by rows of the manifest."""
+
+    support: _Read
+    query: _Read
+    is_ink: bool
+
+
+def _draw_episode(answers: Answers, index: int, readers: _Readers, only_wrong: bool) -> EpisodeSheet:
+    episode = answers.manifest[index]
+    predicted = answers.predicted[index][: len(episode.query)].astype(np.int64)
     n_way = len(episode.classes)
-    support = [episode.support[episode.support_labels == way] for way in range(n_way)]
-    query = [episode.query[episode.query_labels == way] for way in range(n_way)]
-    answers = [predicted[episode.query_labels == way] for way in range(n_way)]
     letters = _letters(n_way)
-    rows = tuple(
-        EpisodeRow(
+
+    def row(way: int) -> EpisodeRow:
+        support = episode.support[episode.support_labels == way]
+        is_asked = episode.query_labels == way
+        shown = np.flatnonzero(is_asked & (predicted != way) if only_wrong else is_asked)[:MAX_QUERY]
+        return EpisodeRow(
             letter=letters[way],
-            class_name=bank.class_names[episode.classes[way]],
-            support=images(support[way][:MAX_SHOT], bank_names[0]),
-            query=images(query[way][:MAX_QUERY], bank_names[1]),
-            taken_for=tuple("" if answer == way else letters[answer] for answer in answers[way][:MAX_QUERY]),
-            n_right=int((answers[way] == way).sum()),
-            n_query=len(query[way]),
+            class_name=answers.images.class_names[episode.classes[way]],
+            support=readers.support(support[:MAX_SHOT]),
+            query=readers.query(episode.query[shown]),
+            taken_for=tuple("" if answer == way else letters[answer] for answer in predicted[shown]),
+            n_right=int((predicted[is_asked] == way).sum()),
+            n_query=int(is_asked.sum()),
         )
-        for way in range(min(n_way, MAX_WAY))
-    )
+
     return EpisodeSheet(
         index=index,
-        median_accuracy=float(np.median(accuracy)),
-        rows=rows,
+        only_wrong=only_wrong,
+        median_accuracy=float(np.median(answers.accuracy)),
+        rows=tuple(row(way) for way in range(min(n_way, MAX_WAY))),
         n_right=int((predicted == episode.query_labels).sum()),
         n_query=len(episode.query),
         n_way=n_way,
-        n_shot=max(len(rows) for rows in support),
+        n_shot=int(np.bincount(episode.support_labels).max()),
+        is_ink=readers.is_ink,
+    )
+
+
+def _episode_readers(answers: Answers, dataset: ImageDataset) -> _Readers:
+    corrupt = answers.run.config.benchmarks[answers.benchmark].corrupt
+    row_of = {image_id: row for row, image_id in enumerate(dataset.image_ids)}
+    plain, is_ink = _reader(dataset)
+    corrupted = plain
+    if corrupt is not None:
+        changed = corrupted_dataset(dataset, corruption=corrupt.corruption, severity=corrupt.severity)
+        corrupted, _ = _reader(dataset, of=changed)
+
+    def by_row(read: _Read, rows: IntArray) -> ImageArray:
+        ids = [answers.images.image_ids[row] for row in rows]
+        if any(image_id not in row_of for image_id in ids):
+            raise UserError(
+                f"the data set {dataset.name} no longer has the images of {answers.benchmark}",
+                "the images that the run met",
+                "give the run's own data back, or run again",
+            )
+        if not ids:
+            return np.zeros((0, dataset.image_size, dataset.image_size, dataset.n_channels), dtype=np.uint8)
+        return read(np.array([row_of[image_id] for image_id in ids], dtype=np.int64))
+
+    changes = corrupt.images if corrupt is not None else "none"
+    return _Readers(
+        support=partial(by_row, corrupted if changes in ("support", "both") else plain),
+        query=partial(by_row, corrupted if changes in ("query", "both") else plain),
         is_ink=is_ink,
     )
-
-
-def _predict(
-    run: Run,
-    probe_name: str,
-    features: NDArray[np.float32],
-    query_features: NDArray[np.float32],
-    episode: Episode,
-) -> IntArray:
-    from threadpoolctl import threadpool_limits
-
-    config = run.config.probes[probe_name]
-    classifier = plugins.build("probe", config.name, config.params)
-    probe = Probe(
-        name=probe_name,
-        classifier=converged(classifier) if config.solver == "auto" else classifier,
-        transform=config.transform,
-        reference=run.directory.read_bank(REFERENCE).features if needs_reference(config.transform) else None,
-    )
-    with warnings.catch_warnings(), threadpool_limits(limits=1):
-        # What did not converge is counted in the results.
-        warnings.simplefilter("ignore")
-        return predict(features, episode, probe, query_features=query_features)
 
 
 def _reader(dataset: ImageDataset, *, of: ImageDataset | None = None) -> tuple[Callable[[IntArray], ImageArray], bool]:
@@ -192,13 +208,13 @@ def _reader(dataset: ImageDataset, *, of: ImageDataset | None = None) -> tuple[C
     Where `of` is given, it is read in place of the data set whose drawings are judged.
     """
     of = of or dataset
-    median = float(np.median(dataset.read(_spread(np.arange(len(dataset)), 200))))
+    median = float(np.median(dataset.read(spread(np.arange(len(dataset)), 200))))
     if dataset.n_channels == 1 and median < DARK_PAPER:
         return lambda rows: (255 - of.read(rows)).astype(np.uint8), True
     return of.read, dataset.n_channels == 1 and median > 255 - DARK_PAPER
 
 
-def _spread(values: IntArray, n_most: int) -> IntArray:
+def spread(values: IntArray, n_most: int) -> IntArray:
     """Return at most `n_most` of the values, at even distances."""
     places = np.linspace(0, len(values) - 1, min(n_most, len(values))).round().astype(np.int64)
     return values[places]

@@ -10,9 +10,9 @@ import numpy as np
 
 from episodes.transfer_table import TransferFigure, paired_transfer
 from lurefs.errors import UserError
-from lurefs.reporting.chart_style import add_legend, chart_context, name_axes, new_chart, to_svg
 from lurefs.reporting.comparison import Run, reference_run
-from lurefs.reporting.figures import Line, draw_line
+from lurefs.reporting.figures import Line
+from lurefs.reporting.log_chart import log_curves
 from lurefs.reporting.seeds import Group
 from lurefs.reporting.series import Point, pooled
 from lurefs.reporting.wording import MISSING, count, number, percent, points
@@ -37,20 +37,8 @@ def label_efficiency(groups: Sequence[Group], name: str) -> str | None:
     lines = [line for group in groups if (line := _line(group, name)) is not None and len(np.asarray(line.x)) > 1]
     if not lines:
         return None
-    with chart_context(f"transfer-{name}"):
-        figure, axes = new_chart()
-        handles = []
-        for place, line in enumerate(lines):
-            # Bars of curves that run together are set apart by a fraction of a doubling.
-            x = np.asarray(line.x, dtype=float) * 2 ** (0.06 * (place - (len(lines) - 1) / 2))
-            handles.append(draw_line(axes, line, x))
-        ticks = _ticks([run for group in groups for run in group.runs], name)
-        axes.set_xscale("log", base=2)
-        axes.set_xticks(list(ticks), list(ticks.values()))
-        axes.minorticks_off()
-        name_axes(axes, "training images a class", "accuracy, %")
-        add_legend(axes, handles, [line.label for line in lines])
-        return to_svg(figure, f"transfer-{name}")
+    ticks = _ticks([run for group in groups for run in group.runs], name)
+    return log_curves(lines, ticks, name=f"transfer-{name}", x_label="training images a class")
 
 
 def form(runs: Sequence[Run], name: str) -> str:

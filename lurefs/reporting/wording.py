@@ -47,8 +47,8 @@ def count(value: int | None) -> str:
 
 
 def counted(value: int, noun: str) -> str:
-    """Return `1 class`, `2 classes`."""
-    plural = f"{noun}es" if noun.endswith("s") else f"{noun}s"
+    """Return `1 class`, `2 classes`, `2 queries`."""
+    plural = f"{noun}es" if noun.endswith("s") else f"{noun[:-1]}ies" if noun.endswith("ry") else f"{noun}s"
     return f"{count(value)} {noun if value == 1 else plural}"
 
 

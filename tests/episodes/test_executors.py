@@ -48,7 +48,7 @@ def test_results_do_not_depend_on_the_executor(
     probe = Probe(name="probe", classifier=classifier)
     expected = collect(score(bank, manifest, probe), {})
     found = collect(score_in_parallel(bank, manifest, probe, executor), {})
-    for name in ("index", "classes", "accuracy", "converged"):
+    for name in ("index", "classes", "accuracy", "converged", "predicted"):
         assert np.array_equal(getattr(found, name), getattr(expected, name))
     np.testing.assert_allclose(found.nll, expected.nll, atol=1e-6)
     assert found.n_by_solver == expected.n_by_solver

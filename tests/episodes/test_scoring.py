@@ -9,9 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pyarrow import parquet
 
 from episodes import EpisodeSpec, EpisodeTable, FeatureBank, Manifest, Probe, make_manifest, score
-from episodes.metrics import accuracy, brier, nll
+from episodes.metrics import accuracy, brier, empty_reliability, nll
 from episodes.probes import knn, lda, linear_svm, logistic_regression, nearest_centroid, ridge
 from episodes.scoring import ProbeError, predict
 from episodes.table import collect
@@ -121,6 +122,77 @@ def test_a_saved_table_reads_back(bank: FeatureBank, manifest: Manifest, tmp_pat
     for name in ("accuracy", "nll", "brier", "converged", "seconds"):
         assert np.array_equal(getattr(again, name), getattr(table, name))
     assert again.reliability.ece == table.reliability.ece
+    assert again.predicted is not None and again.predicted.dtype == np.int16
+    assert np.array_equal(again.predicted, table.predicted)
+
+
+def make_table(**columns: np.ndarray) -> EpisodeTable:
+    n_episodes = len(columns["classes"])
+    values = np.linspace(0, 1, n_episodes)
+    return EpisodeTable(
+        index=np.arange(n_episodes),
+        accuracy=values,
+        nll=values,
+        brier=values,
+        converged=values > 0,
+        seconds=values,
+        reliability=empty_reliability(),
+        **columns,
+    )
+
+
+RAGGED = np.array([[1, 0, -1], [2, 1, 0]], dtype=np.int16)
+
+
+def test_predictions_of_episodes_of_unequal_size_read_back_each_at_its_own_length(tmp_path: Path) -> None:
+    make_table(classes=np.array([[4, 7, -1], [0, 1, 2]]), predicted=RAGGED).save(tmp_path / "t.parquet")
+    assert parquet.read_table(tmp_path / "t.parquet")["predicted"].to_pylist() == [[1, 0], [2, 1, 0]]
+    again = EpisodeTable.load(tmp_path / "t.parquet")
+    assert again.classes.tolist() == [[4, 7, -1], [0, 1, 2]]
+    assert again.predicted is not None and again.predicted.tolist() == RAGGED.tolist()
+
+
+def test_predictions_are_left_in_the_file_when_they_are_not_wanted(tmp_path: Path) -> None:
+    make_table(classes=np.array([[4, 7, -1], [0, 1, 2]]), predicted=RAGGED).save(tmp_path / "t.parquet")
+    again = EpisodeTable.load(tmp_path / "t.parquet", with_predicted=False)
+    assert again.predicted is None
+    assert again.classes.tolist() == [[4, 7, -1], [0, 1, 2]]
+
+
+def test_a_file_from_before_the_predictions_were_kept_has_none(tmp_path: Path) -> None:
+    make_table(classes=np.array([[4, 7], [0, 1]])).save(tmp_path / "t.parquet")
+    assert "predicted" not in parquet.read_table(tmp_path / "t.parquet").column_names
+    assert EpisodeTable.load(tmp_path / "t.parquet").predicted is None
+
+
+def test_blocks_of_unequal_width_are_gathered_and_one_without_predictions_takes_all(tmp_path: Path) -> None:
+    narrow = make_table(classes=np.array([[4, 7]]), predicted=np.array([[1, 0]], dtype=np.int16))
+    wide = make_table(classes=np.array([[0, 1, 2]]), predicted=np.array([[2, 1, 0]], dtype=np.int16))
+    table = collect([narrow, wide], {})
+    assert table.classes.tolist() == [[4, 7, -1], [0, 1, 2]]
+    assert table.predicted is not None and table.predicted.tolist() == RAGGED.tolist()
+    assert collect([narrow, replace(wide, predicted=None)], {}).predicted is None
+
+
+@pytest.mark.parametrize("solver", ["sklearn", "auto"])
+def test_every_prediction_is_kept_in_the_order_of_the_queries(
+    bank: FeatureBank, manifest: Manifest, solver: str
+) -> None:
+    asked = probe(logistic_regression(), solver=solver)
+    table = collect(score(bank, manifest, asked), {})
+    assert table.predicted is not None
+    for episode in manifest:
+        expected = predict(bank.features, episode, probe(logistic_regression(tol=1e-8)))
+        assert table.predicted[episode.index].tolist() == expected.tolist()
+
+
+def test_what_the_batched_solver_is_not_certain_of_has_the_predictions_of_scikit_learn(bank: FeatureBank) -> None:
+    """Features of whole numbers have ties in their distances, which the solver leaves to scikit-learn."""
+    whole = FeatureBank.from_arrays(np.round(bank.features), bank.labels)
+    drawn = make_manifest(whole.labels, SPEC, seed=0, images_digest=whole.images_digest)
+    tables = [collect(score(whole, drawn, probe(knn(), "none", solver)), {}) for solver in ("auto", "sklearn")]
+    assert tables[0].n_by_solver["scikit-learn"] > 0
+    assert np.array_equal(tables[0].predicted, tables[1].predicted)  # type: ignore[arg-type]
 
 
 ORACLE = {

@@ -1,0 +1,124 @@
+"""Which classes are taken for which, counted over episodes: what the predictions of a manifest's queries add up to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from episodes.drawing import Block
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+MAX_PAIRS = 2**22
+"""Pairs of classes that are counted at one time."""
+NORMAL_95 = 1.959964
+
+
+@dataclass(frozen=True, kw_only=True)
+class Confusion:
+    """Counts by class a and class b, all (n_classes, n_classes) int64.
+
+    Two classes can only be confused where both stand in one episode, so every count is of such episodes. On the
+    diagonal are all episodes that ask for the class.
+
+    Attributes:
+        n_queries: Queries of a.
+        n_taken: Those of them that were taken for b; on the diagonal, those that were named rightly.
+        n_episodes: Episodes that these queries are of.
+    """
+
+    n_queries: IntArray
+    n_taken: IntArray
+    n_episodes: IntArray
+
+    @cached_property
+    def rate(self) -> FloatArray:
+        """(n_classes, n_classes) share of the queries of a that were taken for b; NaN where the two never met."""
+        rate = np.full(self.n_queries.shape, np.nan)
+        np.divide(self.n_taken, self.n_queries, out=rate, where=self.n_queries > 0)
+        return rate
+
+    @cached_property
+    def interval(self) -> tuple[FloatArray, FloatArray]:
+        """Lower and upper ends of the 95 % intervals of `rate`, see `cautious_interval`."""
+        return cautious_interval(self.rate, self.n_episodes)
+
+
+def count_confusions(block: Block, predicted: NDArray[np.int16], n_classes: int) -> Confusion:
+    """Count what the queries of episodes were taken for.
+
+    Args:
+        block: The episodes, or more than those that have predictions.
+        predicted: (n_episodes, n_query) int16 episode labels of the first ones' queries, see `EpisodeTable.predicted`.
+        n_classes: Classes of the bank.
+
+    Raises:
+        ValueError: There are not as many predictions as queries.
+    """
+    block = block.part(0, len(predicted))
+    answers = predicted[predicted >= 0].astype(np.int64)
+    if len(answers) != len(block.query):
+        raise ValueError(f"there are {len(answers)} predictions of {len(block.query)} queries")
+    first = np.cumsum(block.n_ways) - block.n_ways
+    first_of_entry = np.repeat(first, block.n_ways)
+    asked = np.repeat(block.classes, block.n_query)
+    taken_for = block.classes[np.repeat(first_of_entry, block.n_query) + answers]
+    n_queries, n_episodes = (np.zeros(n_classes**2, dtype=np.int64) for _ in range(2))
+    n_partners = np.repeat(block.n_ways, block.n_ways)
+    for entries in _parts(n_partners):
+        a = np.repeat(entries, n_partners[entries])
+        starts = np.cumsum(n_partners[entries]) - n_partners[entries]
+        b = first_of_entry[a] + np.arange(len(a)) - np.repeat(starts, n_partners[entries])
+        pair = block.classes[a] * n_classes + block.classes[b]
+        n_queries += np.bincount(pair, block.n_query[a], n_classes**2).astype(np.int64)
+        n_episodes += np.bincount(pair[block.n_query[a] > 0], minlength=n_classes**2)
+    shape = n_classes, n_classes
+    return Confusion(
+        n_queries=n_queries.reshape(shape),
+        n_taken=np.bincount(asked * n_classes + taken_for, minlength=n_classes**2).reshape(shape),
+        n_episodes=n_episodes.reshape(shape),
+    )
+
+
+def cautious_interval(rate: FloatArray, n_episodes: IntArray) -> tuple[FloatArray, FloatArray]:
+    """Return the ends of 95 % intervals of rates whose queries come from a few episodes.
+
+    Wilson (1927)'s score interval with as many observations as there are episodes, not queries: the queries of an
+    episode share its support, and the interval holds even where they are right or wrong all together. It is too wide
+    where they are not. It is of this pool of images, which come again from episode to episode.
+
+    Args:
+        rate: Shares of queries; NaN gives NaN.
+        n_episodes: Like `rate`, the episodes that they are of.
+    """
+    n, squared = np.maximum(n_episodes, 1), NORMAL_95**2
+    middle = (rate + squared / (2 * n)) / (1 + squared / n)
+    half = NORMAL_95 * np.sqrt(rate * (1 - rate) / n + squared / (4 * n**2)) / (1 + squared / n)
+    return np.maximum(middle - half, 0.0), np.minimum(middle + half, 1.0)
+
+
+def order_by_likeness(rate: FloatArray) -> IntArray:
+    """Return an order of (n, n) confused classes in which those that are confused most are neighbours.
+
+    Average linkage of one less the mean of both rates of a pair, its leaves ordered by Bar-Joseph, Gifford and Jaakkola
+    (2001). Pairs that never met count as never confused.
+    """
+    from scipy.cluster.hierarchy import leaves_list, linkage
+    from scipy.spatial.distance import squareform
+
+    if len(rate) < 3:
+        return np.arange(len(rate))
+    known = np.nan_to_num(rate)
+    distance = 1 - (known + known.T) / 2
+    np.fill_diagonal(distance, 0)
+    tree = linkage(squareform(distance, checks=False), "average", optimal_ordering=True)
+    return leaves_list(tree).astype(np.int64)
+
+
+def _parts(n_partners: IntArray) -> list[IntArray]:
+    """Return the entries in parts of about `MAX_PAIRS` pairs."""
+    entries = np.arange(len(n_partners))
+    return np.split(entries, np.flatnonzero(np.diff(np.cumsum(n_partners) // MAX_PAIRS)) + 1)

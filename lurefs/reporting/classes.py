@@ -1,0 +1,38 @@
+"""The section on the classes of each pool: which are hard, which are taken for which, and a map of their features."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from lurefs.errors import UserError
+from lurefs.reporting import confusion, feature_map
+from lurefs.reporting.answers import read_answers, shown_of
+from lurefs.reporting.comparison import Run
+from lurefs.reporting.episode_pictures import reason_of
+from lurefs.reporting.page_figures import PageFigures
+
+N_POOLS = 2
+Shown = dict[str, Any]
+
+
+def section(runs: Sequence[Run], kept: PageFigures) -> list[Shown]:
+    """Return what the page shows of each of the first `N_POOLS` pools of classes, by the best run on it."""
+    return [_pool(run, benchmark, probe, kept) for run, benchmark, probe in shown_of(runs, N_POOLS)]
+
+
+def _pool(run: Run, benchmark: str, probe: str, kept: PageFigures) -> Shown:
+    return {
+        "benchmark": benchmark,
+        "whose": f"{benchmark}, by {run.label} and {probe}",
+        "confusion": _or_reason(lambda: confusion.section(read_answers(run, benchmark, probe), kept)),
+        "map": _or_reason(lambda: {"charts": feature_map.charts(run, benchmark, kept)}),
+    }
+
+
+def _or_reason(show: Callable[[], Shown]) -> Shown:
+    """Return what is shown, or in its place why it cannot be."""
+    try:
+        return {"missing": "", **show()}
+    except (UserError, OSError) as error:
+        return {"missing": reason_of(error), "said": [], "pairs": [], "classes": [], "charts": []}

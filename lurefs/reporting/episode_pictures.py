@@ -1,0 +1,74 @@
+"""The section on single episodes: a typical one with all its images, and the hardest with what was named wrongly."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from lurefs import plugins
+from lurefs.config import PluginConfig
+from lurefs.data.dataset import ImageDataset
+from lurefs.errors import UserError
+from lurefs.reporting import drawing, narrative, sheets
+from lurefs.reporting.answers import Answers, read_answers, shown_of
+from lurefs.reporting.comparison import Run
+from lurefs.reporting.page_figures import PageFigures
+from lurefs.reporting.sheets import EpisodeSheet
+
+Shown = dict[str, Any]
+
+
+def section(runs: Sequence[Run], kept: PageFigures) -> Shown:
+    """Return what the page shows of episodes of the best run on the first benchmark, or why it shows none."""
+    chosen = shown_of(runs, 1)
+    if not chosen:
+        return {}
+    try:
+        answers = read_answers(*chosen[0])
+        run = answers.run
+        dataset = build_dataset(run.config.benchmarks[answers.benchmark].dataset or run.config.dataset)
+        [typical] = sheets.draw_episodes(answers, [sheets.typical_episode(answers)], dataset, only_wrong=False)
+        hardest = sheets.draw_episodes(answers, sheets.hardest_episodes(answers), dataset, only_wrong=True)
+    except (UserError, OSError) as error:
+        return {"missing": reason_of(error)}
+    kept.sheet("episode", drawing.episode_sheet(typical))
+    for place, sheet in enumerate(hardest, start=1):
+        kept.sheet(f"hardest-{place}", drawing.episode_sheet(sheet))
+    return {
+        "missing": "",
+        "typical": _shown(typical, narrative.typical_caption(typical, answers)),
+        "hardest": [_shown(sheet, narrative.hardest_caption(sheet, place)) for place, sheet in enumerate(hardest, 1)],
+        "whose": _whose(answers),
+    }
+
+
+def build_dataset(config: PluginConfig) -> ImageDataset:
+    """Return a data set that a run names.
+
+    Raises:
+        UserError: It cannot be built.
+    """
+    dataset: ImageDataset = plugins.build("dataset", config.name, config.params)
+    return dataset
+
+
+def reason_of(error: Exception) -> str:
+    """Return what is wrong, without what to do about it."""
+    return error.problem if isinstance(error, UserError) else str(error)
+
+
+def _shown(sheet: EpisodeSheet, caption: str) -> Shown:
+    rows = [
+        {
+            "row": row,
+            "support": drawing.data_uris(row.support),
+            "query": drawing.data_uris(row.query),
+            "said": narrative.row_in_words(row),
+        }
+        for row in sheet.rows
+    ]
+    return {"rows": rows, "ink": sheet.is_ink, "caption": caption, "index": sheet.index}
+
+
+def _whose(answers: Answers) -> str:
+    return f"{answers.benchmark}, by {answers.run.label} and {answers.probe}"

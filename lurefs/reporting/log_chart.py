@@ -1,0 +1,36 @@
+"""A chart whose x doubles from tick to tick, as shots and training images do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from lurefs.reporting.chart_style import add_legend, chart_context, name_axes, new_chart, to_svg
+from lurefs.reporting.figures import Line, draw_line
+
+SHIFT = 0.06
+"""Bars of curves that run together are set apart by this part of a doubling."""
+
+
+def log_curves(lines: Sequence[Line], ticks: Mapping[float, str], *, name: str, x_label: str) -> str:
+    """Draw accuracies in percent against an amount, on a log2 axis.
+
+    Args:
+        lines: At least one.
+        ticks: Where x is named, and how.
+        name: Salt of the file's ids.
+        x_label: What x is, with its unit.
+    """
+    with chart_context(name):
+        figure, axes = new_chart()
+        handles = []
+        for place, line in enumerate(lines):
+            shift = 0.0 if line.has_band else SHIFT * (place - (len(lines) - 1) / 2)
+            handles.append(draw_line(axes, line, np.asarray(line.x, dtype=float) * 2**shift))
+        axes.set_xscale("log", base=2)
+        axes.set_xticks(list(ticks), list(ticks.values()))
+        axes.minorticks_off()
+        name_axes(axes, x_label, "accuracy, %")
+        add_legend(axes, handles, [line.label for line in lines])
+        return to_svg(figure, name)

@@ -1,0 +1,134 @@
+"""Accuracy against the number of labelled images a class, or of classes, over benchmarks that are else the same."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+
+from lurefs.config import BenchmarkConfig
+from lurefs.reporting.comparison import Run, benchmarks_of
+from lurefs.reporting.figures import Line
+from lurefs.reporting.log_chart import log_curves
+from lurefs.reporting.page_figures import PageFigures
+from lurefs.reporting.seeds import SEEDS, Group
+from lurefs.reporting.series import Point, in_words, pooled
+from lurefs.reporting.wording import MISSING, number, percent
+
+NOT_OF_THE_FORM = ("n_episodes", "seed", "target_ci95", "manifest")
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Varied:
+    """What differs between the benchmarks of a curve."""
+
+    name: str
+    key: str
+    title: str
+    x_label: str
+
+
+AXES = (
+    Varied(name="shots", key="n_shot", title="By labelled images a class", x_label="labelled images a class (shots)"),
+    Varied(name="ways", key="n_way", title="By classes an episode", x_label="classes an episode (ways)"),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Family:
+    """Benchmarks that differ in one number only.
+
+    Attributes:
+        probe: The first probe of the first of them.
+        members: That number -> the benchmark, at least two, ascending.
+    """
+
+    probe: str
+    members: dict[int, str]
+
+
+def section(runs: Sequence[Run], groups: Sequence[Group], kept: PageFigures) -> list[Row]:
+    """Return one chart and table a family of benchmarks; empty if no two differ in shots or ways alone."""
+    return [
+        _shown(runs, groups, varied, family, kept)
+        for varied in AXES
+        for family in families(runs, varied)
+        if any(_line(group, family) for group in groups)
+    ]
+
+
+def families(runs: Sequence[Run], varied: Varied) -> list[Family]:
+    """Return the benchmarks that are the same but for what is varied; of two of the same number, the first."""
+    found: dict[str, dict[int, str]] = {}
+    probes: dict[str, str] = {}
+    for benchmark, of_benchmark in benchmarks_of(runs).items():
+        run = next(run for run in runs if run.benchmark(benchmark))
+        value, config = run.benchmark(benchmark).get(varied.key), run.config.benchmarks.get(benchmark)
+        if value is None or config is None or not of_benchmark:
+            continue
+        form = _form(config, varied)
+        found.setdefault(form, {}).setdefault(value, benchmark)
+        probes.setdefault(form, of_benchmark[0])
+    return [
+        Family(probe=probes[form], members=dict(sorted(members.items())))
+        for form, members in found.items()
+        if len(members) > 1
+    ]
+
+
+def _form(config: BenchmarkConfig, varied: Varied) -> str:
+    names = [field.name for field in fields(BenchmarkConfig) if field.name not in (varied.key, *NOT_OF_THE_FORM)]
+    return repr([getattr(config, name) for name in names])
+
+
+def _shown(runs: Sequence[Run], groups: Sequence[Group], varied: Varied, family: Family, kept: PageFigures) -> Row:
+    lines = [line for group in groups if (line := _line(group, family)) is not None]
+    first = next(iter(family.members.values()))
+    name = f"{varied.name}-{first}"
+    ticks = {float(value): str(value) for value in family.members}
+    svg = log_curves(lines, ticks, name=name, x_label=varied.x_label)
+    caption = (
+        f"Accuracy on {', '.join(family.members.values())}, by {family.probe}; each doubling of x is as wide as the "
+        "last. Bars: 95\u00a0% intervals on this pool of classes."
+    )
+    if any(line.has_band for line in lines):
+        caption = f"{caption} {SEEDS}"
+    return {
+        "title": varied.title,
+        "label": varied.x_label,
+        "columns": list(family.members),
+        "probe": family.probe,
+        "rows": [{"name": line.label, "cells": _cells(line, family)} for line in lines],
+        "chance": [_chance(runs, benchmark) for benchmark in family.members.values()],
+        "charts": [kept.chart(name, svg, caption=caption, said=in_words(lines))],
+    }
+
+
+def _line(group: Group, family: Family) -> Line | None:
+    return pooled(group, [_points(run, family) for run in group.runs])
+
+
+def _points(run: Run, family: Family) -> dict[float, Point]:
+    found = {value: run.accuracy(benchmark, family.probe) for value, benchmark in family.members.items()}
+    return {
+        float(value): Point(x=value, y=100 * accuracy.mean, half_width=100 * accuracy.ci95_episodes)
+        for value, accuracy in found.items()
+        if accuracy is not None
+    }
+
+
+def _cells(line: Line, family: Family) -> list[str]:
+    y = dict(zip(np.asarray(line.x).tolist(), np.asarray(line.y).tolist(), strict=True))
+    widths = {} if line.half_width is None else dict(zip(y, np.asarray(line.half_width).tolist(), strict=True))
+    return [
+        f"{number(y[value], 2)}{f' ± {number(widths[value], 2)}' if value in widths else ''}" if value in y else MISSING
+        for value in map(float, family.members)
+    ]
+
+
+def _chance(runs: Sequence[Run], benchmark: str) -> str:
+    stated = next(run.benchmark(benchmark) for run in runs if run.benchmark(benchmark))
+    return percent(stated.get("chance") or 1 / stated["n_way"])
