@@ -6,12 +6,17 @@ of the runs do not say, so equal files give equal bytes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import base64
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from episodes.comparison import N_FLIPS
 from episodes.files import write_text
+from episodes.metrics import Reliability
 from lurefs.config import to_yaml
 from lurefs.data.splits import split_classes
 from lurefs.errors import UserError
@@ -21,9 +26,13 @@ from lurefs.reporting import (
     drawing,
     episode_pictures,
     figures,
+    heat,
+    interval_rows,
+    leaderboard,
     learning,
     narrative,
     over_seeds,
+    pareto,
     reliability,
     series,
     sheets,
@@ -32,9 +41,10 @@ from lurefs.reporting import (
     transfer_figure,
 )
 from lurefs.reporting.comparison import (
+    Comparison,
     Run,
     benchmarks_of,
-    compare,
+    compare_pairs,
     differing_settings,
     manifests_of,
     read_runs,
@@ -42,7 +52,7 @@ from lurefs.reporting.comparison import (
 )
 from lurefs.reporting.episode_pictures import build_dataset, reason_of
 from lurefs.reporting.page_figures import PageFigures
-from lurefs.reporting.seeds import SEEDS, Group, groups_of, styles_of
+from lurefs.reporting.seeds import SEEDS, Group, best_first, groups_of, styled, styles_of
 from lurefs.reporting.wording import count
 from lurefs.results import RunDirectory
 
@@ -73,24 +83,27 @@ def write_page(runs: Sequence[Run], destination: Path) -> Path:
     Raises:
         UserError: A file of a run is damaged.
     """
-    groups = groups_of(runs)
+    groups = styled(groups_of(runs), best_first(runs))
+    compared = _comparisons(runs)
     kept = PageFigures(destination / "figures")
     context = {
         "title": runs[0].label if len(runs) == 1 else f"{len(runs)} runs compared",
         "names": [run.label for run in runs],
+        "styles": styles_of(groups) | {group.label: group.style for group in groups},
         "lead": narrative.lead(runs),
         "facts": narrative.facts(runs),
-        "settings": differing_settings(runs),
+        "settings": _settings(runs),
         "headlines": _headlines(runs),
         "has_seeds": any(group.is_pooled for group in groups),
-        "benchmarks": _benchmarks(runs, groups, kept),
+        "board": _board(runs, groups, compared, kept),
+        "benchmarks": _benchmarks(runs, groups, compared, kept),
         "forms": shots.section(runs, groups, kept),
         "transfers": [_transfer(runs, groups, name, kept) for name in transfer_figure.transfers_of(runs)],
         "learning": learning.section(runs, groups, kept),
         "pictures": _pictures(runs, kept),
         "episodes": episode_pictures.section(runs, kept),
         "pools": classes.section(runs, kept),
-        "cost": _cost(runs, groups, kept),
+        "cost": [tables.cost_row(run) for run in runs],
         "provenance": [_provenance(run) for run in runs],
         "n_flips": count(N_FLIPS),
     }
@@ -107,64 +120,217 @@ def _headlines(runs: Sequence[Run]) -> list[narrative.Headline]:
     return [card for card in cards if card is not None]
 
 
-def _benchmarks(runs: Sequence[Run], groups: Sequence[Group], kept: PageFigures) -> list[dict[str, Any]]:
-    styles = styles_of(groups)
-    return [_benchmark(runs, groups, styles, name, probes, kept) for name, probes in benchmarks_of(runs).items()]
+def _settings(runs: Sequence[Run]) -> dict[str, Any]:
+    """Return the table of settings that differ: a row a setting, of many runs a row a run; empty if none differs."""
+    found, labels = differing_settings(runs), [run.label for run in runs]
+    if not found:
+        return {}
+    if len(runs) <= narrative.MAX_LISTED:
+        return {"columns": ["Setting", *labels], "rows": list(found.items()), "is_by_run": False}
+    rows = list(zip(labels, zip(*found.values(), strict=True), strict=True))
+    return {"columns": ["Run", *found], "rows": rows, "is_by_run": True}
+
+
+def _comparisons(runs: Sequence[Run]) -> dict[tuple[str, str], list[Comparison]]:
+    """Return every run against the reference, by benchmark and probe, where both were measured."""
+    reference = reference_run(runs)
+    found = {}
+    for name, probes in benchmarks_of(runs).items():
+        for probe in probes:
+            pairs = [(run, reference) for run in runs if run is not reference and run.result(name, probe)]
+            is_measured = reference.result(name, probe) is not None
+            found[name, probe] = compare_pairs(pairs, name, probe) if pairs and is_measured else []
+    return found
+
+
+def _board(
+    runs: Sequence[Run], groups: Sequence[Group], compared: leaderboard.Comparisons, kept: PageFigures
+) -> dict[str, Any]:
+    """Return the leaderboard with its charts; empty for a single run, or if nothing was measured."""
+    benchmarks = {name: probes for name, probes in benchmarks_of(runs).items() if probes}
+    if len(runs) == 1 or not benchmarks:
+        return {}
+    reference = reference_run(runs)
+    rows = leaderboard.rows(groups, reference, benchmarks, compared)
+    cells = [cell for of_probe in rows.values() for row in of_probe for cell in row["cells"]]
+    ties = _scopes(cells, lambda cell: cell["ties"])
+    return {
+        "benchmarks": list(benchmarks),
+        "rows": rows,
+        "is_ranked": bool(ties),
+        "has_places": any("–" in text for cell in cells for text, _ in cell["ties"]),
+        "ties": ties,
+        "intervals": _scopes(cells, lambda cell: cell["accuracy"].intervals),
+        "reference": next(group.label for group in groups if reference in group.runs),
+        "charts": [*_cost_charts(groups, benchmarks, kept), *_heat_map(groups, benchmarks, kept)],
+    }
+
+
+def _scopes(cells: Sequence[Mapping[str, Any]], told: Callable[[Mapping[str, Any]], Any]) -> str:
+    """Say which scopes occur in the leaderboard's cells, in their order."""
+    scopes = dict.fromkeys(tuple(scope for _, scope in told(cell)) for cell in cells)
+    return ", or ".join(", then ".join(names) for names in scopes if names)
+
+
+def _cost_charts(
+    groups: Sequence[Group], benchmarks: Mapping[str, Sequence[str]], kept: PageFigures
+) -> list[dict[str, Any]]:
+    """Return accuracy on the first benchmark against each cost in which the runs differ."""
+    name, probe = next((name, probes[0]) for name, probes in benchmarks.items())
+    n_backbones = len({str(group.runs[0].config.backbone) for group in groups})
+    charts = []
+    for cost in leaderboard.COSTS:
+        found = [series.cost_point(group, cost.value, name, probe) for group in groups]
+        lines = [line for line in found if line is not None]
+        if len({float(np.mean(np.asarray(line.x))) for line in lines}) < 2 or (
+            cost.is_of_backbone and n_backbones == 1
+        ):
+            continue
+        svg = pareto.scatter(
+            lines,
+            name=f"cost-{cost.name}",
+            x_label=cost.label,
+            y_label="accuracy, %",
+            less_is_better=cost.less_is_better,
+        )
+        better = "left" if cost.less_is_better else "right"
+        caption = (
+            f"Accuracy on {name}, by {probe}. Further up and to the {better} is better; no run beats those in bold, "
+            "which the line joins, in both. Bars: 95\u00a0% on this pool of classes, or over seeds."
+        )
+        title = f"Accuracy against {cost.title}"
+        charts.append(kept.chart(f"cost-{cost.name}", svg, title=title, caption=caption, said=series.in_words(lines)))
+    return charts
+
+
+def _heat_map(
+    groups: Sequence[Group], benchmarks: Mapping[str, Sequence[str]], kept: PageFigures
+) -> list[dict[str, Any]]:
+    """Return the map of all runs and benchmarks; nothing where it has a single column or two rows."""
+    if len(benchmarks) < 2 or len(groups) < 3:
+        return []
+    ranked = sorted(groups, key=lambda group: _mean_over(group, benchmarks) or 0.0, reverse=True)
+    values = [
+        [leaderboard.mean_accuracy(group, name, probes[0]) for name, probes in benchmarks.items()] for group in ranked
+    ]
+    svg = heat.heat_map(
+        [group.label for group in ranked],
+        [group.style for group in ranked],
+        list(benchmarks),
+        [[None if value is None else 100 * value for value in row] for row in values],
+        name="benchmarks",
+    )
+    caption = "Accuracy in %, the highest mean first; the deeper the ground, the higher among the runs of its column."
+    return [kept.chart("benchmarks", svg, title="All benchmarks", caption=caption)]
+
+
+def _mean_over(group: Group, benchmarks: Mapping[str, Sequence[str]]) -> float | None:
+    means = [leaderboard.mean_accuracy(group, name, probes[0]) for name, probes in benchmarks.items()]
+    found = [mean for mean in means if mean is not None]
+    return sum(found) / len(found) if found else None
+
+
+def _benchmarks(
+    runs: Sequence[Run], groups: Sequence[Group], compared: leaderboard.Comparisons, kept: PageFigures
+) -> list[dict[str, Any]]:
+    return [
+        _benchmark(runs, groups, name, probes, [entry for probe in probes for entry in compared[name, probe]], kept)
+        for name, probes in benchmarks_of(runs).items()
+    ]
 
 
 def _benchmark(
     runs: Sequence[Run],
     groups: Sequence[Group],
-    styles: Mapping[str, int],
     name: str,
     probes: list[str],
+    comparisons: Sequence[Comparison],
     kept: PageFigures,
 ) -> dict[str, Any]:
     reference = reference_run(runs)
-    comparisons = [compare(run, reference, name, probe) for probe in probes for run in runs if run is not reference]
-    comparisons = [entry for entry in comparisons if tables.both_measured(entry)]
-    charts = []
-    rows = series.accuracy_intervals(runs, styles, name, probes)
-    scopes = "Thick bar: 95\u00a0% interval on this pool of classes; thin bar: on new classes of this kind"
-    if len(rows) > 1:
-        svg = figures.intervals(rows, name=f"accuracy-{name}", x_label="accuracy, %")
-        charts.append(kept.chart(f"accuracy-{name}", svg, caption=f"Accuracy on {name}. {scopes}."))
-    rows = series.difference_intervals(styles, comparisons, probes[0]) if probes else []
-    if rows:
-        label = f"accuracy less that of {chart_style.short(reference.label)}, points"
-        svg = figures.intervals(rows, name=f"difference-{name}", x_label=label, zero_line=True)
-        caption = f"Paired differences on {name}, by {probes[0]}. {scopes}."
-        charts.append(kept.chart(f"difference-{name}", svg, caption=caption))
     calibration = reliability.measured(runs, name, probes[0]) if probes else {}
-    if calibration:
-        lines = reliability.curves(calibration, styles)
-        svg = figures.reliability(lines, name=f"reliability-{name}")
-        caption = (
-            f"How often answers of a confidence are right on {name}, by {probes[0]}, all queries pooled; on the "
-            "straight line confidence and accuracy are equal, above it a probe is less sure than it should be."
-        )
-        chart = kept.chart(
-            f"reliability-{name}", svg, caption=caption, title="Reliability", said=series.in_words(lines)
-        )
-        charts.append(chart)
     seeds = {probe: over_seeds.rows(groups, reference, name, probe) for probe in probes}
-    results = {probe: tables.results(runs, name, probe) for probe in probes}
     return {
         "name": name,
         "form": narrative.form(runs, name),
         "manifests": manifests_of(runs, name),
-        "results": results,
+        "results": {probe: tables.results(runs, name, probe) for probe in probes},
         "reference_group": next(group.label for group in groups if reference in group.runs),
         "seeds": {probe: rows for probe, rows in seeds.items() if rows},
-        "is_ranked": any(row["ties_pool"] for rows in results.values() for row in rows),
         "reliability": {"said": reliability.sentences(calibration), **reliability.table(calibration)},
         "corrupted": tables.corrupted(runs, name, probes),
         "differences": tables.differences(comparisons),
         "cut": narrative.cut_pairs(comparisons),
         "reference": reference.label,
         "notes": narrative.notes(runs, name, probes),
-        "charts": charts,
+        "charts": [
+            *_difference_chart(groups, reference, name, probes, comparisons, kept),
+            *_reliability_chart(calibration, groups, name, probes, kept),
+        ],
+        "accuracies": _accuracy_chart(groups, name, probes, kept),
     }
+
+
+def _difference_chart(
+    groups: Sequence[Group],
+    reference: Run,
+    name: str,
+    probes: Sequence[str],
+    comparisons: Sequence[Comparison],
+    kept: PageFigures,
+) -> list[dict[str, Any]]:
+    """Return the differences from the reference on a benchmark by its first probe, the best first."""
+    rows = interval_rows.difference_intervals(groups, reference, comparisons, probes[0]) if probes else []
+    if not rows:
+        return []
+    of_reference = next(group.label for group in groups if reference in group.runs)
+    label = f"difference from {chart_style.short(of_reference, 24)}, points"
+    noted = "win / tie / loss" if any(row.note for row in rows) else ""
+    svg = figures.intervals(rows, name=f"difference-{name}", x_label=label, zero_line=True, note_label=noted)
+    caption = f"On {name}, by {probes[0]}. {_bars(groups)}."
+    if noted:
+        caption += " Beside them the episodes that are won, tied and lost."
+    said = "; ".join(f"{row.label}: {row.value:+.2f}" for row in rows)
+    return [kept.chart(f"difference-{name}", svg, title="Paired differences", caption=caption, said=said)]
+
+
+def _accuracy_chart(
+    groups: Sequence[Group], name: str, probes: Sequence[str], kept: PageFigures
+) -> list[dict[str, Any]]:
+    """Return the accuracies on a benchmark, where there is more than one."""
+    rows = interval_rows.accuracy_intervals(groups, name, probes) if probes else []
+    if len(rows) < 2:
+        return []
+    svg = figures.intervals(rows, name=f"accuracy-{name}", x_label="accuracy, %")
+    return [kept.chart(f"accuracy-{name}", svg, caption=f"Accuracy on {name}. {_bars(groups)}.")]
+
+
+def _bars(groups: Sequence[Group]) -> str:
+    """Say what the bars of an interval chart are over."""
+    alone = "Thick bar: 95\u00a0% interval on this pool of classes; thin bar: on new classes of this kind"
+    if not any(group.is_pooled for group in groups):
+        return alone
+    over_seeds = "Of several seeds the mean, its bar the 95\u00a0% interval over seeds"
+    return over_seeds if all(group.is_pooled for group in groups) else f"{alone}. {over_seeds}"
+
+
+def _reliability_chart(
+    calibration: Mapping[str, Reliability],
+    groups: Sequence[Group],
+    name: str,
+    probes: Sequence[str],
+    kept: PageFigures,
+) -> list[dict[str, Any]]:
+    if not calibration:
+        return []
+    lines = reliability.curves(calibration, groups)
+    svg = figures.reliability(lines, name=f"reliability-{name}")
+    caption = (
+        f"How often answers of a confidence are right on {name}, by {probes[0]}, all queries pooled; on the "
+        "straight line confidence and accuracy are equal, above it a probe is less sure than it should be."
+    )
+    said = series.in_words(lines)
+    return [kept.chart(f"reliability-{name}", svg, caption=caption, title="Reliability", said=said)]
 
 
 def _transfer(runs: Sequence[Run], groups: Sequence[Group], name: str, kept: PageFigures) -> dict[str, Any]:
@@ -178,19 +344,6 @@ def _transfer(runs: Sequence[Run], groups: Sequence[Group], name: str, kept: Pag
         "rows": transfer_figure.rows(runs, name),
         "charts": [kept.chart(f"transfer-{name}", svg, caption=caption)] if svg else [],
     }
-
-
-def _cost(runs: Sequence[Run], groups: Sequence[Group], kept: PageFigures) -> dict[str, Any]:
-    charts = []
-    for name, probes in list(benchmarks_of(runs).items())[:1]:
-        lines = [line for group in groups if probes and (line := series.cost_points(group, name, probes[0]))]
-        if sum(len(group.runs) for group in groups) > 1 and lines:
-            svg = figures.scatter(lines, name="cost", x_label="training and unlearning, seconds", y_label="accuracy, %")
-            caption = (
-                f"Accuracy on {name}, by {probes[0]}, against training time; bars: 95\u00a0% on this pool of classes."
-            )
-            charts.append(kept.chart("cost", svg, caption=caption, said=series.in_words(lines)))
-    return {"rows": [tables.cost_row(run) for run in runs], "charts": charts}
 
 
 def _pictures(runs: Sequence[Run], kept: PageFigures) -> dict[str, Any]:
@@ -225,12 +378,17 @@ def _provenance(run: Run) -> dict[str, Any]:
 
 def _render(context: dict[str, Any]) -> str:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    from markupsafe import Markup
 
+    templates = Path(__file__).parent / "reporting" / "templates"
     environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent / "reporting" / "templates"),
+        loader=FileSystemLoader(templates),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template("report.html").render(context)
+    source = (templates / "report.js").read_text(encoding="utf-8")
+    # The page may run this one script, and load nothing.
+    script_hash = base64.b64encode(hashlib.sha256(source.encode()).digest()).decode()
+    return environment.get_template("report.html").render(context, script=Markup(source), script_hash=script_hash)

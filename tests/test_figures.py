@@ -9,7 +9,9 @@ import matplotlib
 import pytest
 
 from lurefs.reporting.chart_style import COLOURS, inline, look_of, short
-from lurefs.reporting.figures import Interval, Line, curves, intervals, scatter
+from lurefs.reporting.figures import Interval, Line, curves, intervals
+from lurefs.reporting.heat import DEEPEST, heat_map
+from lurefs.reporting.pareto import front, scatter
 
 LINES = [
     Line(label="nothing", x=[1, 2, 3], y=[40.0, 50.0, 55.0], half_width=[1.0, 1.0, 2.0], style=0),
@@ -27,6 +29,9 @@ def chart(kind: str, name: str = "chart") -> str:
     if kind == "scatter":
         points = [Line(label=line.label, x=[30.0], y=[50.0], half_width=[1.0], style=line.style) for line in LINES]
         return scatter(points, name=name, x_label="seconds", y_label="accuracy, %")
+    if kind == "heat map":
+        rows = [[50.0, 75.0], [None, 70.0]]
+        return heat_map(["a", "b"], [0, 1], ["accuracy, %", "other"], rows, name=name)
     return intervals(ROWS, name=name, x_label="points", zero_line=True)
 
 
@@ -34,7 +39,7 @@ def texts(svg: str) -> list[str]:
     return [element.text or "" for element in ElementTree.fromstring(svg).iter("{http://www.w3.org/2000/svg}text")]
 
 
-@pytest.mark.parametrize("kind", ["curves", "scatter", "intervals"])
+@pytest.mark.parametrize("kind", ["curves", "scatter", "intervals", "heat map"])
 class TestEveryChart:
     def test_equal_input_gives_equal_bytes(self, kind: str) -> None:
         assert chart(kind) == chart(kind)
@@ -140,3 +145,105 @@ def test_an_amount_starts_at_zero_and_has_separators_of_thousands() -> None:
     line = Line(label="one", x=[10_000, 40_000], y=[1.0, 2.0], style=0)
     shown = texts(curves([line], name="x", x_label="images", y_label="y", x_is_whole=False))
     assert "0" in shown and "40,000" in shown
+
+
+class TestMarks:
+    def told(self, svg: str) -> list[tuple[str | None, str | None]]:
+        """Return the group and the title of every mark."""
+        namespace = "{http://www.w3.org/2000/svg}"
+        marks = [mark for mark in ElementTree.fromstring(svg).iter(f"{namespace}g") if mark.get("class") == "mark"]
+        return [(mark.get("data-group"), mark.findtext(f"{namespace}title")) for mark in marks]
+
+    def test_every_place_of_a_curve_says_its_value_and_interval(self) -> None:
+        assert self.told(chart("curves")) == [
+            ("0", "nothing: 40 ± 1 at 1"),
+            ("0", "nothing: 50 ± 1 at 2"),
+            ("0", "nothing: 55 ± 2 at 3"),
+            ("1", "lure & <co>: 41 at 1"),
+            ("1", "lure & <co>: 52 at 2"),
+            ("1", "lure & <co>: 58 at 3"),
+        ]
+
+    def test_a_row_of_intervals_says_both_and_its_note(self) -> None:
+        svg = intervals([replace(ROWS[0], note="3 / 2 / 1"), ROWS[1]], name="rows", x_label="points")
+        assert self.told(svg) == [("0", "a: 1.00 ± 0.50 ± 2.00 3 / 2 / 1"), ("1", "b: -1.00 ± 0.50")]
+
+    def test_a_cell_of_the_map_says_whose_it_is_and_what_is_missing(self) -> None:
+        assert self.told(chart("heat map")) == [
+            ("0", "a, accuracy, %: 50.00 %"),
+            ("1", "b, accuracy, %: not measured"),
+            ("0", "a, other: 75.00 %"),
+            ("1", "b, other: 70.00 %"),
+        ]
+
+    def test_a_mark_stands_around_its_own_marker(self) -> None:
+        svg = chart("curves")
+        uses = re.findall(r'<g class="mark" data-group="\d"><title>[^<]*</title><use [^>]*/></g>', svg)
+        assert len(uses) == 6
+
+
+def test_beside_the_rows_stands_what_is_noted_of_them() -> None:
+    svg = intervals(
+        [replace(ROWS[0], note="3 / 2 / 1"), ROWS[1]], name="r", x_label="points", note_label="win / tie / loss"
+    )
+    assert {"3 / 2 / 1", "win / tie / loss"} <= set(texts(svg))
+
+
+def test_of_many_curves_the_first_styles_are_named_and_the_rest_counted() -> None:
+    lines = [Line(label=f"run {index}", x=[1, 2], y=[index, index], style=11 - index) for index in range(12)]
+    shown = texts(curves(lines, name="many", x_label="chunk", y_label="y"))
+    assert [text for text in shown if text.startswith("run") or "others" in text] == [
+        *(f"run {index}" for index in range(2, 12)),
+        "2 others",
+    ]
+
+
+class TestFront:
+    @pytest.mark.parametrize(
+        ("points", "less_is_better", "expected"),
+        [
+            ([(1, 50), (2, 60), (3, 55), (4, 70)], True, [0, 1, 3]),
+            ([(1, 50), (2, 60), (3, 55), (4, 40)], False, [3, 2, 1]),
+            ([(1, 50), (1, 60)], True, [1]),
+            ([(1, 50), (2, 50)], True, [0]),
+            ([(2, 50), (2, 50)], True, [0]),
+        ],
+        ids=["cost", "speed", "equal cost", "equal accuracy", "equal points"],
+    )
+    def test_holds_those_that_no_other_beats_from_the_cheapest_on(
+        self, points: list[tuple[float, float]], less_is_better: bool, expected: list[int]
+    ) -> None:
+        assert front(points, less_is_better=less_is_better) == expected
+
+    def test_its_members_are_named_beside_their_markers_and_of_many_points_no_others(self) -> None:
+        lines = [Line(label="best", x=[1.0], y=[90.0], style=0)]
+        lines += [Line(label=f"run {index}", x=[1.0 + index], y=[50.0], style=index) for index in range(1, 12)]
+        shown = texts(scatter(lines, name="many", x_label="seconds", y_label="accuracy, %"))
+        assert [text for text in shown if text == "best" or text.startswith("run")] == ["best"]
+        shown = texts(scatter(lines[:4], name="few", x_label="seconds", y_label="accuracy, %"))
+        assert {"best", "run 1", "run 2", "run 3"} <= set(shown)
+
+    def test_costs_of_different_orders_stand_on_a_logarithmic_axis(self) -> None:
+        lines = [Line(label=str(cost), x=[cost], y=[cost], style=0) for cost in (1.0, 10.0, 100.0)]
+        shown = texts(scatter(lines, name="log", x_label="GMACs", y_label="accuracy, %"))
+        assert {"1", "10", "100"} <= set(shown)
+
+
+@pytest.mark.parametrize(
+    ("ink", "paper", "series"),
+    [("#20242b", "#ffffff", "#0072b2"), ("#e6e8eb", "#1c2026", "#5aaeea")],
+    ids=["light", "dark"],
+)
+def test_numbers_on_the_deepest_ground_of_the_map_have_a_contrast_of_four_and_a_half(
+    ink: str, paper: str, series: str
+) -> None:
+    def channels(colour: str) -> list[float]:
+        return [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
+
+    def luminance(colour: list[float]) -> float:
+        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in colour]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    ground = [DEEPEST * a + (1 - DEEPEST) * b for a, b in zip(channels(series), channels(paper), strict=True)]
+    low, high = sorted([luminance(ground), luminance(channels(ink))])
+    assert (high + 0.05) / (low + 0.05) >= 4.5

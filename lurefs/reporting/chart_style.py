@@ -7,24 +7,31 @@ share more than one of the three.
 from __future__ import annotations
 
 import io
+import json
 import re
 import warnings
 from collections.abc import Sequence
+from html import escape, unescape
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 # Okabe and Ito's colours, which people with any form of colour vision tell apart; yellow is too light for lines.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 MARKERS = ("o", "s", "^", "D", "v", "P")
+GLYPHS = ("●", "■", "▲", "◆", "▼", "✚")
+"""The markers as characters."""
 DASH_DOT_DOT = (0, (5, 1.5, 1.5, 1.5, 1.5, 1.5))
 DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1.5, 1.5)), (0, (6, 2, 1.5, 2)), (0, (11, 2.5)), DASH_DOT_DOT)
 INK, MUTED, RULE, PAPER = "#20242b", "#5b6472", "#d9dde3", "#fffffe"
 WIDTH_INCHES = 4.6
 HEIGHT_INCHES = 3.1
 LABEL_LENGTH = 30
+MAX_NAMED = 10
+"""Of more curves than these, those of a higher style are drawn thin and grey, without a name in the legend."""
 
 
 def chart_context(name: str) -> Any:
@@ -79,6 +86,11 @@ def look_of(index: int) -> dict[str, Any]:
     }
 
 
+def glyph_of(index: int) -> str:
+    """Return the marker of a style as a character."""
+    return GLYPHS[MARKERS.index(look_of(index)["marker"])]
+
+
 def name_axes(axes: Axes, x_label: str, y_label: str) -> None:
     """Say what x and y are, with their units."""
     axes.set_xlabel(x_label)
@@ -106,14 +118,43 @@ def short(label: str, length: int = LABEL_LENGTH) -> str:
     return f"\u200b{text}" if text.startswith("_") else text
 
 
+def mark(artist: Artist, style: int, texts: Sequence[str]) -> None:
+    """Say what a drawn thing shows, for those who point at it: `to_svg` turns this into a `<title>` a place.
+
+    Args:
+        artist: A patch, or a line with one marker a text.
+        style: Of the runs that it is of: the page highlights them together.
+        texts: One for the whole, or one a marker.
+    """
+    artist.set_gid("mark " + json.dumps([style, *texts]))
+
+
 def to_svg(figure: Figure, name: str) -> str:
-    """Return a figure as the text of an SVG file."""
+    """Return a figure as the text of an SVG file, with the texts of its marks."""
     buffer = io.StringIO()
     with warnings.catch_warnings():
         # The text is stored as text: a glyph that matplotlib's font lacks is drawn by the reader's own fonts.
         warnings.filterwarnings("ignore", message="Glyph .* missing")
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": "lurefs", "Title": name})
-    return buffer.getvalue()
+    return _with_titles(buffer.getvalue())
+
+
+def _with_titles(svg: str) -> str:
+    """Replace what `mark` left in the ids by groups with a title."""
+    parts = re.split(r"""<g id=(["'])mark (\[.*?\])\1>""", svg)
+    titled = [parts[0]]
+    for told, body in zip(parts[2::3], parts[3::3], strict=True):
+        style, *texts = json.loads(unescape(told))
+        opened = [f'<g class="mark" data-group="{style}"><title>{escape(text)}</title>' for text in texts]
+        if len(texts) == 1:
+            titled += [opened[0], body]
+        else:
+            before, *markers = re.split(r"(?=<use )", body, maxsplit=len(texts))
+            titled += [f'<g data-group="{style}">', before]
+            titled += [
+                opening + marker.replace("/>", "/></g>", 1) for opening, marker in zip(opened, markers, strict=True)
+            ]
+    return "".join(titled)
 
 
 def inline(svg: str, *, name: str, label: str) -> str:
@@ -124,8 +165,6 @@ def inline(svg: str, *, name: str, label: str) -> str:
         name: Put before every id, since ids must be unique on a page.
         label: What a screen reader says.
     """
-    from html import escape
-
     view_box = re.search(r'viewBox="([^"]*)"', svg)
     body = svg[svg.index(">", svg.index("<svg")) + 1 : svg.rindex("</svg>")]
     body = re.sub(r"<metadata>.*?</metadata>", "", body, flags=re.DOTALL)

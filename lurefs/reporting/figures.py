@@ -13,11 +13,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from lurefs.reporting.chart_style import (
+    MAX_NAMED,
     MUTED,
     PAPER,
     add_legend,
     chart_context,
     look_of,
+    mark,
     name_axes,
     new_chart,
     short,
@@ -62,6 +64,7 @@ class Interval:
         inner: Half width of the thick bar.
         outer: Half width of the thin bar, or None.
         style: Index of its colour and marker.
+        note: A few words to its right, such as wins and losses.
     """
 
     label: str
@@ -69,6 +72,7 @@ class Interval:
     inner: float
     outer: float | None
     style: int
+    note: str = ""
 
 
 def curves(lines: Sequence[Line], *, name: str, x_label: str, y_label: str, x_is_whole: bool = True) -> str:
@@ -85,9 +89,7 @@ def curves(lines: Sequence[Line], *, name: str, x_label: str, y_label: str, x_is
 
     with chart_context(name):
         figure, axes = new_chart()
-        handles = []
-        for line, shift in zip(lines, _shifts(lines) if x_is_whole else [0.0] * len(lines), strict=True):
-            handles.append(draw_line(axes, line, np.asarray(line.x, dtype=float) + shift))
+        draw_lines(axes, lines, _shifts(lines) if x_is_whole else [0.0] * len(lines))
         axes.xaxis.set_major_locator(
             MaxNLocator(integer=x_is_whole, nbins=8 if x_is_whole else 5, steps=[1, 2, 2.5, 5, 10])
         )
@@ -96,7 +98,6 @@ def curves(lines: Sequence[Line], *, name: str, x_label: str, y_label: str, x_is
             axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.6g}"))
             axes.set_xlim(left=0)
         name_axes(axes, x_label, y_label)
-        add_legend(axes, handles, [line.label for line in lines])
         return to_svg(figure, name)
 
 
@@ -105,11 +106,10 @@ def reliability(lines: Sequence[Line], *, name: str) -> str:
     with chart_context(name):
         figure, axes = new_chart()
         axes.plot([0, 100], [0, 100], color=MUTED, lw=1, zorder=1)
-        handles = [draw_line(axes, line, np.asarray(line.x, dtype=float)) for line in lines]
+        draw_lines(axes, lines, [0.0] * len(lines))
         axes.set_xlim(0, 100)
         axes.set_ylim(0, 100)
         name_axes(axes, "confidence, %", "accuracy, %")
-        add_legend(axes, handles, [line.label for line in lines])
         return to_svg(figure, name)
 
 
@@ -120,36 +120,49 @@ def _shifts(lines: Sequence[Line]) -> list[float]:
     return [step * (index - (len(lines) - 1) / 2) for index in range(len(lines))]
 
 
-def draw_line(axes: Axes, line: Line, x: NDArray[np.float64]) -> Artist:
+def draw_line(axes: Axes, line: Line, x: NDArray[np.float64], *, is_named: bool = True) -> Artist:
     """Draw a line with its intervals at (n,) places `x`, and return what stands for it in the legend."""
     look, y = look_of(line.style), np.asarray(line.y, dtype=float)
-    if line.half_width is not None:
+    if not is_named:
+        look |= {"color": MUTED, "marker": "o", "markersize": 1, "linestyle": "-", "linewidth": 0.6, "alpha": 0.6}
+    elif line.half_width is not None:
         half_width = np.asarray(line.half_width, dtype=float)
         if line.has_band:
             axes.fill_between(x, y - half_width, y + half_width, color=look["color"], alpha=0.16, linewidth=0)
         else:
             axes.errorbar(x, y, yerr=half_width, fmt="none", ecolor=look["color"], elinewidth=1.4)
-    [handle] = axes.plot(x, y, markevery=max(1, len(x) // MAX_MARKERS), clip_on=False, **look)
+    every = max(1, len(x) // MAX_MARKERS)
+    [handle] = axes.plot(x, y, markevery=every, clip_on=False, **look)
+    mark(handle, line.style, told(line)[::every])
     return handle
 
 
-def scatter(lines: Sequence[Line], *, name: str, x_label: str, y_label: str) -> str:
-    """Draw the points of each line as markers with their intervals; x starts at zero."""
-    with chart_context(name):
-        figure, axes = new_chart()
-        handles = []
-        for line in lines:
-            look = {**look_of(line.style), "linestyle": "none", "markersize": 8}
-            if line.half_width is not None:
-                axes.errorbar(line.x, line.y, yerr=line.half_width, fmt="none", ecolor=look["color"], elinewidth=1.4)
-            handles.extend(axes.plot(line.x, line.y, **look))
-        axes.set_xlim(left=0, right=1.1 * max(float(np.max(np.asarray(line.x))) for line in lines) or 1)
-        name_axes(axes, x_label, y_label)
-        add_legend(axes, handles, [line.label for line in lines])
-        return to_svg(figure, name)
+def told(line: Line) -> list[str]:
+    """Return what a reader who points at a place of the line is told, one text a place."""
+    widths = [""] * len(np.asarray(line.x))
+    if line.half_width is not None:
+        widths = [f" ± {width:.2g}" for width in np.asarray(line.half_width)]
+    places = zip(np.asarray(line.x), np.asarray(line.y), widths, strict=True)
+    return [f"{line.label}: {y:,.4g}{width} at {x:,.4g}" for x, y, width in places]
 
 
-def intervals(rows: Sequence[Interval], *, name: str, x_label: str, zero_line: bool = False) -> str:
+def draw_lines(axes: Axes, lines: Sequence[Line], shifts: Sequence[float]) -> None:
+    """Draw all lines, each set apart by its shift, and their legend; of many, some are thin and grey."""
+    are_many = len(lines) > MAX_NAMED
+    named = [line.style < MAX_NAMED or not are_many for line in lines]
+    drawn = [
+        draw_line(axes, line, np.asarray(line.x, dtype=float) + shift, is_named=is_named)
+        for line, shift, is_named in zip(lines, shifts, named, strict=True)
+    ]
+    entries = [(artist, line.label) for artist, line, is_named in zip(drawn, lines, named, strict=True) if is_named]
+    if n_others := len(lines) - len(entries):
+        entries.append((drawn[named.index(False)], f"{n_others} others"))
+    add_legend(axes, [artist for artist, _ in entries], [label for _, label in entries])
+
+
+def intervals(
+    rows: Sequence[Interval], *, name: str, x_label: str, zero_line: bool = False, note_label: str = ""
+) -> str:
     """Draw one value a row with its two intervals, the first row on top.
 
     Args:
@@ -157,27 +170,35 @@ def intervals(rows: Sequence[Interval], *, name: str, x_label: str, zero_line: b
         name: Salt of the file's ids.
         x_label: What the values are, with their unit.
         zero_line: Whether to draw a line at zero, for differences.
+        note_label: What stands above the rows' notes.
     """
     with chart_context(name):
-        figure, axes = new_chart(height_inches=0.75 + 0.42 * len(rows))
+        figure, axes = new_chart(height_inches=0.75 + (0.42 if len(rows) <= MAX_NAMED else 0.27) * len(rows))
         for place, row in enumerate(rows):
-            look = look_of(row.style)
-            if row.outer is not None:
-                axes.plot([row.value - row.outer, row.value + row.outer], [place, place], color=look["color"], lw=1.2)
-            axes.plot(
-                [row.value - row.inner, row.value + row.inner],
-                [place, place],
-                color=look["color"],
-                lw=4.5,
-                solid_capstyle="butt",
-            )
-            axes.plot([row.value], [place], **{**look, "linestyle": "none", "markersize": 8, "markeredgecolor": PAPER})
+            _draw_interval(axes, row, place)
         if zero_line:
             axes.axvline(0, color=MUTED, lw=1, zorder=1)
         axes.set_ylim(len(rows) - 0.5, -0.5)
         axes.set_yticks(range(len(rows)), [short(row.label) for row in rows])
         axes.tick_params(axis="y", length=0)
+        if note_label:
+            beside = axes.secondary_yaxis("right")
+            beside.set_yticks(range(len(rows)), [row.note for row in rows])
+            beside.tick_params(axis="y", length=0, labelsize=9)
+            beside.spines["right"].set_visible(False)
+            axes.set_title(note_label, loc="right", fontsize=9, color=MUTED)
         axes.grid(visible=False, axis="y")
         axes.grid(visible=True, axis="x")
         name_axes(axes, x_label, "")
         return to_svg(figure, name)
+
+
+def _draw_interval(axes: Axes, row: Interval, place: int) -> None:
+    look = {**look_of(row.style), "linestyle": "none", "markersize": 8, "markeredgecolor": PAPER}
+    widths = [(row.inner, 4.5), *([] if row.outer is None else [(row.outer, 1.2)])]
+    for half_width, thickness in reversed(widths):
+        ends = [row.value - half_width, row.value + half_width]
+        axes.plot(ends, [place, place], color=look["color"], lw=thickness, solid_capstyle="butt")
+    [marker] = axes.plot([row.value], [place], **look)
+    scopes = " ".join(f"± {half_width:.2f}" for half_width, _ in widths)
+    mark(marker, row.style, [f"{row.label}: {row.value:.2f} {scopes} {row.note}".strip()])

@@ -33,6 +33,9 @@ from lurefs.reporting.wording import (
     verdict,
 )
 
+MAX_LISTED = 5
+"""Of more runs than these the facts in which they differ stand in the table of settings alone."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Headline:
@@ -61,26 +64,34 @@ class Headline:
 
 def lead(runs: Sequence[Run]) -> str:
     """Say in two sentences what was run."""
-    backbones = joined(_distinct(run.config.backbone.name for run in runs))
+    backbones = _distinct(run.config.backbone.name for run in runs)
+    trained = f"{len(backbones)} backbones" if len(backbones) > MAX_LISTED else joined(backbones)
+    verb, whose = ("was", "its") if len(backbones) == 1 else ("were", "their")
     datasets = joined(_distinct(run.config.dataset.name for run in runs))
     split = runs[0].identity.get("split", {})
     classes = f"{counted(split['n_base_classes'], 'class')} of {datasets}" if "n_base_classes" in split else datasets
     n_chunks = {len(run.outcomes) for run in runs}
-    arrival = f", whose images arrived in {counted(n_chunks.pop(), 'chunk')}" if len(n_chunks) == 1 else ""
+    arrival = (
+        f", whose images arrived in {counted(n_chunks.pop(), 'chunk')}"
+        if len(n_chunks) == 1 and 0 not in n_chunks
+        else ""
+    )
     times = f" in {len(runs)} runs" if len(runs) > 1 else ""
     places = joined(_distinct(place for run in runs for place in _measured_on(run)))
     return (
-        f"{backbones} was trained{times} on {classes}{arrival}. Then its features were frozen, and measured on "
+        f"{trained} {verb} trained{times} on {classes}{arrival}. Then {whose} features were frozen, and measured on "
         f"{places}, from a few labelled images a class."
     )
 
 
 def facts(runs: Sequence[Run]) -> list[tuple[str, list[str]]]:
-    """Return what was run as (name, values): one value where the runs agree, else one a run."""
+    """Return what was run as (name, values): one value where the runs agree, else one a run, or their number."""
     rows = []
     for name, describe in _FACTS.items():
         values = [describe(run) for run in runs]
-        if len(set(values)) > 1:
+        if len(set(values)) > 1 and len(runs) > MAX_LISTED:
+            rows.append((name, [f"{len(set(values))} different ones"]))
+        elif len(set(values)) > 1:
             values = [f"{run.label}: {value or 'not recorded'}" for run, value in zip(runs, values, strict=True)]
             rows.append((name, values))
         elif values[0]:

@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from episodes.metrics import N_BINS, Reliability
+from episodes.metrics import N_BINS, Reliability, empty_reliability
 from lurefs.errors import UserError
 from lurefs.reporting.comparison import Run
 from lurefs.reporting.figures import Line
+from lurefs.reporting.seeds import Group
 from lurefs.reporting.wording import count, percent
 
 Row = dict[str, Any]
@@ -29,20 +30,25 @@ def measured(runs: Sequence[Run], benchmark: str, probe: str) -> dict[str, Relia
     return found
 
 
-def curves(found: Mapping[str, Reliability], styles: Mapping[str, int]) -> list[Line]:
-    """Return accuracy against mean confidence, both in percent, of the bins that hold any query."""
+def curves(found: Mapping[str, Reliability], groups: Sequence[Group]) -> list[Line]:
+    """Return accuracy against mean confidence, both in percent, of the bins that hold any query.
+
+    A group of several seeds is one curve, of the queries of all its runs.
+    """
     lines = []
-    for label, pooled in found.items():
+    for group in groups:
+        pooled = sum((found[run.label] for run in group.runs if run.label in found), start=empty_reliability())
         filled = pooled.n > 0
         n = pooled.n[filled]
-        lines.append(
-            Line(
-                label=label,
-                x=100 * pooled.confidence[filled] / n,
-                y=100 * pooled.correct[filled] / n,
-                style=styles[label],
+        if len(n):
+            lines.append(
+                Line(
+                    label=group.label,
+                    x=100 * pooled.confidence[filled] / n,
+                    y=100 * pooled.correct[filled] / n,
+                    style=group.style,
+                )
             )
-        )
     return lines
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from lurefs.config import run_identity
-from lurefs.reporting.chart_style import LABEL_LENGTH, short
-from lurefs.reporting.comparison import Run, differing_settings, unique_labels
+from lurefs.reporting.chart_style import LABEL_LENGTH, MAX_NAMED, short
+from lurefs.reporting.comparison import Run, benchmarks_of, differing_settings, reference_run, unique_labels
 
 SEEDS = "Several seeds: their mean; bands: its 95\u00a0% interval over seeds."
 
@@ -50,6 +50,31 @@ def groups_of(runs: Sequence[Run]) -> list[Group]:
         Group(label=label, style=style, runs=tuple(group))
         for style, (label, group) in enumerate(zip(labels, members, strict=True))
     ]
+
+
+def best_first(runs: Sequence[Run]) -> list[Run]:
+    """Return the runs by their accuracy on the first benchmark and probe, the highest first, after the reference."""
+    reference = reference_run(runs)
+    place = next(((name, probes[0]) for name, probes in benchmarks_of(runs).items() if probes), None)
+
+    def accuracy(run: Run) -> float:
+        found = run.accuracy(*place) if place else None
+        return found.mean if found else 0.0
+
+    return sorted(runs, key=lambda run: (run is not reference, -accuracy(run)))
+
+
+def styled(groups: Sequence[Group], ranked: Sequence[Run]) -> list[Group]:
+    """Return the groups; of more than can be named in a chart, those that matter most have the first styles.
+
+    Args:
+        groups: In any order, which is kept.
+        ranked: All their runs, those first that matter most.
+    """
+    if len(groups) <= MAX_NAMED:
+        return list(groups)
+    order = list(dict.fromkeys(group.label for run in ranked for group in groups if run in group.runs))
+    return [replace(group, style=order.index(group.label)) for group in groups]
 
 
 def styles_of(groups: Sequence[Group]) -> dict[str, int]:

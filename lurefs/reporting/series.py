@@ -1,4 +1,4 @@
-"""From runs to what the charts draw, in percent: curves over chunks, accuracies and differences with intervals.
+"""From runs to what the charts draw, in percent: curves over chunks, and accuracy against cost.
 
 A curve of one run has the intervals that its values have. Runs that differ only by their seed give one curve: at each
 place the mean over seeds, with Student's 95 % interval over seeds where there are enough of them for one.
@@ -13,10 +13,10 @@ from typing import TypeVar
 
 import numpy as np
 
-from episodes.summary import MIN_SEEDS, Summary, half_width
+from episodes.summary import MIN_SEEDS, half_width
 from lurefs.outcomes import ChunkOutcome
-from lurefs.reporting.comparison import Comparison, Run
-from lurefs.reporting.figures import Interval, Line
+from lurefs.reporting.comparison import Run
+from lurefs.reporting.figures import Line
 from lurefs.reporting.seeds import Group
 
 Past = Sequence[ChunkOutcome]
@@ -39,26 +39,6 @@ class Point:
     x: float
     y: float
     half_width: float | None = None
-
-
-def accuracy_intervals(
-    runs: Sequence[Run], styles: Mapping[str, int], benchmark: str, probes: Sequence[str]
-) -> list[Interval]:
-    """Return the accuracies to chart: several runs by the first probe, or one run by all its probes."""
-    if len(runs) == 1:
-        rows = [(probe, 0, runs[0].accuracy(benchmark, probe)) for probe in probes]
-    else:
-        rows = [(run.label, styles[run.label], run.accuracy(benchmark, probes[0])) for run in runs]
-    return [_interval(label, summary, style) for label, style, summary in rows if summary is not None]
-
-
-def difference_intervals(styles: Mapping[str, int], comparisons: Sequence[Comparison], probe: str) -> list[Interval]:
-    """Return the paired differences by one probe."""
-    return [
-        _interval(entry.run.label, entry.paired.difference, styles[entry.run.label])
-        for entry in comparisons
-        if entry.paired is not None and entry.probe == probe
-    ]
 
 
 def n_chunks(past: Past) -> float:
@@ -103,18 +83,14 @@ def pooled(group: Group, tracks: Sequence[Mapping[Place, Point]]) -> Line | None
     )
 
 
-def cost_points(group: Group, benchmark: str, probe: str) -> Line | None:
-    """Return accuracy against the seconds of training, one point a seed; None if it was not measured."""
-    measured = [(run, accuracy) for run in group.runs if run.outcomes and (accuracy := run.accuracy(benchmark, probe))]
-    if not measured:
+def cost_point(group: Group, cost: Callable[[Run], float | None], benchmark: str, probe: str) -> Line | None:
+    """Return accuracy against a cost, the mean over seeds of both; None if a run has none of the two."""
+    costs, accuracies = [cost(run) for run in group.runs], [run.accuracy(benchmark, probe) for run in group.runs]
+    found = [(x, y) for x, y in zip(costs, accuracies, strict=True) if x is not None and y is not None]
+    if len(found) < len(group.runs):
         return None
-    return Line(
-        label=group.label,
-        x=[seconds_spent(run.outcomes) for run, _ in measured],
-        y=[100 * accuracy.mean for _, accuracy in measured],
-        half_width=[100 * accuracy.ci95_episodes for _, accuracy in measured],
-        style=group.style,
-    )
+    points = [Point(x=x, y=100 * accuracy.mean, half_width=100 * accuracy.ci95_episodes) for x, accuracy in found]
+    return pooled(group, [{"all": point} for point in points])
 
 
 def in_words(lines: Sequence[Line]) -> str:
@@ -143,13 +119,3 @@ def _half_width(points: Sequence[Point]) -> float | None:
     if len(points) < MIN_SEEDS:
         return None
     return half_width(float(np.std([point.y for point in points], ddof=1)), len(points))
-
-
-def _interval(label: str, summary: Summary, style: int) -> Interval:
-    return Interval(
-        label=label,
-        value=100 * summary.mean,
-        inner=100 * summary.ci95_episodes,
-        outer=None if summary.ci95_classes is None else 100 * summary.ci95_classes,
-        style=style,
-    )

@@ -14,15 +14,13 @@ from lurefs.reporting.comparison import (
     Comparison,
     Control,
     Run,
-    Ties,
     clean_benchmark,
     controls_of,
     loss_by_corruption,
     summary_of,
-    ties,
     train_seconds,
 )
-from lurefs.reporting.wording import MISSING, count, duration, joined, number, p_value, percent, points
+from lurefs.reporting.wording import MISSING, count, duration, joined, number, p_value, percent, points, win_tie_loss
 
 Row = dict[str, Any]
 
@@ -32,12 +30,11 @@ def results(runs: Sequence[Run], benchmark: str, probe: str) -> list[Row]:
     measured = [run for run in runs if run.result(benchmark, probe)]
     if not measured:
         return []
-    ranking = ties(measured, benchmark, probe)
-    rows = [_result(run, benchmark, run.result(benchmark, probe) or {}, ranking) for run in measured]
+    rows = [_result(run, benchmark, run.result(benchmark, probe) or {}) for run in measured]
     for control in controls_of(measured, benchmark, probe):
-        rows.append({**_result(control.runs[0], benchmark, control.result, None), "run": _control(control, measured)})
+        rows.append({**_result(control.runs[0], benchmark, control.result), "run": _control(control, measured)})
     for share, group in _chance(measured, benchmark).items():
-        rows.append({**_result(measured[0], benchmark, {}, None), "run": group, "accuracy": percent(share)})
+        rows.append({**_result(measured[0], benchmark, {}), "run": group, "accuracy": percent(share)})
     for row in rows[len(measured) :]:
         row["is_control"] = True
     return rows
@@ -90,11 +87,6 @@ def _mean_of_first(run: Run, benchmark: str, probe: str, n_episodes: int) -> str
     return percent(float(run.directory.read_episodes(benchmark, probe).accuracy[:n_episodes].mean()))
 
 
-def both_measured(comparison: Comparison) -> bool:
-    """Return whether run and reference were both measured."""
-    return all(run.result(comparison.benchmark, comparison.probe) for run in (comparison.run, comparison.reference))
-
-
 def learning_row(run: Run) -> Row:
     """Return what a run's chunks led to, all in all."""
     pretrain = run.summary.get("pretrain", {})
@@ -145,7 +137,7 @@ def provenance_rows(run: Run) -> list[tuple[str, str]]:
     return [(name, str(value)) for name, value in rows.items() if value not in (None, "")]
 
 
-def _result(run: Run, benchmark: str, values: Mapping[str, Any], ranking: Ties | None) -> Row:
+def _result(run: Run, benchmark: str, values: Mapping[str, Any]) -> Row:
     accuracy, tails = summary_of(values.get("accuracy")), values.get("tails")
     nll, brier = summary_of(values.get("nll")), summary_of(values.get("brier"))
     return {
@@ -153,8 +145,6 @@ def _result(run: Run, benchmark: str, values: Mapping[str, Any], ranking: Ties |
         "accuracy": percent(accuracy.mean) if accuracy else MISSING,
         "pool": percent(accuracy.ci95_episodes) if accuracy else MISSING,
         "classes": percent(accuracy.ci95_classes) if accuracy else MISSING,
-        "ties_pool": ranking.pool.get(run.label, "") if ranking else "",
-        "ties_classes": ranking.classes.get(run.label, "") if ranking else "",
         "percentile_5": percent(tails["percentile_5"]) if tails else MISSING,
         "hardest": percent(tails["hardest_class_mean"]) if tails else MISSING,
         "hardest_class": run.class_name(benchmark, tails["hardest_class"]) if tails else "",
@@ -190,7 +180,7 @@ def _difference(comparison: Comparison) -> Row:
             "difference": points(paired.difference.mean),
             "pool": percent(paired.difference.ci95_episodes),
             "classes": percent(paired.difference.ci95_classes),
-            "win_tie_loss": f"{count(paired.n_wins)} / {count(paired.n_ties)} / {count(paired.n_losses)}",
+            "win_tie_loss": win_tie_loss(paired),
             "correlation": number(paired.correlation, 2),
             "episodes": count(paired.difference.n),
         }

@@ -75,6 +75,11 @@ def plus_minus(summary: Summary, digits: int = 2) -> str:
     return f"{pool}, ±\u00a0{percent(summary.ci95_classes, digits)} on new classes of this kind"
 
 
+def win_tie_loss(paired: PairedDifference) -> str:
+    """Return on how many episodes the first is better, both are equal, and the second is better."""
+    return f"{count(paired.n_wins)} / {count(paired.n_ties)} / {count(paired.n_losses)}"
+
+
 def excludes_zero(half_width: float | None, mean: float) -> bool:
     """Return whether the interval mean ± half width leaves zero out; False if there is no interval."""
     return half_width is not None and abs(mean) > half_width

@@ -1,0 +1,62 @@
+"""All benchmarks at one look: accuracies of the runs as a map of numbers, each on a ground as deep as it is high."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from lurefs.reporting.chart_style import COLOURS, INK, PAPER, chart_context, mark, new_chart, short, to_svg
+
+DEEPEST = 0.5
+"""Of the ground's colour: on it the page's ink keeps a contrast of 4.5 in light and dark."""
+
+
+def heat_map(
+    labels: Sequence[str],
+    styles: Sequence[int],
+    columns: Sequence[str],
+    values: Sequence[Sequence[float | None]],
+    *,
+    name: str,
+) -> str:
+    """Draw one row a run and one column a benchmark; the ground goes from a column's lowest value to its highest.
+
+    Args:
+        labels: (n,) names of the rows.
+        styles: (n,) of their runs.
+        columns: (m,) names of the columns.
+        values: n rows of m accuracies, percent; None where there is none.
+        name: Salt of the file's ids.
+    """
+    from matplotlib.patches import Rectangle
+
+    with chart_context(name):
+        figure, axes = new_chart(height_inches=0.8 + 0.3 * len(labels))
+        for column, benchmark in enumerate(columns):
+            depths = _depths([row[column] for row in values])
+            for place, (row, depth) in enumerate(zip(values, depths, strict=True)):
+                value = row[column]
+                ground = Rectangle((column, place), 1, 1, facecolor=COLOURS[0], alpha=depth, edgecolor=PAPER, lw=2)
+                cell = axes.add_patch(ground)
+                said = "not measured" if value is None else f"{value:.2f} %"
+                mark(cell, styles[place], [f"{labels[place]}, {benchmark}: {said}"])
+                text = "–" if value is None else f"{value:.1f}"
+                axes.text(column + 0.5, place + 0.53, text, ha="center", va="center", color=INK, fontsize=10)
+        axes.set_xlim(0, len(columns))
+        axes.set_ylim(len(labels), 0)
+        axes.xaxis.tick_top()
+        turn: Any = {"rotation": 30, "ha": "left"} if len(columns) > 3 else {}
+        axes.set_xticks([place + 0.5 for place in range(len(columns))], [short(text, 20) for text in columns], **turn)
+        axes.set_yticks([place + 0.5 for place in range(len(labels))], [short(label, 26) for label in labels])
+        axes.tick_params(length=0, labelsize=10)
+        axes.grid(visible=False)
+        for spine in axes.spines.values():
+            spine.set_visible(False)
+        return to_svg(figure, name)
+
+
+def _depths(values: Sequence[float | None]) -> list[float]:
+    """Return how deep each cell of a column is, from next to nothing at its lowest value to `DEEPEST`."""
+    found = [value for value in values if value is not None]
+    low, spread = min(found, default=0.0), max(found, default=0.0) - min(found, default=0.0)
+    return [0.0 if value is None else 0.04 + (DEEPEST - 0.04) * ((value - low) / (spread or 1)) for value in values]

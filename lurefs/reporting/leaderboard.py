@@ -1,0 +1,292 @@
+"""All runs at one look: a row a group of runs, with its accuracy on each benchmark, its difference and its cost.
+
+Runs that differ only by their seed are one row. What the numbers are is told by `lurefs.reporting.wording`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+
+from episodes.comparison import p_over_seeds, tie_groups
+from episodes.summary import MIN_SEEDS, SeedSummary, summarise_seeds
+from lurefs.reporting.chart_style import glyph_of
+from lurefs.reporting.comparison import MIN_RANKED, Comparison, Run, manifests_of, ties
+from lurefs.reporting.over_seeds import difference_over_seeds
+from lurefs.reporting.seeds import Group
+from lurefs.reporting.series import seconds_spent
+from lurefs.reporting.wording import MISSING, count, duration, number, percent, points
+
+Row = dict[str, Any]
+MAX_LETTERS = 4
+Ties = tuple[tuple[str, str], ...]
+"""(letters, what they are over) each."""
+Comparisons = Mapping[tuple[str, str], Sequence[Comparison]]
+"""The runs against the reference, by benchmark and probe."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """A cost that accuracy is set against.
+
+    Attributes:
+        name: Of its chart's file.
+        title: What it is, within a sentence.
+        label: What it is, with its unit.
+        value: Its value of a run; None if it was not measured.
+        less_is_better: Whether a lower one is the better one.
+        is_of_backbone: Whether it is that of the backbone, so that runs of one backbone differ by noise alone.
+    """
+
+    name: str
+    title: str
+    label: str
+    value: Callable[[Run], float | None]
+    less_is_better: bool = True
+    is_of_backbone: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figure:
+    """A value with its intervals, as people read them.
+
+    Attributes:
+        value: What it is; a dash if there is none.
+        number: The same to sort by; None if there is none.
+        intervals: (half width, what it is over) each.
+        why_not: The reason if there is none.
+    """
+
+    value: str
+    number: float | None
+    intervals: tuple[tuple[str, str], ...] = ()
+    why_not: str = ""
+
+
+def rows(
+    groups: Sequence[Group],
+    reference: Run,
+    benchmarks: Mapping[str, Sequence[str]],
+    comparisons: Comparisons,
+) -> dict[str, list[Row]]:
+    """Return one row a group, by probe; the highest on the first benchmark that the probe measured comes first.
+
+    Args:
+        groups: All of the page.
+        reference: What the others are set against.
+        benchmarks: The probes that any run was measured by, by benchmark.
+        comparisons: The runs against the reference.
+    """
+    probes = dict.fromkeys(probe for measured in benchmarks.values() for probe in measured)
+    return {probe: _of_probe(groups, reference, list(benchmarks), probe, comparisons) for probe in probes}
+
+
+def mean_accuracy(group: Group, benchmark: str, probe: str) -> float | None:
+    """Return the mean over seeds of a group's accuracy, a fraction; None if one of its runs was not measured."""
+    means = [None if accuracy is None else accuracy.mean for accuracy in _accuracies(group, benchmark, probe)]
+    return None if None in means else float(np.mean([mean for mean in means if mean is not None]))
+
+
+def _of_probe(
+    groups: Sequence[Group], reference: Run, benchmarks: Sequence[str], probe: str, comparisons: Comparisons
+) -> list[Row]:
+    ranks = {benchmark: _ranks(groups, benchmark, probe) for benchmark in benchmarks}
+    letters = {
+        benchmark: letters_or_places(_letters(groups, benchmark, probe), ranks[benchmark]) for benchmark in benchmarks
+    }
+    found = [
+        {
+            "label": group.label,
+            "style": group.style,
+            "glyph": glyph_of(group.style),
+            "is_reference": reference in group.runs,
+            "cells": [
+                {
+                    "benchmark": benchmark,
+                    "rank": ranks[benchmark].get(group.label, MISSING),
+                    "ties": letters[benchmark].get(group.label, ()),
+                    "accuracy": _accuracy(group, benchmark, probe),
+                    "difference": _difference(groups, group, reference, comparisons.get((benchmark, probe), ())),
+                }
+                for benchmark in benchmarks
+            ],
+            "costs": _costs(group, benchmarks, probe),
+        }
+        for group in groups
+        if any(_accuracies(group, benchmark, probe) != [None] * len(group.runs) for benchmark in benchmarks)
+    ]
+    return sorted(found, key=lambda row: [-(cell["accuracy"].number or 0) for cell in row["cells"]])
+
+
+def _accuracy(group: Group, benchmark: str, probe: str) -> Figure:
+    mean = mean_accuracy(group, benchmark, probe)
+    if mean is None:
+        return Figure(value=MISSING, number=None, why_not="not measured")
+    if group.is_pooled:
+        means = _by_seed(group, benchmark, probe)
+        if len(means) < MIN_SEEDS:
+            return Figure(value=percent(mean), number=mean, why_not=f"no interval: fewer than {MIN_SEEDS} seeds")
+        interval = (percent(summarise_seeds(means).ci95_seeds), "new seeds")
+        return Figure(value=percent(mean), number=mean, intervals=(interval,))
+    accuracy = group.runs[0].accuracy(benchmark, probe)
+    assert accuracy is not None
+    return Figure(value=percent(mean), number=mean, intervals=_scopes(accuracy.ci95_episodes, accuracy.ci95_classes))
+
+
+def _difference(groups: Sequence[Group], group: Group, reference: Run, comparisons: Sequence[Comparison]) -> Figure:
+    """Return how far a group is from the reference's: episode by episode, or seed by seed if either has several."""
+    of_reference = next(other for other in groups if reference in other.runs)
+    entry = next((entry for entry in comparisons if entry.run in group.runs), None)
+    if group is of_reference or entry is None:
+        return Figure(value=MISSING, number=None, why_not="" if group is of_reference else "not measured")
+    if group.is_pooled or of_reference.is_pooled:
+        over_seeds = difference_over_seeds(group, of_reference, entry.benchmark, entry.probe)
+        if not isinstance(over_seeds, SeedSummary):
+            return Figure(value=MISSING, number=None, why_not=over_seeds)
+        interval = (percent(over_seeds.ci95_seeds), "new seeds")
+        return Figure(value=points(over_seeds.mean), number=over_seeds.mean, intervals=(interval,))
+    if entry.paired is None:
+        return Figure(value=MISSING, number=None, why_not=f"not paired: {entry.not_paired}")
+    difference = entry.paired.difference
+    return Figure(
+        value=points(difference.mean),
+        number=difference.mean,
+        intervals=_scopes(difference.ci95_episodes, difference.ci95_classes),
+    )
+
+
+def _scopes(pool: float, classes: float | None) -> tuple[tuple[str, str], ...]:
+    return ((percent(pool), "this pool"), *(() if classes is None else ((percent(classes), "new classes"),)))
+
+
+def letters_or_places(letters: Mapping[str, Ties], ranks: Mapping[str, int]) -> Mapping[str, Ties]:
+    """Return the letters of ties, or where a group has too many to read, the places that the ties leave open to each.
+
+    A group stays behind those that are better and told apart from it, and before those that are worse and told apart.
+    """
+    if all(len(_single(text)) <= MAX_LETTERS for of_group in letters.values() for text, _ in of_group):
+        return letters
+    return {
+        label: tuple((_places(label, letters, ranks, scope), name) for scope, (_, name) in enumerate(of_group))
+        for label, of_group in letters.items()
+    }
+
+
+def _places(label: str, letters: Mapping[str, Ties], ranks: Mapping[str, int], scope: int) -> str:
+    own = _single(letters[label][scope][0])
+    apart = [other for other in letters if not own & _single(letters[other][scope][0])]
+    n_better = sum(ranks[other] < ranks[label] for other in apart)
+    return f"{1 + n_better}–{len(letters) - (len(apart) - n_better)}"
+
+
+def _single(letters: str) -> set[str]:
+    """Return the letters of a group; beyond the alphabet one is a number in brackets."""
+    return set(re.findall(r"\(\d+\)|\w", letters))
+
+
+def _letters(groups: Sequence[Group], benchmark: str, probe: str) -> dict[str, Ties]:
+    """Return each group's letters of ties with what they are over; empty where the groups cannot be ranked."""
+    measured = [group for group in groups if mean_accuracy(group, benchmark, probe) is not None]
+    if not any(group.is_pooled for group in measured):
+        found = ties([group.runs[0] for group in measured], benchmark, probe)
+        return {
+            group.label: tuple(
+                (of_scope[group.runs[0].label], scope)
+                for of_scope, scope in ((found.pool, "this pool"), (found.classes, "new classes"))
+                if of_scope
+            )
+            for group in (measured if found else [])
+            if found
+        }
+    means = [_by_seed(group, benchmark, probe) for group in measured]
+    runs = [run for group in measured for run in group.runs]
+    is_one_family = len(manifests_of(runs, benchmark)) == 1 and len({frozenset(by_seed) for by_seed in means}) == 1
+    if len(measured) < MIN_RANKED or not is_one_family or len(means[0]) < MIN_SEEDS:
+        return {}
+    p_values = {
+        (i, j): p_over_seeds(summarise_seeds({seed: means[i][seed] - means[j][seed] for seed in means[i]}))
+        for i, j in combinations(range(len(means)), 2)
+    }
+    letters = tie_groups([float(np.mean(list(by_seed.values()))) for by_seed in means], p_values)
+    return {group.label: ((text, "new seeds"),) for group, text in zip(measured, letters, strict=True)}
+
+
+def _ranks(groups: Sequence[Group], benchmark: str, probe: str) -> dict[str, int]:
+    """Return the place of each group that was measured, by its mean; equal means share a place."""
+    means = {group.label: mean_accuracy(group, benchmark, probe) for group in groups}
+    measured = [mean for mean in means.values() if mean is not None]
+    return {label: 1 + sum(other > mean for other in measured) for label, mean in means.items() if mean is not None}
+
+
+def _costs(group: Group, benchmarks: Sequence[str], probe: str) -> list[Figure]:
+    """Return what a group costs, the mean over its seeds: its size, arithmetic, speed, an episode, its training."""
+    stated = [
+        run.cost.get("n_parameters") or run.identity.get("backbone", {}).get("n_parameters") for run in group.runs
+    ]
+    episodes = [
+        result.get("ms_per_episode")
+        for run in group.runs
+        for benchmark in benchmarks[:1]
+        if (result := run.result(benchmark, probe))
+    ]
+    macs, speed, seconds = ([cost.value(run) for run in group.runs] for cost in COSTS)
+    why_not = "not measured: the run is older than this measure"
+    return [
+        _cost(stated, lambda value: number(value / 1e6, 2 if value < 1e7 else 1), "not recorded"),
+        _cost(macs, lambda value: number(value, 3 if value < 1 else 2), why_not),
+        _cost(speed, lambda value: count(round(value)), why_not),
+        _cost(episodes, lambda value: number(value, 2), "not measured"),
+        _cost(seconds, duration, "not trained here"),
+    ]
+
+
+def _cost(values: Sequence[float | None], tell: Any, why_not: str) -> Figure:
+    found = [value for value in values if value is not None]
+    if not found:
+        return Figure(value=MISSING, number=None, why_not=why_not)
+    mean = float(np.mean(found))
+    return Figure(value=tell(mean), number=mean)
+
+
+def _scaled(run: Run, key: str, unit: float) -> float | None:
+    value = run.cost.get(key)
+    return None if value is None else value / unit
+
+
+def _accuracies(group: Group, benchmark: str, probe: str) -> list[Any]:
+    return [run.accuracy(benchmark, probe) for run in group.runs]
+
+
+def _by_seed(group: Group, benchmark: str, probe: str) -> dict[int, float]:
+    found = zip(group.runs, _accuracies(group, benchmark, probe), strict=True)
+    return {run.config.seed: accuracy.mean for run, accuracy in found if accuracy is not None}
+
+
+COSTS = (
+    Cost(
+        name="macs",
+        title="arithmetic",
+        label="GMACs an image (10⁹ multiply-adds)",
+        value=lambda run: _scaled(run, "n_macs", 1e9),
+        is_of_backbone=True,
+    ),
+    Cost(
+        name="speed",
+        title="speed",
+        label="images embedded a second",
+        value=lambda run: _scaled(run, "images_per_second", 1),
+        less_is_better=False,
+        is_of_backbone=True,
+    ),
+    Cost(
+        name="time",
+        title="training time",
+        label="training and unlearning, seconds",
+        value=lambda run: seconds_spent(run.outcomes) if run.outcomes else None,
+    ),
+)

@@ -1,0 +1,175 @@
+"""Accuracy against cost: which runs no other one beats in both, and the chart that names them beside their markers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import chain, pairwise
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lurefs.reporting.chart_style import (
+    INK,
+    MAX_NAMED,
+    MUTED,
+    PAPER,
+    chart_context,
+    look_of,
+    mark,
+    name_axes,
+    new_chart,
+    short,
+    to_svg,
+)
+from lurefs.reporting.figures import Line, told
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+LOG_FROM = 20
+"""Costs whose largest is this many times the smallest stand on a logarithmic axis."""
+NAME_LENGTH, NAME_SIZE = 22, 9.5
+Point = tuple[float, float]
+Box = tuple[float, float, float, float]
+"""Left, bottom, right, top, in pixels."""
+
+
+def front(points: Sequence[Point], *, less_is_better: bool = True) -> list[int]:
+    """Return the indices of the points that no other one beats, from the cheapest on.
+
+    One beats another if it is at least as cheap and at least as accurate, and better in one of the two. Of equal points
+    the first stands for all.
+
+    Args:
+        points: (cost, accuracy) each.
+        less_is_better: Whether a lower cost is the better one; images a second are the other way round.
+    """
+    sign = 1 if less_is_better else -1
+    order = sorted(range(len(points)), key=lambda place: (sign * points[place][0], -points[place][1], place))
+    members: list[int] = []
+    for place in order:
+        if not members or points[place][1] > points[members[-1]][1]:
+            members.append(place)
+    return members
+
+
+def scatter(lines: Sequence[Line], *, name: str, x_label: str, y_label: str, less_is_better: bool = True) -> str:
+    """Draw accuracy against cost, one mean point a line, and the front of those that none beats as a step line.
+
+    The members of the front are named beside their markers, and the others as well if there are few.
+
+    Args:
+        lines: At least one; x is the cost, y the accuracy.
+        name: Salt of the file's ids.
+        x_label: What the cost is, with its unit.
+        y_label: What the accuracy is, with its unit.
+        less_is_better: Whether a lower cost is the better one.
+    """
+    points = [(float(np.mean(np.asarray(line.x))), float(np.mean(np.asarray(line.y)))) for line in lines]
+    members = front(points, less_is_better=less_is_better)
+    with chart_context(name):
+        figure, axes = new_chart()
+        _set_limits(axes, [x for x, _ in points])
+        _draw_front(axes, [points[place] for place in members], less_is_better=less_is_better)
+        for place, line in enumerate(lines):
+            _draw_point(axes, line, is_member=place in members)
+        name_axes(axes, x_label, y_label)
+        others = [place for place in range(len(lines)) if place not in members]
+        named = [*members, *(others if len(lines) <= MAX_NAMED else [])]
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")
+        steps = _step_boxes(axes, [points[place] for place in members])
+        _name_points(axes, points, steps, [(place, lines[place].label, place in members) for place in named])
+        return to_svg(figure, name)
+
+
+def _set_limits(axes: Axes, costs: Sequence[float]) -> None:
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    low, high = min(costs), max(costs)
+    if low > 0 and high >= LOG_FROM * low:
+        axes.set_xscale("log")
+        axes.set_xlim(low / 1.6, high * 1.6)
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=7))
+        axes.xaxis.set_minor_formatter(NullFormatter())
+    else:
+        axes.set_xlim(0, 1.12 * high or 1)
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.6g}"))
+
+
+def _draw_front(axes: Axes, members: Sequence[Point], *, less_is_better: bool) -> None:
+    """Draw what is reached at each cost: level from a member to the next, and on to the dearest side."""
+    left, right = axes.get_xlim()
+    costs = [cost for cost, _ in members] + [right if less_is_better else left]
+    reached = [accuracy for _, accuracy in members] + [members[-1][1]]
+    axes.step(costs, reached, where="post", color=MUTED, lw=1.2, zorder=1)
+
+
+def _draw_point(axes: Axes, line: Line, *, is_member: bool) -> None:
+    look = {**look_of(line.style), "linestyle": "none", "markersize": 9 if is_member else 7, "markeredgecolor": PAPER}
+    if line.half_width is not None:
+        axes.errorbar(line.x, line.y, yerr=line.half_width, fmt="none", ecolor=look["color"], elinewidth=1.4)
+    [marker] = axes.plot(line.x, line.y, **look)
+    mark(marker, line.style, told(line))
+
+
+def _step_boxes(axes: Axes, members: Sequence[Point]) -> list[Box]:
+    """Return where the front is drawn, for names to stay off it."""
+    places: Any = axes.transData.transform(members)
+    boxes = [
+        box
+        for (x, y), (next_x, next_y) in pairwise(places)
+        for box in ((min(x, next_x), y - 2, max(x, next_x), y + 2), (next_x - 2, y, next_x + 2, next_y))
+    ]
+    x, y = places[-1]
+    area = axes.get_window_extent()
+    return [*boxes, (x, y - 2, area.x1, y + 2) if len(places) < 2 or x > places[0][0] else (area.x0, y - 2, x, y + 2)]
+
+
+def _name_points(
+    axes: Axes, points: Sequence[Point], steps: Sequence[Box], named: Sequence[tuple[int, str, bool]]
+) -> None:
+    """Write names beside their points where there is room, in the order given; one without room is left to pointing."""
+    places: Any = axes.transData.transform(points)
+    scale = axes.figure.dpi / 72
+    taken: list[Box] = [(x - 5, y - 5, x + 5, y + 5) for x, y in places]
+    area = axes.get_window_extent()
+    limits: Box = (area.x0, area.y0, area.x1 + 4, area.y1 + 18)
+    for place, label, is_member in named:
+        text = short(label, NAME_LENGTH)
+        width, height = (0.68 if is_member else 0.58) * NAME_SIZE * len(text) * scale, 1.15 * NAME_SIZE * scale
+        off_the_front = _free_boxes(places[place], width, height, [*taken, *steps], limits)
+        anywhere = _free_boxes(places[place], width, height, taken, limits)
+        found = next(chain(off_the_front, anywhere if is_member else ()), None)
+        if found is None:
+            continue
+        taken.append(found)
+        axes.annotate(
+            text,
+            ((found[0] + found[2]) / 2, (found[1] + found[3]) / 2),
+            xycoords="figure pixels",
+            ha="center",
+            va="center",
+            fontsize=NAME_SIZE,
+            color=INK if is_member else MUTED,
+            fontweight="bold" if is_member else "normal",
+        )
+
+
+def _free_boxes(at: Point, width: float, height: float, taken: Sequence[Box], limits: Box) -> Iterator[Box]:
+    """Yield the boxes beside a point that nothing is in, the nearest and most usual ones first."""
+    (x, y), gap = at, 8
+    for reach in (gap, gap + height, gap + 2 * height):
+        for across, up in ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (-1, 1), (1, -1), (-1, -1)):
+            if reach > gap and not up:
+                continue
+            centre_x = x + across * (gap + width / 2)
+            centre_y = y + up * (reach + height / 2)
+            box = (centre_x - width / 2, centre_y - height / 2, centre_x + width / 2, centre_y + height / 2)
+            is_inside = box[0] >= limits[0] and box[1] >= limits[1] and box[2] <= limits[2] and box[3] <= limits[3]
+            if is_inside and not any(_overlap(box, other) for other in taken):
+                yield box
+
+
+def _overlap(a: Box, b: Box) -> bool:
+    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
