@@ -41,6 +41,8 @@ def assert_three_parts(error: str, *words: str) -> None:
         ["--help"],
         ["--version"],
         ["run", "--help"],
+        ["sweep", "--config", "quickstart"],
+        ["sweep", "--config", "compare_backbones", "learner.epoch=3"],
         ["list", "datasets"],
         ["list", "probes", "log"],
         ["list", "unlearn"],
