@@ -243,7 +243,8 @@ def _print_seeds(directories: Sequence[RunDirectory]) -> None:
         for probe in probes
         for row in over_seeds.rows(groups, reference, benchmark, probe)
     ]
-    columns = ("runs", "benchmark", "probe", "accuracy %", "±", "from the first", "±")
+    against = next(group.label for group in groups if reference in group.runs)
+    columns = ("runs", "benchmark", "probe", "accuracy %", "±", f"less {against}", "±")
     if rows:
         console.print_table("Over seeds, with 95 % intervals; differences seed by seed, in points", columns, rows)
 
