@@ -203,6 +203,8 @@ def _sweep(arguments: argparse.Namespace) -> int:
     """Run a grid's cells, then print and write what all of them came to; return the exit code."""
     from lurefs import grid, sweep
 
+    if arguments.workers is not None and arguments.workers < 1:
+        raise UserError(f"--workers is {arguments.workers}", "a number of at least 1", "leave it out for one process")
     asked = grid.read_grid(arguments.config, arguments.overrides, arguments.run_root)
     root, elsewhere = asked.run_root, None
     plans = sweep.plan_cells(grid.cells_of(asked))

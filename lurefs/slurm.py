@@ -63,10 +63,9 @@ def results(
             "run the command there, or leave --slurm out",
         )
     executor = submitit.SlurmExecutor(folder)
-    known = {name: value for name, value in options.items() if name in executor._valid_parameters()}
-    rest = {name: value for name, value in options.items() if name not in known}
+    rest = {name: value for name, value in options.items() if name != "time"}
     width = {} if n_at_a_time is None else {"array_parallelism": n_at_a_time}
-    executor.update_parameters(job_name="lurefs", additional_parameters=rest, **width, **known)
+    executor.update_parameters(job_name="lurefs", time=options["time"], additional_parameters=rest, **width)
     try:
         with executor.batch():
             jobs = [executor.submit(answer, call) for call in calls.values()]

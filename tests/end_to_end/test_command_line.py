@@ -43,6 +43,8 @@ def assert_three_parts(error: str, *words: str) -> None:
         ["run", "--help"],
         ["compare", "--help"],
         ["compare", "nowhere"],
+        ["sweep", "--config", "quickstart"],
+        ["sweep", "--config", "compare_backbones", "learner.epoch=3"],
         ["list", "datasets"],
         ["list", "probes", "log"],
         ["list", "unlearn"],
