@@ -21,7 +21,6 @@ from lurefs.config import to_yaml
 from lurefs.data.splits import split_classes
 from lurefs.errors import UserError
 from lurefs.reporting import (
-    chart_style,
     classes,
     drawing,
     episode_pictures,
@@ -284,10 +283,11 @@ def _difference_chart(
     if not rows:
         return []
     of_reference = next(group.label for group in groups if reference in group.runs)
-    label = f"difference from {chart_style.short(of_reference, 24)}, points"
     noted = "win / tie / loss" if any(row.note for row in rows) else ""
-    svg = figures.intervals(rows, name=f"difference-{name}", x_label=label, zero_line=True, note_label=noted)
-    caption = f"On {name}, by {probes[0]}. {_bars(groups)}."
+    svg = figures.intervals(
+        rows, name=f"difference-{name}", x_label="difference, points", zero_line=True, note_label=noted
+    )
+    caption = f"Accuracy on {name} less that of {of_reference}, by {probes[0]}. {_bars(groups)}."
     if noted:
         caption += " Beside them the episodes that are won, tied and lost."
     said = "; ".join(f"{row.label}: {row.value:+.2f}" for row in rows)
