@@ -4,7 +4,7 @@ Needs arrays only: no config, no command line, no network, no knowledge of where
 """
 
 from episodes.bank import FeatureBank
-from episodes.comparison import PairedDifference, compare_tables, paired_difference
+from episodes.comparison import PairedDifference, compare_tables, paired_difference, paired_differences
 from episodes.confusion import Confusion, count_confusions
 from episodes.manifest import Manifest, draw_manifest, make_manifest
 from episodes.probes import Probe
@@ -31,6 +31,7 @@ __all__ = [
     "evaluate",
     "make_manifest",
     "paired_difference",
+    "paired_differences",
     "score",
     "score_in_parallel",
     "summarise",

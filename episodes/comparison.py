@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from string import ascii_lowercase
+from string import ascii_letters
 
 import numpy as np
 from numpy.typing import NDArray
 
+from episodes.accuracies import Accuracies
 from episodes.manifest import Manifest
-from episodes.summary import SeedSummary, Summary, summarise, summarise_seeds
+from episodes.signs import draw_signs, flipped_sums
+from episodes.summary import (
+    ClassIndex,
+    SeedSummary,
+    Summary,
+    index_classes,
+    student_quantile,
+    summarise,
+    summarise_seeds,
+)
 from episodes.table import EpisodeTable
 
 FloatArray = NDArray[np.float64]
@@ -62,25 +72,54 @@ def paired_difference(
     """
     if len(a) != len(b):
         raise ValueError(f"{len(a)} and {len(b)} episodes cannot be paired")
-    differences = np.asarray(a, dtype=np.float64) - np.asarray(b, dtype=np.float64)
-    # Two counts of right answers may differ by a rounding error of their shares: that is a tie.
-    differences[np.abs(differences) < _TOLERANCE] = 0.0
-    summary = summarise(differences, classes)
-    constant = np.ptp(a) == 0 or np.ptp(b) == 0
-    return PairedDifference(
-        difference=summary,
-        n_wins=int((differences > 0).sum()),
-        n_ties=int((differences == 0).sum()),
-        n_losses=int((differences < 0).sum()),
-        correlation=float("nan") if constant else float(np.corrcoef(a, b)[0, 1]),
-        p_episodes=sign_flip_p(differences, rng=rng, n_flips=n_flips),
-        p_classes=_p_over_classes(summary, classes),
-    )
+    return paired_differences([a, b], [classes, classes], [(0, 1)], rng=rng, n_flips=n_flips)[0, 1]
+
+
+def paired_differences(
+    values: Sequence[FloatArray],
+    classes: Sequence[IntArray],
+    pairs: Sequence[tuple[int, int]],
+    *,
+    rng: np.random.Generator,
+    n_flips: int = N_FLIPS,
+) -> dict[tuple[int, int], PairedDifference]:
+    """Compare many models in pairs, each pair as `paired_difference` does with an equal generator.
+
+    All pairs share one draw of signs, so that a model's flipped sums are computed once, not once a pair.
+
+    Args:
+        values: One array a model, (n_episodes of it,), all from the same first episode on. Where one of a pair has
+            fewer, the two are compared on those.
+        classes: One array a model, (n_episodes of it, n_way) int64; negative entries stand for no class.
+        pairs: The models i and j of each difference, that of i less that of j.
+        rng: What signs are drawn by.
+        n_flips: How many flips.
+
+    Raises:
+        ValueError: A pair has fewer than two episodes in common.
+    """
+    arrays = [np.asarray(array, dtype=np.float64) for array in values]
+    n_common = {(i, j): min(len(arrays[i]), len(arrays[j])) for i, j in pairs}
+    signs = draw_signs(max(n_common.values(), default=0), n_flips, rng=rng)
+    lengths: dict[int, set[int]] = {model: set() for pair in pairs for model in pair}
+    for (i, j), n in n_common.items():
+        lengths[i].add(n)
+        lengths[j].add(n)
+    flipped = {
+        (model, n): sums
+        for model, of_model in lengths.items()
+        for n, sums in zip(sorted(of_model), flipped_sums(arrays[model], signs, sorted(of_model)), strict=True)
+    }
+    indexes = {(i, n): index_classes(classes[i][:n]) for i, n in {(i, n) for (i, _), n in n_common.items()}}
+    return {
+        (i, j): _paired(arrays[i][:n], arrays[j][:n], indexes[i, n], flipped[i, n] - flipped[j, n])
+        for (i, j), n in n_common.items()
+    }
 
 
 def compare_tables(
-    a: EpisodeTable,
-    b: EpisodeTable,
+    a: EpisodeTable | Accuracies,
+    b: EpisodeTable | Accuracies,
     *,
     rng: np.random.Generator,
     manifests: tuple[Manifest, Manifest] | None = None,
@@ -93,6 +132,23 @@ def compare_tables(
         a: Results of the first model.
         b: Results of the second.
         rng: See `paired_difference`.
+        manifests: See `n_shared_episodes`.
+
+    Raises:
+        ValueError: The two did not meet the same episodes; it says what differs.
+    """
+    n = n_shared_episodes(a, b, manifests=manifests)
+    return paired_difference(a.accuracy[:n], b.accuracy[:n], a.classes[:n], rng=rng)
+
+
+def n_shared_episodes(
+    a: EpisodeTable | Accuracies, b: EpisodeTable | Accuracies, *, manifests: tuple[Manifest, Manifest] | None = None
+) -> int:
+    """Return the number of first episodes that both tables hold, all of which must be the same.
+
+    Args:
+        a: Results of the first model.
+        b: Results of the second.
         manifests: Those of the two. Where they are given and one begins with the other, the two are compared on the
             episodes that they share; the hash of a table says too little to tell that.
 
@@ -115,7 +171,19 @@ def compare_tables(
             raise ValueError("the manifests that were given are not those of the tables")
         if difference := manifest_difference(manifests[0].prefix(n_common), manifests[1].prefix(n_common)):
             raise ValueError(f"the two did not meet the same episodes: {difference}")
-    return paired_difference(a.accuracy[:n_common], b.accuracy[:n_common], a.classes[:n_common], rng=rng)
+    return n_common
+
+
+def n_common_prefix(a: Manifest, b: Manifest) -> int:
+    """Return with how many episodes two manifests begin alike, whatever banks their rows are of; 0 if with none."""
+    alike, differ = 0, min(len(a), len(b)) + 1
+    while differ - alike > 1:
+        middle = (alike + differ) // 2 if differ <= min(len(a), len(b)) else differ - 1
+        if a.prefix(middle).hash == b.prefix(middle).hash:
+            alike = middle
+        else:
+            differ = middle
+    return alike
 
 
 def manifest_difference(a: Manifest, b: Manifest) -> str:
@@ -143,24 +211,19 @@ def sign_flip_p(differences: FloatArray, *, rng: np.random.Generator, n_flips: i
     absolute sum is at least the observed one (Fisher 1935, section 21; Good 2005). With at most `MAX_EXACT` differences
     that are not zero all flips are counted. With more, `n_flips` are drawn and
     p = (1 + number at least as large) / (1 + n_flips), which is never zero and never too small on average
-    (Phipson and Smyth 2010). Where few absolute values occur, as with accuracies, those that are equal are flipped
-    together by one binomial number: the same distribution, in a time that does not grow with the episodes.
+    (Phipson and Smyth 2010). Where none of them is as large, p is Hoeffding's bound of the share of all flips,
+    2 exp(-S^2 / (2 sum d^2)) with S the sum of the differences d, if that is smaller (Hoeffding 1963, theorem 2): the
+    share itself is smaller still, so p remains valid, and it can survive a correction for many pairs, which
+    1 / (1 + n_flips) cannot.
 
     Args:
         differences: (n,) finite.
         rng: What the signs are drawn by.
         n_flips: How many flips.
     """
-    sizes = np.abs(np.asarray(differences, dtype=np.float64))
-    sizes = sizes[sizes > _TOLERANCE]
-    observed = abs(float(np.sum(differences))) * (1 - _TOLERANCE)
-    if len(sizes) <= MAX_EXACT:
-        sums = np.zeros(1)
-        for size in sizes:
-            sums = np.concatenate([sums - size, sums + size])
-        return float((np.abs(sums) >= observed).mean())
-    n_at_least = sum(int((np.abs(sums) >= observed).sum()) for sums in _flipped_sums(sizes, n_flips, rng))
-    return (1 + n_at_least) / (1 + n_flips)
+    differences = np.asarray(differences, dtype=np.float64)
+    signs = draw_signs(len(differences), n_flips, rng=rng)
+    return _p_of_flips(differences, flipped_sums(differences, signs)[0])
 
 
 def compare_seeds(a: Mapping[int, float], b: Mapping[int, float]) -> SeedSummary:
@@ -221,8 +284,9 @@ def tie_groups(means: Sequence[float], p_values: Mapping[tuple[int, int], float]
     """Return each model's groups of ties as letters: two models share a letter if and only if no test sets them apart.
 
     All pairs are one family, corrected by `holm`; the letters are the compact letter display of the pairs at or below
-    the level, by insert and absorb (Piepho 2004, section 2). The best model has the letter `a`. Sharing a letter is
-    no proof of equality: the episodes do not suffice to tell the two apart.
+    the level, by insert and absorb (Piepho 2004, section 2). The best model has the letter `a`; after `z` come
+    capitals, then numbers in brackets. Sharing a letter is no proof of equality: the episodes do not suffice to tell
+    the two apart.
 
     Args:
         means: One a model; higher is better.
@@ -252,31 +316,56 @@ def tie_groups(means: Sequence[float], p_values: Mapping[tuple[int, int], float]
     ]
 
 
-def _flipped_sums(sizes: FloatArray, n_flips: int, rng: np.random.Generator) -> Iterator[FloatArray]:
-    """Yield blocks of sums of `sizes` with random signs, `n_flips` sums in all."""
-    values, counts = np.unique(np.round(sizes, 10), return_counts=True)
-    are_few = 4 * len(values) < len(sizes)
-    block = max(1, 4_000_000 // (len(values) if are_few else len(sizes)))
-    for start in range(0, n_flips, block):
-        n = min(block, n_flips - start)
-        if are_few:
-            yield (2 * rng.binomial(counts, 0.5, size=(n, len(values))) - counts) @ values
-        else:
-            bits = np.unpackbits(rng.integers(256, size=(n, -(-len(sizes) // 8)), dtype=np.uint8), axis=1)
-            yield 2 * (bits[:, : len(sizes)].astype(np.float64) @ sizes) - sizes.sum()
+def _paired(a: FloatArray, b: FloatArray, classes: ClassIndex, flipped: FloatArray) -> PairedDifference:
+    """Compare two models whose difference has the sums `flipped`, (n_flips,), under random signs."""
+    differences = a - b
+    # Two counts of right answers may differ by a rounding error of their shares: that is a tie.
+    differences[np.abs(differences) < _TOLERANCE] = 0.0
+    summary = summarise(differences, classes)
+    constant = np.ptp(a) == 0 or np.ptp(b) == 0
+    return PairedDifference(
+        difference=summary,
+        n_wins=int((differences > 0).sum()),
+        n_ties=int((differences == 0).sum()),
+        n_losses=int((differences < 0).sum()),
+        correlation=float("nan") if constant else float(np.corrcoef(a, b)[0, 1]),
+        p_episodes=_p_of_flips(differences, flipped),
+        p_classes=_p_over_classes(summary, len(classes.present)),
+    )
+
+
+def _p_of_flips(differences: FloatArray, flipped: FloatArray) -> float:
+    """Return the p of `sign_flip_p`, from the drawn sums, (n_flips,), or from all where there are few."""
+    sizes = np.abs(differences)
+    sizes = sizes[sizes > _TOLERANCE]
+    least = abs(float(np.sum(differences))) * (1 - _TOLERANCE) - _TOLERANCE
+    if len(sizes) > MAX_EXACT:
+        n_at_least = int((np.abs(flipped) >= least).sum())
+        # Only where no flip is as large: the smaller of two valid p-values is no valid one in general.
+        return (1 + n_at_least) / (1 + len(flipped)) if n_at_least else min(1 / (1 + len(flipped)), _bound(differences))
+    sums = np.zeros(1)
+    for size in sizes:
+        sums = np.concatenate([sums - size, sums + size])
+    return float((np.abs(sums) >= least).mean())
+
+
+def _bound(differences: FloatArray) -> float:
+    """Return Hoeffding's bound of `sign_flip_p`, above zero."""
+    exponent = -(float(differences.sum()) ** 2) / (2 * float(np.square(differences).sum()))
+    return max(2 * float(np.exp(exponent)), float(np.finfo(np.float64).tiny))
 
 
 def _letter(place: int) -> str:
-    return ascii_lowercase[place] if place < 26 else f"{_letter(place // 26 - 1)}{ascii_lowercase[place % 26]}"
+    """Return a sign that stays apart from others when they are written one after the other."""
+    return ascii_letters[place] if place < len(ascii_letters) else f"({place + 1})"
 
 
-def _p_over_classes(difference: Summary, classes: IntArray) -> float | None:
+def _p_over_classes(difference: Summary, n_classes: int) -> float | None:
     from scipy.stats import t as student_t
 
     if difference.ci95_classes is None:
         return None
     if difference.ci95_classes == 0:
         return 1.0 if difference.mean == 0 else 0.0
-    n_classes = len(np.unique(classes[classes >= 0]))
-    error = difference.ci95_classes / student_t.ppf(0.975, n_classes - 1)
+    error = difference.ci95_classes / student_quantile(n_classes - 1)
     return float(2 * student_t.sf(abs(difference.mean) / error, n_classes - 1))

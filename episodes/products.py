@@ -10,16 +10,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from episodes.manifest import Manifest
-from episodes.solver import GramBlock, multiply
+from episodes.solver import DOUBLE_ERROR, SINGLE_ERROR, SMALL_PRODUCT, GramBlock, multiply
 from episodes.transforms import FeatureTransform
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-ROWS_AT_ONCE = 512
-"""Rows that are transformed in double precision at one time."""
-GATHERED_VALUES = 2**18
-"""Feature values that are multiplied at one time on a CPU: about its second-level cache."""
+ROWS_AT_ONCE = 128
+"""Rows that are transformed in double precision at one time: few enough to stay in the cache."""
+CENTRE_ROWS = 1024
+"""Rows that the centre of the features is the mean of."""
+GRAM_ROWS = 8
+"""Rows of a Gram matrix that are computed at one time."""
+GATHERED_VALUES = 2**19
+"""Feature values that are multiplied at one time on a CPU: about its second-level cache, and worth the calls."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +36,10 @@ class Features:
 
 class Products:
     """The features that a uniform manifest uses, transformed once, and a buffer for the rows of some episodes.
+
+    All solvers give the same answer when every feature is moved by the same vector. So the features are kept less their
+    centre: where they are all but equal, as those of an untrained network are, rounding to single precision then costs
+    a share of what tells them apart, and not of what they have in common.
 
     Args:
         raw: The features.
@@ -53,17 +61,20 @@ class Products:
         is_used[manifest.support[chosen.start : chosen.stop]] = True
         is_used[manifest.query[chosen.start : chosen.stop] + self._query_offset] = True
         self._place = np.cumsum(is_used) - 1
-        parts = (
-            matrix[rows[start : start + ROWS_AT_ONCE]]
-            for matrix, rows in (
-                (raw.support, np.flatnonzero(is_used[:n_images])),
-                (raw.query, np.flatnonzero(is_used[n_images:])),
-            )
-            for start in range(0, len(rows), ROWS_AT_ONCE)
-        )
-        features = np.concatenate([transform(part).astype(np.float32) for part in parts])
+        every = np.linspace(0, n_images - 1, min(n_images, CENTRE_ROWS)).astype(np.int64)
+        centre = transform(raw.support[every]).mean(axis=0)
+        features = np.empty((int(is_used.sum()), len(centre)), dtype=np.float32)
+        squared_lengths, place = np.empty(len(features), dtype=np.float32), 0
+        for matrix, used in ((raw.support, is_used[:n_images]), (raw.query, is_used[n_images:])):
+            rows = np.flatnonzero(used)
+            for start in range(0, len(rows), ROWS_AT_ONCE):
+                part = slice(place, place + len(rows[start : start + ROWS_AT_ONCE]))
+                np.subtract(transform(matrix[rows[start : start + ROWS_AT_ONCE]]), centre, out=features[part])
+                np.einsum("ij,ij->i", features[part], features[part], out=squared_lengths[part])
+                place = part.stop
         self._features = torch.from_numpy(features).to(device)
-        self._squared_lengths = torch.from_numpy(np.einsum("ij,ij->i", features, features)).to(device)
+        self._squared_lengths = torch.from_numpy(squared_lengths).to(device)
+        self._error_in_double = DOUBLE_ERROR * float(centre @ centre)
         self._buffer = torch.empty(0, features.shape[1], device=device)
 
     def block(self, start: int, stop: int) -> GramBlock:
@@ -77,7 +88,7 @@ class Products:
         n_support = self._manifest.support.shape[1]
         gram = torch.empty(len(places), n_support, n_support, device=places.device)
         for part, support in self._gather(places[:, :n_support]):
-            torch.bmm(support, support.transpose(1, 2), out=gram[part])
+            multiply_rows(support, out=gram[part])
 
         def of_query(weights: Tensor | None) -> Tensor:
             n_rows = n_support if weights is None else weights.shape[1]
@@ -87,10 +98,12 @@ class Products:
                 multiply(support if weights is None else multiply(weights[part], support), query, out=products[part])
             return products
 
+        longest = self._squared_lengths[places].amax(1)
         return GramBlock(
             support=gram,
             of_query=of_query,
-            longest=self._squared_lengths[places].amax(1),
+            longest=longest,
+            error=longest * SINGLE_ERROR + self._error_in_double,
             n_way=spec.n_way,
             n_shot=spec.n_shot,
         )
@@ -110,3 +123,26 @@ class Products:
             chosen = places[part]
             out = self._buffer[: chosen.numel()]
             yield part, torch.index_select(self._features, 0, chosen.reshape(-1), out=out).view(*chosen.shape, -1)
+
+
+def multiply_rows(rows: Tensor, out: Tensor) -> None:
+    """Write the products of (b, n, n_features) rows with each other to (b, n, n).
+
+    On a CPU some rows at a time, each with themselves and those that follow: about half of the products, and few enough
+    for the quick kernels of numpy's BLAS. For a matrix and its own transpose numpy takes a slower way, hence the column
+    more in the last part.
+    """
+    import torch
+
+    n, n_features = rows.shape[1:]
+    n_at_once = min(GRAM_ROWS, (n + 1) // 2, SMALL_PRODUCT // (n * n_features))
+    if rows.device.type != "cpu" or n_at_once < min(n, 2):
+        torch.bmm(rows, rows.transpose(1, 2), out=out)
+        return
+    left, products = rows.numpy(), out.numpy()
+    right = left.transpose(0, 2, 1)
+    for start in range(0, n, n_at_once):
+        stop = start + n_at_once
+        first = start if stop < n else max(0, start - 1)
+        np.matmul(left[:, start:stop], right[:, :, first:], out=products[:, start:stop, first:])
+        products[:, stop:, start:stop] = products[:, start:stop, stop:].transpose(0, 2, 1)

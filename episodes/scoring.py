@@ -32,7 +32,7 @@ BATCHED_VALUES = 2**19
 """Values a block where episodes are solved together: few enough for the cache, enough to be worth the calls."""
 SINGLE_EPISODES = 16
 """Episodes a block where scikit-learn fits them one by one."""
-BATCHED_RANGE, SINGLE_RANGE = 4096, 64
+BATCHED_RANGE, SINGLE_RANGE = 4096, 128
 """Episodes that an executor is given at one time: long enough that sending them costs little."""
 STOPPING_RANGES = {BATCHED_RANGE: 10 * BLOCK_SIZE, SINGLE_RANGE: 2 * BLOCK_SIZE}
 """The same where the end is not known beforehand: short enough that little is computed in vain."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -82,14 +83,49 @@ class Tails:
     hardest_class_n: int
 
 
-def summarise(values: FloatArray, classes: IntArray) -> Summary:
+@dataclass(frozen=True, kw_only=True)
+class ClassIndex:
+    """Which episodes hold which class: what many values on the same episodes are summed by.
+
+    Attributes:
+        present: (C,) int64, the classes that occur, ascending.
+        n_of_class: (C,) int64, in how many episodes each does.
+        episodes: (n_entries,) int64, an episode.
+        columns: (n_entries,) int64, the place in `present` of a class in it.
+    """
+
+    present: IntArray
+    n_of_class: IntArray
+    episodes: IntArray
+    columns: IntArray
+
+    def sums(self, values: FloatArray) -> FloatArray:
+        """Return (C,), the sum of the values of the episodes that hold each class."""
+        sums = np.bincount(self.columns, weights=values[self.episodes], minlength=len(self.present))
+        return sums.astype(np.float64)
+
+
+def index_classes(classes: IntArray) -> ClassIndex:
+    """Index the classes of episodes, (n_episodes, n_way) int64; negative entries stand for no class."""
+    episodes, places = np.nonzero(np.asarray(classes) >= 0)
+    present, columns = np.unique(np.asarray(classes)[episodes, places], return_inverse=True)
+    return ClassIndex(
+        present=present.astype(np.int64),
+        n_of_class=np.bincount(columns, minlength=len(present)).astype(np.int64),
+        episodes=episodes.astype(np.int64),
+        columns=columns.astype(np.int64),
+    )
+
+
+def summarise(values: FloatArray, classes: IntArray | ClassIndex) -> Summary:
     """Summarise one value an episode.
 
     The interval over episodes is Student's: t(T - 1) * s / sqrt(T) with T episodes (Student 1908).
 
     Args:
         values: (n_episodes,) finite.
-        classes: (n_episodes, n_way) int64, the classes in each episode; negative entries stand for no class.
+        classes: (n_episodes, n_way) int64, the classes in each episode; negative entries stand for no class. Or their
+            index, which the summaries of several models can share.
 
     Raises:
         ValueError: Fewer than two episodes, or a value that is not finite.
@@ -111,12 +147,18 @@ def summarise(values: FloatArray, classes: IntArray) -> Summary:
 
 def half_width(std: float, n: int) -> float:
     """Return t(n - 1) * std / sqrt(n), half of the 95 % interval of a mean of `n` >= 2 independent values."""
+    return float(student_quantile(n - 1) * std / np.sqrt(n))
+
+
+@lru_cache(maxsize=1024)
+def student_quantile(degrees_of_freedom: int) -> float:
+    """Return the 97.5 % quantile of Student's t, which all 95 % intervals are made with."""
     from scipy.stats import t as student_t
 
-    return float(student_t.ppf(0.975, n - 1) * std / np.sqrt(n))
+    return float(student_t.ppf(0.975, degrees_of_freedom))
 
 
-def jackknife_over_classes(values: FloatArray, classes: IntArray) -> float | str:
+def jackknife_over_classes(values: FloatArray, classes: IntArray | ClassIndex) -> float | str:
     """Return the half width of the 95 % interval over classes, or the reason why there is none.
 
     Leave-one-class-out jackknife: theta_(-c) is the mean over the episodes without class c, and
@@ -128,20 +170,19 @@ def jackknife_over_classes(values: FloatArray, classes: IntArray) -> float | str
 
     Args:
         values: (n_episodes,).
-        classes: (n_episodes, n_way) int64; negative entries stand for no class.
+        classes: (n_episodes, n_way) int64; negative entries stand for no class. Or their index.
     """
-    from scipy.stats import t as student_t
-
-    present, n_of_class, sum_of_class = _by_class(np.asarray(values, dtype=np.float64), classes)
-    n_classes = len(present)
+    values = np.asarray(values, dtype=np.float64)
+    index = classes if isinstance(classes, ClassIndex) else index_classes(classes)
+    n_classes = len(index.present)
     if n_classes < 3:
         return f"{n_classes} classes are too few"
-    n_without = len(values) - n_of_class
+    n_without = len(values) - index.n_of_class
     if n_without.min() == 0:
         return "a class is in every episode"
-    without = (np.sum(values) - sum_of_class) / n_without
+    without = (np.sum(values) - index.sums(values)) / n_without
     variance = (n_classes - 1) / n_classes * np.square(without - without.mean()).sum()
-    return float(student_t.ppf(0.975, n_classes - 1) * np.sqrt(variance))
+    return float(student_quantile(n_classes - 1) * np.sqrt(variance))
 
 
 def bootstrap_over_classes(
@@ -162,16 +203,15 @@ def bootstrap_over_classes(
         rng: What the classes are drawn by.
         n_resamples: How often.
     """
-    from scipy.stats import t as student_t
-
-    _, n_of_class, sum_of_class = _by_class(np.asarray(values, dtype=np.float64), np.asarray(labels)[:, None])
+    index = index_classes(np.asarray(labels)[:, None])
+    n_of_class, sum_of_class = index.n_of_class, index.sums(np.asarray(values, dtype=np.float64))
     n_classes = len(n_of_class)
     if n_classes < 3:
         return f"{n_classes} classes are too few"
     times_drawn = rng.multinomial(n_classes, np.full(n_classes, 1 / n_classes), size=n_resamples)
     means = (times_drawn @ sum_of_class) / (times_drawn @ n_of_class)
     error = means.std(ddof=1) * np.sqrt(n_classes / (n_classes - 1))
-    return float(student_t.ppf(0.975, n_classes - 1) * error)
+    return float(student_quantile(n_classes - 1) * error)
 
 
 def summarise_seeds(mean_of_seed: Mapping[int, float]) -> SeedSummary:
@@ -206,14 +246,14 @@ def tails(values: FloatArray, classes: IntArray) -> Tails:
         classes: (n_episodes, n_way) int64; negative entries stand for no class.
     """
     values = np.asarray(values, dtype=np.float64)
-    present, n_of_class, sum_of_class = _by_class(values, classes)
-    means = sum_of_class / n_of_class
+    index = index_classes(classes)
+    means = index.sums(values) / index.n_of_class
     place = int(means.argmin())
     return Tails(
         percentile_5=float(np.quantile(values, 0.05)),
-        hardest_class=int(present[place]),
+        hardest_class=int(index.present[place]),
         hardest_class_mean=float(means[place]),
-        hardest_class_n=int(n_of_class[place]),
+        hardest_class_n=int(index.n_of_class[place]),
     )
 
 
@@ -224,12 +264,3 @@ def chance_level(classes: IntArray) -> float:
         classes: (n_episodes, n_way) int64; negative entries stand for no class.
     """
     return float((1 / (np.asarray(classes) >= 0).sum(axis=1)).mean())
-
-
-def _by_class(values: FloatArray, classes: IntArray) -> tuple[IntArray, IntArray, FloatArray]:
-    """Return the classes that occur, (C,), in how many episodes each does, and the sum of the values of these."""
-    episodes, places = np.nonzero(np.asarray(classes) >= 0)
-    present, columns = np.unique(np.asarray(classes)[episodes, places], return_inverse=True)
-    n_of_class = np.bincount(columns, minlength=len(present)).astype(np.int64)
-    sum_of_class = np.bincount(columns, weights=values[episodes], minlength=len(present)).astype(np.float64)
-    return present.astype(np.int64), n_of_class, sum_of_class

@@ -5,14 +5,16 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lurefs import __version__, config_file, console, episode_commands, plugins
+from lurefs import __version__, compare, config_file, console, episode_commands, plugins
 from lurefs.config import LearnerConfig, RunConfig
 from lurefs.config_file import RunGroup
 from lurefs.errors import UserError
+from lurefs.find_runs import find_runs
 from lurefs.ranks import ranks_of
 
 if TYPE_CHECKING:
@@ -31,9 +33,9 @@ LISTS = {"datasets": "dataset", "unlearn": "unlearn", "probes": "probe", "metric
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run one command and exit: 0 done, 2 something that the user can put right, 130 interrupted."""
+    """Run one command and exit: 0 done, 1 not all of it, 2 something that the user can put right, 130 interrupted."""
     try:
-        _dispatch(_parser().parse_args(arguments))
+        code = _dispatch(_parser().parse_args(arguments))
         sys.stdout.flush()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -44,6 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt:
         print("interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
         sys.exit(130)
+    if code:
+        sys.exit(code)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -58,11 +62,32 @@ def _parser() -> argparse.ArgumentParser:
         command = commands.add_parser(stage, help=words, description=words.capitalize() + ".")
         command.add_argument("--config", metavar="NAME_OR_FILE", help="a recipe's name or a YAML file")
         command.add_argument("--run-dir", type=Path, metavar="DIR", help="where the results go (default: runs/<name>)")
+        if stage == "run":
+            command.add_argument(
+                "--run-root", type=Path, metavar="DIR", help="name the run and its directory in DIR by its settings"
+            )
         command.add_argument("--dry-run", action="store_true", help="check everything and say what would be done")
         command.add_argument("overrides", nargs="*", metavar="key.sub=value", help="settings that win over the file")
+    sweep = commands.add_parser(
+        "sweep", help="run a grid: backbones, strategies, seeds", description="Run all cells of a W&B sweep file."
+    )
+    sweep.add_argument("--config", required=True, metavar="NAME_OR_FILE", help="a sweep file's name or path")
+    sweep.add_argument("--run-root", type=Path, metavar="DIR", help="where the runs go (default: what the file says)")
+    sweep.add_argument("--workers", type=int, metavar="N", help="processes, or tasks of the Slurm array, at a time")
+    sweep.add_argument(
+        "--slurm", action="append", metavar="key=value", help="an option of sbatch: one array job, a task a cell"
+    )
+    sweep.add_argument("--dry-run", action="store_true", help="check everything and say what would be done")
+    sweep.add_argument("overrides", nargs="*", metavar="key=value", help="values of the grid, settings of all cells")
+    reproduce = commands.add_parser(
+        "reproduce", help="run a finished run again and compare every number", description="Run again and compare."
+    )
+    reproduce.add_argument("run_dir", type=Path, metavar="RUN_DIR", help="a finished run")
+    reproduce.add_argument("--output", type=Path, metavar="DIR", help="keep the new run here (default: it is deleted)")
     report = commands.add_parser("report", help="write one page from finished runs", description="Write report.html.")
-    report.add_argument("run_dirs", nargs="+", type=Path, metavar="RUN_DIR", help="a run, or a folder of runs")
-    report.add_argument("--output", type=Path, metavar="DIR", help="where the page goes (default: the first RUN_DIR)")
+    report.add_argument("runs", nargs="+", metavar="RUN", help="a run, a folder of runs, a pattern, or a run's name")
+    report.add_argument("--output", type=Path, metavar="DIR", help="where the page goes (default: the first RUN)")
+    compare.add_parser(commands)
     lists = commands.add_parser(
         "list", help="names and settings that a config can use", description="List names or settings."
     )
@@ -72,16 +97,25 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _dispatch(arguments: argparse.Namespace) -> None:
+def _dispatch(arguments: argparse.Namespace) -> int:
     if arguments.command == "list":
         _list(arguments.kind, arguments.pattern)
     elif arguments.command == "episodes":
         episode_commands.run_action(arguments)
     elif arguments.command == "report":
-        _report(arguments.run_dirs, arguments.output)
+        _report(arguments.runs, arguments.output)
+    elif arguments.command == "compare":
+        compare.run_command(arguments)
+    elif arguments.command == "sweep":
+        return _sweep(arguments)
+    elif arguments.command == "reproduce":
+        from lurefs.reproduce import reproduce
+
+        return 0 if reproduce(arguments.run_dir, arguments.output) else 1
     else:
         group, root = _load(arguments)
         _run_group(group, root, arguments.command, dry_run=arguments.dry_run)
+    return 0
 
 
 def _list(kind: str, pattern: str) -> None:
@@ -100,6 +134,14 @@ def _list(kind: str, pattern: str) -> None:
 
 def _load(arguments: argparse.Namespace) -> tuple[RunGroup, Path]:
     """Return what to run, and where: from --config, or from the config that a run directory holds."""
+    if arguments.config is not None and getattr(arguments, "run_root", None) is not None:
+        from lurefs.grid import named_run
+
+        if arguments.run_dir is not None:
+            raise UserError("--run-dir and --run-root are both given", "one of the two", "leave --run-dir out")
+        config = named_run(arguments.config, arguments.overrides)
+        group = RunGroup(name=config.name, runs={config.name: config}, has_variants=False)
+        return group, arguments.run_root / config.name
     if arguments.config is not None:
         group = config_file.load(arguments.config, arguments.overrides)
         return group, arguments.run_dir or Path("runs") / group.name
@@ -150,24 +192,57 @@ def _run_group(group: RunGroup, root: Path, stage: str, *, dry_run: bool) -> Non
     console.print_paths(paths)
 
 
-def _report(run_dirs: Sequence[Path], output: Path | None) -> None:
+def _sweep(arguments: argparse.Namespace) -> int:
+    """Run a grid's cells, then print and write what all of them came to; return the exit code."""
+    from lurefs import grid, sweep
+
+    asked = grid.read_grid(arguments.config, arguments.overrides, arguments.run_root)
+    root, elsewhere = asked.run_root, None
+    plans = sweep.plan_cells(grid.cells_of(asked))
+    if arguments.slurm is not None:
+        from lurefs import slurm
+
+        options = slurm.read_options(arguments.slurm)
+        elsewhere = partial(slurm.results, folder=root / ".slurm", options=options, n_at_a_time=arguments.workers)
+    if arguments.dry_run:
+        _print_cells(plans, root)
+        return 0
+    failures = sweep.run_cells(plans, root, n_workers=arguments.workers or 1, elsewhere=elsewhere)
+    done = {name: sweep.directory_of(name, root) for name in plans if name not in failures}
+    paths = [("results", root)]
+    if done:
+        from lurefs.reporting.comparison import read_runs
+
+        directories = list(done.values())
+        _print_transfers([plans[name].config for name in done], directories)
+        paths += compare.write_comparison(read_runs(directories), root)
+    console.print_paths(paths)
+    sweep.tell_failures(failures)
+    return sweep.exit_code(failures)
+
+
+def _print_cells(plans: Mapping[str, Plan], root: Path) -> None:
+    """Say which cells there are, which are finished, and what the first one that is not would do."""
+    from lurefs import grid, sweep
+
+    waiting = sweep.unfinished(plans, root)
+    wrong = sweep.check_cells([plan.config for plan in waiting.values()])
+    if wrong is not None:
+        raise grid.of_cell(*wrong)
+    for name in plans:
+        print(f"{'to run  ' if name in waiting else 'finished'}  {name}")
+    for plan in list(waiting.values())[:1]:
+        _print_plan(plan)
+    print(f"nothing was run; results would go to {root}")
+
+
+def _report(names: Sequence[str], output: Path | None) -> None:
     from lurefs.report import write_report
     from lurefs.results import RunDirectory
 
-    directories = [RunDirectory(path) for run_dir in run_dirs for path in _runs_in(run_dir)]
-    console.print_paths([("report", write_report(directories, output or run_dirs[0]))])
-
-
-def _runs_in(path: Path) -> list[Path]:
-    """Return the run directory itself, or those of the runs right below a folder."""
-    if (path / "config.yaml").is_file():
-        return [path]
-    found = sorted(config_path.parent for config_path in path.glob("*/config.yaml"))
-    if not found:
-        raise UserError(
-            f"{path} holds no run", "a directory that 'lurefs run' made, or a folder of them", "check the path"
-        )
-    return found
+    paths = find_runs(names)
+    first = Path(names[0]) if Path(names[0]).is_dir() else paths[0]
+    console.print_paths([("report", write_report([RunDirectory(path) for path in paths], output or first))])
 
 
 def _print_plan(plan: Plan) -> None:

@@ -51,15 +51,15 @@ def check_config(config: RunConfig) -> None:
 
 
 def _check_names(config: RunConfig) -> None:
-    names = [config.name, *config.benchmarks, *config.probes, *config.transfer]
-    for name in names:
+    of_files = [*config.benchmarks, *config.probes, *config.transfer]
+    for name in (config.name, *of_files):
         if not name or name.startswith(".") or any(character in name for character in "/\\:;,#?'\"<>|*\n\t"):
             raise UserError(
                 f"the name {name!r} cannot be a file's name",
                 "letters, digits, '-', '_', '.' and spaces",
                 "choose another name",
             )
-        if "--" in name:
+        if "--" in name and name in of_files:  # there it stands between two names
             raise UserError(f"the name {name!r} holds '--'", "a name without it", "use '-'")
     if not config.benchmarks or not config.probes:
         missing = "benchmarks" if not config.benchmarks else "probes"

@@ -43,10 +43,12 @@ def load(source: str, overrides: Sequence[str] = ()) -> RunGroup:
         UserError: No such file, not YAML, an unknown key, a wrong value, or parameters that a plug-in does not take.
     """
     path = find_recipe(source)
-    plain = _read_yaml(path)
+    if {"parameters", "method"} <= read_yaml(path, resolve=False).keys():
+        raise UserError(f"{path} is a grid of runs", "a recipe of one", f"lurefs sweep --config {source}")
+    plain = read_yaml(path)
     variants_first = [text for text in overrides if text.startswith("variants.")]
-    plain = merge(plain, _parse_overrides(variants_first))
-    rest = _parse_overrides([text for text in overrides if text not in variants_first])
+    plain = merge(plain, parse_overrides(variants_first))
+    rest = parse_overrides([text for text in overrides if text not in variants_first])
     variants = plain.pop("variants", None)
     name = str(rest.get("name", plain.get("name", path.stem)))
     plain = {**plain, "name": name}
@@ -111,6 +113,48 @@ def find_recipe(source: str) -> Path:
     )
 
 
+def read_yaml(path: Path, *, resolve: bool = True) -> dict[str, Any]:
+    """Read a file of settings; `resolve` says whether `${name}` in it stands for another of its settings.
+
+    Raises:
+        UserError: It is no YAML mapping.
+    """
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        values = OmegaConf.to_container(OmegaConf.load(path), resolve=resolve)
+    except (yaml.YAMLError, OmegaConfBaseException, UnicodeDecodeError, OSError) as error:
+        raise UserError(
+            f"{path} cannot be read as YAML: {error}", "a YAML mapping of settings", "correct the file"
+        ) from error
+    if not isinstance(values, dict):
+        raise UserError(f"{path} holds no settings", "a YAML mapping such as 'name: my-run'", "write one")
+    return {str(key): value for key, value in values.items()}
+
+
+def parse_overrides(texts: Sequence[str]) -> dict[str, Any]:
+    """Return the settings that `key.sub=value` texts give, as nested mappings.
+
+    Raises:
+        UserError: A text has no key, or its value is not YAML.
+    """
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    for text in texts:
+        if "=" not in text or text.startswith("="):
+            raise UserError(f"override {text!r} has no 'key='", "key.sub=value", "write e.g. learner.epochs=5")
+    try:
+        values = OmegaConf.to_container(OmegaConf.from_dotlist(list(texts)), resolve=True)
+    except (yaml.YAMLError, OmegaConfBaseException) as error:
+        raise UserError(
+            f"an override cannot be read: {error}", "key.sub=value with a YAML value", "quote the value"
+        ) from error
+    assert isinstance(values, dict)
+    return {str(key): value for key, value in values.items()}
+
+
 def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     """Return `base` with `changes` laid over it, mapping by mapping.
 
@@ -126,38 +170,6 @@ def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]
         else:
             merged[key] = value
     return merged
-
-
-def _read_yaml(path: Path) -> dict[str, Any]:
-    from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
-
-    try:
-        values = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
-    except (yaml.YAMLError, OmegaConfBaseException, UnicodeDecodeError, OSError) as error:
-        raise UserError(
-            f"{path} cannot be read as YAML: {error}", "a YAML mapping of settings", "correct the file"
-        ) from error
-    if not isinstance(values, dict):
-        raise UserError(f"{path} holds no settings", "a YAML mapping such as 'name: my-run'", "write one")
-    return {str(key): value for key, value in values.items()}
-
-
-def _parse_overrides(texts: Sequence[str]) -> dict[str, Any]:
-    from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
-
-    for text in texts:
-        if "=" not in text or text.startswith("="):
-            raise UserError(f"override {text!r} has no 'key='", "key.sub=value", "write e.g. learner.epochs=5")
-    try:
-        values = OmegaConf.to_container(OmegaConf.from_dotlist(list(texts)), resolve=True)
-    except (yaml.YAMLError, OmegaConfBaseException) as error:
-        raise UserError(
-            f"an override cannot be read: {error}", "key.sub=value with a YAML value", "quote the value"
-        ) from error
-    assert isinstance(values, dict)
-    return {str(key): value for key, value in values.items()}
 
 
 def _check_variants(variants: Any) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence, Sized
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -64,15 +64,35 @@ def track_learning(
                 )
 
 
-def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a table to stdout; the first column is text, the others are numbers."""
-    from rich.table import Table
+def track_results(results: Iterable[tuple[str, T]], total: int, words: Callable[[T], str]) -> Iterator[tuple[str, T]]:
+    """Yield named results while stderr says a line about each, and shows how many there are still to come."""
+    with _progress() as progress:
+        task = progress.add_task("cells", total=total)
+        for n_done, (name, result) in enumerate(results, start=1):
+            progress.advance(task)
+            progress.console.print(
+                f"{n_done}/{total}  {name}: {words(result)}", markup=False, highlight=False, soft_wrap=True
+            )
+            yield name, result
 
-    table = Table(title=title, title_justify="left", title_style="bold")
+
+def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, is_wide: bool = False) -> None:
+    """Print a table to stdout; the first column is text, the others are numbers.
+
+    A wide one has no lines between its columns, and where it is too wide, the texts of the first are folded.
+    """
+    from rich.box import HEAVY_HEAD, SIMPLE_HEAD
+    from rich.table import Table
+    from rich.text import Text
+
+    box = SIMPLE_HEAD if is_wide else HEAVY_HEAD
+    table = Table(title=Text(title, style="bold"), title_justify="left", box=box, collapse_padding=is_wide)
+    overflow: Any = "fold" if is_wide else "ellipsis"
     for number, column in enumerate(columns):
-        table.add_column(column, justify="left" if number == 0 else "right", no_wrap=number == 0)
+        justify: Any = "right" if number else "left"
+        table.add_column(column, justify=justify, no_wrap=(number == 0) != is_wide, overflow=overflow)
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(Text, row))  # names may hold what rich reads as markup
     _stdout().print(table)
 
 
@@ -109,4 +129,4 @@ def _stdout() -> Any:
     from rich.console import Console
 
     console = Console(highlight=False)
-    return console if console.is_terminal else Console(highlight=False, width=120)
+    return console if console.is_terminal else Console(highlight=False, width=200)

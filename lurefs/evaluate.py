@@ -20,6 +20,7 @@ from episodes.table import EpisodeTable, collect
 from lurefs import checkpoints, console, plugins
 from lurefs.config import digest, run_identity
 from lurefs.controls import read_controls, score_controls
+from lurefs.cost import Speed, cost_card
 from lurefs.errors import UserError
 from lurefs.features import feature_identity, make_bank
 from lurefs.outcomes import (
@@ -51,6 +52,8 @@ from lurefs.transfer_stage import check_transfers, evaluate_transfers, summarise
 def extract(stage: Stage, ranks: Ranks | None = None) -> None:
     """Embed the images of benchmarks and transfers with the last chunk's weights; banks that fit are read.
 
+    What it cost is stored where anything was embedded.
+
     Args:
         stage: Whose images, and with whose weights.
         ranks: The processes that divide the images; the first one writes the banks.
@@ -70,6 +73,7 @@ def extract(stage: Stage, ranks: Ranks | None = None) -> None:
     backbone = plan_backbone(plan)
     ranks = ranks or Ranks()
     banks: dict[str, FeatureBank] = {}
+    speed = Speed()
     wanted = {images.name: images for benchmark in plan.benchmarks.values() for images in (benchmark, *benchmark.sides)}
     wanted |= transfer_images(plan)
     if probes_need_reference(plan):
@@ -82,7 +86,7 @@ def extract(stage: Stage, ranks: Ranks | None = None) -> None:
             if bank is None:
                 checkpoints.load_checkpoint(path, backbone.model)
                 backbone.model.to(stage.device)
-                batches = embed(stage, backbone, benchmark, f"features of {name}", ranks)
+                batches = speed.watch(embed(stage, backbone, benchmark, f"features of {name}", ranks))
                 none = np.empty((0, backbone.n_features), dtype=np.float32)
                 features = ranks.join(np.concatenate([none, *batches]), directory.features_dir(name))
                 bank = None if features is None else make_bank(benchmark, iter([features]), identity)
@@ -90,6 +94,8 @@ def extract(stage: Stage, ranks: Ranks | None = None) -> None:
                 bank.save(directory.features_dir(name))
             ranks.wait()
         banks[name] = bank or directory.read_bank(name)
+    if speed.batches and ranks.rank == 0:
+        directory.write_cost(cost_card(backbone, speed, stage.device))
 
 
 def evaluate(stage: Stage) -> None:

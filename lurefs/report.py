@@ -64,7 +64,15 @@ def write_report(directories: Sequence[RunDirectory], destination: Path) -> Path
     """
     if not directories:
         raise UserError("a report of no runs was asked for", "at least one run directory", "name one")
-    runs = read_runs(directories)
+    return write_page(read_runs(directories), destination)
+
+
+def write_page(runs: Sequence[Run], destination: Path) -> Path:
+    """Write `report.html` and `figures/` about runs that were read; see `write_report`.
+
+    Raises:
+        UserError: A file of a run is damaged.
+    """
     groups = groups_of(runs)
     kept = PageFigures(destination / "figures")
     context = {

@@ -5,12 +5,14 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from episodes.accuracies import Accuracies
 from episodes.bank import FeatureBank
 from episodes.files import write_text
 from episodes.manifest import Manifest
@@ -22,6 +24,7 @@ from lurefs.errors import UserError
 from lurefs.outcomes import ChunkOutcome
 from lurefs.records import from_mapping, to_mapping
 
+T = TypeVar("T")
 REFERENCE = "base--train"
 """Name of the feature bank that feature transforms are fitted on; no benchmark can have it."""
 
@@ -55,6 +58,11 @@ class RunDirectory:
     def summary_path(self) -> Path:
         """The figures of the run, JSON."""
         return self.path / "summary.json"
+
+    @property
+    def cost_path(self) -> Path:
+        """What the backbone costs to use, JSON; not there in runs of earlier versions."""
+        return self.path / "cost.json"
 
     @property
     def report_path(self) -> Path:
@@ -154,6 +162,24 @@ class RunDirectory:
         """Store the summary."""
         write_text(self.summary_path, json.dumps(to_mapping(summary), indent=2, ensure_ascii=False) + "\n")
 
+    def read_cost(self) -> dict[str, Any]:
+        """Return what `lurefs.cost.cost_card` found; empty if the run is older than that.
+
+        Raises:
+            UserError: The file is damaged.
+        """
+        if not self.cost_path.is_file():
+            return {}
+        try:
+            cost: dict[str, Any] = json.loads(self.cost_path.read_text(encoding="utf-8"))
+        except json.JSONDecodeError as error:
+            raise damaged(self.cost_path, str(error)) from error
+        return cost
+
+    def write_cost(self, cost: Mapping[str, Any]) -> None:
+        """Store what the backbone costs to use."""
+        write_text(self.cost_path, json.dumps(cost, indent=2) + "\n")
+
     def read_bank(self, benchmark: str) -> FeatureBank:
         """Return a benchmark's feature bank.
 
@@ -174,13 +200,7 @@ class RunDirectory:
         Raises:
             UserError: They were not drawn yet, or the file is damaged.
         """
-        path = self.manifest_path(benchmark)
-        try:
-            return Manifest.load(path)
-        except FileNotFoundError as error:
-            raise _not_yet(path, "evaluate") from error
-        except (ValueError, KeyError, OSError) as error:
-            raise damaged(path, str(error)) from error
+        return _load(self.manifest_path(benchmark), Manifest.load)
 
     def read_episodes(self, benchmark: str, probe: str, *, with_predicted: bool = False) -> EpisodeTable:
         """Return the per-episode results of one probe on one benchmark.
@@ -193,13 +213,15 @@ class RunDirectory:
         Raises:
             UserError: They were not computed yet, or the file is damaged.
         """
-        path = self.episodes_path(benchmark, probe)
-        try:
-            return EpisodeTable.load(path, with_predicted=with_predicted)
-        except FileNotFoundError as error:
-            raise _not_yet(path, "evaluate") from error
-        except (ValueError, KeyError, OSError) as error:
-            raise damaged(path, str(error)) from error
+        return _load(self.episodes_path(benchmark, probe), partial(EpisodeTable.load, with_predicted=with_predicted))
+
+    def read_accuracies(self, benchmark: str, probe: str) -> Accuracies:
+        """Return the accuracies of the episodes that `read_episodes` has, without the rest.
+
+        Raises:
+            UserError: They were not computed yet, or the file is damaged.
+        """
+        return _load(self.episodes_path(benchmark, probe), Accuracies.load)
 
     def read_transfer(self, name: str) -> TransferTable:
         """Return the fits of one transfer.
@@ -207,13 +229,7 @@ class RunDirectory:
         Raises:
             UserError: They were not computed yet, or the file is damaged.
         """
-        path = self.transfer_path(name)
-        try:
-            return TransferTable.load(path)
-        except FileNotFoundError as error:
-            raise _not_yet(path, "evaluate") from error
-        except (ValueError, KeyError, OSError) as error:
-            raise damaged(path, str(error)) from error
+        return _load(self.transfer_path(name), TransferTable.load)
 
     def check_writable(self) -> None:
         """Refuse a place where the directory cannot be made, without making it.
@@ -261,6 +277,16 @@ class RunDirectory:
 def damaged(path: Path, reason: str) -> UserError:
     """Build the error for a file that is there but cannot be used."""
     return UserError(f"{path} is damaged: {reason}", "the file as lurefs wrote it", f"delete {path} and run again")
+
+
+def _load(path: Path, load: Callable[[Path], T]) -> T:
+    """Read a file that the stage 'evaluate' writes."""
+    try:
+        return load(path)
+    except FileNotFoundError as error:
+        raise _not_yet(path, "evaluate") from error
+    except (ValueError, KeyError, OSError) as error:
+        raise damaged(path, str(error)) from error
 
 
 def _unwritable(path: Path, reason: str) -> UserError:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import platform
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,7 +21,7 @@ from episodes.sampler import EpisodeSpec
 from episodes.transforms import needs_reference
 from lurefs import console, plugins, tracking
 from lurefs.backbones import Backbone, build_backbone, resolve_device
-from lurefs.config import ProbeConfig, digest, pretrain_identity
+from lurefs.config import ProbeConfig, RunConfig, digest, pretrain_identity
 from lurefs.errors import UserError
 from lurefs.features import embed_batches
 from lurefs.plan import Benchmark, Plan
@@ -171,6 +173,39 @@ def make_probe(name: str, config: ProbeConfig, reference: NDArray[np.float32] | 
     )
 
 
+def differences(old: Any, new: Any, path: str = "") -> list[str]:
+    """Return in words what is not the same in two nested mappings."""
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        keys = dict.fromkeys([*old, *new])
+        return [
+            text
+            for key in keys
+            for text in differences(old.get(key), new.get(key), f"{path}.{key}" if path else str(key))
+        ]
+    return [] if old == new else [f"{path.removeprefix('pretrain.')} was {old!r} and is now {new!r}"]
+
+
+def machine_card(config: RunConfig) -> dict[str, Any]:
+    """Return what numbers may depend on beside settings and versions: processor, device, threads."""
+    device = resolve_device(config.device)
+    return {
+        "processor": processor(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
+        "num_threads": config.num_threads,
+    }
+
+
+def processor() -> str:
+    """Return the processor's name."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    return next(
+        (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.processor()
+    )
+
+
 def _claim(plan: Plan, directory: RunDirectory, backbone: Backbone) -> None:
     """Store what the run is made from, or refuse a directory whose weights were made from something else."""
     import timm
@@ -182,10 +217,10 @@ def _claim(plan: Plan, directory: RunDirectory, backbone: Backbone) -> None:
     card = json.loads(json.dumps(to_mapping(card)))
     if directory.identity_path.exists():
         stored = json.loads(directory.identity_path.read_text(encoding="utf-8"))
-        differences = _differences({key: stored.get(key) for key in card}, card)
-        if differences:
+        changes = differences({key: stored.get(key) for key in card}, card)
+        if changes:
             raise UserError(
-                f"{directory.path} holds a run of another configuration: {'; '.join(differences[:3])}",
+                f"{directory.path} holds a run of another configuration: {'; '.join(changes[:3])}",
                 "the configuration that the run was started with",
                 "give another --run-dir, or delete the directory",
             )
@@ -210,17 +245,7 @@ def _claim(plan: Plan, directory: RunDirectory, backbone: Backbone) -> None:
             "backbone": backbone_card(backbone),
             "split": split,
             "versions": versions,
+            "machine": machine_card(plan.config),
         }
         write_text(directory.identity_path, json.dumps(identity, indent=2) + "\n")
     directory.write_config(plan.config)
-
-
-def _differences(old: Any, new: Any, path: str = "") -> list[str]:
-    if isinstance(old, Mapping) and isinstance(new, Mapping):
-        keys = dict.fromkeys([*old, *new])
-        return [
-            text
-            for key in keys
-            for text in _differences(old.get(key), new.get(key), f"{path}.{key}" if path else str(key))
-        ]
-    return [] if old == new else [f"{path.removeprefix('pretrain.')} was {old!r} and is now {new!r}"]

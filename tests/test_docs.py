@@ -29,7 +29,7 @@ def test_the_library_page_runs(capsys: pytest.CaptureFixture[str]) -> None:
     first, second = capsys.readouterr().out.splitlines()
     shape = r"\d+\.\d\d% ± \d+\.\d\d% on this pool of classes \(new classes of this kind: ± \d+\.\d\d%\), 60 episodes"
     assert re.fullmatch(shape, first)
-    assert re.match(r"-?\d+\.\d\d% ± .* 60 episodes 0\.\d+", second)
+    assert re.match(r"-?\d+\.\d\d% ± .* 60 episodes \d\S*", second)
 
 
 def test_the_settings_in_the_readme_are_accepted(tmp_path: Path) -> None:

@@ -13,20 +13,22 @@ FILES = sorted(path for package in ("lurefs", "episodes") for path in (ROOT / pa
 
 ORDER = [
     {"episodes"},
-    {"errors", "seeding", "records", "ranks"},
+    {"errors", "seeding", "records", "ranks", "find_runs"},
     {"plugins"},
     {"config"},
     {"config_checks"},
     {"config_file"},
+    {"grid", "workers"},
     {"settings_page"},
     {"data"},
     {"outcomes", "plan", "saliency", "backbones", "optimizers", "images", "schedule"},
-    {"unlearn", "features", "checkpoints", "progress", "transfer_plan", "predictions", "attacks"},
+    {"unlearn", "features", "cost", "checkpoints", "progress", "transfer_plan", "predictions", "attacks"},
     {"boundary", "results"},
     {"learner"},
     {"mirror", "reporting"},
     {"tracking", "report", "console"},
-    {"stage", "episode_commands"},
+    {"stage", "episode_commands", "compare", "sweep", "slurm"},
+    {"reproduce"},
     {"controls"},
     {"robustness"},
     {"pretrain", "evaluate", "transfer_stage"},
@@ -54,6 +56,7 @@ HOMES = {
     "fontTools": {"lurefs.data.fonts"},
     "imagecorruptions": {"lurefs.data.corruptions"},
     "art": {"lurefs.attacks"},
+    "submitit": {"lurefs.slurm"},
 }
 
 

@@ -30,6 +30,8 @@ from episodes.executors import joblib
 from episodes.probes import logistic_regression
 
 N_CLASSES, N_PER_CLASS, N_EPISODES = 20, 600, 10_000
+N_STEPS = 100
+"""Steps that the backbone of the cold comparison is trained for beforehand."""
 N_TURNS = 24
 """How often extraction and loop take turns in a round."""
 
@@ -133,6 +135,34 @@ def compare_features_at_hand(rounds: int) -> Iterator[Row]:
     yield Row(name="features at hand, stored manifest", wanted=35, ratios=stored, note=note)
 
 
+def icons_in_classes() -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the icons at 64 pixels in colour, (12,000, 3, 64, 64) uint8, and classes of as many concepts each."""
+    from lurefs.data.icons import icons
+
+    dataset = icons(64)
+    groups = dataset.labels * N_CLASSES // len(dataset.class_names)
+    rows = np.concatenate([np.flatnonzero(groups == group)[:N_PER_CLASS] for group in range(N_CLASSES)])
+    images = torch.from_numpy(dataset.read(rows)).permute(0, 3, 1, 2)
+    return images.repeat(1, 3, 1, 1).contiguous(), torch.from_numpy(groups[rows])
+
+
+def prepared(batch: torch.Tensor) -> torch.Tensor:
+    """Return what a model is given of (n, 3, 64, 64) uint8 images."""
+    return (batch.float() / 255 - 0.5).contiguous(memory_format=torch.channels_last)
+
+
+def trained(model: torch.nn.Module, images: torch.Tensor, labels: torch.Tensor) -> torch.nn.Module:
+    """Train a model a little, so that its features are not all but equal, as those of a fresh one are."""
+    torch.manual_seed(0)
+    model.train().to(memory_format=torch.channels_last)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    for rows in torch.randperm(len(images))[: 64 * N_STEPS].split(64):
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(model(prepared(images[rows])), labels[rows]).backward()
+        optimizer.step()
+    return model.eval()
+
+
 def compare_cold(rounds: int) -> Iterator[Row]:
     """Compare extraction and evaluation with the loop that embeds each episode's images, resnet10t at 64 pixels."""
     import timm
@@ -141,16 +171,13 @@ def compare_cold(rounds: int) -> Iterator[Row]:
     from sklearn.linear_model import LogisticRegression
     from torch.utils.data import TensorDataset
 
-    torch.manual_seed(0)
-    model = timm.create_model("resnet10t", num_classes=0).eval().to(memory_format=torch.channels_last)
-    labels = torch.arange(N_CLASSES).repeat_interleave(N_PER_CLASS)
-    images = torch.randint(0, 256, (len(labels), 3, 64, 64), dtype=torch.uint8)
-    images[:, :, 8:24, 8:24] = (labels * 12)[:, None, None, None].to(torch.uint8)
+    images, labels = icons_in_classes()
+    model = trained(timm.create_model("resnet10t", num_classes=N_CLASSES), images, labels)
+    model.reset_classifier(0)
 
     @torch.inference_mode()
     def embed(batch: torch.Tensor) -> np.ndarray:
-        prepared = (batch.float() / 255 - 0.5).contiguous(memory_format=torch.channels_last)
-        return model(prepared).numpy()
+        return model(prepared(batch)).numpy()
 
     dataset = MetaDataset(TensorDataset(images, labels))
     tasks = Taskset(dataset, [FusedNWaysKShots(dataset, n=5, k=20), LoadData(dataset)])

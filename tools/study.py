@@ -24,6 +24,7 @@ from study_workers import measured
 
 from lurefs.console import note
 from lurefs.errors import UserError
+from lurefs.workers import Failure
 
 
 def main() -> int:
@@ -91,8 +92,8 @@ def run_cells(folder: Path, study: Study, rows: dict[Key, Row], arguments: argpa
     with Progress(*columns, TextColumn("left"), TimeRemainingColumn(), console=console) as progress:
         task = progress.add_task("cells", total=len(missing))
         for key, result in measured(missing, arguments.workers, arguments.run_root):
-            if isinstance(result, str):
-                failures[key] = result
+            if isinstance(result, Failure):
+                failures[key] = result.reason
                 text = "failed"
             else:
                 rows[key] = result

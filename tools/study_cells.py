@@ -222,12 +222,9 @@ def rounded(value: Any) -> Any:
 
 def machine() -> str:
     """Return the processor's name and the number of its cores."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    name = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "unknown processor")
-    return f"{name}, {os.cpu_count()} cores"
+    from lurefs.stage import processor
+
+    return f"{processor()}, {os.cpu_count()} cores"
 
 
 def read_rows(folder: Path) -> dict[Key, Row]:

@@ -8,13 +8,22 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import combinations
 from typing import Any
 
 import numpy as np
 
-from episodes.comparison import PairedDifference, compare_tables, manifest_difference, tie_groups
+from episodes.accuracies import Accuracies
+from episodes.comparison import (
+    PairedDifference,
+    compare_tables,
+    manifest_difference,
+    n_shared_episodes,
+    paired_differences,
+    tie_groups,
+)
 from episodes.manifest import Manifest
 from episodes.summary import Summary
 from lurefs.config import RunConfig
@@ -41,6 +50,10 @@ class Run:
         summary: Its `summary.json`.
         outcomes: One a chunk; empty if it was not pre-trained here.
         identity: Its `identity.json`; empty if there is none.
+        cost: Its `cost.json`; empty if there is none.
+        is_reference: Whether it was chosen as what the others are compared with.
+        first: On how many first episodes of a benchmark it is judged; on all that it met where nothing is said. The
+            summary is then that of these episodes, and names their manifest.
     """
 
     label: str
@@ -49,6 +62,9 @@ class Run:
     summary: Mapping[str, Any]
     outcomes: Sequence[ChunkOutcome]
     identity: Mapping[str, Any]
+    cost: Mapping[str, Any] = field(default_factory=dict)
+    is_reference: bool = False
+    first: Mapping[str, int] = field(default_factory=dict)
 
     def result(self, benchmark: str, probe: str) -> Mapping[str, Any] | None:
         """Return the figures of one probe on one benchmark, or None if it was not measured."""
@@ -64,6 +80,38 @@ class Run:
         """Return the accuracy of one probe on one benchmark, or None if it was not measured."""
         result = self.result(benchmark, probe)
         return None if result is None else summary_of(result.get("accuracy"))
+
+    def accuracies(self, benchmark: str, probe: str) -> Accuracies:
+        """Return the accuracy of every episode, read once.
+
+        Raises:
+            UserError: They are not there, or the file is damaged.
+        """
+        key = (benchmark, probe)
+        if key not in self._accuracies:
+            found = self.directory.read_accuracies(benchmark, probe)
+            if benchmark in self.first:
+                found = found.first(self.first[benchmark], manifest=self.benchmark(benchmark)["manifest"])
+            self._accuracies[key] = found
+        return self._accuracies[key]
+
+    def manifest(self, benchmark: str) -> Manifest:
+        """Return the episodes of a benchmark, read once.
+
+        Raises:
+            UserError: They are not there, or the file is damaged.
+        """
+        if benchmark not in self._manifests:
+            self._manifests[benchmark] = self.directory.read_manifest(benchmark)
+        return self._manifests[benchmark]
+
+    @cached_property
+    def _accuracies(self) -> dict[tuple[str, str], Accuracies]:
+        return {}
+
+    @cached_property
+    def _manifests(self) -> dict[str, Manifest]:
+        return {}
 
     def class_name(self, benchmark: str, label: int) -> str:
         """Return the name of a class by its index in the feature bank; the index itself if the bank is gone."""
@@ -156,6 +204,7 @@ def read_runs(directories: Sequence[RunDirectory]) -> list[Run]:
             summary=directory.read_summary(),
             outcomes=directory.read_outcomes(),
             identity=_read_identity(directory),
+            cost=directory.read_cost(),
         )
         for label, directory, config in zip(labels, directories, configs, strict=True)
     ]
@@ -170,8 +219,10 @@ def summary_of(values: Mapping[str, Any] | None) -> Summary | None:
 
 
 def reference_run(runs: Sequence[Run]) -> Run:
-    """Return the run that unlearns nothing, if there is one, else the first."""
-    return next((run for run in runs if run.config.unlearn.name == REFERENCE_STRATEGY), runs[0])
+    """Return the run that was chosen, else the first that unlearns nothing, if there is one, else the first."""
+    chosen = (run for run in runs if run.is_reference)
+    warm = (run for run in runs if run.config.unlearn.name == REFERENCE_STRATEGY)
+    return next(chosen, None) or next(warm, runs[0])
 
 
 def benchmarks_of(runs: Sequence[Run]) -> dict[str, list[str]]:
@@ -214,16 +265,37 @@ def compare(run: Run, reference: Run, benchmark: str, probe: str) -> Comparison:
 
     Where one of them met more episodes than the other, they are paired on those that both met.
     """
-    paired, not_paired = None, None
-    try:
-        paired = _pair((run, benchmark), (reference, benchmark), probe)
-    except UserError as error:
-        not_paired = error.problem
-    except ValueError as error:
-        not_paired = str(error)
-    return Comparison(
-        benchmark=benchmark, probe=probe, run=run, reference=reference, paired=paired, not_paired=not_paired
+    return compare_pairs([(run, reference)], benchmark, probe)[0]
+
+
+def compare_pairs(pairs: Sequence[tuple[Run, Run]], benchmark: str, probe: str) -> list[Comparison]:
+    """Do for many pairs, run and reference, what `compare` does for one, in a time that grows with the runs.
+
+    Returns:
+        One comparison a pair, in their order.
+    """
+    reasons = [_why_not_paired(*pair, benchmark, probe) for pair in pairs]
+    chosen = [pair for pair, reason in zip(pairs, reasons, strict=True) if reason is None]
+    runs = list({id(run): run for pair in chosen for run in pair}.values())
+    place = {id(run): number for number, run in enumerate(runs)}
+    read = [run.accuracies(benchmark, probe) for run in runs]
+    paired = paired_differences(
+        [table.accuracy for table in read],
+        [table.classes for table in read],
+        [(place[id(run)], place[id(reference)]) for run, reference in chosen],
+        rng=np.random.default_rng(FLIP_SEED),
     )
+    return [
+        Comparison(
+            benchmark=benchmark,
+            probe=probe,
+            run=run,
+            reference=reference,
+            paired=None if reason else paired[place[id(run)], place[id(reference)]],
+            not_paired=reason,
+        )
+        for (run, reference), reason in zip(pairs, reasons, strict=True)
+    ]
 
 
 def loss_by_corruption(run: Run, corrupted: str, clean: str, probe: str) -> PairedDifference | None:
@@ -247,18 +319,25 @@ def ties(runs: Sequence[Run], benchmark: str, probe: str) -> Ties | None:
     measured = [run for run in runs if run.accuracy(benchmark, probe) is not None]
     if len(measured) < MIN_RANKED or len(manifests_of(measured, benchmark)) > 1:
         return None
+    return rank(measured, compare_pairs(list(combinations(measured, 2)), benchmark, probe))
+
+
+def rank(runs: Sequence[Run], comparisons: Sequence[Comparison]) -> Ties | None:
+    """Return the letters of runs from their comparisons, one for each combination of two, in the order of the runs.
+
+    None if a pair could not be compared.
+    """
     means, p_pool, p_classes = [], {}, {}
-    for run in measured:
-        accuracy = run.accuracy(benchmark, probe)
+    for run in runs:
+        accuracy = run.accuracy(comparisons[0].benchmark, comparisons[0].probe)
         means.append(accuracy.mean if accuracy else 0.0)
-    for i, j in combinations(range(len(measured)), 2):
-        paired = compare(measured[i], measured[j], benchmark, probe).paired
-        if paired is None:
+    for pair, comparison in zip(combinations(range(len(runs)), 2), comparisons, strict=True):
+        if comparison.paired is None:
             return None
-        p_pool[i, j] = paired.p_episodes
-        if paired.p_classes is not None:
-            p_classes[i, j] = paired.p_classes
-    labels = [run.label for run in measured]
+        p_pool[pair] = comparison.paired.p_episodes
+        if comparison.paired.p_classes is not None:
+            p_classes[pair] = comparison.paired.p_classes
+    labels = [run.label for run in runs]
     return Ties(
         pool=dict(zip(labels, tie_groups(means, p_pool), strict=True)),
         classes=dict(zip(labels, tie_groups(means, p_classes), strict=True)) if len(p_classes) == len(p_pool) else {},
@@ -297,8 +376,20 @@ def train_seconds(run: Run) -> float:
 
 
 def _pair(a: _Measured, b: _Measured, probe: str) -> PairedDifference:
-    one, other = (run.directory.read_episodes(benchmark, probe) for run, benchmark in (a, b))
+    one, other = (run.accuracies(benchmark, probe) for run, benchmark in (a, b))
     return compare_tables(one, other, rng=np.random.default_rng(FLIP_SEED), manifests=_different_manifests(a, b))
+
+
+def _why_not_paired(run: Run, reference: Run, benchmark: str, probe: str) -> str | None:
+    """Return why the two did not meet the same episodes, None if they did."""
+    try:
+        one, other = (side.accuracies(benchmark, probe) for side in (run, reference))
+        n_shared_episodes(one, other, manifests=_different_manifests((run, benchmark), (reference, benchmark)))
+    except UserError as error:
+        return error.problem
+    except ValueError as error:
+        return str(error)
+    return None
 
 
 def _different_manifests(a: _Measured, b: _Measured) -> tuple[Manifest, Manifest] | None:
@@ -310,7 +401,7 @@ def _different_manifests(a: _Measured, b: _Measured) -> tuple[Manifest, Manifest
     (run, benchmark), (other, its_benchmark) = a, b
     if run.benchmark(benchmark).get("manifest") == other.benchmark(its_benchmark).get("manifest"):
         return None
-    return run.directory.read_manifest(benchmark), other.directory.read_manifest(its_benchmark)
+    return run.manifest(benchmark), other.manifest(its_benchmark)
 
 
 def _begin_alike(a: _Measured, b: _Measured) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,8 +18,38 @@ from lurefs.reporting.wording import MISSING, count, joined, number, p_value, pe
 Row = dict[str, Any]
 
 
-def rows(groups: Sequence[Group], reference: Run, benchmark: str, probe: str) -> list[Row]:
-    """Return one row a group of several seeds: its mean accuracy, and how far it is from the reference's group.
+@dataclass(frozen=True, kw_only=True)
+class OverSeeds:
+    """A training procedure, measured by runs that differ only by their seed.
+
+    Attributes:
+        group: What the runs are called together.
+        benchmark: The benchmark's name.
+        probe: The probe's name.
+        n_seeds: How many runs were measured.
+        mean: Mean of the runs' mean accuracies, fraction.
+        ci95_seeds: Half width of its 95 % interval over seeds; None for fewer than `MIN_SEEDS`.
+        difference: Mean less that of the reference's group, seed by seed on the same episodes, fraction; None for that
+            group, and where `no_difference` says why.
+        difference_ci95_seeds: Half width of its 95 % interval over seeds.
+        p_seeds: Two-sided p of no difference on new seeds, corrected for the number of groups (Holm).
+        no_difference: Why there is no difference; "" where there is one, and for the reference's group.
+    """
+
+    group: str
+    benchmark: str
+    probe: str
+    n_seeds: int
+    mean: float
+    ci95_seeds: float | None
+    difference: float | None
+    difference_ci95_seeds: float | None
+    p_seeds: float | None
+    no_difference: str
+
+
+def over_seeds(groups: Sequence[Group], reference: Run, benchmark: str, probe: str) -> list[OverSeeds]:
+    """Return what each group of several seeds reaches, and how far it is from the reference's group.
 
     The intervals are Student's over seeds, from `MIN_SEEDS` on. The p-values are corrected for their number.
 
@@ -39,15 +70,36 @@ def rows(groups: Sequence[Group], reference: Run, benchmark: str, probe: str) ->
     differences = {label: difference for label, difference in found.items() if isinstance(difference, SeedSummary)}
     p_values = dict(zip(differences, holm([p_over_seeds(entry) for entry in differences.values()]), strict=True))
     return [
-        {
-            "group": group.label,
-            "seeds": count(len(means)),
-            "accuracy": percent(float(np.mean(list(means.values())))),
-            "interval": percent(summarise_seeds(means).ci95_seeds) if len(means) >= MIN_SEEDS else MISSING,
-            "why_not": found[group.label] if isinstance(found.get(group.label), str) else "",
-            **_difference(differences.get(group.label), p_values.get(group.label)),
-        }
+        OverSeeds(
+            group=group.label,
+            benchmark=benchmark,
+            probe=probe,
+            n_seeds=len(means),
+            mean=float(np.mean(list(means.values()))),
+            ci95_seeds=summarise_seeds(means).ci95_seeds if len(means) >= MIN_SEEDS else None,
+            difference=differences[group.label].mean if group.label in differences else None,
+            difference_ci95_seeds=differences[group.label].ci95_seeds if group.label in differences else None,
+            p_seeds=p_values.get(group.label),
+            no_difference=reason if isinstance(reason := found.get(group.label), str) else "",
+        )
         for group, means in pooled
+    ]
+
+
+def rows(groups: Sequence[Group], reference: Run, benchmark: str, probe: str) -> list[Row]:
+    """Return the figures of `over_seeds` as people read them, one row a group."""
+    return [
+        {
+            "group": found.group,
+            "seeds": count(found.n_seeds),
+            "accuracy": percent(found.mean),
+            "interval": percent(found.ci95_seeds),
+            "why_not": found.no_difference,
+            "difference": MISSING if found.difference is None else points(found.difference),
+            "difference_interval": percent(found.difference_ci95_seeds),
+            "p": p_value(found.p_seeds),
+        }
+        for found in over_seeds(groups, reference, benchmark, probe)
     ]
 
 
@@ -87,13 +139,3 @@ def difference_over_seeds(group: Group, reference: Group, benchmark: str, probe:
 def _means(group: Group, benchmark: str, probe: str) -> dict[int, float]:
     accuracies = {run.config.seed: run.accuracy(benchmark, probe) for run in group.runs}
     return {seed: accuracy.mean for seed, accuracy in accuracies.items() if accuracy is not None}
-
-
-def _difference(difference: SeedSummary | None, p: float | None) -> Row:
-    if difference is None:
-        return {"difference": MISSING, "difference_interval": MISSING, "p": MISSING}
-    return {
-        "difference": points(difference.mean),
-        "difference_interval": percent(difference.ci95_seeds),
-        "p": p_value(p),
-    }

@@ -37,8 +37,10 @@ class Group:
 def groups_of(runs: Sequence[Run]) -> list[Group]:
     """Return the groups in the order of their first runs; a second run of the same seed has a group of its own."""
     members: list[list[Run]] = []
+    shared = {id(run): _shared(run) for run in runs}
     for run in runs:
-        group = next((group for group in members if _joins(run, group)), None)
+        alike = (group for group in members if shared[id(group[0])] == shared[id(run)])
+        group = next((group for group in alike if run.config.seed not in {other.config.seed for other in group}), None)
         if group is None:
             members.append([run])
         else:
@@ -53,10 +55,6 @@ def groups_of(runs: Sequence[Run]) -> list[Group]:
 def styles_of(groups: Sequence[Group]) -> dict[str, int]:
     """Return the style of each run, by its label."""
     return {run.label: group.style for group in groups for run in group.runs}
-
-
-def _joins(run: Run, group: Sequence[Run]) -> bool:
-    return _shared(run) == _shared(group[0]) and run.config.seed not in {other.config.seed for other in group}
 
 
 def _shared(run: Run) -> tuple[bool, dict[str, Any]]:

@@ -41,6 +41,8 @@ def assert_three_parts(error: str, *words: str) -> None:
         ["--help"],
         ["--version"],
         ["run", "--help"],
+        ["compare", "--help"],
+        ["compare", "nowhere"],
         ["list", "datasets"],
         ["list", "probes", "log"],
         ["list", "unlearn"],
@@ -136,7 +138,7 @@ def test_wrong_settings_are_refused(config_file: Path, capsys: pytest.CaptureFix
         assert_three_parts(refused(["run", "--config", str(config_file), override], capsys), words)
     assert_three_parts(refused(["run", "--config", "absent.yaml"], capsys), "there is no config 'absent.yaml'")
     assert_three_parts(refused(["run"], capsys), "neither --config nor --run-dir")
-    assert_three_parts(refused(["report", "nowhere"], capsys), "nowhere holds no run")
+    assert_three_parts(refused(["report", "nowhere"], capsys), "nowhere is no directory, and no run below runs has")
 
 
 def test_folders_without_images_or_with_a_damaged_one_are_refused(

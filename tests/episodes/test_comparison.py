@@ -12,8 +12,10 @@ from episodes.comparison import (
     compare_tables,
     holm,
     manifest_difference,
+    n_common_prefix,
     p_over_seeds,
     paired_difference,
+    paired_differences,
     sign_flip_p,
     tie_groups,
 )
@@ -63,6 +65,39 @@ class TestPairedDifference:
             paired_difference(A, A[:3], CLASSES, rng=rng())
 
 
+class TestManyModels:
+    def test_are_compared_as_each_pair_is_alone(self) -> None:
+        generator = rng(6)
+        classes = np.stack([generator.permutation(7)[:3] for _ in range(90)])
+        models = [generator.integers(0, 13, n) / 12 for n in (90, 90, 61, 32)]
+        pairs = [(0, 1), (0, 2), (2, 1), (3, 0), (3, 2)]
+        found = paired_differences(models, [classes[: len(model)] for model in models], pairs, rng=rng())
+        assert list(found) == pairs
+        for i, j in pairs:
+            n = min(len(models[i]), len(models[j]))
+            assert found[i, j] == paired_difference(models[i][:n], models[j][:n], classes[:n], rng=rng())
+
+    def test_have_the_p_that_flips_of_their_difference_have(self) -> None:
+        generator = rng(7)
+        a, b = (generator.integers(0, 76, 300) / 75 for _ in range(2))
+        classes = np.stack([generator.permutation(7)[:3] for _ in range(300)])
+        found = paired_differences([a, b], [classes, classes], [(0, 1)], rng=rng())
+        assert found[0, 1].p_episodes == sign_flip_p(a - b, rng=rng())
+
+    def test_that_are_far_apart_are_told_apart_however_many_they_are(self) -> None:
+        generator = rng(8)
+        classes = np.stack([generator.permutation(7)[:3] for _ in range(400)])
+        hits = generator.integers(0, 20, 400)
+        models = [(hits + 2 * model + generator.integers(0, 2, 400)) / 200 for model in range(40)]
+        pairs = [(i, j) for i in range(40) for j in range(i + 1, 40)]
+        found = paired_differences(models, [classes] * 40, pairs, rng=rng(), n_flips=999)
+        letters = tie_groups([model.mean() for model in models], {pair: found[pair].p_episodes for pair in pairs})
+        assert len(set(letters)) == 40
+
+    def test_of_no_pairs_have_no_differences(self) -> None:
+        assert paired_differences([A], [CLASSES], [], rng=rng()) == {}
+
+
 class TestSignFlips:
     def test_of_few_differences_are_counted_by_hand(self) -> None:
         differences = [3.0, 1.0, 2.0, -1.0]
@@ -82,8 +117,16 @@ class TestSignFlips:
         limit = 2 * norm.sf(abs(differences.sum()) / np.sqrt(np.square(differences).sum()))
         assert sign_flip_p(differences, rng=rng(), n_flips=40_000) == pytest.approx(limit, abs=0.01)
 
-    def test_drawn_flips_give_no_p_of_zero(self) -> None:
-        assert sign_flip_p(np.ones(100), rng=rng(), n_flips=999) == 1 / 1000
+    def test_that_no_drawn_flip_reaches_have_hoeffdings_bound_and_never_less_than_all_flips_give(self) -> None:
+        assert sign_flip_p(np.ones(20), rng=rng(), n_flips=999) == pytest.approx(2 * np.exp(-10))
+        assert 2 * np.exp(-10) > 2 / 2**20
+
+    def test_that_no_drawn_flip_reaches_have_no_more_than_the_number_of_flips_tells(self) -> None:
+        assert sign_flip_p(np.ones(20), rng=rng(), n_flips=99_999) <= 2 * np.exp(-10)
+        assert sign_flip_p(np.r_[np.ones(17), np.zeros(5)], rng=rng(), n_flips=9_999) <= 2 / 10_000
+
+    def test_are_never_zero(self) -> None:
+        assert 0 < sign_flip_p(np.ones(20_000), rng=rng(), n_flips=99) < 1e-300
 
     def test_zeros_and_the_order_change_nothing(self) -> None:
         differences = np.array([0.5, -0.25, 1.0, 0.5])
@@ -143,6 +186,12 @@ class TestTieGroups:
             letters = self.letters(generator.random(n).tolist(), differ)
             for i, j in pairs:
                 assert bool(set(letters[i]) & set(letters[j])) == ((i, j) not in differ)
+
+    def test_of_sixty_groups_are_still_told_apart_when_written_together(self) -> None:
+        n = 60
+        letters = self.letters(list(range(n, 0, -1)), {(i, j) for i in range(n) for j in range(i + 1, n)})
+        assert letters[25:28] == ["z", "A", "B"]
+        assert letters[51:54] == ["Z", "(53)", "(54)"]
 
     def test_pairs_are_corrected_for_their_number(self) -> None:
         assert tie_groups([2, 1], {(0, 1): 0.03}) == ["a", "b"]
@@ -256,3 +305,23 @@ class TestTables:
 )
 def test_the_difference_of_two_manifests_is_said(other: Manifest, words: str) -> None:
     assert manifest_difference(manifest(), other) == words
+
+
+@pytest.mark.parametrize(
+    ("other", "n"),
+    [
+        (manifest(), 12),
+        (manifest(n_episodes=30), 12),
+        (manifest(n_episodes=5), 5),
+        (manifest(seed=4), 0),
+        (manifest(n_shot=1), 0),
+    ],
+)
+def test_manifests_begin_alike_as_far_as_they_do(other: Manifest, n: int) -> None:
+    assert n_common_prefix(manifest(), other) == n_common_prefix(other, manifest()) == n
+
+
+def test_manifests_that_part_later_begin_alike_until_there() -> None:
+    query = manifest().query.copy()
+    query[7] = query[7][::-1]
+    assert n_common_prefix(manifest(), replace(manifest(), query=query)) == 7

@@ -157,6 +157,51 @@ def test_kind_features_need_no_scikit_learn_and_long_ones_nothing_else() -> None
         assert collect(score(bank, manifest, probe), {}).n_by_solver[solver] == 20
 
 
+@pytest.mark.parametrize(
+    "name", ["logistic_regression", "logistic_regression, C=10", "ridge", "nearest_centroid", "1-nn"]
+)
+def test_features_that_differ_by_a_hundredth_need_no_scikit_learn(name: str) -> None:
+    rng = np.random.default_rng(0)
+    labels = np.repeat(np.arange(N_CLASSES), N_PER_CLASS)
+    bank = FeatureBank.from_arrays(rng.normal(size=24) + 1e-2 * kind(rng, labels), labels)
+    spec = EpisodeSpec(n_way=5, n_shot=5, n_query=8, n_episodes=30)
+    manifest = make_manifest(bank.labels, spec, seed=0, images_digest=bank.images_digest)
+    table = collect(score(bank, manifest, Probe(name="probe", classifier=PROBES[name]()), audit_share=1.0), {})
+    assert table.n_by_solver == {"batched": 30, "scikit-learn": 0, "audited": 30}
+
+
+@pytest.mark.parametrize("n_features", [1, 24, 700, 4096])
+@pytest.mark.parametrize("n_rows", [1, 2, 5, 8, 9, 16, 17, 100])
+def test_a_gram_matrix_is_that_of_double_precision(n_rows: int, n_features: int) -> None:
+    import torch
+
+    from episodes.products import multiply_rows
+
+    rows = torch.randn(3, n_rows, n_features, generator=torch.Generator().manual_seed(0))
+    out = torch.full((3, n_rows, n_rows), float("nan"))
+    multiply_rows(rows, out)
+    exact = rows.double() @ rows.double().transpose(1, 2)
+    longest = float(exact.diagonal(dim1=1, dim2=2).max())
+    np.testing.assert_allclose(out.numpy(), exact.numpy(), atol=2.5e-7 * longest)
+
+
+@pytest.mark.parametrize("shapes", [(5, 640, 75), (20, 640, 300), (20, 100, 640), (100, 4000, 300), (3, 2, 1)])
+@pytest.mark.parametrize("is_given", [True, False])
+def test_products_are_the_same_however_they_are_cut(shapes: tuple[int, int, int], is_given: bool) -> None:
+    import torch
+
+    from episodes.solver import multiply
+
+    m, k, n = shapes
+    generator = torch.Generator().manual_seed(0)
+    left, right = torch.randn(2, m, k, generator=generator), torch.randn(2, n, k, generator=generator).transpose(1, 2)
+    out = torch.full((2, m, n), float("nan")) if is_given else None
+    found = multiply(left, right, out)
+    assert out is None or found.data_ptr() == out.data_ptr()
+    np.testing.assert_allclose(found.numpy(), (left.double() @ right.double()).numpy(), atol=1e-3)
+    np.testing.assert_allclose(multiply(left.double(), right.double()).numpy(), found.numpy(), atol=1e-3)
+
+
 def test_blocks_do_not_change_an_episodes_result(monkeypatch: pytest.MonkeyPatch) -> None:
     from episodes import scoring
 

@@ -1,0 +1,75 @@
+"""What two models are compared by: the accuracy of every episode, without the rest of the results."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+COLUMNS = ("index", "classes", "accuracy")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Accuracies:
+    """The accuracies of one probe on episodes; three columns of an `EpisodeTable`, read without the others.
+
+    Attributes:
+        index: (n_episodes,) int64, the episodes' numbers.
+        classes: (n_episodes, n_way) int64; rows of episodes with fewer classes end with -1.
+        accuracy: (n_episodes,) float64, share of queries classified rightly.
+        identity: That of the table; its `manifest` says which episodes they are.
+    """
+
+    index: IntArray
+    classes: IntArray
+    accuracy: FloatArray
+    identity: dict[str, Any] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.accuracy)
+
+    def first(self, n_episodes: int, *, manifest: str) -> Accuracies:
+        """Return those of the first episodes, which are all of a manifest of the hash `manifest`."""
+        return Accuracies(
+            index=self.index[:n_episodes],
+            classes=self.classes[:n_episodes],
+            accuracy=self.accuracy[:n_episodes],
+            identity={**self.identity, "manifest": manifest},
+        )
+
+    @classmethod
+    def load(cls, path: Path) -> Accuracies:
+        """Read the columns from a file that `EpisodeTable.save` wrote.
+
+        Raises:
+            FileNotFoundError: There is no such file.
+            ValueError: It is no table of episodes.
+        """
+        import pyarrow.parquet as pq
+
+        with pq.ParquetFile(path) as file:
+            metadata = file.schema_arrow.metadata or {}
+            if b"identity" not in metadata or not set(COLUMNS) <= set(file.schema_arrow.names):
+                raise ValueError(f"{path} is no table of episodes: it should have the columns {', '.join(COLUMNS)}")
+            table = file.read(columns=list(COLUMNS))
+        lists = table["classes"].combine_chunks()
+        return cls(
+            index=table["index"].to_numpy(),
+            classes=_padded(lists.flatten().to_numpy(), lists.value_lengths().to_numpy()),
+            accuracy=table["accuracy"].to_numpy(),
+            identity=json.loads(metadata[b"identity"]),
+        )
+
+
+def _padded(labels: IntArray, n_of_row: IntArray) -> IntArray:
+    """Return (n_episodes, max n_way) int64 from labels episode after episode, short rows filled up with -1."""
+    width = int(n_of_row.max(initial=0))
+    rows = np.full((len(n_of_row), width), -1, dtype=np.int64)
+    rows[np.arange(width) < n_of_row[:, None]] = labels
+    return rows

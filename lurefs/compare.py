@@ -1,0 +1,133 @@
+"""The command `lurefs compare`: finished runs side by side, on the terminal, as files, and as a page."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lurefs import console
+from lurefs.errors import UserError, unknown_name
+from lurefs.find_runs import find_runs
+
+if TYPE_CHECKING:
+    from lurefs.reporting.comparison import Run
+    from lurefs.reporting.standings import Standings
+
+N_NAMED = 3
+
+
+def add_parser(commands: Any) -> None:
+    """Add the command `compare` to an argument parser's commands."""
+    text = "Compare finished runs on the same episodes: differences with intervals, ties, and what each run costs."
+    parser = commands.add_parser("compare", help="finished runs side by side, and what each costs", description=text)
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="a run, a folder of runs, a pattern, or a run's name")
+    parser.add_argument("--reference", metavar="NAME", help="the run that the others are compared with")
+    parser.add_argument("--benchmark", metavar="NAME", help="only this one (default: all)")
+    parser.add_argument("--probe", metavar="NAME", help="only this one (default: all)")
+    parser.add_argument(
+        "--common-episodes", action="store_true", help="judge all runs on the first episodes that all of them met"
+    )
+    parser.add_argument("--skip-unfinished", action="store_true", help="leave out runs that are not evaluated yet")
+    parser.add_argument("--output", type=Path, metavar="DIR", help="default: comparisons/<names of the runs>")
+
+
+def run_command(arguments: argparse.Namespace) -> None:
+    """Compare runs: print the tables, write the files and the page.
+
+    Raises:
+        UserError: A run cannot be found or is unfinished, or the runs met different episodes.
+    """
+    from lurefs.reporting.same_episodes import check_same_episodes, on_common_episodes
+    from lurefs.reporting.standings import chosen_cells
+
+    runs = _read(find_runs(arguments.runs), arguments.reference, skip_unfinished=arguments.skip_unfinished)
+    benchmarks = list(chosen_cells(runs, arguments.benchmark, arguments.probe))
+    if arguments.common_episodes:
+        runs = on_common_episodes(runs, benchmarks)
+    check_same_episodes(runs, benchmarks)
+    output = arguments.output or Path("comparisons") / _folder_name(runs)
+    console.print_paths(write_comparison(runs, output, benchmark=arguments.benchmark, probe=arguments.probe))
+
+
+def write_comparison(
+    runs: Sequence[Run], output: Path, *, benchmark: str | None = None, probe: str | None = None
+) -> list[tuple[str, Path]]:
+    """Print the tables of some runs, and write them as files and as a page.
+
+    Args:
+        runs: What is compared.
+        output: The folder of the files.
+        benchmark: The only one in the tables; None for all.
+        probe: The only one in the tables; None for all.
+
+    Returns:
+        What each file is, and its path.
+
+    Raises:
+        UserError: The folder cannot be written.
+    """
+    from lurefs.report import write_page
+    from lurefs.reporting.exports import write_exports
+    from lurefs.reporting.standings import standings
+
+    found = standings(runs, benchmark=benchmark, probe=probe)
+    try:
+        paths = write_exports(found, output)
+    except OSError as error:
+        raise UserError(
+            f"{output} cannot be written: {error.strerror}",
+            "a folder that can be made and written to",
+            "give another --output",
+        ) from error
+    _print(found)
+    return [*paths.items(), ("report", write_page(runs, output))]
+
+
+def _read(paths: Sequence[Path], reference: str | None, *, skip_unfinished: bool) -> list[Run]:
+    """Read the runs, the chosen reference marked as such."""
+    from lurefs.reporting.comparison import read_runs
+    from lurefs.results import RunDirectory
+
+    directories = [RunDirectory(path) for path in paths]
+    finished = [directory for directory in directories if directory.summary_path.is_file()]
+    unfinished = [str(directory.path) for directory in directories if directory not in finished]
+    if unfinished and not (skip_unfinished and finished):
+        named = ", ".join(unfinished)
+        finish = "; ".join(f"lurefs run --run-dir {path}" for path in unfinished[:N_NAMED])
+        raise UserError(
+            f"{len(unfinished)} of {len(directories)} runs have no summary.json, they are not finished: {named}",
+            "runs that were evaluated",
+            f"finish them: {finish}" + ("; or add --skip-unfinished to compare the others" if finished else ""),
+        )
+    for path in unfinished:
+        console.note(f"left out, as it is not finished: {path}")
+    runs = read_runs(finished)
+    if reference is None:
+        return runs
+    if reference not in [run.label for run in runs]:
+        raise unknown_name("reference", reference, [run.label for run in runs])
+    return [replace(run, is_reference=run.label == reference) for run in runs]
+
+
+def _folder_name(runs: Sequence[Run]) -> str:
+    """Return a name that tells the runs, the same for the same ones: of few their labels, and a digest of all paths."""
+    labels = [re.sub(r"[^\w.-]+", "-", run.label).strip("-.") or "run" for run in runs]
+    words = "--".join(labels)[:60] if len(labels) <= N_NAMED else f"{labels[0][:40]}-and-{len(labels) - 1}-more"
+    paths = "\n".join(str(run.directory.path.resolve()) for run in runs)
+    return f"{words}-{hashlib.sha256(paths.encode()).hexdigest()[:8]}"
+
+
+def _print(standings: Standings) -> None:
+    from lurefs.reporting.standing_tables import LEGEND, text_tables
+
+    for table in text_tables(standings):
+        console.print_table(table.title, table.columns, table.rows, is_wide=True)
+        for note in table.notes:
+            print(f"  {note}")
+        print()
+    print("\n".join(LEGEND))

@@ -1,0 +1,238 @@
+"""Grids of runs: from a W&B sweep file to cells, each a recipe with settings, and the names of their directories.
+
+The file is what `wandb sweep` reads. A cell is what `wandb agent` would start for it: the file's `command` with one
+`key=value` a parameter, so that both name the same run directory.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from lurefs import config_file
+from lurefs.config import RunConfig, digest, run_identity
+from lurefs.errors import UserError
+
+MACRO = "${args_no_hyphens}"
+MAX_NAME = 120
+_EXAMPLE = f"command: [lurefs, run, --config, one_backbone, --run-root, runs/my_grid, '{MACRO}']"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One run of a grid.
+
+    Attributes:
+        name: Of the run and its directory.
+        overrides: The `key=value` texts that make it from the recipe.
+        config: What they lead to.
+    """
+
+    name: str
+    overrides: tuple[str, ...]
+    config: RunConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grid:
+    """What a sweep file asks for.
+
+    Attributes:
+        recipe: The recipe's name or path that all cells share.
+        run_root: Where their directories go.
+        overrides: Settings of all cells.
+        parameters: The values of each setting that the grid goes through.
+    """
+
+    recipe: str
+    run_root: Path
+    overrides: tuple[str, ...]
+    parameters: Mapping[str, tuple[Any, ...]]
+
+
+def read_grid(source: str, overrides: Sequence[str] = (), run_root: Path | None = None) -> Grid:
+    """Read a sweep file.
+
+    Args:
+        source: A path, or the name of a sweep file that comes with the package.
+        overrides: `key=value`: of a setting in the grid the value or a list of them, or a setting of all cells.
+            `parameters.KEY.values=[...]` adds a setting to the grid.
+        run_root: Takes the place of the file's.
+
+    Raises:
+        UserError: No such file, not a grid, or a command that does not start `lurefs run`.
+    """
+    path = config_file.find_recipe(source)
+    plain = config_file.read_yaml(path, resolve=False)
+    if "parameters" not in plain:
+        raise UserError(
+            f"{path} has no parameters",
+            "a W&B sweep file, whose parameters are settings with their values",
+            f"see configs/compare_backbones.yaml, or start a single run: lurefs run --config {source}",
+        )
+    if plain.get("method") != "grid":
+        raise UserError(
+            f"{path}: method is {plain.get('method')!r}",
+            "grid, which goes through all values",
+            "set method: grid, or let 'wandb sweep' and 'wandb agent' choose the values",
+        )
+    parameters = _read_parameters(path, plain["parameters"])
+    recipe, file_root, of_command = _read_command(path, plain.get("command"))
+    rest = []
+    for text in overrides:
+        key, value = _split(text)
+        if named := re.fullmatch(r"parameters\.(.+)\.values?", key):
+            key = named[1]
+        elif key not in parameters:
+            rest.append(text)
+            continue
+        parameters[key] = tuple(value) if isinstance(value, list) else (value,)
+    for key, values in parameters.items():
+        _check_values(f"{path}: parameters.{key}", values)
+    return Grid(
+        recipe=recipe,
+        run_root=run_root or file_root or Path("runs") / path.stem,
+        overrides=(*of_command, *rest),
+        parameters=parameters,
+    )
+
+
+def cells_of(grid: Grid) -> list[Cell]:
+    """Return the cells in the order of the file, the last parameter fastest.
+
+    Raises:
+        UserError: A setting or value that the recipe does not take, told with its cell; or two equal cells.
+    """
+    cells: dict[str, Cell] = {}
+    for values in itertools.product(*grid.parameters.values()):
+        of_grid = [f"{key}={value}" for key, value in zip(grid.parameters, values, strict=True)]
+        overrides = (*grid.overrides, *of_grid)
+        try:
+            config = named_run(grid.recipe, overrides)
+        except UserError as error:
+            raise of_cell(" ".join(of_grid), error) from error
+        if config.name in cells:
+            raise UserError(
+                f"two cells of the grid are the same: {' '.join(of_grid)}", "each value once", "leave one out"
+            )
+        cells[config.name] = Cell(name=config.name, overrides=overrides, config=config)
+    return list(cells.values())
+
+
+def named_run(recipe: str, overrides: Sequence[str]) -> RunConfig:
+    """Return the configuration of one run that is named by what the overrides change.
+
+    Raises:
+        UserError: The recipe has variants or the overrides give a name; or see `config_file.load`.
+    """
+    if any(_split(text)[0] == "name" for text in overrides):
+        raise UserError(
+            "a run below a run root has its name from its settings", "no setting 'name'", "leave name=... out"
+        )
+    group = config_file.load(recipe, overrides)
+    if group.has_variants:
+        raise UserError(
+            f"{recipe} has variants", "a recipe of one run", "give what they change as parameters of the grid"
+        )
+    (config,) = group.runs.values()
+    return replace(config, name=name_of(overrides, config))
+
+
+def name_of(overrides: Sequence[str], config: RunConfig) -> str:
+    """Return a name for a run from the settings that were changed; it does not depend on their order.
+
+    Only what the numbers depend on takes part; of `backbone.name` and its like the value alone, the seed comes last.
+    Where a value had to be changed to be a file's name, a digest keeps different runs apart.
+    """
+    leaves = _leaves(config_file.parse_overrides(overrides), run_identity(config))
+    parts, is_changed = [], False
+    for key in sorted(leaves, key=lambda key: (key == "seed", key)):
+        value = leaves[key]
+        text = value if isinstance(value, str) else json.dumps(value, sort_keys=True)
+        clean = re.sub(r"-{2,}", "-", re.sub(r"[^A-Za-z0-9_.+-]+", "_", text)).strip("-._")
+        is_changed |= clean != text
+        parts.append(clean if key.endswith(".name") else f"{key}-{clean}")
+    name = "--".join(parts) or config.name
+    if is_changed or len(name) > MAX_NAME:
+        name = f"{name[:MAX_NAME]}--{digest(leaves)[:6]}"
+    return name
+
+
+def of_cell(cell: str, error: UserError) -> UserError:
+    """Return the same error with the cell that it is about."""
+    return UserError(f"cell {cell}: {error.problem}", error.expected, error.fix)
+
+
+def _leaves(changes: Mapping[str, Any], identity: Mapping[str, Any], path: str = "") -> dict[str, Any]:
+    """Return the changed settings by their dotted keys, as far as they are part of a run's identity."""
+    found: dict[str, Any] = {}
+    for key, value in changes.items():
+        if not path and key not in identity:
+            continue
+        inner = identity.get(key)
+        dotted = f"{path}.{key}" if path else key
+        if isinstance(value, Mapping) and value:
+            found |= _leaves(value, inner if isinstance(inner, Mapping) else {}, dotted)
+        else:
+            found[dotted] = value
+    return found
+
+
+def _read_parameters(path: Path, parameters: Any) -> dict[str, tuple[Any, ...]]:
+    if not isinstance(parameters, Mapping) or not parameters:
+        raise UserError(f"{path}: parameters is {parameters!r}", "settings with their values", "e.g. seed: {value: 0}")
+    found = {}
+    for key, entry in parameters.items():
+        given = {"value", "values"} & set(entry) if isinstance(entry, Mapping) else set()
+        if len(given) != 1 or not isinstance(entry.get("values", []), list):
+            raise UserError(
+                f"{path}: parameters.{key} is {entry!r}",
+                "a list of values, or one value",
+                f"write e.g. '{key}: {{values: [1, 2]}}', nested settings with dots as in 'backbone.name'",
+            )
+        found[str(key)] = tuple(entry["values"]) if "values" in entry else (entry["value"],)
+    return found
+
+
+def _check_values(where: str, values: Sequence[Any]) -> None:
+    if not values:
+        raise UserError(f"{where} has no values", "at least one", "give one, or leave the parameter out")
+    if None in values:  # W&B passes it on as the text None
+        raise UserError(f"{where} has a null", "values that a command line can hold", "write it as text: 'null'")
+
+
+def _read_command(path: Path, command: Any) -> tuple[str, Path | None, tuple[str, ...]]:
+    """Return the recipe, the run root and the settings of the file's command."""
+    words = [str(word) for word in command] if isinstance(command, list) else []
+    arguments = words[words.index("run") + 1 :] if "run" in words else []
+    options: dict[str, str] = {}
+    texts = []
+    rest = iter(word for word in arguments if word != MACRO)
+    for word in rest:
+        option, _, value = word.partition("=")
+        if option in ("--config", "--run-root"):
+            options[option] = value or next(rest, "")
+        else:
+            texts.append(word)
+    if MACRO not in arguments or not options.get("--config"):
+        raise UserError(
+            f"{path}: command is {command!r}", f"'lurefs run --config RECIPE' with {MACRO}", f"write e.g. {_EXAMPLE}"
+        )
+    for text in texts:
+        _split(text)
+    root = options.get("--run-root")
+    return options["--config"], Path(root) if root else None, tuple(texts)
+
+
+def _split(text: str) -> tuple[str, Any]:
+    """Return key and value of `key=value`."""
+    import yaml
+
+    config_file.parse_overrides([text])  # refuses what is none
+    key, _, value = text.partition("=")
+    return key, yaml.safe_load(value)

@@ -1,0 +1,116 @@
+"""Standings as files: JSON and CSV for programs, Markdown and LaTeX for texts. All are written from the same record."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, fields
+from pathlib import Path
+
+from episodes.files import write_text
+from lurefs.reporting.standing_tables import LEGEND, TextTable, text_tables
+from lurefs.reporting.standings import Standing, Standings
+
+_LATEX = {
+    "\\": r"\textbackslash{}",
+    "{": r"\{",
+    "}": r"\}",
+    "$": r"\$",
+    "&": r"\&",
+    "#": r"\#",
+    "_": r"\_",
+    "%": r"\%",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    "±": r"$\pm$",
+    "−": r"$-$",
+    "–": "--",
+    "…": r"\ldots{}",
+    "\u00a0": "~",
+}
+"""Each character that LaTeX would read as something else, or that its default fonts lack."""
+
+
+def write_exports(standings: Standings, folder: Path) -> dict[str, Path]:
+    """Write `comparison.json`, `.csv`, `.md` and `.tex` into a folder; return their paths by what they are."""
+    tables = text_tables(standings)
+    texts = {
+        "JSON": ("json", json.dumps(standings.to_mapping(), indent=2, ensure_ascii=False, allow_nan=False) + "\n"),
+        "CSV": ("csv", to_csv(standings)),
+        "Markdown": ("md", to_markdown(tables)),
+        "LaTeX": ("tex", to_latex(tables)),
+    }
+    paths = {}
+    for name, (suffix, text) in texts.items():
+        paths[name] = folder / f"comparison.{suffix}"
+        write_text(paths[name], text)
+    return paths
+
+
+def to_csv(standings: Standings) -> str:
+    """Return one line a run, benchmark and probe: the fields of `Standing` and the reference; empty where none is."""
+    text = io.StringIO()
+    names = [field.name for field in fields(Standing)]
+    writer = csv.DictWriter(text, ["reference", *names], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({"reference": standings.reference, **asdict(row)} for row in standings.rows)
+    return text.getvalue()
+
+
+def to_markdown(tables: Sequence[TextTable]) -> str:
+    """Return the tables in GitHub's Markdown, with columns as wide as their widest text."""
+    return "\n".join([*map(_markdown_table, tables), "\n".join(f"- {line}" for line in LEGEND), ""])
+
+
+def to_latex(tables: Sequence[TextTable]) -> str:
+    r"""Return the tables as LaTeX floats that need the package booktabs, for `\input` in a document."""
+    return "% needs \\usepackage{booktabs}\n" + "\n".join(map(_latex_table, tables))
+
+
+def _markdown_table(table: TextTable) -> str:
+    lines = [[_markdown_text(text) for text in row] for row in (table.columns, *table.rows)]
+    widths = [max(3, *map(len, column)) for column in zip(*lines, strict=True)]
+    rule = [f":{'-' * (widths[0] - 1)}", *(f"{'-' * (width - 1)}:" for width in widths[1:])]
+    rows = [
+        "| " + " | ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) + " |"
+        for row in (lines[0], rule, *lines[1:])
+    ]
+    notes = "".join(f"\n{_markdown_text(note)}\n" for note in table.notes)
+    return f"**{_markdown_text(table.title)}**\n\n" + "\n".join(rows) + f"\n{notes}"
+
+
+def _markdown_text(text: str) -> str:
+    return "".join(f"\\{character}" if character in "\\|*_`<[" else character for character in text)
+
+
+def _latex_table(table: TextTable) -> str:
+    def line(texts: Sequence[str]) -> str:
+        return f"    {' & '.join(map(_latex_text, texts))} \\\\"
+
+    scope = " ".join(LEGEND) if "± pool" in table.columns else ""
+    caption = ". ".join([table.title, *table.notes]) + ". " + scope
+    return "\n".join(
+        [
+            r"\begin{table}",
+            r"  \centering\small\setlength{\tabcolsep}{4pt}",
+            f"  \\caption{{{_latex_text(caption.strip())}}}",
+            f"  \\begin{{tabular}}{{l{'r' * (len(table.columns) - 1)}}}",
+            r"    \toprule",
+            line(table.columns),
+            r"    \midrule",
+            *map(line, table.rows),
+            r"    \bottomrule",
+            r"  \end{tabular}",
+            r"\end{table}",
+            "",
+        ]
+    )
+
+
+def _latex_text(text: str) -> str:
+    return "".join(_LATEX.get(character, character) for character in text)

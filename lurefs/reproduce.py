@@ -1,0 +1,213 @@
+"""A finished run made again from its configuration, and what is not the same.
+
+Compared are the figures of `summary.json` and `chunks.jsonl`, every column of every table of results, the hashes of
+manifests and the checksums of weights. Times are not, nor is what only says when and by which version a file was made.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lurefs import console
+from lurefs.config import RunConfig
+from lurefs.errors import UserError
+from lurefs.results import RunDirectory, damaged
+from lurefs.stage import differences
+
+_NOT_COMPARED = ("seconds", "ms_per_episode", "images_per_second", "version")
+N_SHOWN = 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """The values of one file of a run, and those of another run that are not the same.
+
+    Attributes:
+        name: The file.
+        n_values: How many were compared.
+        different: What is not the same, in words, by the value's name.
+        largest: The largest difference of two numbers; 0 if there is none.
+    """
+
+    name: str
+    n_values: int
+    different: Mapping[str, str]
+    largest: float
+
+
+def reproduce(run_dir: Path, output: Path | None) -> bool:
+    """Run again, print what was compared, and return whether all of it is the same.
+
+    Args:
+        run_dir: A finished run.
+        output: Where the new run goes and stays; None for a folder that is deleted.
+
+    Raises:
+        UserError: The run is not finished, cannot be run here, or `output` is not empty.
+    """
+    old = RunDirectory(run_dir)
+    config = old.read_config()
+    old.read_summary()
+    if output is not None and output.exists() and any(output.iterdir()):
+        raise UserError(f"{output} is not empty", "a new folder", "give another --output")
+    with tempfile.TemporaryDirectory(prefix="lurefs-") if output is None else nullcontext(str(output)) as folder:
+        new = RunDirectory(Path(folder))
+        _run(config, new)
+        parts = list(compare_runs(old, new))
+        reasons = likely_reasons(old, new)
+    _print_parts(parts)
+    is_same = not any(part.different for part in parts)
+    if is_same:
+        print(f"all {sum(part.n_values for part in parts)} values are the same")
+    else:
+        print("\n".join(["likely reasons:", *(f"  {reason}" for reason in reasons)]))
+    return is_same
+
+
+def compare_runs(old: RunDirectory, new: RunDirectory) -> Iterator[Part]:
+    """Yield what two finished runs have in common and what not, file by file."""
+    yield _part("summary.json", _leaves(old.read_summary()), _leaves(new.read_summary()))
+    chunks = [{str(number): line for number, line in enumerate(_read_lines(run.chunks_path))} for run in (old, new)]
+    yield _part("chunks.jsonl", _leaves(chunks[0]), _leaves(chunks[1]))
+    for pattern, read in (
+        ("checkpoints/*.json", _read_checksum),
+        ("manifests/*.parquet", _read_manifest_hash),
+        ("episodes/*.parquet", _read_columns),
+        ("controls/*/*.parquet", _read_columns),
+        ("transfer/*.parquet", _read_columns),
+    ):
+        names = sorted({str(path.relative_to(run.path)) for run in (old, new) for path in run.path.glob(pattern)})
+        for name in names:
+            missing = [run for run in (old, new) if not (run.path / name).is_file()]
+            if missing:
+                whose = "the run" if missing[0] is old else "the new run"
+                yield Part(name=name, n_values=1, different={"file": f"{whose} has none"}, largest=0.0)
+            else:
+                yield _part(name, read(old.path / name), read(new.path / name))
+
+
+def likely_reasons(old: RunDirectory, new: RunDirectory) -> list[str]:
+    """Return in words what is otherwise in how the two runs were made: data, versions, device, threads, processor."""
+    was, now = (json.loads(run.identity_path.read_text(encoding="utf-8")) for run in (old, new))
+    found = [
+        reason
+        for part in ("dataset", "pretrain", "backbone", "split", "versions", "machine")
+        for reason in differences(was.get(part), now.get(part), part)
+        if part in was
+    ]
+    if "machine" not in was:
+        here = ", ".join(f"{name} {value}" for name, value in now["machine"].items())
+        found.append(f"the run does not say on which machine it was made; this one has {here}")
+    return found or ["none is known: data, versions and machine are the same, so the computation itself is not"]
+
+
+def _run(config: RunConfig, directory: RunDirectory) -> None:
+    from lurefs.plan import make_plan
+    from lurefs.run import check, run_stage
+
+    trackers = replace(config.trackers, wandb=replace(config.trackers.wandb, mode="disabled"))
+    plan = make_plan(replace(config, trackers=trackers))
+    check(plan)
+    directory.check_writable()
+    console.note(f"running {config.name} again")
+    run_stage(plan, directory, "run")
+
+
+def _part(name: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> Part:
+    different, largest, n_values = {}, 0.0, 0
+    for key in dict.fromkeys([*old, *new]):
+        was, now = old.get(key), new.get(key)
+        if isinstance(was, np.ndarray) and isinstance(now, np.ndarray) and was.shape == now.shape:
+            n_values += was.size
+            unlike = ~((was == now) | ((was != was) & (now != now)))
+            if not unlike.any():
+                continue
+            words = f"{int(unlike.sum())} of {was.size}"
+            if was.dtype.kind in "fiu":
+                gap = float(np.abs(was[unlike].astype(float) - now[unlike].astype(float)).max())
+                largest, words = max(largest, gap), f"{words}, by at most {gap:.3g}"
+            different[key] = words
+        else:
+            n_values += 1
+            if was == now or (_is_nan(was) and _is_nan(now)):
+                continue
+            different[key] = f"it was {was} and is {now}"
+            if isinstance(was, int | float) and isinstance(now, int | float):
+                largest = max(largest, abs(was - now))
+    return Part(name=name, n_values=n_values, different=different, largest=largest)
+
+
+def _is_nan(value: Any) -> bool:
+    return isinstance(value, float) and math.isnan(value)
+
+
+def _leaves(value: Any, path: str = "") -> dict[str, Any]:
+    """Return the plain values in nested mappings and lists by their dotted keys, without times and versions."""
+    if isinstance(value, list):
+        value = {str(number): entry for number, entry in enumerate(value)}
+    if not isinstance(value, Mapping):
+        return {path: value}
+    found: dict[str, Any] = {}
+    for key, entry in value.items():
+        if not key.endswith(_NOT_COMPARED):
+            found |= _leaves(entry, f"{path}.{key}" if path else key)
+    return found
+
+
+def _read_lines(path: Path) -> list[Any]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def _read_checksum(path: Path) -> dict[str, Any]:
+    try:
+        return {"sha256": json.loads(path.read_text(encoding="utf-8"))["sha256"]}
+    except (ValueError, KeyError) as error:
+        raise damaged(path, str(error)) from error
+
+
+def _read_manifest_hash(path: Path) -> dict[str, Any]:
+    from lurefs.plan import read_manifest
+
+    return {"hash": read_manifest(path).hash}
+
+
+def _read_columns(path: Path) -> dict[str, Any]:
+    """Return the columns of a table of results; of lists, one long column of what is in them."""
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+    import pyarrow.types as types
+
+    try:
+        table = pq.read_table(path)
+    except (ValueError, OSError) as error:
+        raise damaged(path, str(error)) from error
+    columns = {}
+    for name in table.column_names:
+        column = table[name].combine_chunks()
+        while types.is_list(column.type) or types.is_large_list(column.type) or types.is_fixed_size_list(column.type):
+            column = pc.list_flatten(column)
+        if not name.endswith(_NOT_COMPARED):
+            columns[name] = column.to_numpy(zero_copy_only=False)
+    return columns
+
+
+def _print_parts(parts: list[Part]) -> None:
+    rows = [
+        (part.name, str(part.n_values), str(len(part.different)), f"{part.largest:.3g}" if part.largest else "-")
+        for part in parts
+    ]
+    console.print_table("The run and the new one", ("file", "values", "different", "largest difference"), rows)
+    lines = [f"{part.name}: {key}: {words}" for part in parts for key, words in part.different.items()]
+    print(
+        "\n".join(lines[:N_SHOWN] + [f"and {len(lines) - N_SHOWN} more"] * (len(lines) > N_SHOWN)),
+        end="\n" * bool(lines),
+    )

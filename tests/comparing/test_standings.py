@@ -1,0 +1,150 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from episodes.comparison import compare_seeds, holm, p_over_seeds, paired_difference
+from episodes.summary import summarise, summarise_seeds
+from lurefs.errors import UserError
+from lurefs.reporting.comparison import FLIP_SEED, compare, read_runs
+from lurefs.reporting.standings import Standing, standings
+from lurefs.results import RunDirectory
+
+MakeRun = Callable[..., RunDirectory]
+COST = {"n_parameters": 1200, "n_macs": 3400, "images_per_second": 56.5, "device": "cpu", "n_threads": 2}
+
+
+def by_run(rows: tuple[Standing, ...]) -> dict[str, Standing]:
+    return {row.run: row for row in rows}
+
+
+def accuracy_of(directory: RunDirectory, n: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+    table = directory.read_episodes("novel", "centroid")
+    return table.accuracy[:n], table.classes[:n]
+
+
+@pytest.fixture
+def three(make_run: MakeRun) -> list[RunDirectory]:
+    """A run that is better, the reference, and one like the reference."""
+    return [
+        make_run("lure", gain=0.9, cost=COST),
+        make_run("warm", unlearn="nothing"),
+        make_run("other", seed=5),
+    ]
+
+
+class TestRows:
+    def test_hold_the_mean_and_the_paired_difference_of_the_files(self, three: list[RunDirectory]) -> None:
+        found = standings(read_runs(three))
+        row = by_run(found.rows)["lure"]
+        (a, classes), (b, _) = accuracy_of(three[0]), accuracy_of(three[1])
+        own, rng = summarise(a, classes), np.random.default_rng(FLIP_SEED)
+        paired = paired_difference(a, b, classes, rng=rng)
+        assert (row.n_episodes, row.mean) == (40, own.mean)
+        assert (row.ci95_episodes, row.ci95_classes) == (own.ci95_episodes, own.ci95_classes)
+        assert (row.n_paired, row.difference) == (40, paired.difference.mean)
+        assert row.difference_ci95_episodes == paired.difference.ci95_episodes
+        assert row.difference_ci95_classes == pytest.approx(paired.difference.ci95_classes)
+        assert (row.n_wins, row.n_ties, row.n_losses) == (paired.n_wins, paired.n_ties, paired.n_losses)
+        assert row.correlation == paired.correlation
+        assert found.reference == "warm"
+
+    def test_have_p_values_that_are_corrected_for_the_number_of_runs(self, three: list[RunDirectory]) -> None:
+        runs = read_runs(three)
+        raw = [compare(run, runs[1], "novel", "centroid").paired for run in (runs[0], runs[2])]
+        rows = by_run(standings(runs).rows)
+        expected = holm([pair.p_episodes for pair in raw if pair])
+        assert [rows["lure"].p_episodes, rows["other"].p_episodes] == expected
+        over_classes = holm([pair.p_classes for pair in raw if pair and pair.p_classes is not None])
+        assert [rows["lure"].p_classes, rows["other"].p_classes] == pytest.approx(over_classes)
+
+    def test_mark_by_letters_who_is_told_apart(self, three: list[RunDirectory]) -> None:
+        rows = by_run(standings(read_runs(three)).rows)
+        assert [rows[name].ties_pool for name in ("lure", "warm", "other")] == ["a", "b", "b"]
+
+    def test_hold_what_each_run_costs(self, three: list[RunDirectory]) -> None:
+        row = by_run(standings(read_runs(three)).rows)["lure"]
+        assert (row.n_parameters, row.n_macs, row.images_per_second) == (1200, 3400, 56.5)
+        assert row.ms_per_episode == 2.0
+
+    def test_of_a_run_without_costs_have_none(self, three: list[RunDirectory]) -> None:
+        row = by_run(standings(read_runs(three)).rows)["warm"]
+        assert (row.n_parameters, row.n_macs, row.images_per_second, row.train_seconds) == (None,) * 4
+
+    def test_of_the_reference_have_no_difference(self, three: list[RunDirectory]) -> None:
+        row = by_run(standings(read_runs(three)).rows)["warm"]
+        assert (row.difference, row.p_episodes, row.n_wins, row.note) == (None, None, None, "")
+
+    def test_follow_a_reference_that_was_chosen(self, three: list[RunDirectory]) -> None:
+        runs = [replace(run, is_reference=run.label == "lure") for run in read_runs(three)]
+        found = standings(runs)
+        assert found.reference == "lure"
+        chosen = by_run(found.rows)["warm"].difference
+        usual = by_run(standings(read_runs(three)).rows)["lure"].difference
+        assert chosen is not None and usual is not None
+        assert chosen == pytest.approx(-usual)
+
+    def test_say_which_run_lacks_a_benchmark_or_a_probe(self, make_run: MakeRun) -> None:
+        runs = read_runs(
+            [
+                make_run("lure", benchmarks=("novel", "more"), probes=("centroid", "second")),
+                make_run("warm", unlearn="nothing"),
+            ]
+        )
+        notes = {(row.run, row.benchmark, row.probe): row.note for row in standings(runs).rows}
+        assert notes["warm", "more", "centroid"] == "not measured on this benchmark"
+        assert notes["warm", "novel", "second"] == "not measured by this probe"
+        assert notes["lure", "more", "second"] == "no difference: the reference warm was not measured"
+        assert notes["lure", "novel", "centroid"] == ""
+
+    def test_say_where_probes_of_one_name_are_not_alike(self, make_run: MakeRun) -> None:
+        lure, warm = read_runs([make_run("lure"), make_run("warm", unlearn="nothing")])
+        probes = {"centroid": replace(lure.config.probes["centroid"], transform="none")}
+        lure = replace(lure, config=replace(lure.config, probes=probes))
+        assert by_run(standings([lure, warm]).rows)["lure"].note == "its probe has other settings than that of warm"
+
+    def test_of_equal_names_are_told_apart(self, make_run: MakeRun) -> None:
+        runs = read_runs([make_run("lure", folder="one"), make_run("lure", folder="two", gain=0.5)])
+        assert [row.run for row in standings(runs).rows] == ["lure (1)", "lure (2)"]
+
+    def test_of_a_single_run_have_no_reference(self, make_run: MakeRun) -> None:
+        found = standings(read_runs([make_run("lure")]))
+        assert found.reference is None
+        assert (found.rows[0].difference, found.rows[0].ties_pool) == (None, "")
+
+
+class TestRunsOfSeveralSeeds:
+    def test_have_a_mean_and_a_difference_over_seeds(self, make_run: MakeRun) -> None:
+        seeds = (0, 1, 2)
+        lure = [make_run(f"lure-s{seed}", seed=seed, gain=0.5 + 0.1 * seed) for seed in seeds]
+        warm = [make_run(f"warm-s{seed}", seed=seed, unlearn="nothing") for seed in seeds]
+        rows = {row.group: row for row in standings(read_runs([*lure, *warm])).over_seeds}
+        means = [{seed: float(accuracy_of(run)[0].mean()) for seed, run in enumerate(side)} for side in (lure, warm)]
+        difference = compare_seeds(*means)
+        row = rows["lure (3 seeds)"]
+        assert row.n_seeds == 3
+        assert row.mean == pytest.approx(np.mean(list(means[0].values())))
+        assert row.ci95_seeds == pytest.approx(summarise_seeds(means[0]).ci95_seeds)
+        assert row.difference == pytest.approx(difference.mean)
+        assert row.difference_ci95_seeds == pytest.approx(difference.ci95_seeds)
+        assert row.p_seeds == pytest.approx(p_over_seeds(difference))
+        assert rows["warm (3 seeds)"].difference is None
+
+
+def test_runs_that_ended_by_their_widths_are_paired_on_what_both_met(make_run: MakeRun) -> None:
+    long, short = make_run("lure", gain=0.9), make_run("warm", n_scored=30, unlearn="nothing")
+    row = by_run(standings(read_runs([long, short])).rows)["lure"]
+    assert (row.n_episodes, row.n_paired) == (40, 30)
+    assert row.mean == accuracy_of(long)[0].mean()
+    assert row.difference == pytest.approx((accuracy_of(long, 30)[0] - accuracy_of(short)[0]).mean())
+
+
+def test_an_unknown_benchmark_or_probe_is_answered_with_the_nearest(make_run: MakeRun) -> None:
+    runs = read_runs([make_run("lure")])
+    with pytest.raises(UserError, match="did you mean 'novel'"):
+        standings(runs, benchmark="nove")
+    with pytest.raises(UserError, match="did you mean 'centroid'"):
+        standings(runs, probe="centroids")

@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+from lurefs import sweep
+from lurefs.cli import main
+from lurefs.config import RunConfig
+from lurefs.grid import cells_of, read_grid
+from lurefs.plan import Plan
+from lurefs.records import to_mapping
+from lurefs.results import RunDirectory
+from lurefs.workers import Failure
+
+
+@pytest.fixture
+def grid_file(make_config: Callable[..., RunConfig], tmp_path: Path) -> Path:
+    """Two cells of a run of a second."""
+    recipe = tmp_path / "small.yaml"
+    learner = {"epochs": 1, "batch_size": 16}
+    recipe.write_text(yaml.safe_dump(to_mapping(make_config(learner=learner, chunks={"n_chunks": 2}))))
+    command = ["lurefs", "run", "--config", str(recipe), "--run-root", str(tmp_path / "runs"), "${args_no_hyphens}"]
+    path = tmp_path / "grid.yaml"
+    plain = {"program": "lurefs", "method": "grid", "command": command, "parameters": {"seed": {"values": [0, 1]}}}
+    path.write_text(yaml.safe_dump(plain))
+    return path
+
+
+def plans_of(grid_file: Path, *overrides: str) -> dict[str, Plan]:
+    return sweep.plan_cells(cells_of(read_grid(str(grid_file), overrides)))
+
+
+def times(root: Path) -> dict[Path, int]:
+    kinds = ("*/checkpoints/*", "*/episodes/*", "*/chunks.jsonl", "*/summary.json", "*/report.html")
+    return {path: path.stat().st_mtime_ns for kind in kinds for path in root.glob(kind)}
+
+
+def test_cells_are_run_once_a_failing_one_loses_no_other_and_all_lead_to_one_report(
+    grid_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = tmp_path / "runs"
+    with RunDirectory(root / "seed-0").locked(), pytest.raises(SystemExit) as caught:
+        main(["sweep", "--config", str(grid_file)])
+    assert caught.value.code == 2
+    out, err = capsys.readouterr()
+    assert "2 cells, 0 of them finished" in err
+    assert "1/2  seed-0: failed: another process is working in" in err
+    assert f"failed: seed-0\nanother process is working in {root / 'seed-0'}" in err
+    assert "seed-1" in out and "seed-0" not in out
+    before = times(root)
+    assert len(before) > 5
+
+    main(["run", "--config", str(tmp_path / "small.yaml"), "--run-root", str(root), "seed=0"])
+    capsys.readouterr()
+    main(["sweep", "--config", str(grid_file), "--dry-run"])
+    assert capsys.readouterr().out.startswith("finished  seed-0\nfinished  seed-1\nnothing was run")
+    main(["sweep", "--config", str(grid_file), "--workers", "2"])
+    out, err = capsys.readouterr()
+    assert "2 cells, 2 of them finished" in err
+    assert "seed-0" in out and "seed-1" in out
+    assert f"report     {root / 'report.html'}" in out
+    page = (root / "report.html").read_text()
+    assert "seed-0" in page and "seed-1" in page
+    assert {path: time for path, time in times(root).items() if path in before} == before
+
+
+def test_nothing_runs_if_a_cell_is_wrong(grid_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for override, words in (
+        ("parameters.backbone.name.values=[test_byobnet, resnet81]", "cell resnet81--seed-0: unknown timm model"),
+        ("parameters.chunks.n_chunks.values=[2, 100000]", "cell chunks.n_chunks-100000--seed-0: "),
+    ):
+        with pytest.raises(SystemExit) as caught:
+            main(["sweep", "--config", str(grid_file), "--dry-run", "seed=0", override])
+        assert caught.value.code == 2
+        error = capsys.readouterr().err
+        assert words in error and "expected:" in error and "to fix:" in error
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_cell_is_finished_when_all_of_it_is_and_that_is_found_without_heavy_libraries(
+    grid_file: Path, tmp_path: Path
+) -> None:
+    ((name, plan),) = plans_of(grid_file, "seed=0").items()
+    directory = RunDirectory(tmp_path / "runs" / name)
+    assert not sweep.is_finished(plan, directory)
+    sweep.run_cell(plan.config, tmp_path / "runs")
+    assert sweep.is_finished(plan, directory)
+    program = (
+        "import sys\nfrom pathlib import Path\nfrom lurefs import grid, sweep\n"
+        f"plans = sweep.plan_cells(grid.cells_of(grid.read_grid({str(grid_file)!r}, ['seed=0'])))\n"
+        f"assert sweep.run_cells(plans, Path({str(tmp_path / 'runs')!r}), n_workers=1) == {{}}\n"
+        "assert not {'torch', 'timm', 'learn2learn', 'wandb'} & set(sys.modules)\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
+    assert "1 cells, 1 of them finished" in ended.stderr
+
+    ((_, with_controls),) = plans_of(grid_file, "seed=0", "controls=true").items()
+    assert with_controls.config.name == name
+    assert not sweep.is_finished(with_controls, directory)
+    identity = directory.identity_path.read_text()
+    directory.identity_path.write_text(identity.replace('"source": "npz"', '"source": "other"'))
+    assert not sweep.is_finished(plan, directory)
+    directory.identity_path.write_text(identity)
+    directory.report_path.unlink()
+    assert not sweep.is_finished(plan, directory)
+
+
+def test_the_exit_code_says_whether_a_user_can_put_it_right() -> None:
+    user, other = Failure(reason="a", is_user_error=True), Failure(reason="b")
+    assert sweep.exit_code({}) == 0
+    assert sweep.exit_code({"a": user}) == 2
+    assert sweep.exit_code({"a": user, "b": other}) == 1
