@@ -5,6 +5,7 @@ Needs arrays only: no config, no command line, no network, no knowledge of where
 
 from episodes.bank import FeatureBank
 from episodes.comparison import PairedDifference, compare_tables, paired_difference, paired_differences
+from episodes.confusion import Confusion, count_confusions
 from episodes.manifest import Manifest, draw_manifest, make_manifest
 from episodes.probes import Probe
 from episodes.sampler import Episode, EpisodeSampler, EpisodeSpec
@@ -13,6 +14,7 @@ from episodes.summary import Summary, summarise
 from episodes.table import EpisodeTable, collect
 
 __all__ = [
+    "Confusion",
     "Episode",
     "EpisodeSampler",
     "EpisodeSpec",
@@ -24,6 +26,7 @@ __all__ = [
     "Summary",
     "collect",
     "compare_tables",
+    "count_confusions",
     "draw_manifest",
     "evaluate",
     "make_manifest",
