@@ -137,7 +137,8 @@ def send(parcel: Parcel) -> Iterator[str]:
         yield f"{parcel.path}"
         for record in parcel.records():
             n_there = _send(client, record)
-            yield f"  {client.id_of(record.card)}: {_words(record)}, {n_there} rows were there"
+            before = f"; {n_there} of {len(record.rows)} rows were there before" if record.rows else ""
+            yield f"  {client.id_of(record.card)}: {_words(record)}{before}"
 
 
 def _config_of(comparison: Path) -> RunConfig | None:
@@ -185,6 +186,14 @@ def _send(client: Client, record: Record) -> int:
 
 
 def _words(record: Record) -> str:
-    counts = [f"{len(record.rows)} rows", f"{len(record.summary)} figures"]
-    parts = {"tables": record.tables, "images": record.images, "weights": record.weights, "pages": record.pages}
-    return ", ".join([*counts, *(f"{len(found)} {word}" for word, found in parts.items() if found)])
+    parts = {
+        "rows": record.rows,
+        "figures": record.summary,
+        "tables": record.tables,
+        "charts": record.charts,
+        "images": record.images,
+        "weights": record.weights,
+        "pages": record.pages,
+    }
+    named = {name: len(found) for name, found in parts.items() if found}
+    return ", ".join(f"{n} {name if n > 1 else name.removesuffix('s')}" for name, n in named.items())
