@@ -136,6 +136,10 @@ def _part(name: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> Part:
                 gap = float(np.abs(was[unlike].astype(float) - now[unlike].astype(float)).max())
                 largest, words = max(largest, gap), f"{words}, by at most {gap:.3g}"
             different[key] = words
+        elif isinstance(was, np.ndarray) or isinstance(now, np.ndarray):
+            n_values += 1
+            sizes = ["not there" if values is None else f"{np.size(values)} values" for values in (was, now)]
+            different[key] = f"it was {sizes[0]} and is {sizes[1]}"
         else:
             n_values += 1
             if was == now or (_is_nan(was) and _is_nan(now)):

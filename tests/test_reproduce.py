@@ -68,7 +68,7 @@ def test_what_is_not_the_same_is_told_with_its_size_and_likely_reasons(
 def test_tables_are_compared_value_by_value_and_times_are_not(run: RunDirectory, tmp_path: Path) -> None:
     other = RunDirectory(tmp_path / "other")
     shutil.copytree(run.path, other.path)
-    table = run.read_episodes("novel-3way-1shot", "logistic_regression")
+    table = run.read_episodes("novel-3way-1shot", "logistic_regression", with_predicted=True)
     accuracy = table.accuracy.copy()
     accuracy[[3, 7]] -= [0.5, 0.125]
     changed = replace(table, accuracy=accuracy, seconds=table.seconds + 1, nll=np.full(20, np.nan))
@@ -77,7 +77,12 @@ def test_tables_are_compared_value_by_value_and_times_are_not(run: RunDirectory,
     assert [name for name, part in parts.items() if part.different] == [EPISODES]
     assert parts[EPISODES].different["accuracy"] == "2 of 20, by at most 0.5"
     assert set(parts[EPISODES].different) == {"accuracy", "nll"}
+    replace(table, predicted=None).save(other.path / EPISODES)
+    assert table.predicted is not None
+    parts = {part.name: part for part in compare_runs(run, other)}
+    assert parts[EPISODES].different == {"predicted": f"it was {table.predicted.size} values and is not there"}
     changed.save(run.path / EPISODES)
+    changed.save(other.path / EPISODES)
     assert not any(part.different for part in compare_runs(run, other))
     (other.path / EPISODES).unlink()
     parts = {part.name: part for part in compare_runs(run, other)}

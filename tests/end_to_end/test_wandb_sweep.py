@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from lurefs.cli import main
+from lurefs.results import RunDirectory
 
 WANDB = [sys.executable, "-m", "wandb"]
 
@@ -65,7 +66,7 @@ def test_an_agent_of_wandb_and_a_sweep_of_ours_do_the_same_cell_once(
     plain = {
         "program": "lurefs",
         "method": "grid",
-        "command": [*command, "learner.epochs=1", "${args_no_hyphens}"],
+        "command": [*command, "learner.epochs=1", "trackers.wandb.mode=auto", "${args_no_hyphens}"],
         "parameters": {"chunks.n_chunks": {"values": [1]}, "unlearn": {"values": ["{name: nothing}"]}},
     }
     grid = tmp_path / "grid.yaml"
@@ -84,8 +85,13 @@ def test_an_agent_of_wandb_and_a_sweep_of_ours_do_the_same_cell_once(
         assert re.search(r"wandb agent \S+/grids/swp1", made.stdout), made.stdout
         ended = subprocess.run([*WANDB, "agent", "loopback/grids/swp1"], check=False, **options)
     assert {request for request in server.unknown if "/otel/" not in request} == set()  # that is its own telemetry
+    of_sweep = {key for key, run in server.runs.items() if run.attributes.get("sweep")}
+    assert of_sweep == {"cell1"}
     name = "chunks.n_chunks-1--learner.epochs-1--nothing"
     assert (root / name / "report.html").exists(), ended.stdout
     assert [path.name for path in root.iterdir()] == [name], ended.stdout
+    benchmark = next(iter(RunDirectory(root / name).read_summary()["benchmarks"].values()))
+    accuracy = next(iter(benchmark["probes"].values()))["accuracy"]["mean"]
+    assert server.runs["cell1"].summary["accuracy"] == pytest.approx(accuracy)
     main(["sweep", "--config", str(grid)])
     assert "1 cells, 1 of them finished" in capsys.readouterr().err
