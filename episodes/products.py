@@ -16,6 +16,8 @@ from episodes.transforms import FeatureTransform
 if TYPE_CHECKING:
     from torch import Tensor
 
+IntArray = NDArray[np.int64]
+
 ROWS_AT_ONCE = 128
 """Rows that are transformed in double precision at one time: few enough to stay in the cache."""
 CENTRE_ROWS = 1024
@@ -54,7 +56,7 @@ class Products:
     ) -> None:
         import torch
 
-        self._manifest = manifest
+        self._raw, self._manifest, self._transform = raw, manifest, transform
         n_images = len(raw.support)
         self._query_offset = 0 if raw.query is raw.support else n_images  # rows of another matrix follow the first's
         is_used = np.zeros(self._query_offset + n_images, dtype=bool)
@@ -62,7 +64,7 @@ class Products:
         is_used[manifest.query[chosen.start : chosen.stop] + self._query_offset] = True
         self._place = np.cumsum(is_used) - 1
         every = np.linspace(0, n_images - 1, min(n_images, CENTRE_ROWS)).astype(np.int64)
-        centre = transform(raw.support[every]).mean(axis=0)
+        self._centre = centre = transform(raw.support[every]).mean(axis=0)
         features = np.empty((int(is_used.sum()), len(centre)), dtype=np.float32)
         squared_lengths, place = np.empty(len(features), dtype=np.float32), 0
         for matrix, used in ((raw.support, is_used[:n_images]), (raw.query, is_used[n_images:])):
@@ -104,6 +106,27 @@ class Products:
             of_query=of_query,
             longest=longest,
             error=longest * SINGLE_ERROR + self._error_in_double,
+            n_way=spec.n_way,
+            n_shot=spec.n_shot,
+        )
+
+    def block_in_double(self, chosen: IntArray) -> GramBlock:
+        """Return the products of the episodes (n,) in double precision, computed on the CPU."""
+        import torch
+
+        def features(matrix: NDArray[np.float32], rows: IntArray) -> Tensor:
+            found = self._transform(matrix[rows.reshape(-1)]) - self._centre
+            return torch.from_numpy(found.reshape(*rows.shape, -1))
+
+        spec = self._manifest.spec
+        support = features(self._raw.support, self._manifest.support[chosen])
+        query = features(self._raw.query, self._manifest.query[chosen]).transpose(1, 2)
+        longest = torch.maximum(support.square().sum(2).amax(1), query.square().sum(1).amax(1))
+        return GramBlock(
+            support=multiply(support, support.transpose(1, 2)),
+            of_query=lambda weights: multiply(support if weights is None else multiply(weights, support), query),
+            longest=longest,
+            error=longest * DOUBLE_ERROR + self._error_in_double,
             n_way=spec.n_way,
             n_shot=spec.n_shot,
         )

@@ -32,6 +32,8 @@ BATCHED_VALUES = 2**19
 """Values a block where episodes are solved together: few enough for the cache, enough to be worth the calls."""
 SINGLE_EPISODES = 16
 """Episodes a block where scikit-learn fits them one by one."""
+DOUBLE_EPISODES = 32
+"""Episodes that are solved together in double precision."""
 BATCHED_RANGE, SINGLE_RANGE = 4096, 128
 """Episodes that an executor is given at one time: long enough that sending them costs little."""
 STOPPING_RANGES = {BATCHED_RANGE: 10 * BLOCK_SIZE, SINGLE_RANGE: 2 * BLOCK_SIZE}
@@ -90,11 +92,12 @@ def score(
 ) -> Iterator[EpisodeTable]:
     """Fit the probe on each episode's support and measure it on its query; yield the results block by block.
 
-    Where the probe has a batched solver, blocks of episodes are solved together, and what the solver is not certain of
-    is fitted by scikit-learn to convergence. A share of the episodes that it is certain of (at least 20, if
-    `audit_share` is not 0) is fitted by scikit-learn as well, and a disagreement ends the evaluation. `probe.solver` of
-    `sklearn` fits the literal estimator, one episode after another. All on one thread, in double precision but for
-    batched episodes' inner products and the probabilities of their queries.
+    Where the probe has a batched solver, blocks of episodes are solved together; what the solver is not certain of is
+    solved in double precision, and where that is not enough fitted by scikit-learn to convergence. A share of the
+    episodes that it is certain of (at least 20, if `audit_share` is not 0) is fitted by scikit-learn as well, and a
+    disagreement ends the evaluation. `probe.solver` of `sklearn` fits the literal estimator, one episode after another.
+    All on one thread, in double precision but for batched episodes' inner products and the probabilities of their
+    queries.
 
     Args:
         bank: The features.
@@ -258,9 +261,7 @@ class _Batch:
         """Score some consecutive episodes."""
         start, stop = part.start, part.stop
         spec, began = self.manifest.spec, time.perf_counter()
-        solution = self.solver(self.products.block(start, stop))
-        predicted, is_certain = solution.predicted.cpu().numpy().astype(np.int16), solution.is_certain.cpu().numpy()
-        probabilities = None if solution.probabilities is None else solution.probabilities.cpu().numpy()
+        predicted, probabilities, is_certain = self._solve(part)
         labels = np.repeat(np.arange(spec.n_way), spec.n_query)
         is_correct = predicted == labels
         accuracy = is_correct.mean(axis=1)
@@ -298,6 +299,22 @@ class _Batch:
                 "audited": len(checked),
             },
         )
+
+    def _solve(self, part: range) -> tuple[NDArray[np.int16], NDArray[Any] | None, NDArray[np.bool_]]:
+        """Return predictions, probabilities or None, and whether they are certain; what was not is solved in double."""
+        solution = self.solver(self.products.block(part.start, part.stop))
+        predicted, is_certain = solution.predicted.cpu().numpy().astype(np.int16), solution.is_certain.cpu().numpy()
+        probabilities = None if solution.probabilities is None else solution.probabilities.cpu().numpy()
+        uncertain = np.flatnonzero(~is_certain)
+        for places in np.split(uncertain, range(DOUBLE_EPISODES, len(uncertain), DOUBLE_EPISODES)):
+            if not len(places):
+                continue
+            again = self.solver(self.products.block_in_double(part.start + places))
+            is_certain[places] = again.is_certain.numpy()
+            predicted[places] = again.predicted.numpy()
+            if probabilities is not None and again.probabilities is not None:
+                probabilities[places] = again.probabilities.numpy()
+        return predicted, probabilities, is_certain
 
     def _fit_one(self, index: int) -> EpisodeTable:
         probe = Probe(

@@ -30,7 +30,7 @@ from episodes.executors import joblib
 from episodes.probes import logistic_regression
 
 N_CLASSES, N_PER_CLASS, N_EPISODES = 20, 600, 10_000
-N_STEPS = 100
+N_STEPS = 180
 """Steps that the backbone of the cold comparison is trained for beforehand."""
 N_TURNS = 24
 """How often extraction and loop take turns in a round."""
@@ -135,15 +135,25 @@ def compare_features_at_hand(rounds: int) -> Iterator[Row]:
     yield Row(name="features at hand, stored manifest", wanted=35, ratios=stored, note=note)
 
 
-def icons_in_classes() -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the icons at 64 pixels in colour, (12,000, 3, 64, 64) uint8, and classes of as many concepts each."""
+def icons_in_colour() -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the icons at 64 pixels in colour, (n, 3, 64, 64) uint8, and their concepts, the most drawn ones first."""
     from lurefs.data.icons import icons
 
     dataset = icons(64)
-    groups = dataset.labels * N_CLASSES // len(dataset.class_names)
-    rows = np.concatenate([np.flatnonzero(groups == group)[:N_PER_CLASS] for group in range(N_CLASSES)])
-    images = torch.from_numpy(dataset.read(rows)).permute(0, 3, 1, 2)
-    return images.repeat(1, 3, 1, 1).contiguous(), torch.from_numpy(groups[rows])
+    images = torch.from_numpy(dataset.read(np.arange(len(dataset)))).permute(0, 3, 1, 2).expand(-1, 3, -1, -1)
+    place = np.argsort(np.argsort(-np.bincount(dataset.labels), kind="stable"))
+    return images, torch.from_numpy(place[dataset.labels])
+
+
+def made_pool(images: torch.Tensor, concepts: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return 600 images each of the first 20 concepts, every drawing moved by some pixels, and their labels."""
+    rng, pool = np.random.default_rng(0), []
+    for concept in range(N_CLASSES):
+        rows = torch.nonzero(concepts == concept)[:, 0].tolist()
+        for number in range(N_PER_CLASS):
+            down, right = rng.integers(-6, 7, size=2).tolist()
+            pool.append(images[rows[number % len(rows)]].roll((down, right), dims=(1, 2)))
+    return torch.stack(pool), torch.arange(N_CLASSES).repeat_interleave(N_PER_CLASS)
 
 
 def prepared(batch: torch.Tensor) -> torch.Tensor:
@@ -152,7 +162,7 @@ def prepared(batch: torch.Tensor) -> torch.Tensor:
 
 
 def trained(model: torch.nn.Module, images: torch.Tensor, labels: torch.Tensor) -> torch.nn.Module:
-    """Train a model a little, so that its features are not all but equal, as those of a fresh one are."""
+    """Train a model a little on images (n, 3, 64, 64) uint8: features of a fresh one are all but equal."""
     torch.manual_seed(0)
     model.train().to(memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
@@ -171,9 +181,12 @@ def compare_cold(rounds: int) -> Iterator[Row]:
     from sklearn.linear_model import LogisticRegression
     from torch.utils.data import TensorDataset
 
-    images, labels = icons_in_classes()
-    model = trained(timm.create_model("resnet10t", num_classes=N_CLASSES), images, labels)
+    drawings, concepts = icons_in_colour()
+    is_base, n_base = concepts >= N_CLASSES, int(concepts.max()) + 1 - N_CLASSES
+    fresh = timm.create_model("resnet10t", num_classes=n_base)
+    model = trained(fresh, drawings[is_base], concepts[is_base] - N_CLASSES)
     model.reset_classifier(0)
+    images, labels = made_pool(drawings, concepts)
 
     @torch.inference_mode()
     def embed(batch: torch.Tensor) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from itertools import chain, pairwise
 from typing import TYPE_CHECKING, Any
@@ -129,14 +130,17 @@ def _step_boxes(axes: Axes, members: Sequence[Point]) -> list[Box]:
 def _name_points(
     axes: Axes, points: Sequence[Point], steps: Sequence[Box], named: Sequence[tuple[int, str, bool]]
 ) -> None:
-    """Write names beside their points where there is room, in the order given; one without room is left to pointing."""
+    """Write names near their points where there is room, in the order given; one without room is left to pointing.
+
+    A thin line joins a name with its point, since the place beside it may be taken.
+    """
     places: Any = axes.transData.transform(points)
     scale = axes.figure.dpi / 72
     taken: list[Box] = [(x - 5, y - 5, x + 5, y + 5) for x, y in places]
     area = axes.get_window_extent()
     limits: Box = (area.x0, area.y0, area.x1 + 4, area.y1 + 18)
     for place, label, is_member in named:
-        text = short(label, NAME_LENGTH)
+        text = short(re.sub(r" \(\d+ seeds\)$", "", label), NAME_LENGTH)
         width, height = (0.68 if is_member else 0.58) * NAME_SIZE * len(text) * scale, 1.15 * NAME_SIZE * scale
         off_the_front = _free_boxes(places[place], width, height, [*taken, *steps], limits)
         anywhere = _free_boxes(places[place], width, height, taken, limits)
@@ -146,13 +150,15 @@ def _name_points(
         taken.append(found)
         axes.annotate(
             text,
-            ((found[0] + found[2]) / 2, (found[1] + found[3]) / 2),
-            xycoords="figure pixels",
+            points[place],
+            xytext=((found[0] + found[2]) / 2, (found[1] + found[3]) / 2),
+            textcoords="figure pixels",
             ha="center",
             va="center",
             fontsize=NAME_SIZE,
             color=INK if is_member else MUTED,
             fontweight="bold" if is_member else "normal",
+            arrowprops={"arrowstyle": "-", "color": MUTED, "lw": 0.7, "shrinkA": 1, "shrinkB": 4},
         )
 
 

@@ -95,6 +95,7 @@ def _episodes(numbers: Sequence[int]) -> str:
 
 
 def _over_seeds(rows: Sequence[OverSeeds]) -> TextTable:
+    cells = list(dict.fromkeys((row.benchmark, row.probe) for row in rows))
     return TextTable(
         title="Over seeds: means of runs that differ only by their seed, 95 % intervals over seeds on this pool",
         columns=("runs", "benchmark", "probe", "seeds", "accuracy %", "± seeds", "difference", "± seeds", "p"),
@@ -110,7 +111,7 @@ def _over_seeds(rows: Sequence[OverSeeds]) -> TextTable:
                 percent(row.difference_ci95_seeds),
                 p_value(row.p_seeds),
             )
-            for row in rows
+            for row in sorted(rows, key=lambda row: (cells.index((row.benchmark, row.probe)), -row.mean))
         ),
         notes=tuple(dict.fromkeys(f"{row.group}: {row.no_difference}" for row in rows if row.no_difference)),
     )
