@@ -129,6 +129,8 @@ def draw_line(axes: Axes, line: Line, x: NDArray[np.float64], *, is_named: bool 
         half_width = np.asarray(line.half_width, dtype=float)
         if line.has_band:
             axes.fill_between(x, y - half_width, y + half_width, color=look["color"], alpha=0.16, linewidth=0)
+            for edge in (y - half_width, y + half_width):  # in the line's dash, for whoever cannot tell the colours
+                axes.plot(x, edge, color=look["color"], linestyle=look["linestyle"], linewidth=0.5, alpha=0.6)
         else:
             axes.errorbar(x, y, yerr=half_width, fmt="none", ecolor=look["color"], elinewidth=1.4)
     every = max(1, len(x) // MAX_MARKERS)
