@@ -83,8 +83,16 @@ def count_macs(backbone: Backbone, device: torch.device) -> int:
     """
     from torch.utils.flop_counter import FlopCounterMode
 
-    size = (1, backbone.n_channels, backbone.image_size, backbone.image_size)
-    backbone.model.eval()
-    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
-        backbone.embed(torch.zeros(size, dtype=torch.uint8, device=device))
+    image = torch.zeros(
+        1, backbone.n_channels, backbone.image_size, backbone.image_size, dtype=torch.uint8, device=device
+    )
+    trained = [parameter for parameter in backbone.model.eval().parameters() if parameter.requires_grad]
+    try:
+        for parameter in trained:  # the counter asks for the graph of all that has gradients, and there is none
+            parameter.requires_grad_(False)
+        with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+            backbone.embed(image)
+    finally:
+        for parameter in trained:
+            parameter.requires_grad_(True)
     return int(counter.get_total_flops()) // 2

@@ -8,7 +8,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from lurefs.backbones import Backbone, build_backbone
+from lurefs.backbones import Backbone, build_backbone, list_backbones
 from lurefs.config import BackboneConfig, RunConfig
 from lurefs.cost import Speed, cost_card, count_macs
 from lurefs.plan import make_plan
@@ -26,6 +26,13 @@ def backbone(name: str, size: int, n_channels: int = 3) -> Backbone:
 @pytest.mark.parametrize(("name", "expected"), [("resnet18", 1.82e9), ("vit_tiny_patch16_224", 1.26e9)])
 def test_multiply_adds_are_those_that_are_published(name: str, expected: float) -> None:
     assert count_macs(backbone(name, 224), CPU) == pytest.approx(expected, rel=0.01)
+
+
+@pytest.mark.parametrize("name", list_backbones("test_"))
+def test_every_small_model_of_timm_is_counted_and_can_still_be_trained(name: str) -> None:
+    model = backbone(name, 32)
+    assert count_macs(model, CPU) > 100_000
+    assert all(parameter.requires_grad for parameter in model.model.parameters())
 
 
 def test_multiply_adds_of_one_convolution_are_counted_by_hand() -> None:

@@ -267,7 +267,9 @@ def _measured_on(run: Run) -> list[str]:
             places.append("held-out images of the same classes")
         else:
             n_classes = split.get(f"n_{benchmark.classes}_classes")
-            places.append(f"{f'{count(n_classes)} ' if n_classes else ''}{benchmark.classes} classes that it never saw")
+            places.append(
+                f"{f'{count(n_classes)} ' if n_classes else ''}{benchmark.classes} classes never seen in training"
+            )
     return places
 
 
