@@ -179,8 +179,9 @@ def _cost_charts(
     n_backbones = len({str(group.runs[0].config.backbone) for group in groups})
     charts = []
     for cost in leaderboard.COSTS:
-        found = [series.cost_point(group, cost.value, name, probe) for group in groups]
-        lines = [line for line in found if line is not None]
+        found = {group.label: series.cost_point(group, cost.value, name, probe) for group in groups}
+        drawn = {group: line for group, line in found.items() if line is not None}
+        lines = list(drawn.values())
         if len({float(np.mean(np.asarray(line.x))) for line in lines}) < 2 or (
             cost.is_of_backbone and n_backbones == 1
         ):
@@ -191,6 +192,7 @@ def _cost_charts(
             x_label=cost.label,
             y_label="accuracy, %",
             less_is_better=cost.less_is_better,
+            names=[group.name for group in groups if group.label in drawn],
         )
         better = "left" if cost.less_is_better else "right"
         caption = (

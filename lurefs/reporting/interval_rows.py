@@ -25,12 +25,11 @@ def accuracy_intervals(groups: Sequence[Group], benchmark: str, probes: Sequence
         return [_interval(label, summary, style) for label, style, summary in rows if summary is not None]
     found = []
     for group in groups:
-        accuracies = {run.config.seed: run.accuracy(benchmark, probes[0]) for run in group.runs}
-        measured = {seed: accuracy for seed, accuracy in accuracies.items() if accuracy is not None}
-        if group.is_pooled and measured:
-            found.append(_seed_interval(group, {seed: accuracy.mean for seed, accuracy in measured.items()}))
-        else:
-            found += [_interval(group.label, accuracy, group.style) for accuracy in measured.values()]
+        means = group.mean_by_seed(benchmark, probes[0])
+        if group.is_pooled and means:
+            found.append(_seed_interval(group, means))
+        elif (accuracy := group.runs[0].accuracy(benchmark, probes[0])) is not None:
+            found.append(_interval(group.label, accuracy, group.style))
     return sorted(found, key=lambda row: -row.value)
 
 

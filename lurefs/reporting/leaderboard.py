@@ -128,7 +128,7 @@ def _accuracy(group: Group, benchmark: str, probe: str) -> Figure:
     if mean is None:
         return Figure(value=MISSING, number=None, why_not="not measured")
     if group.is_pooled:
-        means = _by_seed(group, benchmark, probe)
+        means = group.mean_by_seed(benchmark, probe)
         if len(means) < MIN_SEEDS:
             return Figure(value=percent(mean), number=mean, why_not=f"no interval: fewer than {MIN_SEEDS} seeds")
         interval = (percent(summarise_seeds(means).ci95_seeds), "new seeds")
@@ -203,7 +203,7 @@ def _letters(groups: Sequence[Group], benchmark: str, probe: str) -> dict[str, T
             for group in (measured if found else [])
             if found
         }
-    means = [_by_seed(group, benchmark, probe) for group in measured]
+    means = [group.mean_by_seed(benchmark, probe) for group in measured]
     runs = [run for group in measured for run in group.runs]
     is_one_family = len(manifests_of(runs, benchmark)) == 1 and len({frozenset(by_seed) for by_seed in means}) == 1
     if len(measured) < MIN_RANKED or not is_one_family or len(means[0]) < MIN_SEEDS:
@@ -260,11 +260,6 @@ def _scaled(run: Run, key: str, unit: float) -> float | None:
 
 def _accuracies(group: Group, benchmark: str, probe: str) -> list[Any]:
     return [run.accuracy(benchmark, probe) for run in group.runs]
-
-
-def _by_seed(group: Group, benchmark: str, probe: str) -> dict[int, float]:
-    found = zip(group.runs, _accuracies(group, benchmark, probe), strict=True)
-    return {run.config.seed: accuracy.mean for run, accuracy in found if accuracy is not None}
 
 
 COSTS = (

@@ -60,7 +60,7 @@ def over_seeds(groups: Sequence[Group], reference: Run, benchmark: str, probe: s
         probe: Its name.
     """
     of_reference = next(group for group in groups if reference in group.runs)
-    pooled = [(group, _means(group, benchmark, probe)) for group in groups if group.is_pooled]
+    pooled = [(group, group.mean_by_seed(benchmark, probe)) for group in groups if group.is_pooled]
     pooled = [(group, means) for group, means in pooled if len(means) > 1]
     found = {
         group.label: difference_over_seeds(group, of_reference, benchmark, probe)
@@ -134,8 +134,3 @@ def difference_over_seeds(group: Group, reference: Group, benchmark: str, probe:
     if len(means) < MIN_SEEDS:
         return f"fewer than {MIN_SEEDS} seeds"
     return summarise_seeds(means)
-
-
-def _means(group: Group, benchmark: str, probe: str) -> dict[int, float]:
-    accuracies = {run.config.seed: run.accuracy(benchmark, probe) for run in group.runs}
-    return {seed: accuracy.mean for seed, accuracy in accuracies.items() if accuracy is not None}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from itertools import chain, pairwise
 from typing import TYPE_CHECKING, Any
@@ -54,7 +53,15 @@ def front(points: Sequence[Point], *, less_is_better: bool = True) -> list[int]:
     return members
 
 
-def scatter(lines: Sequence[Line], *, name: str, x_label: str, y_label: str, less_is_better: bool = True) -> str:
+def scatter(
+    lines: Sequence[Line],
+    *,
+    name: str,
+    x_label: str,
+    y_label: str,
+    less_is_better: bool = True,
+    names: Sequence[str] = (),
+) -> str:
     """Draw accuracy against cost, one mean point a line, and the front of those that none beats as a step line.
 
     The members of the front are named beside their markers, and the others as well if there are few.
@@ -65,7 +72,9 @@ def scatter(lines: Sequence[Line], *, name: str, x_label: str, y_label: str, les
         x_label: What the cost is, with its unit.
         y_label: What the accuracy is, with its unit.
         less_is_better: Whether a lower cost is the better one.
+        names: What to write beside the markers; the lines' labels if empty.
     """
+    names = names or [line.label for line in lines]
     points = [(float(np.mean(np.asarray(line.x))), float(np.mean(np.asarray(line.y)))) for line in lines]
     members = front(points, less_is_better=less_is_better)
     with chart_context(name):
@@ -80,7 +89,7 @@ def scatter(lines: Sequence[Line], *, name: str, x_label: str, y_label: str, les
         figure.draw_without_rendering()
         figure.set_layout_engine("none")
         steps = _step_boxes(axes, [points[place] for place in members])
-        _name_points(axes, points, steps, [(place, lines[place].label, place in members) for place in named])
+        _name_points(axes, points, steps, [(place, names[place], place in members) for place in named])
         return to_svg(figure, name)
 
 
@@ -140,7 +149,7 @@ def _name_points(
     area = axes.get_window_extent()
     limits: Box = (area.x0, area.y0, area.x1 + 4, area.y1 + 18)
     for place, label, is_member in named:
-        text = short(re.sub(r" \(\d+ seeds\)$", "", label), NAME_LENGTH)
+        text = short(label, NAME_LENGTH)
         width, height = (0.68 if is_member else 0.58) * NAME_SIZE * len(text) * scale, 1.15 * NAME_SIZE * scale
         off_the_front = _free_boxes(places[place], width, height, [*taken, *steps], limits)
         anywhere = _free_boxes(places[place], width, height, taken, limits)

@@ -33,6 +33,16 @@ class Group:
         """Whether there are several seeds."""
         return len(self.runs) > 1
 
+    @property
+    def name(self) -> str:
+        """The label without the number of seeds, where there is little room."""
+        return self.label.removesuffix(_n_seeds(len(self.runs)))
+
+    def mean_by_seed(self, benchmark: str, probe: str) -> dict[int, float]:
+        """Return the mean accuracy of each run that was measured, a fraction, by its seed."""
+        accuracies = {run.config.seed: run.accuracy(benchmark, probe) for run in self.runs}
+        return {seed: accuracy.mean for seed, accuracy in accuracies.items() if accuracy is not None}
+
 
 def groups_of(runs: Sequence[Run]) -> list[Group]:
     """Return the groups in the order of their first runs; a second run of the same seed has a group of its own."""
@@ -95,9 +105,13 @@ def _labels(members: Sequence[Sequence[Run]]) -> list[str]:
             continue
         names = {_without_seed(run.config.name, run.config.seed) for run in group}
         name = names.pop() if len(names) == 1 else _settings(group[0], [other[0] for other in members])
-        n_seeds = f" ({len(group)} seeds)"
+        n_seeds = _n_seeds(len(group))
         labels.append(short(name, LABEL_LENGTH - len(n_seeds)) + n_seeds)
     return labels
+
+
+def _n_seeds(n_seeds: int) -> str:
+    return f" ({n_seeds} seeds)"
 
 
 def _without_seed(name: str, seed: int) -> str:
