@@ -34,12 +34,18 @@ class Probe:
 
 
 def converged(classifier: Classifier) -> Classifier:
-    """Return an unfitted copy that iterates until its solution no longer depends on when it stops."""
+    """Return an unfitted copy that iterates until its solution no longer depends on when it stops.
+
+    Logistic regression by `lbfgs` gets Newton steps in its stead, which minimise the same objective: they come nearer
+    to the solution in a half to a tenth of the time, where `lbfgs` may end before `tol` without saying so.
+    """
     from sklearn.base import clone
 
     copy = clone(classifier)
     if type(classifier).__name__ == "LogisticRegression":
         copy.set_params(tol=1e-8, max_iter=10_000)
+        if copy.solver == "lbfgs":
+            copy.set_params(solver="newton-cg")
     return copy
 
 

@@ -91,6 +91,22 @@ def test_every_prediction_is_that_of_scikit_learn_at_convergence(
         assert table.n_by_solver["batched"] + table.n_by_solver["scikit-learn"] == 12
 
 
+@pytest.mark.parametrize("C", [1.0, 100.0])
+def test_ten_thousand_predictions_are_also_those_of_the_solver_that_scikit_learn_takes_unasked(C: float) -> None:  # noqa: N803
+    bank = bank_of(kind)
+    spec = EpisodeSpec(n_way=5, n_shot=5, n_query=8, n_episodes=250)
+    manifest = make_manifest(bank.labels, spec, seed=0, images_digest=bank.images_digest)
+    predicted = []
+    for solver, tol in (("auto", 1e-6), ("sklearn", 1e-8)):
+        classifier = logistic_regression(C=C, tol=tol, max_iter=10_000)
+        assert classifier.solver == "lbfgs"
+        probe = Probe(name="probe", classifier=classifier, solver=solver)
+        table = collect(score(bank, manifest, probe), {})
+        predicted.append(table.predicted)
+    assert predicted[0].size == 10_000
+    assert np.array_equal(*predicted)
+
+
 @pytest.mark.parametrize("transform", ["l2", "none"])
 @pytest.mark.parametrize("name", PROBES)
 def test_queries_of_another_bank_have_the_predictions_of_scikit_learn_called_by_hand(name: str, transform: str) -> None:
