@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from episodes.manifest import Manifest
-from episodes.solver import DOUBLE_ERROR, SINGLE_ERROR, SMALL_PRODUCT, GramBlock, multiply
+from episodes.solver import DOUBLE_ERROR, SINGLE_ERROR, SMALL_PRODUCT, SMALL_RESULT, GramBlock, multiply
 from episodes.transforms import FeatureTransform
 
 if TYPE_CHECKING:
@@ -158,7 +158,7 @@ def multiply_rows(rows: Tensor, out: Tensor) -> None:
     import torch
 
     n, n_features = rows.shape[1:]
-    n_at_once = min(GRAM_ROWS, (n + 1) // 2, SMALL_PRODUCT // (n * n_features))
+    n_at_once = min(GRAM_ROWS, (n + 1) // 2, SMALL_PRODUCT // (n * n_features), SMALL_RESULT // n)
     if rows.device.type != "cpu" or n_at_once < min(n, 2):
         torch.bmm(rows, rows.transpose(1, 2), out=out)
         return

@@ -28,7 +28,7 @@ FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
 MAX_BATCHED_EPISODES = 1024
-BATCHED_VALUES = 2**19
+BATCHED_VALUES = 2**21
 """Values a block where episodes are solved together: few enough for the cache, enough to be worth the calls."""
 SINGLE_EPISODES = 16
 """Episodes a block where scikit-learn fits them one by one."""

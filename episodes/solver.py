@@ -30,8 +30,9 @@ REFERENCE_ERROR = 1e-8
 MAX_ITERATIONS = 100
 MAX_SQUARED_LENGTH = 4.0
 """Longer features lose too many digits in single precision."""
-SMALL_PRODUCT = 700_000
-"""Multiplications in a product of two matrices that numpy's BLAS has quick kernels for, see `multiply`."""
+SMALL_PRODUCT, SMALL_RESULT = 1_000_000, 1_200
+"""Multiplications in a product of two matrices that numpy's BLAS has quick kernels for, see `multiply`; and where the
+second is the transpose of one in memory, values of the result."""
 FEWEST = 16
 """Columns of a product that are worth a call."""
 SMALLEST = 1e-20
@@ -191,7 +192,11 @@ def multiply(left: Tensor, right: Tensor, out: Tensor | None = None) -> Tensor:
     import torch
 
     n_columns = right.shape[2]
-    n_at_once = n_columns if left.dtype == torch.float64 else SMALL_PRODUCT // (left.shape[1] * left.shape[2])
+    n_at_once = n_columns
+    if left.dtype == torch.float32:
+        n_at_once = SMALL_PRODUCT // (left.shape[1] * left.shape[2])
+        if right.stride(2) != 1:
+            n_at_once = min(n_at_once, SMALL_RESULT // left.shape[1])
     if left.device.type != "cpu" or n_at_once < min(n_columns, FEWEST):
         return torch.bmm(left, right) if out is None else torch.bmm(left, right, out=out)
     factors = left.numpy(), right.numpy()
