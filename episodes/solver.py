@@ -23,11 +23,14 @@ DOUBLE_ERROR = 1e-14
 GRADIENT_NORM, GRADIENT_NORM_IN_DOUBLE = 3e-7, 1e-8
 """Where the descent ends: the objective is 1-strongly convex in the weights, so the gradient's norm bounds the distance
 to the solution. In single precision more would be in vain."""
+NEARLY = 2e-7
+"""Where its first part ends, which is in single precision, as a share of C times the square root of the number of
+weights; rounding leaves a fifth of that."""
 DISTANCE = 1e-5
 """How far the weights may be from the solution, all things counted, for the answer to be certain."""
 REFERENCE_ERROR = 1e-8
 """Where the estimator's descent is ended: the largest entry of its gradient, as a mean over the support."""
-MAX_ITERATIONS = 100
+MAX_ITERATIONS = 300
 MAX_SQUARED_LENGTH = 4.0
 """Longer features lose too many digits in single precision."""
 SMALL_PRODUCT, SMALL_RESULT = 1_000_000, 1_200
@@ -114,7 +117,8 @@ def logistic_regression(block: GramBlock, *, C: float = 1.0) -> Solution:  # noq
     import torch
 
     row_mean = block.support.mean(2, keepdim=True, dtype=torch.float64)
-    weights, intercept, distance = _descend(block.support.double() - row_mean, block, C / 2 if block.n_way == 2 else C)
+    gram = block.support.double() - row_mean
+    weights, intercept, distance = _solve_logistic(gram, block, C / 2 if block.n_way == 2 else C)
     offset = intercept - (weights * row_mean.transpose(1, 2)).sum(2, keepdim=True)
     dtype = block.support.dtype
     logits = block.of_query(weights.to(dtype)).add_(offset.to(dtype))
@@ -126,51 +130,99 @@ def logistic_regression(block: GramBlock, *, C: float = 1.0) -> Solution:  # noq
     return Solution(predicted=predicted, probabilities=logits.softmax(1).transpose(1, 2), is_certain=is_certain)
 
 
-def _descend(gram: Tensor, block: GramBlock, C: float) -> tuple[Tensor, Tensor, Tensor]:  # noqa: N803
+def _solve_logistic(gram: Tensor, block: GramBlock, C: float) -> tuple[Tensor, Tensor, Tensor]:  # noqa: N803
     """Return weights A (b, n_way, n_support), intercepts (b, n_way, 1), and how far from the solution they may be (b,).
 
-    Preconditioned conjugate gradients in the span of the support (Polak and Ribiere 1969, with beta >= 0). With the
-    row-centred Gram matrix G and P = softmax(A G + b), the gradient is D = A + C (P - Y) minus its rows' means in A,
-    and their sums in b; the inner product in A is that of the weights W, <U, V> = sum (U G) V, and steps in b are
-    scaled by K / (C n), the inverse of their curvature at W = 0. A step is Newton's along its direction: its curvature
-    needs no product with G, so that an iteration needs one. The first direction gets a second step, since there P
-    changes most.
+    The first part of the descent is in single precision, the second starts from what the first found, so that of its
+    errors nothing remains.
 
     The distance is bounded by the norm of the gradient, and that is known up to the error of the Gram matrix, which for
     features that are all but equal is as large as the matrix itself: |D G D^T| is off by up to sum_k |D_k|_1^2 times
     the error of a product. It is infinite where the descent did not end.
+
+    Args:
+        gram: (b, n_support, n_support) float64, rows centred.
+        block: What it is of.
+        C: Weight of an image's cross-entropy.
     """
     import torch
 
-    n_episodes, n = gram.shape[:2]
-    n_way, scale = block.n_way, block.n_way / (C * n)
-    is_double = block.support.dtype == torch.float64
-    wanted_norm = GRADIENT_NORM_IN_DOUBLE if is_double else GRADIENT_NORM
-    labels = torch.arange(n_way, device=gram.device).repeat_interleave(block.n_shot)
-    target = torch.nn.functional.one_hot(labels, n_way).T.double() * C
-    shifted = (-target).repeat(n_episodes, 1, 1)  # A - C Y
-    logits, direction, along, last_change = (torch.zeros_like(shifted) for _ in range(4))
-    intercept, in_intercept = (torch.zeros_like(shifted[:, :, :1]) for _ in range(2))
+    labels = torch.arange(block.n_way, device=gram.device).repeat_interleave(block.n_shot)
+    target = C * torch.nn.functional.one_hot(labels, block.n_way).T.double()
+    nearly = NEARLY * C * target.numel() ** 0.5
+    wanted_norm = GRADIENT_NORM if block.support.dtype == torch.float32 else GRADIENT_NORM_IN_DOUBLE
+    start = target.new_zeros(len(gram), *target.shape).float()
+    found = _descend(gram.float(), target.float(), C, start, start[:, :, :1], nearly)
+    is_lost = ~found.norm.isfinite()[:, None, None]
+    weights = found.weights.double().masked_fill_(is_lost, 0)
+    weights -= weights.mean(2, keepdim=True)
+    found = _descend(gram, target, C, weights, found.intercept.double().masked_fill_(is_lost, 0), wanted_norm)
+    unknown = found.gradient.abs().sum(2).square_().sum(1) * block.error
+    distance = (found.norm.square() + unknown).sqrt_().masked_fill_(~(found.norm <= wanted_norm), float("inf"))
+    return found.weights, found.intercept, distance
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Descent:
+    """Where a descent ended: weights and their gradient (b, n_way, n_support), intercepts (b, n_way, 1), norm (b,)."""
+
+    weights: Tensor
+    intercept: Tensor
+    gradient: Tensor
+    norm: Tensor
+
+
+def _descend(
+    gram: Tensor,
+    target: Tensor,
+    C: float,  # noqa: N803
+    weights: Tensor,
+    intercept: Tensor,
+    wanted_norm: float,
+) -> _Descent:
+    """Go down from weights A (b, n_way, n_support) and intercepts b (b, n_way, 1) to a gradient of the wanted norm.
+
+    Preconditioned conjugate gradients in the span of the support (Polak and Ribiere 1969, with beta >= 0). With the
+    row-centred Gram matrix G and P = softmax(A G + b), the gradient is D = A + C (P - Y) minus its rows' means in A,
+    and the sums of C (P - Y) in b; the inner product in A is that of the weights W, <U, V> = sum (U G) V, and steps in
+    b are scaled by K / (C n), the inverse of their curvature at W = 0. A step is Newton's along its direction: its
+    curvature needs no product with G, so that an iteration needs one.
+
+    Args:
+        gram: (b, n_support, n_support) G, in the precision of all that is computed.
+        target: (n_way, n_support), C Y.
+        C: Weight of an image's cross-entropy.
+        weights: Where to start; rows sum to zero.
+        intercept: The same.
+        wanted_norm: Where to end, at the latest after `MAX_ITERATIONS`.
+    """
+    import torch
+
+    n_way, n = target.shape
+    scale = n_way / (C * n)
+    shifted = weights - target
+    logits = multiply(weights, gram).add_(intercept)
+    direction, along, last_change = (torch.zeros_like(shifted) for _ in range(3))
+    intercept, in_intercept = intercept.clone(), torch.zeros_like(intercept)
     last_squared = torch.full_like(shifted[:, 0, 0], float("inf"))
-    for iteration in range(MAX_ITERATIONS):
+    for _ in range(MAX_ITERATIONS):
         probabilities = logits.softmax(1)
         residual = torch.add(shifted, probabilities, alpha=C)
-        if iteration != 1:
-            sums = residual.sum(2, keepdim=True)
-            gradient = residual - sums / n
-            change = multiply(gradient, gram).add_(sums, alpha=scale)
-            squared = _inner(residual, change)
-            of_sums = sums.square().sum((1, 2))
-            norm = ((squared - scale * of_sums).abs_() + of_sums).sqrt_()  # a negative square is an error of the matrix
-            is_done = ~(norm > wanted_norm)  # stays where it is, however small the numbers become; or it diverged
-            if iteration > 2 and bool(is_done.all()):
-                break
-            sums *= scale
-            beta = (squared - _inner(residual, last_change)) / last_squared
-            beta = beta.clamp_min_(0).masked_fill_(is_done, 0)[:, None, None]
-            for of_step, of_gradient in ((direction, gradient), (along, change), (in_intercept, sums)):
-                torch.addcmul(of_gradient, of_step, beta, out=of_step)
-            last_change, last_squared = change, squared.clamp_min(SMALLEST)
+        sums = (probabilities.sum(2, keepdim=True) - n / n_way).mul_(C)
+        gradient = residual - residual.mean(2, keepdim=True)
+        change = multiply(gradient, gram).add_(sums, alpha=scale)
+        squared = _inner(residual, change)
+        of_sums = sums.square().sum((1, 2))
+        norm = ((squared - scale * of_sums).abs_() + of_sums).sqrt_()  # a negative square is an error of the matrix
+        is_done = ~(norm > wanted_norm)  # stays where it is, however small the numbers become; or it diverged
+        if bool(is_done.all()):
+            break
+        sums *= scale
+        beta = (squared - _inner(residual, last_change)) / last_squared
+        beta = beta.clamp_min_(0).masked_fill_(is_done, 0)[:, None, None]
+        for of_step, of_gradient in ((direction, gradient), (along, change), (in_intercept, sums)):
+            torch.addcmul(of_gradient, of_step, beta, out=of_step)
+        last_change, last_squared = change, squared.clamp_min(SMALLEST)
         weighted = probabilities.mul_(along)
         of_classes = weighted.sum(1).square_().sum(1)
         curvature = _inner(direction, along) + C * (_inner(weighted, along) - of_classes)
@@ -178,9 +230,7 @@ def _descend(gram: Tensor, block: GramBlock, C: float) -> tuple[Tensor, Tensor, 
         shifted.addcmul_(step, direction)
         logits.addcmul_(step, along)
         intercept.addcmul_(step, in_intercept)
-    unknown = gradient.abs().sum(2).square_().sum(1) * block.error
-    distance = (norm.square() + unknown).sqrt_().masked_fill_(~(norm <= wanted_norm), float("inf"))
-    return shifted.add_(target), intercept, distance
+    return _Descent(weights=shifted.add_(target), intercept=intercept, gradient=gradient, norm=norm)
 
 
 def multiply(left: Tensor, right: Tensor, out: Tensor | None = None) -> Tensor:
