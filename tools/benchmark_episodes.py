@@ -30,11 +30,13 @@ from episodes.executors import joblib
 from episodes.probes import logistic_regression
 from episodes.scoring import SINGLE_RANGE
 
-N_CLASSES, N_PER_CLASS, N_EPISODES = 20, 600, 10_000
+N_CLASSES, N_PER_CLASS, N_EPISODES, N_QUERY = 20, 600, 10_000, 15
 N_STEPS = 180
 """Steps that the backbone of the cold comparison is trained for beforehand."""
+PROTOCOLS = ((5, 1), (5, 5), (20, 1), (20, 5))
+"""Ways and shots of the cold comparison."""
 N_TURNS = 24
-"""How often extraction and loop take turns in a round."""
+"""How often extraction and two episodes of the loop take turns in a round: 12 episodes of each protocol."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +89,7 @@ def made_bank(n_features: int) -> FeatureBank:
 
 def manifest_of(bank: FeatureBank, n_way: int = 5, n_shot: int = 5, n_episodes: int = N_EPISODES) -> Manifest:
     """Draw episodes with 15 queries."""
-    spec = EpisodeSpec(n_way=n_way, n_shot=n_shot, n_query=15, n_episodes=n_episodes)
+    spec = EpisodeSpec(n_way=n_way, n_shot=n_shot, n_query=N_QUERY, n_episodes=n_episodes)
     return make_manifest(bank.labels, spec, seed=0, images_digest=bank.images_digest)
 
 
@@ -194,49 +196,53 @@ def compare_cold(rounds: int) -> Iterator[Row]:
         return model(prepared(batch)).numpy()
 
     dataset = MetaDataset(TensorDataset(images, labels))
-    tasks = Taskset(dataset, [FusedNWaysKShots(dataset, n=5, k=20), LoadData(dataset)])
 
-    def loop(n_episodes: int) -> None:
-        for _ in range(n_episodes):
-            batch, targets = tasks.sample()
-            features = embed(batch)
-            features /= np.linalg.norm(features, axis=1, keepdims=True)
-            rows = np.arange(100).reshape(5, 20)
-            support, query = rows[:, :5].reshape(-1), rows[:, 5:].reshape(-1)
-            fitted = LogisticRegression(max_iter=1000, tol=1e-6).fit(features[support], targets[support])
-            fitted.score(features[query], targets[query])
+    def tasks_of(n_way: int, n_shot: int) -> Taskset:
+        return Taskset(dataset, [FusedNWaysKShots(dataset, n=n_way, k=n_shot + N_QUERY), LoadData(dataset)])
 
-    def alternate() -> tuple[float, float, FeatureBank]:
-        """Return seconds an episode of the loop, seconds of the extraction, and its bank; both sides take turns.
+    tasks = {protocol: tasks_of(*protocol) for protocol in PROTOCOLS}
+
+    def loop_once(n_way: int, n_shot: int) -> None:
+        batch, targets = tasks[n_way, n_shot].sample()
+        features = embed(batch)
+        features /= np.linalg.norm(features, axis=1, keepdims=True)
+        rows = np.arange(len(batch)).reshape(n_way, -1)
+        support, query = rows[:, :n_shot].reshape(-1), rows[:, n_shot:].reshape(-1)
+        fitted = LogisticRegression(max_iter=1000, tol=1e-6).fit(features[support], targets[support])
+        fitted.score(features[query], targets[query])
+
+    def alternate() -> tuple[dict[tuple[int, int], float], float, FeatureBank]:
+        """Return seconds of all episodes of the loop, seconds of the extraction, and its bank; they take turns.
 
         An extraction takes long, and what else runs on the machine comes and goes meanwhile.
         """
-        looping = extracting = 0.0
+        looping, extracting = dict.fromkeys(PROTOCOLS, 0.0), 0.0
         parts: list[np.ndarray] = []
-        for share in images.chunk(N_TURNS):
-            extracting += cpu_seconds(lambda share=share: parts.extend(embed(batch) for batch in share.split(64)))
-            looping += cpu_seconds(lambda: loop(1))
-        return looping / N_TURNS, extracting, FeatureBank.from_arrays(np.concatenate(parts), labels.numpy())
+        for turn, share in enumerate(images.chunk(N_TURNS)):
+            extracting += cpu_seconds(lambda share=share: parts.extend(embed(batch) for batch in share.split(100)))
+            for protocol in (PROTOCOLS[turn % 4], PROTOCOLS[(turn + 2) % 4]):
+                looping[protocol] += cpu_seconds(lambda protocol=protocol: loop_once(*protocol))
+        n_looped = 2 * N_TURNS / len(PROTOCOLS)
+        of_all = {protocol: seconds / n_looped * N_EPISODES for protocol, seconds in looping.items()}
+        return of_all, extracting, FeatureBank.from_arrays(np.concatenate(parts), labels.numpy())
 
     def evaluated(bank: FeatureBank, protocols: tuple[tuple[int, int], ...]) -> None:
         for n_way, n_shot in protocols:
             batched(bank, manifest_of(bank, n_way, n_shot), audit_share=0.005)
 
-    loop(1)
-    four_protocols = ((5, 1), (5, 5), (20, 1), (20, 5))
-    n_images = {protocol: protocol[0] * (protocol[1] + 15) for protocol in four_protocols}
-    in_all = sum(n_images.values()) / n_images[5, 5]  # the loop's time goes with the images that it embeds
+    for protocol in PROTOCOLS:
+        loop_once(*protocol)
     one, four = [], []
     for _ in range(rounds):
-        episode, extracting, bank = alternate()
+        slow, extracting, bank = alternate()
         fast = extracting + cpu_seconds(lambda bank=bank: evaluated(bank, ((5, 5),)))
         others = cpu_seconds(lambda bank=bank: evaluated(bank, ((5, 1), (20, 1), (20, 5))))
-        one.append(episode * N_EPISODES / fast)
-        four.append(episode * N_EPISODES * in_all / (fast + others))
-    slow = episode * N_EPISODES
-    rates = f"{len(images) / extracting:.0f} img/s alone, {n_images[5, 5] / episode:.0f} in the loop"
-    yield Row(name="cold, resnet10t at 64", wanted=80, ratios=one, note=f"{fast:.1f} s against {slow:.0f} s; {rates}")
-    note = f"{fast + others:.1f} s against {slow * in_all:.0f} s, by the images that the loop embeds"
+        one.append(slow[5, 5] / fast)
+        four.append(sum(slow.values()) / (fast + others))
+    rates = f"{len(images) / extracting:.0f} img/s alone, {N_EPISODES * 100 / slow[5, 5]:.0f} in the loop"
+    note = f"{fast:.1f} s against {slow[5, 5]:.0f} s; {rates}"
+    yield Row(name="cold, resnet10t at 64", wanted=80, ratios=one, note=note)
+    note = f"{fast + others:.1f} s against {sum(slow.values()):.0f} s"
     yield Row(name="cold, four protocols on one extraction", wanted=500, ratios=four, note=note)
 
 
@@ -249,7 +255,7 @@ def compare_sampler(rounds: int) -> Iterator[Row]:
     from episodes import EpisodeSampler
 
     labels = np.repeat(np.arange(1000), 1000)
-    spec = EpisodeSpec(n_way=5, n_shot=5, n_query=15, n_episodes=1)
+    spec = EpisodeSpec(n_way=5, n_shot=5, n_query=N_QUERY, n_episodes=1)
 
     def naive() -> None:
         dataset = MetaDataset(TensorDataset(torch.from_numpy(labels), torch.from_numpy(labels)))
