@@ -65,6 +65,11 @@ class RunDirectory:
         return self.path / "cost.json"
 
     @property
+    def log_path(self) -> Path:
+        """What a cell of a grid said while it ran, and why it failed; not there if the run is no cell."""
+        return self.path / "log.txt"
+
+    @property
     def report_path(self) -> Path:
         """The page for people."""
         return self.path / "report.html"

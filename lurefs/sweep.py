@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -105,15 +109,37 @@ def check_cells(configs: Sequence[RunConfig]) -> tuple[str, UserError] | None:
 
 
 def run_cell(config: RunConfig, root: Path) -> dict[str, float]:
-    """Do all stages of a cell; return the mean accuracy of its first probe on each benchmark."""
-    from lurefs.run import run_stage
+    """Do all stages of a cell; return the mean accuracy of its first probe on each benchmark.
 
+    What is said meanwhile goes to the cell's log, since the cells share one terminal.
+    """
     directory = directory_of(config.name, root)
-    run_stage(make_plan(config), directory, "run")
+    with _stderr_in(directory.log_path):
+        from lurefs.run import run_stage
+
+        run_stage(make_plan(config), directory, "run")
     benchmarks = directory.read_summary()["benchmarks"]
     return {
         name: next(iter(benchmark["probes"].values()))["accuracy"]["mean"] for name, benchmark in benchmarks.items()
     }
+
+
+@contextmanager
+def _stderr_in(path: Path) -> Iterator[None]:
+    """Append what this process says on stderr to a file, libraries in C included, and the reason if the block fails."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    before = os.dup(2)
+    try:
+        with path.open("ab") as log:
+            os.dup2(log.fileno(), 2)
+        yield
+    except Exception:
+        os.write(2, traceback.format_exc().encode())
+        raise
+    finally:
+        sys.stderr.flush()
+        os.dup2(before, 2)
+        os.close(before)
 
 
 def exit_code(failures: Mapping[str, Failure]) -> int:

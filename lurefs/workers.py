@@ -114,9 +114,7 @@ def _start(before_first: Callable[..., Any] | None) -> _Worker:
     context = get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(target=_work, args=(theirs, before_first))
-    os.environ.setdefault(
-        "OMP_NUM_THREADS", "1"
-    )  # read when the process starts: several of many threads get in the way
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # read at the start: several processes of many threads are slow
     process.start()
     theirs.close()
     return _Worker(process=process, connection=ours)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -51,6 +52,7 @@ def test_cells_are_run_once_a_failing_one_loses_no_other_and_all_lead_to_one_rep
     assert "2 cells, 0 of them finished" in err
     assert "1/2  seed-0: failed: another process is working in" in err
     assert f"failed: seed-0\nanother process is working in {root / 'seed-0'}" in err
+    assert f"another process is working in {root / 'seed-0'}" in RunDirectory(root / "seed-0").log_path.read_text()
     assert "seed-1" in out and "seed-0" not in out
     before = times(root)
     assert len(before) > 5
@@ -110,6 +112,25 @@ def test_a_cell_is_finished_when_all_of_it_is_and_that_is_found_without_heavy_li
     directory.identity_path.write_text(identity)
     directory.report_path.unlink()
     assert not sweep.is_finished(plan, directory)
+
+
+def test_a_cell_keeps_what_it_said_and_why_it_failed(
+    grid_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    ((name, plan),) = plans_of(grid_file, "seed=0").items()
+    log = RunDirectory(tmp_path / "runs" / name).log_path
+
+    def fail(*_: object) -> None:
+        os.write(2, b"said by a library\n")
+        raise ZeroDivisionError("no reason")
+
+    monkeypatch.setattr("lurefs.run.run_stage", fail)
+    with pytest.raises(ZeroDivisionError):
+        sweep.run_cell(plan.config, tmp_path / "runs")
+    os.write(2, b"said later\n")
+    assert capfd.readouterr().err == "said later\n"
+    assert log.read_text().startswith("said by a library\nTraceback")
+    assert log.read_text().endswith("ZeroDivisionError: no reason\n")
 
 
 def test_the_exit_code_says_whether_a_user_can_put_it_right() -> None:
