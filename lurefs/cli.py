@@ -220,7 +220,7 @@ def _sweep(arguments: argparse.Namespace) -> int:
     done = {name: sweep.directory_of(name, root) for name in plans if name not in failures}
     paths = [("results", root)]
     if done:
-        from lurefs.reporting.comparison import read_runs
+        from lurefs.reporting.runs import read_runs
 
         directories = list(done.values())
         _print_transfers([plans[name].config for name in done], directories)

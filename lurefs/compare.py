@@ -15,7 +15,7 @@ from lurefs.errors import UserError, unknown_name
 from lurefs.find_runs import find_runs
 
 if TYPE_CHECKING:
-    from lurefs.reporting.comparison import Run
+    from lurefs.reporting.runs import Run
     from lurefs.reporting.standings import Standings
 
 N_NAMED = 3
@@ -90,7 +90,7 @@ def write_comparison(
 
 def _read(paths: Sequence[Path], reference: str | None, *, skip_unfinished: bool) -> list[Run]:
     """Read the runs, the chosen reference marked as such."""
-    from lurefs.reporting.comparison import read_runs
+    from lurefs.reporting.runs import read_runs
     from lurefs.results import RunDirectory
 
     directories = [RunDirectory(path) for path in paths]

@@ -39,18 +39,10 @@ from lurefs.reporting import (
     tables,
     transfer_figure,
 )
-from lurefs.reporting.comparison import (
-    Comparison,
-    Run,
-    benchmarks_of,
-    compare_pairs,
-    differing_settings,
-    manifests_of,
-    read_runs,
-    reference_run,
-)
+from lurefs.reporting.comparison import Comparison, compare_pairs, manifests_of
 from lurefs.reporting.episode_pictures import build_dataset, reason_of
 from lurefs.reporting.page_figures import PageFigures
+from lurefs.reporting.runs import Run, benchmarks_of, differing_settings, read_runs, reference_run
 from lurefs.reporting.seeds import SEEDS, Group, best_first, groups_of, styled, styles_of
 from lurefs.reporting.wording import count
 from lurefs.results import RunDirectory

@@ -11,9 +11,10 @@ import pytest
 from episodes.summary import Summary, summarise_seeds
 from lurefs.config_file import run_config
 from lurefs.reporting import narrative
-from lurefs.reporting.comparison import Run, compare_pairs
+from lurefs.reporting.comparison import compare_pairs
 from lurefs.reporting.interval_rows import accuracy_intervals
 from lurefs.reporting.leaderboard import letters_or_places, mean_accuracy, rows
+from lurefs.reporting.runs import Run
 from lurefs.reporting.seeds import Group, best_first, groups_of, styled
 from lurefs.reporting.series import cost_point
 from lurefs.reporting.wording import percent

@@ -22,7 +22,7 @@ from episodes.table import EpisodeTable
 from lurefs.config_file import run_config
 from lurefs.outcomes import ChunkOutcome
 from lurefs.report import write_page
-from lurefs.reporting.comparison import read_runs
+from lurefs.reporting.runs import read_runs
 from lurefs.results import RunDirectory
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")

@@ -29,7 +29,8 @@ from lurefs.outcomes import ChunkOutcome, FewShotScore, RobustnessScores, Unlear
 from lurefs.report import write_report
 from lurefs.reporting import narrative, sheets, wording
 from lurefs.reporting.answers import Answers, read_answers
-from lurefs.reporting.comparison import controls_of, read_runs, ties
+from lurefs.reporting.comparison import controls_of, ties
+from lurefs.reporting.runs import read_runs
 from lurefs.results import RunDirectory
 
 N_CLASSES, N_IMAGES, N_EPISODES = 10, 8, 20

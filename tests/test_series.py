@@ -11,10 +11,10 @@ from episodes.summary import half_width
 from lurefs.config_file import run_config
 from lurefs.outcomes import ChunkOutcome, FewShotScore, RobustnessScores, UnlearnReport
 from lurefs.reporting import measures, robustness
-from lurefs.reporting.comparison import Run
 from lurefs.reporting.learning import section
 from lurefs.reporting.measures import COSTS, Axis, Measure, few_shot
 from lurefs.reporting.page_figures import PageFigures
+from lurefs.reporting.runs import Run
 from lurefs.reporting.seeds import SEEDS, Group, groups_of, styles_of
 from lurefs.reporting.series import curve, in_words
 from lurefs.results import RunDirectory

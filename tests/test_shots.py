@@ -9,9 +9,9 @@ import pytest
 
 from episodes.summary import half_width
 from lurefs.config_file import run_config
-from lurefs.reporting.comparison import Run
 from lurefs.reporting.log_chart import log_curves
 from lurefs.reporting.page_figures import PageFigures
+from lurefs.reporting.runs import Run
 from lurefs.reporting.seeds import groups_of
 from lurefs.reporting.series import Line
 from lurefs.reporting.shots import AXES, families, section

@@ -15,7 +15,7 @@ from lurefs import cli
 from lurefs.config import RunConfig, pretrain_identity, to_yaml
 from lurefs.errors import UserError
 from lurefs.plan import make_plan
-from lurefs.reporting.comparison import read_runs
+from lurefs.reporting.runs import read_runs
 from lurefs.reporting.seeds import groups_of
 from lurefs.reporting.transfer_figure import form, label_efficiency, rows
 from lurefs.results import RunDirectory

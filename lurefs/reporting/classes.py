@@ -8,9 +8,9 @@ from typing import Any
 from lurefs.errors import UserError
 from lurefs.reporting import confusion, feature_map
 from lurefs.reporting.answers import read_answers, shown_of
-from lurefs.reporting.comparison import Run
 from lurefs.reporting.episode_pictures import reason_of
 from lurefs.reporting.page_figures import PageFigures
+from lurefs.reporting.runs import Run
 
 N_POOLS = 2
 Shown = dict[str, Any]

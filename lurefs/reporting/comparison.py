@@ -1,21 +1,18 @@
-"""Finished runs side by side: what they share, where their settings differ, and their differences on the same episodes.
+"""Finished runs side by side: which met the same episodes, how they differ on them, and which cannot be told apart.
 
-Numbers only. `lurefs.wording` says them in words and `lurefs.report` puts them on a page.
+Numbers only. `lurefs.reporting.wording` says them in words and `lurefs.report` puts them on a page.
 """
 
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
 import numpy as np
 
-from episodes.accuracies import Accuracies
 from episodes.comparison import (
     PairedDifference,
     compare_tables,
@@ -25,100 +22,12 @@ from episodes.comparison import (
     tie_groups,
 )
 from episodes.manifest import Manifest
-from episodes.summary import Summary
-from lurefs.config import RunConfig
 from lurefs.errors import UserError
-from lurefs.outcomes import ChunkOutcome
-from lurefs.records import to_mapping
-from lurefs.results import RunDirectory, damaged
+from lurefs.reporting.runs import Run, summary_of
 
-REFERENCE_STRATEGY = "nothing"
-NOT_COMPARED = ("name", "device", "num_threads", "controls", "trackers")
 MIN_RANKED = 3
 FLIP_SEED = 0
 """The p-values of a page are drawn, and equal files must give an equal page."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Run:
-    """One finished run.
-
-    Attributes:
-        label: Its name, made unique among the runs it stands beside.
-        directory: Where its files are.
-        config: Its configuration.
-        summary: Its `summary.json`.
-        outcomes: One a chunk; empty if it was not pre-trained here.
-        identity: Its `identity.json`; empty if there is none.
-        cost: Its `cost.json`; empty if there is none.
-        is_reference: Whether it was chosen as what the others are compared with.
-        first: On how many first episodes of a benchmark it is judged; on all that it met where nothing is said. The
-            summary is then that of these episodes, and names their manifest.
-    """
-
-    label: str
-    directory: RunDirectory
-    config: RunConfig
-    summary: Mapping[str, Any]
-    outcomes: Sequence[ChunkOutcome]
-    identity: Mapping[str, Any]
-    cost: Mapping[str, Any] = field(default_factory=dict)
-    is_reference: bool = False
-    first: Mapping[str, int] = field(default_factory=dict)
-
-    def result(self, benchmark: str, probe: str) -> Mapping[str, Any] | None:
-        """Return the figures of one probe on one benchmark, or None if it was not measured."""
-        found: Mapping[str, Any] | None = self.benchmark(benchmark).get("probes", {}).get(probe)
-        return found
-
-    def benchmark(self, name: str) -> Mapping[str, Any]:
-        """Return the summary of one benchmark, empty if it was not measured."""
-        found: Mapping[str, Any] = self.summary.get("benchmarks", {}).get(name, {})
-        return found
-
-    def accuracy(self, benchmark: str, probe: str) -> Summary | None:
-        """Return the accuracy of one probe on one benchmark, or None if it was not measured."""
-        result = self.result(benchmark, probe)
-        return None if result is None else summary_of(result.get("accuracy"))
-
-    def accuracies(self, benchmark: str, probe: str) -> Accuracies:
-        """Return the accuracy of every episode, read once.
-
-        Raises:
-            UserError: They are not there, or the file is damaged.
-        """
-        key = (benchmark, probe)
-        if key not in self._accuracies:
-            found = self.directory.read_accuracies(benchmark, probe)
-            if benchmark in self.first:
-                found = found.first(self.first[benchmark], manifest=self.benchmark(benchmark)["manifest"])
-            self._accuracies[key] = found
-        return self._accuracies[key]
-
-    def manifest(self, benchmark: str) -> Manifest:
-        """Return the episodes of a benchmark, read once.
-
-        Raises:
-            UserError: They are not there, or the file is damaged.
-        """
-        if benchmark not in self._manifests:
-            self._manifests[benchmark] = self.directory.read_manifest(benchmark)
-        return self._manifests[benchmark]
-
-    @cached_property
-    def _accuracies(self) -> dict[tuple[str, str], Accuracies]:
-        return {}
-
-    @cached_property
-    def _manifests(self) -> dict[str, Manifest]:
-        return {}
-
-    def class_name(self, benchmark: str, label: int) -> str:
-        """Return the name of a class by its index in the feature bank; the index itself if the bank is gone."""
-        try:
-            return self.directory.read_bank(benchmark).class_names[label]
-        except (UserError, IndexError):
-            return f"class {label}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -188,55 +97,6 @@ _Measured = tuple[Run, str]
 """A run and the benchmark that it was measured on."""
 
 
-def read_runs(directories: Sequence[RunDirectory]) -> list[Run]:
-    """Read what is compared of each run; its episodes are read when two runs are paired.
-
-    Raises:
-        UserError: A directory is no finished run, or one of its files is damaged.
-    """
-    configs = [directory.read_config() for directory in directories]
-    labels = unique_labels([config.name for config in configs])
-    return [
-        Run(
-            label=label,
-            directory=directory,
-            config=config,
-            summary=directory.read_summary(),
-            outcomes=directory.read_outcomes(),
-            identity=_read_identity(directory),
-            cost=directory.read_cost(),
-        )
-        for label, directory, config in zip(labels, directories, configs, strict=True)
-    ]
-
-
-def summary_of(values: Mapping[str, Any] | None) -> Summary | None:
-    """Return the mean and intervals of one metric in `summary.json`; None if there is none, or its mean is NaN."""
-    if values is None or values.get("mean") is None or values["mean"] != values["mean"]:
-        return None
-    fields: dict[str, Any] = {name: values.get(name) for name in Summary.__dataclass_fields__}
-    return Summary(**fields)
-
-
-def reference_run(runs: Sequence[Run]) -> Run:
-    """Return the run that was chosen, else the first that unlearns nothing, if there is one, else the first."""
-    chosen = (run for run in runs if run.is_reference)
-    warm = (run for run in runs if run.config.unlearn.name == REFERENCE_STRATEGY)
-    return next(chosen, None) or next(warm, runs[0])
-
-
-def benchmarks_of(runs: Sequence[Run]) -> dict[str, list[str]]:
-    """Return the probes that any run was measured by, by benchmark, in the order of the configurations."""
-    found: dict[str, dict[str, None]] = {}
-    for run in runs:
-        names = [name for name in (*run.config.benchmarks, *run.summary.get("benchmarks", {})) if run.benchmark(name)]
-        for name in names:
-            probes = run.benchmark(name).get("probes", {})
-            ordered = [*(probe for probe in run.config.probes if probe in probes), *probes]
-            found.setdefault(name, {}).update(dict.fromkeys(ordered))
-    return {name: list(probes) for name, probes in found.items()}
-
-
 def manifests_of(runs: Sequence[Run], benchmark: str) -> dict[str, list[Run]]:
     """Return the runs that met the same episodes of a benchmark, by the hash of the first one's manifest.
 
@@ -252,12 +112,6 @@ def manifests_of(runs: Sequence[Run], benchmark: str) -> dict[str, list[Run]]:
             )
             groups.setdefault(known, []).append(run)
     return groups
-
-
-def best_run(runs: Sequence[Run], benchmark: str, probe: str) -> Run | None:
-    """Return the run of the highest mean accuracy, the first of equals; None if none was measured."""
-    measured = [(accuracy.mean, run) for run in runs if (accuracy := run.accuracy(benchmark, probe)) is not None]
-    return max(measured, key=lambda pair: pair[0])[1] if measured else None
 
 
 def compare(run: Run, reference: Run, benchmark: str, probe: str) -> Comparison:
@@ -358,23 +212,6 @@ def controls_of(runs: Sequence[Run], benchmark: str, probe: str) -> list[Control
     return sorted(found.values(), key=lambda control: control.name, reverse=True)
 
 
-def differing_settings(runs: Sequence[Run]) -> dict[str, list[str]]:
-    """Return the settings in which the runs differ: dotted path -> one text a run, `–` where it has no such setting."""
-    flat = [_flatten(to_mapping(run.config)) for run in runs]
-    paths = dict.fromkeys(path for values in flat for path in values)
-    rows = {path: [values.get(path, "–") for values in flat] for path in paths}
-    return {
-        path: values
-        for path, values in rows.items()
-        if len(set(values)) > 1 and path.partition(".")[0] not in NOT_COMPARED
-    }
-
-
-def train_seconds(run: Run) -> float:
-    """Return the seconds of all training epochs."""
-    return sum(outcome.train_seconds for outcome in run.outcomes)
-
-
 def _pair(a: _Measured, b: _Measured, probe: str) -> PairedDifference:
     one, other = (run.accuracies(benchmark, probe) for run, benchmark in (a, b))
     return compare_tables(one, other, rng=np.random.default_rng(FLIP_SEED), manifests=_different_manifests(a, b))
@@ -414,31 +251,3 @@ def _begin_alike(a: _Measured, b: _Measured) -> bool:
         return True
     n_common = min(map(len, manifests))
     return not manifest_difference(*(manifest.prefix(n_common) for manifest in manifests))
-
-
-def _flatten(values: Any, path: str = "") -> dict[str, str]:
-    if isinstance(values, Mapping) and values:
-        flat: dict[str, str] = {}
-        for key, value in values.items():
-            flat.update(_flatten(value, f"{path}.{key}" if path else str(key)))
-        return flat
-    return {} if values == {} else {path: values if isinstance(values, str) else json.dumps(values)}
-
-
-def unique_labels(names: Sequence[str]) -> list[str]:
-    """Return the names, those that occur several times with their number among equals."""
-    counts, seen, labels = Counter(names), Counter[str](), []
-    for name in names:
-        seen[name] += 1
-        labels.append(f"{name} ({seen[name]})" if counts[name] > 1 else name)
-    return labels
-
-
-def _read_identity(directory: RunDirectory) -> Mapping[str, Any]:
-    if not directory.identity_path.is_file():
-        return {}
-    try:
-        identity = json.loads(directory.identity_path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise damaged(directory.identity_path, str(error)) from error
-    return identity if isinstance(identity, dict) else {}

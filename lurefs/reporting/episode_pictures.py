@@ -11,8 +11,8 @@ from lurefs.data.dataset import ImageDataset
 from lurefs.errors import UserError
 from lurefs.reporting import drawing, narrative, sheets
 from lurefs.reporting.answers import Answers, read_answers, shown_of
-from lurefs.reporting.comparison import Run
 from lurefs.reporting.page_figures import PageFigures
+from lurefs.reporting.runs import Run
 from lurefs.reporting.sheets import EpisodeSheet
 
 Shown = dict[str, Any]

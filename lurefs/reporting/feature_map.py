@@ -13,8 +13,8 @@ from episodes.bank import FeatureBank
 from episodes.projection import PERPLEXITY, project
 from lurefs.errors import UserError
 from lurefs.reporting.chart_style import INK, PAPER, chart_context, look_of, new_chart, short, to_svg
-from lurefs.reporting.comparison import Run
 from lurefs.reporting.page_figures import PageFigures
+from lurefs.reporting.runs import Run
 from lurefs.reporting.sheets import spread
 
 MAX_CLASSES, MAX_IMAGES = 12, 50

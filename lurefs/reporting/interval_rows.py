@@ -8,9 +8,10 @@ from dataclasses import replace
 import numpy as np
 
 from episodes.summary import MIN_SEEDS, SeedSummary, Summary, summarise_seeds
-from lurefs.reporting.comparison import Comparison, Run
+from lurefs.reporting.comparison import Comparison
 from lurefs.reporting.figures import Interval
 from lurefs.reporting.over_seeds import difference_over_seeds
+from lurefs.reporting.runs import Run
 from lurefs.reporting.seeds import Group
 from lurefs.reporting.wording import win_tie_loss
 

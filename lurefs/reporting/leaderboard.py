@@ -16,8 +16,9 @@ import numpy as np
 from episodes.comparison import p_over_seeds, tie_groups
 from episodes.summary import MIN_SEEDS, SeedSummary, summarise_seeds
 from lurefs.reporting.chart_style import glyph_of
-from lurefs.reporting.comparison import MIN_RANKED, Comparison, Run, manifests_of, ties
+from lurefs.reporting.comparison import MIN_RANKED, Comparison, manifests_of, ties
 from lurefs.reporting.over_seeds import difference_over_seeds
+from lurefs.reporting.runs import Run
 from lurefs.reporting.seeds import Group
 from lurefs.reporting.series import seconds_spent
 from lurefs.reporting.wording import MISSING, count, duration, number, percent, points

@@ -7,7 +7,6 @@ from dataclasses import replace
 from typing import Any
 
 from lurefs.reporting import figures, robustness, tables
-from lurefs.reporting.comparison import Run, benchmarks_of
 from lurefs.reporting.measures import (
     ACCURACY,
     CHANGE,
@@ -26,6 +25,7 @@ from lurefs.reporting.measures import (
 )
 from lurefs.reporting.over_seeds import percent_over_seeds
 from lurefs.reporting.page_figures import PageFigures
+from lurefs.reporting.runs import Run, benchmarks_of
 from lurefs.reporting.seeds import SEEDS, Group
 from lurefs.reporting.series import curve, in_words
 from lurefs.reporting.wording import joined

@@ -8,16 +8,8 @@ from types import MappingProxyType
 from typing import Any
 
 from lurefs.reporting.answers import Answers
-from lurefs.reporting.comparison import (
-    Comparison,
-    Run,
-    best_run,
-    clean_benchmark,
-    compare,
-    controls_of,
-    reference_run,
-    summary_of,
-)
+from lurefs.reporting.comparison import Comparison, clean_benchmark, compare, controls_of
+from lurefs.reporting.runs import Run, best_run, reference_run, summary_of
 from lurefs.reporting.sheets import MAX_QUERY, MAX_WAY, EpisodeRow, EpisodeSheet
 from lurefs.reporting.wording import (
     count,

@@ -10,7 +10,8 @@ import numpy as np
 
 from episodes.comparison import holm, p_over_seeds
 from episodes.summary import MIN_SEEDS, SeedSummary, summarise_seeds
-from lurefs.reporting.comparison import Run, compare
+from lurefs.reporting.comparison import compare
+from lurefs.reporting.runs import Run
 from lurefs.reporting.seeds import Group
 from lurefs.reporting.series import Point, pooled
 from lurefs.reporting.wording import MISSING, count, joined, number, p_value, percent, points

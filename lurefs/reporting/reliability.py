@@ -9,8 +9,8 @@ import numpy as np
 
 from episodes.metrics import N_BINS, Reliability, empty_reliability
 from lurefs.errors import UserError
-from lurefs.reporting.comparison import Run
 from lurefs.reporting.figures import Line
+from lurefs.reporting.runs import Run
 from lurefs.reporting.seeds import Group
 from lurefs.reporting.wording import count, percent
 

@@ -10,7 +10,7 @@ from typing import Any
 from episodes.comparison import manifest_difference, n_common_prefix
 from episodes.summary import summarise, tails
 from lurefs.errors import UserError
-from lurefs.reporting.comparison import Run
+from lurefs.reporting.runs import Run
 
 MIN_EPISODES = 2
 """Fewer have no interval."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from lurefs.config import run_identity
 from lurefs.reporting.chart_style import LABEL_LENGTH, MAX_NAMED, short
-from lurefs.reporting.comparison import Run, benchmarks_of, differing_settings, reference_run, unique_labels
+from lurefs.reporting.runs import Run, benchmarks_of, differing_settings, reference_run, unique_labels
 
 SEEDS = "Several seeds: their mean; bands: its 95\u00a0% interval over seeds."
 

@@ -15,8 +15,8 @@ import numpy as np
 
 from episodes.summary import MIN_SEEDS, half_width
 from lurefs.outcomes import ChunkOutcome
-from lurefs.reporting.comparison import Run
 from lurefs.reporting.figures import Line
+from lurefs.reporting.runs import Run
 from lurefs.reporting.seeds import Group
 
 Past = Sequence[ChunkOutcome]

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from lurefs.config import BenchmarkConfig
-from lurefs.reporting.comparison import Run, benchmarks_of
 from lurefs.reporting.figures import Line
 from lurefs.reporting.log_chart import log_curves
 from lurefs.reporting.page_figures import PageFigures
+from lurefs.reporting.runs import Run, benchmarks_of
 from lurefs.reporting.seeds import SEEDS, Group
 from lurefs.reporting.series import Point, in_words, pooled
 from lurefs.reporting.wording import MISSING, number, percent

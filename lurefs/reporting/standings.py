@@ -15,16 +15,9 @@ import lurefs
 from episodes.comparison import holm
 from episodes.summary import Summary
 from lurefs.errors import unknown_name
-from lurefs.reporting.comparison import (
-    Comparison,
-    Run,
-    benchmarks_of,
-    compare_pairs,
-    rank,
-    reference_run,
-    train_seconds,
-)
+from lurefs.reporting.comparison import Comparison, compare_pairs, rank
 from lurefs.reporting.over_seeds import OverSeeds, over_seeds
+from lurefs.reporting.runs import Run, benchmarks_of, reference_run, train_seconds
 from lurefs.reporting.seeds import groups_of
 
 VERSION = 1

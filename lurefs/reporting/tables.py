@@ -10,16 +10,8 @@ import numpy as np
 
 from episodes.comparison import holm
 from lurefs.outcomes import ChunkOutcome
-from lurefs.reporting.comparison import (
-    Comparison,
-    Control,
-    Run,
-    clean_benchmark,
-    controls_of,
-    loss_by_corruption,
-    summary_of,
-    train_seconds,
-)
+from lurefs.reporting.comparison import Comparison, Control, clean_benchmark, controls_of, loss_by_corruption
+from lurefs.reporting.runs import Run, summary_of, train_seconds
 from lurefs.reporting.wording import MISSING, count, duration, joined, number, p_value, percent, points, win_tie_loss
 
 Row = dict[str, Any]

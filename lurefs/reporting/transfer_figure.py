@@ -10,9 +10,9 @@ import numpy as np
 
 from episodes.transfer_table import TransferFigure, paired_transfer
 from lurefs.errors import UserError
-from lurefs.reporting.comparison import Run, reference_run
 from lurefs.reporting.figures import Line
 from lurefs.reporting.log_chart import log_curves
+from lurefs.reporting.runs import Run, reference_run
 from lurefs.reporting.seeds import Group
 from lurefs.reporting.series import Point, pooled
 from lurefs.reporting.wording import MISSING, count, number, percent, points

@@ -156,7 +156,7 @@ def test_numbers_need_no_torch(make_run: MakeRun) -> None:
     make_run("warm", unlearn="nothing")
     program = (
         "import sys\nfrom lurefs.find_runs import find_runs\nfrom lurefs.results import RunDirectory\n"
-        "from lurefs.reporting.comparison import read_runs\nfrom lurefs.reporting.standings import standings\n"
+        "from lurefs.reporting.runs import read_runs\nfrom lurefs.reporting.standings import standings\n"
         "found = standings(read_runs([RunDirectory(path) for path in find_runs(['runs'])]))\n"
         "assert found.rows[0].difference is not None\n"
         "heavy = [name for name in ('torch', 'timm', 'learn2learn', 'sklearn', 'matplotlib') if name in sys.modules]\n"

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from lurefs.reporting.comparison import read_runs
 from lurefs.reporting.exports import to_csv, to_latex, to_markdown, write_exports
+from lurefs.reporting.runs import read_runs
 from lurefs.reporting.standing_tables import TextTable, text_tables
 from lurefs.reporting.standings import Standing, Standings, standings
 from lurefs.results import RunDirectory

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from lurefs.errors import UserError
-from lurefs.reporting.comparison import Run, read_runs
+from lurefs.reporting.runs import Run, read_runs
 from lurefs.reporting.same_episodes import check_same_episodes, on_common_episodes
 from lurefs.reporting.standings import standings
 from lurefs.results import RunDirectory

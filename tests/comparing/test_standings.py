@@ -9,7 +9,8 @@ import pytest
 from episodes.comparison import compare_seeds, holm, p_over_seeds, paired_difference
 from episodes.summary import summarise, summarise_seeds
 from lurefs.errors import UserError
-from lurefs.reporting.comparison import FLIP_SEED, compare, read_runs
+from lurefs.reporting.comparison import FLIP_SEED, compare
+from lurefs.reporting.runs import read_runs
 from lurefs.reporting.standings import Standing, standings
 from lurefs.results import RunDirectory
 
