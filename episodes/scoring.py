@@ -273,8 +273,9 @@ class _Batch:
         seconds = np.full(len(accuracy), (time.perf_counter() - began) / len(accuracy))
         for position in np.flatnonzero(~is_certain):
             row = self._fit_one(start + int(position))
-            accuracy[position], nll[position], brier[position] = row.accuracy[0], row.nll[0], row.brier[0]
-            is_converged[position], pooled = row.converged[0], pooled + row.reliability
+            accuracy[position], is_converged[position] = row.accuracy[0], row.converged[0]
+            if probabilities is not None:
+                nll[position], brier[position], pooled = row.nll[0], row.brier[0], pooled + row.reliability
             assert row.predicted is not None
             predicted[position] = row.predicted[0]
             seconds[position] += row.seconds[0]

@@ -10,7 +10,7 @@ import pytest
 
 from episodes import EpisodeSpec, FeatureBank, Probe, make_manifest, score
 from episodes.probes import converged, knn, lda, linear_svm, logistic_regression, nearest_centroid, ridge
-from episodes.scoring import AuditError, predict
+from episodes.scoring import AuditError, ProbeError, predict
 from episodes.solver import Solution, find_solver
 from episodes.table import collect
 
@@ -89,6 +89,50 @@ def test_every_prediction_is_that_of_scikit_learn_at_convergence(
             np.testing.assert_allclose(table.nll, expected.nll, atol=2e-5)
             np.testing.assert_allclose(table.brier, expected.brier, atol=2e-5)
         assert table.n_by_solver["batched"] + table.n_by_solver["scikit-learn"] == 12
+
+
+@pytest.mark.parametrize(
+    "classifier",
+    [logistic_regression(C=1e-4), logistic_regression(C=1e-3), ridge(alpha=1e-4), ridge(alpha=1e-6)],
+    ids=["C=1e-4", "C=1e-3", "alpha=1e-4", "alpha=1e-6"],
+)
+@pytest.mark.parametrize("offset", [0, 10])
+@pytest.mark.parametrize("n_features", [3, 16])
+def test_penalties_that_leave_little_or_almost_all_free_have_the_answers_of_scikit_learn(
+    classifier: Any, n_features: int, offset: int
+) -> None:
+    """Small weights are for the intercepts to decide, and a small penalty multiplies what the products are off by."""
+    rng = np.random.default_rng(0)
+    labels = np.repeat(np.arange(N_CLASSES), N_PER_CLASS)
+    features = rng.normal(size=(N_CLASSES, n_features))[labels] + rng.normal(size=(len(labels), n_features))
+    bank = FeatureBank.from_arrays(features + offset, labels)
+    spec = EpisodeSpec(n_way=5, n_shot=5, n_query=8, n_episodes=60)
+    manifest = make_manifest(bank.labels, spec, seed=0, images_digest=bank.images_digest)
+    table = collect(score(bank, manifest, Probe(name="probe", classifier=classifier), audit_share=1.0), {})
+    assert table.n_by_solver["audited"] == table.n_by_solver["batched"]
+    assert table.n_by_solver["batched"] + table.n_by_solver["scikit-learn"] == 60
+
+
+def test_where_the_nearest_centroid_has_no_probabilities_no_episode_has() -> None:
+    rng = np.random.default_rng(0)
+    labels = np.repeat(np.arange(N_CLASSES), N_PER_CLASS)
+    bank = FeatureBank.from_arrays(rng.integers(0, 2, size=(len(labels), 4)), labels)  # many equal distances
+    spec = EpisodeSpec(n_way=2, n_shot=5, n_query=8, n_episodes=60)
+    manifest = make_manifest(bank.labels, spec, seed=0, images_digest=bank.images_digest)
+    probe = Probe(name="probe", classifier=nearest_centroid(), transform="none")
+    table = collect(score(bank, manifest, probe), {})
+    assert 0 < table.n_by_solver["scikit-learn"] < 60
+    assert np.isnan(table.nll).all() and np.isnan(table.brier).all()
+    assert not table.reliability.n.any()
+
+
+@pytest.mark.parametrize("classifier", [logistic_regression(C=0), knn(n_neighbors=6)], ids=["C=0", "too few to vote"])
+def test_what_scikit_learn_refuses_is_refused_with_the_episode(classifier: Any) -> None:
+    bank = bank_of(kind)
+    spec = EpisodeSpec(n_way=5, n_shot=1, n_query=8, n_episodes=30)
+    manifest = make_manifest(bank.labels, spec, seed=0, images_digest=bank.images_digest)
+    with pytest.raises(ProbeError, match="probe cannot be fitted on episode 0: "):
+        list(score(bank, manifest, Probe(name="probe", classifier=classifier), audit_share=0))
 
 
 @pytest.mark.parametrize("C", [1.0, 100.0])
@@ -300,6 +344,8 @@ def test_a_solver_that_is_wrong_is_found_out(monkeypatch: pytest.MonkeyPatch) ->
         (logistic_regression(fit_intercept=False), False),
         (ridge(), True),
         (ridge(positive=True), False),
+        (ridge(alpha=0), False),
+        (logistic_regression(C=0), False),
         (knn(weights="distance"), False),
         (nearest_centroid(metric="manhattan"), False),
         (lda(), False),
