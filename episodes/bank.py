@@ -56,10 +56,20 @@ class FeatureBank:
         Args:
             features: (n_images, n_features), any float type.
             labels: (n_images,), of any type that sorts.
+
+        Raises:
+            ValueError: The two do not belong together, or a feature is no finite number of single precision.
         """
+        if np.ndim(labels) != 1:
+            raise ValueError(f"labels have the shape {np.shape(labels)}; each image needs one label, (n_images,)")
         values, indices = np.unique(np.asarray(labels), return_inverse=True)
+        with np.errstate(over="ignore"):
+            single = np.array(features, dtype=np.float32)
+        if not np.isfinite(single).all():
+            row = int(np.argwhere(~np.isfinite(single))[0, 0])
+            raise ValueError(f"row {row} of the features holds a number that is not finite in single precision")
         return cls(
-            features=np.array(features, dtype=np.float32),
+            features=single,
             labels=indices.astype(np.int64),
             image_ids=tuple(str(row) for row in range(len(indices))),
             class_names=tuple(str(value) for value in values),

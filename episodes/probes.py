@@ -32,6 +32,10 @@ class Probe:
     solver: Literal["auto", "sklearn"] = "auto"
     settings: dict[str, Any] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        if self.solver not in ("auto", "sklearn"):
+            raise ValueError(f"solver is {self.solver!r}; it must be 'auto' or 'sklearn'")
+
 
 def converged(classifier: Classifier) -> Classifier:
     """Return an unfitted copy that iterates until its solution no longer depends on when it stops.

@@ -107,13 +107,13 @@ def score(
             another state. The support's are always those of `bank`.
         device: Where batched episodes are solved.
         audit_share: Share of batched episodes that are checked; 0 checks none.
-        chosen: Which episodes; all of them if None.
+        chosen: Which episodes, one after another; all of them if None.
         target_ci95: End once the 95 % interval of the mean accuracy over episodes has this half width, a fraction; it
             is looked at after every 100 episodes, from 200 on (see `episodes.stopping`). None scores all.
 
     Raises:
-        ValueError: The manifest was drawn on other images than the bank's, the two banks do not belong together, or the
-            transform has no reference.
+        ValueError: The manifest was drawn on other images than the bank's, the two banks do not belong together, it has
+            not all the chosen episodes, or the transform has no reference, or one of another number of features.
         ProbeError: scikit-learn refuses to fit the probe on an episode.
         AuditError: The batched solver is wrong where it was certain.
     """
@@ -150,6 +150,11 @@ def _score_blocks(
             f"the two banks hold images {bank.images_digest[:12]} and {query_bank.images_digest[:12]}, with features "
             f"of shape {bank.features.shape} and {query_bank.features.shape}; they must be alike in both"
         )
+    if chosen.step != 1 or not 0 <= chosen.start <= chosen.stop <= len(manifest):
+        raise ValueError(f"the chosen episodes are {chosen}, but the manifest holds range(0, {len(manifest)})")
+    n_features = bank.features.shape[1]
+    if probe.reference is not None and probe.reference.shape[1:] != (n_features,):
+        raise ValueError(f"the reference has the shape {probe.reference.shape}, but the bank {n_features} features")
     features = Features(support=bank.features, query=query_bank.features)
     transform = fit_transform(probe.transform, probe.reference)
     solver = find_solver(probe.classifier) if probe.solver == "auto" and is_uniform(manifest) else None

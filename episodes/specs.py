@@ -87,6 +87,9 @@ class EpisodeSpec:
         for name in ("shots", "shot_range"):
             if getattr(self, name) is not None:
                 object.__setattr__(self, name, tuple(getattr(self, name)))  # JSON and YAML have lists
+        for name, least in (("n_way", 2), ("n_shot", 1), ("n_query", 1), ("n_episodes", 1)):
+            if getattr(self, name) < least:
+                raise SpecError(f"{name} is {getattr(self, name)}", f"at least {least}", f"raise {name}")
         self._check_shots()
         self._check_combination()
         if self.meta_dataset is not None:

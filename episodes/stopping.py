@@ -5,7 +5,7 @@ block rejects a true hypothesis ever more often, with probability one in the end
 in a simulation with a look after every 100 of 10,000 episodes it did in 38 % of comparisons instead of 5 %. The width
 of an interval says nothing of which side of zero it lies on, so stopping by it does no such harm.
 
-More episodes narrow `ci95_episodes` only; `ci95_classes` depends on the number of classes.
+More episodes narrow `ci95_episodes` without end, and `ci95_classes` down to what the number of classes leaves.
 """
 
 from __future__ import annotations

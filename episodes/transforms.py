@@ -1,10 +1,11 @@
 """What is done to features before a probe sees them: a chain of steps, fitted on reference features if need be.
 
-A chain is written as its steps' names with commas between: `l2`, `center,l2` (short: `cl2n`), `power:0.5,pca:64`.
+A chain is written as its steps' names with commas between: `l2`, `center,l2` (short: `cl2n`), `power:0.5,pca:64,l2`.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -53,7 +54,8 @@ def parse_chain(chain: str) -> list[tuple[str, float | None]]:
         ValueError: A step that does not exist, or an argument that is missing, superfluous or no positive number.
     """
     parsed = []
-    for text in filter(None, SHORT.get(chain, chain).replace(" ", "").split(",")):
+    whole = ",".join(SHORT.get(text, text) for text in chain.replace(" ", "").split(","))
+    for text in filter(None, whole.split(",")):
         name, _, argument = text.partition(":")
         if name not in STEPS:
             raise ValueError(f"there is no feature transform {name!r}; there are {', '.join([*SHORT, *STEPS])}")
@@ -64,7 +66,7 @@ def parse_chain(chain: str) -> list[tuple[str, float | None]]:
             value = float(argument) if argument else None
         except ValueError:
             value = -1.0
-        if value is not None and (value <= 0 or (name == "pca" and value != int(value))):
+        if value is not None and (not 0 < value < math.inf or (name == "pca" and value != int(value))):
             raise ValueError(f"feature transform {text!r}: the number must be positive, and whole for pca")
         parsed.append((name, value))
     return parsed

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -28,6 +29,22 @@ def test_arrays_of_a_bank_are_read_only() -> None:
 def test_arrays_that_do_not_belong_together_are_refused() -> None:
     with pytest.raises(ValueError, match="do not belong together"):
         FeatureBank.from_arrays(np.zeros((3, 2)), np.array([0, 1]))
+
+
+@pytest.mark.parametrize(
+    ("feature", "labels", "words"),
+    [
+        (0.0, np.zeros((3, 1)), r"labels have the shape \(3, 1\)"),
+        (np.nan, np.arange(3), "row 2 of the features"),
+        (-np.inf, np.arange(3), "row 2 of the features"),
+        (1e39, np.arange(3), "row 2 of the features holds a number that is not finite in single precision"),
+    ],
+)
+def test_arrays_that_cannot_be_measured_are_refused(feature: float, labels: np.ndarray[Any, Any], words: str) -> None:
+    features = np.zeros((3, 2))
+    features[2, 1] = feature
+    with pytest.raises(ValueError, match=words):
+        FeatureBank.from_arrays(features, labels)
 
 
 def test_half_a_bank_is_no_bank(tmp_path: Path) -> None:

@@ -101,6 +101,25 @@ def test_a_manifest_of_other_images_is_refused(bank: FeatureBank, manifest: Mani
         list(score(other, manifest, probe(knn())))
 
 
+@pytest.mark.parametrize("chosen", [range(0, 6, 2), range(4, 7), range(3, 0, -1)])
+def test_only_episodes_of_the_manifest_one_after_another_can_be_chosen(
+    bank: FeatureBank, manifest: Manifest, chosen: range
+) -> None:
+    with pytest.raises(ValueError, match=r"the manifest holds range\(0, 6\)"):
+        list(score(bank, manifest, probe(ridge()), chosen=chosen))
+
+
+def test_a_reference_of_other_features_is_refused(bank: FeatureBank, manifest: Manifest) -> None:
+    centred = replace(probe(ridge(), transform="cl2n"), reference=bank.features[:, :-1])
+    with pytest.raises(ValueError, match=r"the reference has the shape \(96, 9\), but the bank 10 features"):
+        list(score(bank, manifest, centred))
+
+
+def test_a_solver_is_one_of_two() -> None:
+    with pytest.raises(ValueError, match="solver is 'scikit-learn'; it must be 'auto' or 'sklearn'"):
+        probe(ridge(), solver="scikit-learn")
+
+
 def test_rows_of_zeros_pass_the_scaling(bank: FeatureBank, manifest: Manifest) -> None:
     zeros = FeatureBank.from_arrays(np.zeros_like(bank.features), bank.labels)
     table = collect(score(zeros, manifest, probe(logistic_regression())), {})

@@ -31,6 +31,13 @@ def test_chains_are_applied_and_fitted_step_by_step() -> None:
     np.testing.assert_allclose(fit_transform("l2, center", REFERENCE)(FEATURES), expected)
 
 
+def test_a_short_name_may_stand_within_a_chain() -> None:
+    features = REFERENCE[:5] + 1
+    for chain in ("power:0.5,cl2n", "none,power:0.5,center,l2"):
+        expected = fit_transform("power:0.5,center,l2", REFERENCE)(features)
+        assert np.array_equal(fit_transform(chain, REFERENCE)(features), expected)
+
+
 def test_rows_of_zeros_and_constant_features_stay_finite() -> None:
     constant = np.ones((4, 3))
     assert np.isfinite(fit_transform("standardise,l2", constant)(constant)).all()
@@ -51,6 +58,8 @@ def test_only_some_steps_need_a_reference() -> None:
         ("pca", "principal components"),
         ("l2:3", "length 1"),
         ("power:x", "must be positive"),
+        ("power:inf", "must be positive"),
+        ("power:nan", "must be positive"),
         ("pca:2.5", "whole for pca"),
         ("pca:60", "more components than a reference"),
     ],
