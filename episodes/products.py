@@ -76,7 +76,8 @@ class Products:
                 place = part.stop
         self._features = torch.from_numpy(features).to(device)
         self._squared_lengths = torch.from_numpy(squared_lengths).to(device)
-        self._error_in_double = DOUBLE_ERROR * float(centre @ centre)
+        self._centre_length = float(np.linalg.norm(centre))
+        self._error_in_double = DOUBLE_ERROR * self._centre_length**2
         self._buffer = torch.empty(0, features.shape[1], device=device)
 
     def block(self, start: int, stop: int) -> GramBlock:
@@ -105,6 +106,7 @@ class Products:
             support=gram,
             of_query=of_query,
             longest=longest,
+            reach=(longest.sqrt() + self._centre_length).square(),
             error=longest * SINGLE_ERROR + self._error_in_double,
             n_way=spec.n_way,
             n_shot=spec.n_shot,
@@ -126,6 +128,7 @@ class Products:
             support=multiply(support, support.transpose(1, 2)),
             of_query=lambda weights: multiply(support if weights is None else multiply(weights, support), query),
             longest=longest,
+            reach=(longest.sqrt() + self._centre_length).square(),
             error=longest * DOUBLE_ERROR + self._error_in_double,
             n_way=spec.n_way,
             n_shot=spec.n_shot,
