@@ -223,6 +223,16 @@ class TestFront:
         shown = texts(scatter(lines[:4], name="few", x_label="seconds", y_label="accuracy, %"))
         assert {"best", "run 1", "run 2", "run 3"} <= set(shown)
 
+    @pytest.mark.parametrize("less_is_better", [True, False], ids=["cost", "speed"])
+    def test_is_drawn_from_the_better_side_to_the_worse(self, less_is_better: bool) -> None:
+        points = [(1.0, 50.0), (2.0, 60.0), (3.0, 40.0)]
+        lines = [Line(label=f"run {x}", x=[x], y=[y], style=0) for x, y in points]
+        svg = scatter(lines, name="front", x_label="cost", y_label="accuracy, %", less_is_better=less_is_better)
+        [line] = re.findall(r'<path d="([^"]*)"[^>]*stroke-width: 1.2;', svg)
+        across = [float(x) for x in re.findall(r"[ML] (\S+)", line)]
+        assert across == sorted(across, reverse=not less_is_better)
+        assert len(set(across)) == 3
+
     def test_costs_of_different_orders_stand_on_a_logarithmic_axis(self) -> None:
         lines = [Line(label=str(cost), x=[cost], y=[cost], style=0) for cost in (1.0, 10.0, 100.0)]
         shown = texts(scatter(lines, name="log", x_label="GMACs", y_label="accuracy, %"))

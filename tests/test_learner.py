@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from episodes import metrics
 from lurefs import plugins
 from lurefs.config import RunConfig
 from lurefs.errors import UserError
@@ -196,6 +197,16 @@ def test_the_kept_epoch_is_the_best_on_validation(plan: Plan) -> None:
         values = [e.val_accuracy for e in events if isinstance(e, EpochRecord) and e.chunk_index == chunk_index]
         outcome = next(e for e in events if isinstance(e, ChunkOutcome) and e.chunk_index == chunk_index)
         assert outcome.val_accuracy == max(values) == values[outcome.best_epoch]
+
+
+def test_of_epochs_of_equal_accuracy_the_one_of_the_lowest_nll_is_kept(
+    plan: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    losses = iter([0.7, 0.4, 0.5, 9.0] * 3)  # three epochs of a chunk, and its test
+    monkeypatch.setattr(metrics, "accuracy", lambda *_: 0.5)
+    monkeypatch.setattr(metrics, "nll", lambda *_: next(losses))
+    outcomes = without_times(learn(plan, learner_of(plan), epochs=3))
+    assert [outcome.best_epoch for outcome in outcomes] == [1, 1, 1]
 
 
 def test_select_last_keeps_the_last_epoch(plan: Plan) -> None:

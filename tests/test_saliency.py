@@ -52,6 +52,15 @@ def test_weights_are_all_but_biases_and_norm_scales(name: str) -> None:
     assert set(expected) <= set(names)
 
 
+def test_a_norm_of_its_own_kind_is_told_by_the_name_of_its_type() -> None:
+    class ScaleNorm(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.scale = nn.Parameter(torch.ones(4, 1, 1))
+
+    assert weight_names(nn.Sequential(nn.Conv2d(3, 4, 1), ScaleNorm())) == ["0.weight"]
+
+
 def test_exactly_the_smallest_are_marked_across_tensors() -> None:
     scores = {"a": torch.tensor([[0.5, 0.1], [0.9, 0.3]]), "b": torch.tensor([0.2, 0.8])}
     masks = smallest(scores, 0.5, torch.Generator())

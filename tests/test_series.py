@@ -206,6 +206,7 @@ class TestGroups:
             ("lenses{}", "lenses"),
             ("lr-0.1-seed{}", "lr-0.1"),
             ("smoke", "smoke"),
+            ("run10", "run10"),
             ("a name that is as long as names may be seed {}", "a name that is as l…"),
         ],
     )

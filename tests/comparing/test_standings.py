@@ -66,10 +66,21 @@ class TestRows:
         rows = by_run(standings(read_runs(three)).rows)
         assert [rows[name].ties_pool for name in ("lure", "warm", "other")] == ["a", "b", "b"]
 
+    def test_may_be_told_apart_on_this_pool_and_not_on_new_classes(self, make_run: MakeRun) -> None:
+        runs = read_runs([make_run("lure", gain=0.5), make_run("warm", unlearn="nothing")])
+        lure, warm = standings(runs).rows
+        assert (lure.ties_pool, warm.ties_pool) == ("a", "b")
+        assert (lure.ties_classes, warm.ties_classes) == ("a", "a")
+
     def test_hold_what_each_run_costs(self, three: list[RunDirectory]) -> None:
         row = by_run(standings(read_runs(three)).rows)["lure"]
         assert (row.n_parameters, row.n_macs, row.images_per_second) == (1200, 3400, 56.5)
         assert row.ms_per_episode == 2.0
+
+    def test_without_a_cost_card_have_the_parameters_that_the_identity_tells(self, three: list[RunDirectory]) -> None:
+        runs = [replace(run, identity={"backbone": {"n_parameters": 77}}) for run in read_runs(three)]
+        rows = by_run(standings(runs).rows)
+        assert (rows["lure"].n_parameters, rows["warm"].n_parameters) == (1200, 77)
 
     def test_of_a_run_without_costs_have_none(self, three: list[RunDirectory]) -> None:
         row = by_run(standings(read_runs(three)).rows)["warm"]

@@ -197,6 +197,9 @@ class TestTieGroups:
         assert tie_groups([2, 1], {(0, 1): 0.03}) == ["a", "b"]
         assert tie_groups([3, 2, 1], {(0, 1): 0.03, (0, 2): 0.03, (1, 2): 0.03}) == ["a", "a", "a"]
 
+    def test_a_pair_at_the_level_is_told_apart(self) -> None:
+        assert tie_groups([2, 1], {(0, 1): 0.05}, level=0.05) == ["a", "b"]
+
     def test_a_pair_that_was_not_compared_is_refused(self) -> None:
         with pytest.raises(ValueError, match="models 0 and 2 were not compared"):
             tie_groups([3, 2, 1], {(0, 1): 0.5, (1, 2): 0.5})

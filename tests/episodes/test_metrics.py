@@ -20,6 +20,13 @@ def test_ece_by_hand() -> None:
     assert ece(PROBABILITIES, LABELS) == pytest.approx((abs(0.55 + 0.6 - 0) + abs(0.8 - 1) + abs(0.9 - 1)) / 4)
 
 
+def test_a_confidence_at_the_edge_of_two_bins_is_in_the_lower_one() -> None:
+    """0.6 is 9/15, and belongs to 0.55 in (8/15, 9/15]; of the two, one is right."""
+    counts = reliability(PROBABILITIES[[1, 3]], np.array([0, 0]))
+    assert counts.n.nonzero()[0].tolist() == [8]
+    assert counts.ece == pytest.approx(abs(0.55 + 0.6 - 1) / 2)
+
+
 def test_a_wrong_certainty_has_a_finite_cost() -> None:
     assert nll(np.array([[1.0, 0.0]]), np.array([1])) == pytest.approx(-np.log(1e-12))
 

@@ -120,6 +120,7 @@ def test_drawing_leaves_the_global_generators_as_they_were() -> None:
 def test_episodes_differ_by_seed_and_by_index() -> None:
     assert drawn(SPEC)[0] != drawn(SPEC)[1]
     assert drawn(SPEC)[0] != drawn(SPEC, seed=2)[0]
+    assert drawn(SPEC)[0] != drawn(SPEC, seed=-1)[0]
 
 
 def test_every_class_and_every_image_is_drawn_about_equally_often() -> None:

@@ -106,6 +106,13 @@ class TestBootstrapOverClasses:
         assert isinstance(mine, float)
         assert mine == pytest.approx(t.ppf(0.975, 11) * error * np.sqrt(12 / 11), rel=0.03)
 
+    def test_of_three_classes_has_the_quantile_of_two_degrees_of_freedom(self) -> None:
+        """The standard error is that of the three means, 0.5 / sqrt(3); t(3) would be a quarter narrower than t(2)."""
+        width = bootstrap_over_classes(
+            np.array([0.0, 0.5, 1.0]), np.arange(3), rng=np.random.default_rng(0), n_resamples=20_000
+        )
+        assert width == pytest.approx(t.ppf(0.975, 2) * 0.5 / np.sqrt(3), rel=0.03)
+
     def test_covers_the_mean_over_all_classes_where_every_class_meets_all_others(self) -> None:
         rng = np.random.default_rng(3)
         n_runs, n_classes = 500, 15

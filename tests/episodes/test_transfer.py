@@ -197,10 +197,29 @@ def test_the_probe_is_left_unfitted_and_as_it_was(bank: FeatureBank, split: RowS
 
 
 def test_a_transform_without_a_reference_is_fitted_on_the_training_rows(bank: FeatureBank, split: RowSplit) -> None:
-    (fit,) = transfer(bank, split, probe(knn(), "center"), replace(FIXED, sizes=("all",)))
-    centred = bank.features - bank.features[split.train].astype(np.float64).mean(axis=0)
-    by_hand = knn().fit(centred[split.train], bank.labels[split.train])
-    assert fit.accuracy == by_hand.score(centred[split.test], bank.labels[split.test])
+    """The test rows lie elsewhere, so that a mean over all rows is another one."""
+    features = bank.features.astype(np.float64)
+    features[split.test, 0] += 10.0
+    moved = FeatureBank.from_arrays(features, bank.labels)
+    (fit,) = transfer(moved, split, probe(knn(), "cl2n"), replace(FIXED, sizes=("all",)))
+    unit = moved.features - moved.features[split.train].astype(np.float64).mean(axis=0)
+    unit /= np.linalg.norm(unit, axis=1, keepdims=True)
+    by_hand = knn().fit(unit[split.train], bank.labels[split.train])
+    assert np.array_equal(fit.correct, by_hand.predict(unit[split.test]) == bank.labels[split.test])
+
+
+def test_every_value_of_a_grid_is_fitted_from_the_start_where_a_warm_start_would_go_on(
+    bank: FeatureBank, split: RowSplit
+) -> None:
+    """A forest that starts warm adds trees to those that it has."""
+    from sklearn.ensemble import RandomForestClassifier
+
+    forest = RandomForestClassifier(n_estimators=30, max_depth=1, random_state=0)
+    spec = replace(SPEC, sizes=("all",), parameter="max_depth", grid=(1.0, 6.0), choose_by="accuracy")
+    (fit,) = transfer(bank, split, probe(forest, "none"), spec)
+    by_hand = forest.set_params(max_depth=6).fit(bank.features[split.train], bank.labels[split.train])
+    assert fit.chosen == 6.0
+    assert np.array_equal(fit.correct, by_hand.predict(bank.features[split.test]) == bank.labels[split.test])
 
 
 def test_macro_accuracy_weighs_classes_alike() -> None:

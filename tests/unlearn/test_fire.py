@@ -108,7 +108,7 @@ def test_query_and_key_are_found_in_both_layouts(head_first: bool) -> None:
     model = nn.Sequential(Attention(), nn.Linear(4, 4))
     changes = apply(model)
     rows = changes.masks["0.qkv.weight"].all(1).tolist()
-    assert rows == ([True] * 4 + [False] * 2) * 2 if head_first else [True] * 8 + [False] * 4
+    assert rows == (([True] * 4 + [False] * 2) * 2 if head_first else [True] * 8 + [False] * 4)
     assert set(changes.masks) == {"0.qkv.weight"}
 
 
@@ -130,6 +130,7 @@ def test_a_hybrid_moves_its_convolutions_too() -> None:
     apply(model)
     moved = changed(model, old)
     assert "stem.conv1.weight" in moved
+    assert "stages.0.blocks.0.conv1_1x1.weight" in moved
     assert "stages.2.blocks.0.attn.qkv.weight" in moved
     assert not any("mlp" in name or "proj" in name or name.startswith("head") for name in moved)
 

@@ -117,6 +117,13 @@ def test_uniform_fresh_values_lie_within_one_over_the_root_of_fan_in() -> None:
             assert after.ndim == 1 or len(values) < 100 or values.max() > 0.9 * bound
 
 
+def test_norm_scales_have_a_fan_in_of_one() -> None:
+    model = nn.BatchNorm1d(256)
+    strategy = by_magnitude(keep_ratio=0.01, scope="named_weight", fresh="uniform_fan_in")
+    changes = apply(strategy, model, model)
+    assert 0.9 < model.weight[changes.masks["weight"]].abs().max() <= 1
+
+
 def test_the_most_salient_are_those_that_are_left_when_the_least_salient_go() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 4), nn.Tanh(), nn.Linear(4, 8))

@@ -63,6 +63,15 @@ def test_the_threshold_is_a_share_of_the_layers_mean() -> None:
         assert (int(masks["1.bias"].sum()) if masks else 0) == n_dormant
 
 
+def test_a_unit_that_is_always_below_zero_is_not_dormant() -> None:
+    """GELU of -0.75 is -0.17, a quarter of the mean size of the four."""
+    model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 4, 4), nn.GELU(), nn.Linear(4, 2))
+    with torch.no_grad():
+        model[1].weight.zero_()
+        model[1].bias.copy_(torch.tensor([-0.75, 1.0, 1.0, 1.0]))
+    assert not apply(model, two_layers(1), images_of(size=2), tau=0.1).masks
+
+
 def test_nothing_dormant_is_a_result() -> None:
     changes = apply(two_layers(0), two_layers(1), images_of(size=2), tau=0.0)
     assert changes.may_be_empty

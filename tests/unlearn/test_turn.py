@@ -65,9 +65,10 @@ def test_a_dead_row_becomes_the_fresh_one_and_a_row_without_a_fresh_one_shrinks(
     assert torch.allclose(model.weight, torch.tensor([[0.0, 3.0], [0.0, 1.6]]))
 
 
-def test_the_mode_of_the_model_is_kept() -> None:
-    model = linear([[1.0, 0.0], [0.0, 1.0]], [0.0, 0.0]).train()
-    apply(model, linear([[0.0, 1.0], [1.0, 0.0]], [0.0, 0.0]), [0, 1])
+def test_losses_are_measured_in_evaluation_mode_and_the_mode_is_kept() -> None:
+    model, twin = (nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2)).train() for _ in range(2))
+    apply(model, twin, [0, 1])
+    assert model[1].running_mean.tolist() == [0.0, 0.0]
     assert model.training
 
 
