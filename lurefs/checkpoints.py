@@ -28,7 +28,7 @@ def save_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimiz
     Returns:
         The SHA-256 of the safetensors file, which is also in the identity.
     """
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     state: dict[str, Tensor] = {}
     written: set[int] = set()
@@ -38,7 +38,7 @@ def save_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimiz
         state[name] = weight.clone() if storage in written else weight  # safetensors refuses one tensor of two names
         written.add(storage)
     with atomic_path(path) as temporary:
-        save_file(state, temporary)
+        temporary.write_bytes(save(state))  # save_file would leave a file that only its owner may read
     with atomic_path(_resume_path(path)) as temporary:
         torch.save(optimizer.state_dict(), temporary)
     sha256 = hashlib.sha256(path.read_bytes()).hexdigest()

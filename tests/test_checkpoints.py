@@ -66,6 +66,12 @@ def test_a_module_in_two_places_is_stored_under_both_names(tmp_path: Path) -> No
         assert torch.equal(other.state_dict()[name], weight)
 
 
+def test_weights_may_be_read_by_whoever_may_read_the_other_files(saved: Path) -> None:
+    modes = {path.stat().st_mode for path in saved.parent.iterdir()}
+    assert len(list(saved.parent.iterdir())) == 3
+    assert len(modes) == 1
+
+
 def test_equal_weights_are_equal_bytes(saved: Path, model: nn.Module, tmp_path: Path) -> None:
     optimizer = build_optimizer(model, PluginConfig(name="sgd", params={"lr": 0.1}))
     other = tmp_path / "other" / "chunk-000.safetensors"
