@@ -16,6 +16,14 @@ from torch.nn import functional
 from lurefs.config import BackboneConfig
 from lurefs.errors import UserError, first_line, unknown_name
 
+SET_ELSEWHERE = {
+    "num_classes": "the head has as many classes as class_split.base gives",
+    "in_chans": "the model has as many channels as the images of the data set",
+    "features_only": "a whole model is learned, and what its head sees are the features",
+    "checkpoint_path": "backbone.checkpoint_path names a file of weights",
+}
+"""timm's keywords that would contradict other settings, and what is so in their place."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Backbone:
@@ -104,16 +112,29 @@ def list_backbones(pattern: str = "") -> list[str]:
 
 
 def check_backbone(config: BackboneConfig) -> None:
-    """Refuse a name that timm does not have.
+    """Refuse a name that timm does not have, and parameters that another setting stands for.
 
     Raises:
-        UserError: With the nearest name that it has.
+        UserError: With the nearest name that it has, or the other setting.
     """
     import timm
 
-    if not timm.is_model(config.name.split(".")[0]) and not config.name.startswith(("hf-hub:", "hf_hub:")):
-        error = unknown_name("timm model", config.name, timm.list_models())
-        raise UserError(error.problem, "a name of 'lurefs list backbones [PATTERN]'", error.fix)
+    architecture = config.name.partition(".")[0]
+    if timm.is_model(architecture):
+        try:
+            timm.models.get_pretrained_cfg(config.name)
+        except RuntimeError as error:  # the tag behind the point is none of this model's
+            tagged = timm.list_models(f"{architecture}.*", pretrained=True)
+            raise unknown_name("timm model", config.name, [architecture, *tagged]) from error
+    elif not config.name.startswith(("hf-hub:", "hf_hub:")):
+        unknown = unknown_name("timm model", config.name, timm.list_models())
+        raise UserError(unknown.problem, "a name of 'lurefs list backbones [PATTERN]'", unknown.fix)
+    for key in SET_ELSEWHERE.keys() & config.params.keys():
+        raise UserError(
+            f"backbone.params.{key} is {config.params[key]!r}",
+            f"no {key} there: {SET_ELSEWHERE[key]}",
+            f"leave backbone.params.{key} out",
+        )
 
 
 def build_backbone(
@@ -282,7 +303,11 @@ def _create(config: BackboneConfig, *, n_classes: int, n_channels: int, image_si
             ) from error
         except (OSError, RuntimeError) as error:
             if not config.pretrained:
-                raise
+                raise UserError(
+                    f"timm cannot build {config.name!r}: {first_line(error)}",
+                    "a model that timm has; for hf-hub: names a network connection, or the model in the hub's cache",
+                    "change backbone.name or backbone.params",
+                ) from error
             raise UserError(
                 f"the pretrained weights of {config.name!r} cannot be had: {first_line(error)}",
                 "a network connection to timm's hub, or the weights in its cache",
@@ -315,6 +340,12 @@ def _count_features(model: nn.Module, n_channels: int, image_size: int) -> int:
                 "an image size that the model's strides divide",
                 "set backbone.image_size to a larger size: images are resized to it",
             ) from error
+    if features.ndim != 2:
+        raise UserError(
+            f"the model's features of one image have shape {tuple(features.shape[1:])}",
+            "one vector an image",
+            "leave backbone.params.global_pool out, or set it to avg",
+        )
     return int(features.shape[-1])
 
 

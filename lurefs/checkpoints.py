@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from episodes.files import atomic_path, write_text
 from lurefs.backbones import load_weights
@@ -28,11 +28,17 @@ def save_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimiz
     Returns:
         The SHA-256 of the safetensors file, which is also in the identity.
     """
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
-    state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    state: dict[str, Tensor] = {}
+    written: set[int] = set()
+    for name, tensor in model.state_dict().items():
+        weight = tensor.detach().cpu().contiguous()
+        storage = weight.untyped_storage().data_ptr()
+        state[name] = weight.clone() if storage in written else weight  # safetensors refuses one tensor of two names
+        written.add(storage)
     with atomic_path(path) as temporary:
-        save_file(state, temporary)
+        temporary.write_bytes(save(state))  # save_file would leave a file that only its owner may read
     with atomic_path(_resume_path(path)) as temporary:
         torch.save(optimizer.state_dict(), temporary)
     sha256 = hashlib.sha256(path.read_bytes()).hexdigest()

@@ -147,9 +147,9 @@ def _default_optimizer() -> PluginConfig:
 class LearnerConfig:
     """How one chunk is learned. The learning rate starts anew with every chunk.
 
-    `optimizer.name` is any timm optimizer. `schedule: step` multiplies the rate by 0.1 at 40 % and 80 % of the epochs.
-    `optimizer_state` says what becomes of the optimizer's moments when weights are unlearned. `select: best` goes on
-    with the epoch of the highest validation accuracy.
+    `optimizer.name` is a timm optimizer, of those that keep no copy of the weights. `schedule: step` multiplies the
+    rate by 0.1 at 40 % and 80 % of the epochs. `optimizer_state` says what becomes of the optimizer's moments when
+    weights are unlearned. `select: best` goes on with the epoch of the highest validation accuracy.
 
     `relearn_epochs` takes the place of `epochs` after the first chunk. With `match_images_seen` each chunk trains on
     as many images as all chunks up to it together: what a model that starts anew with every chunk needs in order to

@@ -8,19 +8,30 @@ import torch
 from torch import Tensor, nn
 
 from lurefs.config import PluginConfig
-from lurefs.errors import UserError, unknown_name
+from lurefs.errors import UserError, first_line, unknown_name
+
+_COPIES_WEIGHTS = "it keeps the weights that it began with and returns to them, so that what was unlearned comes back"
+UNFIT = {
+    "madgrad": _COPIES_WEIGHTS,
+    "madgradw": _COPIES_WEIGHTS,
+    "adahessian": "it needs second derivatives, which a training step does not compute",
+}
+"""timm's optimizers that no run can learn with, and why."""
 
 
 def build_optimizer(model: nn.Module, config: PluginConfig) -> torch.optim.Optimizer:
     """Build a timm optimizer; timm leaves biases and norm scales out of the weight decay unless told otherwise.
 
     Raises:
-        UserError: timm has no such optimizer, or it does not take these parameters.
+        UserError: timm has no such optimizer, no run can learn with it, it does not take these parameters, or it needs
+            a GPU or a library that is not there.
     """
     from timm.optim import create_optimizer_v2, list_optimizers
 
     if config.name not in list_optimizers():
-        raise unknown_name("optimizer", config.name, list_optimizers())
+        raise unknown_name("optimizer", config.name, set(list_optimizers()) - set(UNFIT))
+    if config.name in UNFIT:
+        raise _cannot_be_used(config.name, UNFIT[config.name])
     try:
         optimizer: torch.optim.Optimizer = create_optimizer_v2(model, opt=config.name, **config.params)
     except (TypeError, ValueError) as error:
@@ -29,9 +40,19 @@ def build_optimizer(model: nn.Module, config: PluginConfig) -> torch.optim.Optim
             "what the optimizer takes, e.g. lr, momentum, weight_decay",
             "change learner.optimizer.params",
         ) from error
+    except (AssertionError, ImportError, RuntimeError) as error:
+        raise _cannot_be_used(config.name, first_line(error)) from error
     for group in optimizer.param_groups:
         group["initial_lr"] = group["lr"]
     return optimizer
+
+
+def _cannot_be_used(name: str, reason: str) -> UserError:
+    return UserError(
+        f"learner.optimizer.name {name!r} cannot be used: {reason}",
+        "an optimizer of timm that takes plain gradients, keeps no weights, and runs on this machine",
+        "set learner.optimizer.name to e.g. sgd, adamw or lamb",
+    )
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, factor: float) -> None:

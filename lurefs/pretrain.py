@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import torch
 
 from episodes.bank import FeatureBank
 from episodes.manifest import Manifest
@@ -18,7 +19,7 @@ from episodes.transforms import needs_reference
 from lurefs import checkpoints, console, plugins
 from lurefs.backbones import Backbone
 from lurefs.config import digest, pretrain_identity
-from lurefs.errors import UserError
+from lurefs.errors import UserError, first_line
 from lurefs.features import make_bank
 from lurefs.images import open_images
 from lurefs.learner import EpochRecord, Learner, learn_online, make_learner
@@ -108,10 +109,36 @@ def _measure_and_store(
     return outcome
 
 
-def _check_ranks(plan: Plan, ranks: Ranks) -> None:
+def check_batches(plan: Plan) -> None:
+    """Refuse a training batch of one image for a model that cannot learn from one: batch norm needs two values.
+
+    Raises:
+        UserError: There is such a batch.
+    """
+    if _smallest_batch(plan) > 1:
+        return
+    backbone = plan_backbone(plan)
+    image = torch.zeros(1, backbone.n_channels, backbone.image_size, backbone.image_size, dtype=torch.uint8)
+    try:
+        with torch.random.fork_rng(devices=[]):  # dropout draws from the global generator
+            backbone.model.train()(backbone.prepare(image))
+    except ValueError as error:
+        raise UserError(
+            f"a chunk leaves one image for a training batch, from which {backbone.name!r} cannot learn: "
+            f"{first_line(error)}",
+            "at least 2 images in every training batch of a model with batch norm",
+            "change chunks.chunk_size so that it leaves no single image over, or lower chunks.n_chunks",
+        ) from error
+
+
+def _smallest_batch(plan: Plan) -> int:
     settings, n_train = plan.config.learner, [len(chunk.train) for chunk in plan.chunks]
     sizes = {size for index in range(len(n_train)) for size in epoch_sizes(n_train, index, settings)}
-    smallest = min(size // n_batches(size, settings.batch_size) for size in sizes)
+    return min(size // n_batches(size, settings.batch_size) for size in sizes)
+
+
+def _check_ranks(plan: Plan, ranks: Ranks) -> None:
+    smallest = _smallest_batch(plan)
     if ranks.world_size > 1 and smallest < 2 * ranks.world_size:
         raise UserError(
             f"the smallest training batch has {smallest} images for {ranks.world_size} processes",

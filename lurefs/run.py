@@ -11,7 +11,7 @@ from lurefs.console import note
 from lurefs.errors import UserError
 from lurefs.evaluate import check_probes, evaluate, extract
 from lurefs.plan import Plan
-from lurefs.pretrain import pretrain
+from lurefs.pretrain import check_batches, pretrain
 from lurefs.ranks import ranks_of
 from lurefs.report import write_report
 from lurefs.results import RunDirectory
@@ -23,10 +23,11 @@ def check(plan: Plan) -> None:
     """Refuse what only the libraries can tell to be wrong.
 
     Raises:
-        UserError: An unknown model, a probe that cannot be fitted on a benchmark's form of episode, or images that
-            cannot be changed as `robustness` asks.
+        UserError: An unknown model, one that cannot learn from a batch as small as the plan's smallest, a probe that
+            cannot be fitted on a benchmark's form of episode, or images that cannot be changed as `robustness` asks.
     """
     check_backbone(plan.config.backbone)
+    check_batches(plan)
     check_robustness(plan)
     check_probes(plan)
 

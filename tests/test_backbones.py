@@ -118,6 +118,42 @@ def test_an_unknown_model_is_answered_with_the_nearest() -> None:
         check_backbone(BackboneConfig(name="resnet_18"))
 
 
+def test_an_unknown_tag_is_answered_with_those_of_the_model() -> None:
+    with pytest.raises(UserError, match=r"'resnet18\.a1_in1'\n.*resnet18\.a1_in1k, (.*\n)*.*mean 'resnet18\.a1_in1k'"):
+        check_backbone(BackboneConfig(name="resnet18.a1_in1"))
+    for name in ("resnet18.a1_in1k", "resnet50_mlp.untrained"):
+        check_backbone(BackboneConfig(name=name))
+
+
+@pytest.mark.parametrize("pretrained", [False, True])
+def test_a_model_of_the_hub_without_a_network_is_told_in_words(
+    monkeypatch: pytest.MonkeyPatch, pretrained: bool
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(UserError, match=r"'hf-hub:nobody/nothing'(.*\n)*.*network connection"):
+        build("hf-hub:nobody/nothing", pretrained=pretrained)
+
+
+@pytest.mark.parametrize(
+    ("params", "words"),
+    [
+        ({"num_classes": 3}, r"num_classes is 3\n.*as class_split\.base gives"),
+        ({"in_chans": 1}, r"in_chans is 1\n.*as the images of the data set"),
+        ({"features_only": True}, r"features_only is True\n.*a whole model is learned"),
+        ({"checkpoint_path": "w.pth"}, r"checkpoint_path is 'w\.pth'\n.*backbone\.checkpoint_path names"),
+    ],
+)
+def test_parameters_that_other_settings_stand_for_are_refused(params: dict[str, object], words: str) -> None:
+    with pytest.raises(UserError, match=r"backbone\.params\." + words):
+        check_backbone(BackboneConfig(params=params))
+
+
+@pytest.mark.parametrize("name", ["test_resnet", "test_vit"])
+def test_features_that_are_no_vector_are_refused(name: str) -> None:
+    with pytest.raises(UserError, match=r"have shape \(\d+, .*\)\n.*one vector an image\n.*global_pool"):
+        build(name, params={"global_pool": ""})
+
+
 def test_parameters_that_timm_does_not_take_are_refused() -> None:
     with pytest.raises(UserError, match="timm cannot build"):
         build(params={"nonsense": 3})

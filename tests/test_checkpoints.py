@@ -52,6 +52,26 @@ def test_weights_and_moments_come_back(saved: Path, model: nn.Module) -> None:
     assert optimizer.state[other.head.fc.weight]["momentum_buffer"].abs().sum() > 0
 
 
+def test_a_module_in_two_places_is_stored_under_both_names(tmp_path: Path) -> None:
+    def build() -> nn.Module:
+        shared = nn.Linear(3, 3)
+        return nn.Sequential(nn.Linear(3, 3), shared, nn.Sequential(shared))
+
+    model, other, path = build(), build(), tmp_path / "chunk-000.safetensors"
+    optimizer = build_optimizer(model, PluginConfig(name="sgd", params={"lr": 0.1}))
+    save_checkpoint(path, model, optimizer, {})
+    assert set(load_file(path)) == set(model.state_dict())
+    load_checkpoint(path, other)
+    for name, weight in model.state_dict().items():
+        assert torch.equal(other.state_dict()[name], weight)
+
+
+def test_weights_may_be_read_by_whoever_may_read_the_other_files(saved: Path) -> None:
+    modes = {path.stat().st_mode for path in saved.parent.iterdir()}
+    assert len(list(saved.parent.iterdir())) == 3
+    assert len(modes) == 1
+
+
 def test_equal_weights_are_equal_bytes(saved: Path, model: nn.Module, tmp_path: Path) -> None:
     optimizer = build_optimizer(model, PluginConfig(name="sgd", params={"lr": 0.1}))
     other = tmp_path / "other" / "chunk-000.safetensors"

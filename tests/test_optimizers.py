@@ -2,10 +2,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from timm.optim import list_optimizers
 
 from lurefs.config import PluginConfig
 from lurefs.errors import UserError
-from lurefs.optimizers import build_optimizer, clear_moments, pull_to
+from lurefs.optimizers import UNFIT, build_optimizer, clear_moments, pull_to
 
 
 def test_only_marked_moments_are_cleared() -> None:
@@ -29,6 +30,44 @@ def test_only_marked_moments_are_cleared() -> None:
 def test_wrong_optimizers_are_refused(config: PluginConfig, words: str) -> None:
     with pytest.raises(UserError, match=words):
         build_optimizer(torch.nn.Linear(2, 1), config)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("madgrad", "so that what was unlearned comes back"),
+        ("madgradw", "so that what was unlearned comes back"),
+        ("adahessian", "it needs second derivatives"),
+    ],
+)
+def test_optimizers_that_no_run_can_learn_with_are_refused_with_the_reason(name: str, words: str) -> None:
+    with pytest.raises(UserError, match=f"'{name}' cannot be used: .*{words}"):
+        build_optimizer(torch.nn.Linear(2, 1), PluginConfig(name=name, params={"lr": 0.1}))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there they may run")
+@pytest.mark.parametrize("name", ["bnbadamw", "fusedadam"])
+def test_optimizers_of_a_gpu_are_refused_without_one(name: str) -> None:
+    with pytest.raises(UserError, match=rf"'{name}' cannot be used: .*(\n.*)*set learner\.optimizer\.name"):
+        build_optimizer(torch.nn.Linear(2, 1), PluginConfig(name=name))
+
+
+PLAIN = [name for name in list_optimizers() if name not in UNFIT and not name.startswith(("bnb", "fused", "kron"))]
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_other_optimizers_keep_no_weights_that_would_come_back(name: str) -> None:
+    model = torch.nn.Linear(4, 3)
+    first = model.weight.detach().clone()
+    optimizer = build_optimizer(model, PluginConfig(name=name, params={"lr": 0.1}))
+    for _ in range(3):
+        optimizer.zero_grad()
+        model(torch.randn(8, 4)).square().mean().backward()
+        optimizer.step()
+    for moment in optimizer.state[model.weight].values():
+        if isinstance(moment, torch.Tensor) and moment.shape == first.shape:
+            assert not torch.equal(moment.float(), first)
+            assert not torch.equal(moment.float(), model.weight)
 
 
 def test_weights_are_pulled_to_their_targets_by_the_gradient_of_half_the_squared_distance() -> None:

@@ -5,6 +5,7 @@ Which images arrive when is in `arrival`, and what they are called in `noise`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +14,7 @@ from lurefs.config import ChunksConfig
 from lurefs.data.arrival import arrivals
 from lurefs.data.dataset import ImageDataset, IntArray
 from lurefs.data.splits import ImageSplit
+from lurefs.errors import UserError
 from lurefs.seeding import numpy_generator
 
 
@@ -51,7 +53,7 @@ def make_chunks(dataset: ImageDataset, split: ImageSplit, config: ChunksConfig, 
     n_val_buffer = round((config.buffer_size or 0) * len(split.val) / len(split.train))
     train_replay = _replay(train, config.replay, config.buffer_size or 0, order_seed)
     val_replay = _replay(val, config.replay, n_val_buffer, order_seed)
-    return tuple(
+    chunks = tuple(
         Chunk(
             index=index,
             train=np.sort(np.concatenate([train_replay[index], train[index]])),
@@ -60,6 +62,21 @@ def make_chunks(dataset: ImageDataset, split: ImageSplit, config: ChunksConfig, 
         )
         for index in range(len(train))
     )
+    _check_filled(chunks, config)
+    return chunks
+
+
+def _check_filled(chunks: Sequence[Chunk], config: ChunksConfig) -> None:
+    for chunk in chunks:
+        if not len(chunk.train) or not len(chunk.validation):
+            fewer = "raise chunks.chunk_size" if config.chunk_size is not None else "lower chunks.n_chunks"
+            other = "set chunks.chunk_by to random, or " if config.chunk_by == "source" else ""
+            raise UserError(
+                f"chunk {chunk.index} has {len(chunk.train)} training and {len(chunk.validation)} validation images, "
+                "replayed ones included",
+                "images to learn, and validation images to choose the epoch by",
+                f"{fewer}, {other}raise image_split.val",
+            )
 
 
 def _replay(new: list[IntArray], replay: str, size: int, seed: int) -> list[IntArray]:

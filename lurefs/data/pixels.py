@@ -72,6 +72,8 @@ def as_array(image: Image.Image) -> ImageArray:
 def read_image(path: Path, image_size: int, n_channels: int) -> ImageArray:
     """Decode one file, upright, with transparent parts on white.
 
+    Of grey values of 16 bits the upper 8 remain, which is what Pillow keeps of colours of 16 bits.
+
     Args:
         path: An image file.
         image_size: Side length of the result in pixels.
@@ -81,13 +83,13 @@ def read_image(path: Path, image_size: int, n_channels: int) -> ImageArray:
         (image_size, image_size, n_channels) uint8 in [0, 255].
 
     Raises:
-        UserError: The file is missing, damaged, or no image.
+        UserError: The file is missing, damaged, or no image, or its pixels have no known range.
     """
     from PIL import Image, ImageOps
 
     try:
         with Image.open(path) as opened:
-            upright = ImageOps.exif_transpose(opened)
+            upright = _in_8_bits(ImageOps.exif_transpose(opened))
             # A black drawing on transparent black would otherwise become a black square.
             if upright.has_transparency_data:
                 upright = Image.alpha_composite(Image.new("RGBA", upright.size, "white"), upright.convert("RGBA"))
@@ -95,7 +97,21 @@ def read_image(path: Path, image_size: int, n_channels: int) -> ImageArray:
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise UserError(
             f"{path} cannot be read as an image: {error}",
-            "an intact image file",
+            "an intact image file, its pixels whole numbers from 0 to 255 or from 0 to 65535",
             "replace the file or delete it",
         ) from error
     return as_array(fit_square(image, image_size))
+
+
+def _in_8_bits(image: Image.Image) -> Image.Image:
+    """Scale grey values of 16 bits to 8, where Pillow's own conversion clips them: nearly all would become white."""
+    from PIL import Image
+
+    if image.mode == "F":
+        raise ValueError("its pixels are floating-point numbers, whose range is not known")
+    if not image.mode.startswith("I"):
+        return image
+    pixels = np.asarray(image).astype(np.int64)
+    if pixels.min() < 0 or pixels.max() > 65535:
+        raise ValueError(f"its pixels go from {pixels.min()} to {pixels.max()}")
+    return Image.fromarray((pixels >> 8).astype(np.uint8))

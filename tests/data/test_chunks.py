@@ -198,6 +198,22 @@ def test_skewed_chunks_have_two_images_to_train_on_and_one_to_validate(make_data
         assert min(len(chunk.validation) for chunk in chunks) >= 1
 
 
+def test_a_chunk_without_validation_images_is_refused_unless_old_ones_come_again(make_dataset: MakeDataset) -> None:
+    dataset, rows = make_dataset(n_sources=2), np.arange(120)
+    split = ImageSplit(train=rows[:60], val=rows[60::2], test=rows[61::2])  # validation images of the first source only
+
+    def n_validation(replay: str, seed: int) -> list[int]:
+        config = ChunksConfig(n_chunks=2, chunk_by="source", replay=replay)  # type: ignore[arg-type]
+        return [len(chunk.validation) for chunk in make_chunks(dataset, split, config, seed=seed)]
+
+    assert n_validation("full", seed=2) == [30, 30]
+    words = r"chunk 1 has 30 training and 0 validation images(.*\n)*.*n_chunks, set chunks\.chunk_by to random"
+    with pytest.raises(UserError, match=words):
+        n_validation("none", seed=2)
+    with pytest.raises(UserError, match="chunk 0 has 30 training and 0 validation images"):
+        n_validation("full", seed=0)
+
+
 @pytest.mark.parametrize("regime", sorted(REGIMES))
 def test_noise_and_replay_leave_the_order_of_arrival_alone(make_dataset: MakeDataset, regime: str) -> None:
     changes: list[dict[str, object]] = [{}, {"label_noise": 0.5}, {"replay": "none"}, {"images_per_class": 99}]

@@ -87,6 +87,32 @@ def test_transparent_parts_are_white(tmp_path: Path) -> None:
     assert folder(str(tmp_path), image_size=4).read(np.array([0])).min() == 255
 
 
+@pytest.mark.parametrize(("suffix", "kind"), [("png", "<u2"), ("tif", "<u2"), ("tif", ">u2"), ("tif", "<i4")])
+@pytest.mark.parametrize("n_channels", [1, 3])
+def test_grey_values_of_more_than_8_bits_are_scaled_and_not_clipped(
+    tmp_path: Path, suffix: str, kind: str, n_channels: int
+) -> None:
+    (tmp_path / "a").mkdir()
+    Image.fromarray(np.array([[0, 255], [32768, 65535]], kind)).save(tmp_path / "a" / f"deep.{suffix}")
+    image = folder(str(tmp_path), image_size=2, n_channels=n_channels).read(np.array([0]))[0]
+    assert image.shape == (2, 2, n_channels)
+    assert image[:, :, 0].tolist() == [[0, 0], [128, 255]]
+
+
+@pytest.mark.parametrize(
+    ("pixels", "words"),
+    [
+        (np.array([[0.0, 1.0]], np.float32), r"its pixels are floating-point numbers.*\n.*from 0 to 65535"),
+        (np.array([[-5, 70000]], np.int32), r"its pixels go from -5 to 70000\n.*from 0 to 65535"),
+    ],
+)
+def test_pixels_of_an_unknown_range_are_refused(tmp_path: Path, pixels: np.ndarray, words: str) -> None:
+    (tmp_path / "a").mkdir()
+    Image.fromarray(pixels).save(tmp_path / "a" / "depth.tif")
+    with pytest.raises(UserError, match=r"a/depth\.tif cannot be read as an image: " + words):
+        folder(str(tmp_path), image_size=1).read(np.array([0]))
+
+
 def test_photographs_are_turned_upright(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     image = Image.new("L", (8, 8))
@@ -110,7 +136,9 @@ def test_a_truncated_image_is_refused_by_name(animals: Path) -> None:
     file = animals / "wolf" / "b.png"
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64), np.uint8)).save(file)
     file.write_bytes(file.read_bytes()[:1000])
-    with pytest.raises(UserError, match=r"wolf/b\.png cannot be read[^\n]*\n.*intact image file\n.*replace the file"):
+    with pytest.raises(
+        UserError, match=r"wolf/b\.png cannot be read[^\n]*\n.*intact image file[^\n]*\n.*replace the file"
+    ):
         folder(str(animals)).read(np.array([1]))
 
 
