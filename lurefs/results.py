@@ -104,6 +104,28 @@ class RunDirectory:
         """The fits of one transfer."""
         return self.path / "transfer" / f"{name}.parquet"
 
+    def control_path(self, benchmark: str, control: str, probe: str) -> Path:
+        """The per-episode results of one probe on one control's features of a benchmark."""
+        return self.path / "controls" / control / f"{benchmark}--{probe}.parquet"
+
+    def result_paths(self, config: RunConfig, n_chunks: int) -> list[Path]:
+        """Return the files without which a run is not finished.
+
+        Of the weights they are the last ones: `lurefs run` goes by these, and would not make earlier ones again.
+        """
+        weights = self.checkpoint_path(n_chunks - 1)
+        return [
+            self.identity_path,
+            self.chunks_path,
+            weights,
+            weights.with_suffix(".json"),
+            *(self.manifest_path(benchmark) for benchmark in config.benchmarks),
+            *(self.episodes_path(benchmark, probe) for benchmark in config.benchmarks for probe in config.probes),
+            *(self.transfer_path(name) for name in config.transfer),
+            self.summary_path,
+            self.report_path,
+        ]
+
     def write_config(self, config: RunConfig) -> None:
         """Store the resolved configuration."""
         write_text(self.config_path, to_yaml(config))
