@@ -69,7 +69,7 @@ def read_identity(path: Path) -> dict[str, Any]:
     try:
         identity: dict[str, Any] = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
         n_bytes = path.stat().st_size
-    except (OSError, json.JSONDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise _unusable(path, str(error)) from error
     if n_bytes != identity.get("n_bytes"):
         raise _unusable(path, f"it has {n_bytes} bytes in place of {identity.get('n_bytes')}")

@@ -30,7 +30,7 @@ from lurefs.errors import UserError
 from lurefs.features import make_bank
 from lurefs.plan import Benchmark
 from lurefs.records import to_mapping
-from lurefs.results import RunDirectory, damaged
+from lurefs.results import damaged
 from lurefs.seeding import seed_stream
 from lurefs.stage import (
     Stage,
@@ -64,7 +64,7 @@ def score_controls(stage: Stage) -> None:
             for probe_name, probe_config in plan.config.probes.items():
                 probe = make_probe(probe_name, probe_config)
                 identity = result_identity(benchmark, manifest, probe, digests)
-                path = control_path(directory, name, control, probe_name)
+                path = directory.control_path(name, control, probe_name)
                 if path.exists() and _read(path).identity == json.loads(json.dumps(identity)):
                     continue
                 for images, bank_identity, bank_digest in zip(benchmark.sides, identities, digests, strict=True):
@@ -101,7 +101,7 @@ def read_controls(stage: Stage, benchmark: str) -> dict[str, dict[str, EpisodeTa
     if not config.controls:
         return {}
     paths = {
-        control: {probe: control_path(stage.directory, benchmark, control, probe) for probe in config.probes}
+        control: {probe: stage.directory.control_path(benchmark, control, probe) for probe in config.probes}
         for control in _CONTROLS
     }
     return {
@@ -109,11 +109,6 @@ def read_controls(stage: Stage, benchmark: str) -> dict[str, dict[str, EpisodeTa
         for control, of_probe in paths.items()
         if all(path.exists() for path in of_probe.values())
     }
-
-
-def control_path(directory: RunDirectory, benchmark: str, control: str, probe: str) -> Path:
-    """Return where the per-episode results of one probe on one control's features are."""
-    return directory.path / "controls" / control / f"{benchmark}--{probe}.parquet"
 
 
 def image_statistics(images: NDArray[np.uint8]) -> NDArray[np.float32]:

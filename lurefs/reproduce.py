@@ -6,7 +6,6 @@ manifests and the checksums of weights. Times are not, nor is what only says whe
 
 from __future__ import annotations
 
-import json
 import math
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -20,7 +19,8 @@ import numpy as np
 from lurefs import console
 from lurefs.config import RunConfig
 from lurefs.errors import UserError
-from lurefs.results import RunDirectory, damaged
+from lurefs.records import to_mapping
+from lurefs.results import RunDirectory, damaged, read_json
 from lurefs.stage import differences
 
 _NOT_COMPARED = ("seconds", "ms_per_episode", "images_per_second", "version")
@@ -52,11 +52,13 @@ def reproduce(run_dir: Path, output: Path | None) -> bool:
         output: Where the new run goes and stays; None for a folder that is deleted.
 
     Raises:
-        UserError: The run is not finished, cannot be run here, or `output` is not empty.
+        UserError: The run is not finished, is damaged, cannot be run here, or `output` is not empty.
     """
     old = RunDirectory(run_dir)
     config = old.read_config()
     old.read_summary()
+    old.read_outcomes()
+    old.read_identity()
     if output is not None and output.exists() and any(output.iterdir()):
         raise UserError(f"{output} is not empty", "a new folder", "give another --output")
     with tempfile.TemporaryDirectory(prefix="lurefs-") if output is None else nullcontext(str(output)) as folder:
@@ -76,7 +78,7 @@ def reproduce(run_dir: Path, output: Path | None) -> bool:
 def compare_runs(old: RunDirectory, new: RunDirectory) -> Iterator[Part]:
     """Yield what two finished runs have in common and what not, file by file."""
     yield _part("summary.json", _leaves(old.read_summary()), _leaves(new.read_summary()))
-    chunks = [{str(number): line for number, line in enumerate(_read_lines(run.chunks_path))} for run in (old, new)]
+    chunks = [[to_mapping(outcome) for outcome in run.read_outcomes()] for run in (old, new)]
     yield _part("chunks.jsonl", _leaves(chunks[0]), _leaves(chunks[1]))
     for pattern, read in (
         ("checkpoints/*.json", _read_checksum),
@@ -97,7 +99,7 @@ def compare_runs(old: RunDirectory, new: RunDirectory) -> Iterator[Part]:
 
 def likely_reasons(old: RunDirectory, new: RunDirectory) -> list[str]:
     """Return in words what is otherwise in how the two runs were made: data, versions, device, threads, processor."""
-    was, now = (json.loads(run.identity_path.read_text(encoding="utf-8")) for run in (old, new))
+    was, now = (run.read_identity() for run in (old, new))
     found = [
         reason
         for part in ("dataset", "pretrain", "backbone", "split", "versions", "machine")
@@ -167,14 +169,10 @@ def _leaves(value: Any, path: str = "") -> dict[str, Any]:
     return found
 
 
-def _read_lines(path: Path) -> list[Any]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-
-
 def _read_checksum(path: Path) -> dict[str, Any]:
     try:
-        return {"sha256": json.loads(path.read_text(encoding="utf-8"))["sha256"]}
-    except (ValueError, KeyError) as error:
+        return {"sha256": read_json(path)["sha256"]}
+    except KeyError as error:
         raise damaged(path, str(error)) from error
 
 

@@ -20,7 +20,7 @@ from episodes.table import EpisodeTable
 from episodes.transfer_table import TransferTable
 from lurefs.config import RunConfig, to_yaml
 from lurefs.config_file import run_config
-from lurefs.errors import UserError
+from lurefs.errors import UserError, first_line
 from lurefs.outcomes import ChunkOutcome
 from lurefs.records import from_mapping, to_mapping
 
@@ -104,6 +104,28 @@ class RunDirectory:
         """The fits of one transfer."""
         return self.path / "transfer" / f"{name}.parquet"
 
+    def control_path(self, benchmark: str, control: str, probe: str) -> Path:
+        """The per-episode results of one probe on one control's features of a benchmark."""
+        return self.path / "controls" / control / f"{benchmark}--{probe}.parquet"
+
+    def result_paths(self, config: RunConfig, n_chunks: int) -> list[Path]:
+        """Return the files without which a run is not finished.
+
+        Of the weights they are the last ones: `lurefs run` goes by these, and would not make earlier ones again.
+        """
+        weights = self.checkpoint_path(n_chunks - 1)
+        return [
+            self.identity_path,
+            self.chunks_path,
+            weights,
+            weights.with_suffix(".json"),
+            *(self.manifest_path(benchmark) for benchmark in config.benchmarks),
+            *(self.episodes_path(benchmark, probe) for benchmark in config.benchmarks for probe in config.probes),
+            *(self.transfer_path(name) for name in config.transfer),
+            self.summary_path,
+            self.report_path,
+        ]
+
     def write_config(self, config: RunConfig) -> None:
         """Store the resolved configuration."""
         write_text(self.config_path, to_yaml(config))
@@ -122,7 +144,24 @@ class RunDirectory:
                 "a directory that 'lurefs run' made",
                 "check the path, or give --config to start a run there",
             )
-        return run_config(yaml.safe_load(self.config_path.read_text(encoding="utf-8")))
+        try:
+            values = yaml.safe_load(self.config_path.read_bytes())
+        except yaml.YAMLError as error:
+            raise _damaged_config(self.config_path, " ".join(str(error).split())) from error
+        if not isinstance(values, dict):
+            raise _damaged_config(self.config_path, "it holds no settings")
+        try:
+            return run_config(values)
+        except UserError as error:
+            raise UserError(f"{self.config_path}: {error.problem}", error.expected, error.fix) from error
+
+    def read_identity(self) -> dict[str, Any]:
+        """Return what the weights were made from; empty if no stage was started yet.
+
+        Raises:
+            UserError: The file is damaged.
+        """
+        return read_json(self.identity_path) if self.identity_path.is_file() else {}
 
     def read_outcomes(self) -> list[ChunkOutcome]:
         """Return the outcomes of the chunks that are done, in order; empty before the first.
@@ -133,11 +172,11 @@ class RunDirectory:
         if not self.chunks_path.is_file():
             return []
         outcomes = []
-        for number, line in enumerate(self.chunks_path.read_text(encoding="utf-8").splitlines(), start=1):
+        for number, line in enumerate(self.chunks_path.read_bytes().splitlines(), start=1):
             try:
-                outcomes.append(from_mapping(ChunkOutcome, json.loads(line)))
-            except (json.JSONDecodeError, UserError) as error:
-                raise damaged(self.chunks_path, f"line {number}: {error}") from error
+                outcomes.append(from_mapping(ChunkOutcome, _parse(line)))
+            except (ValueError, UserError) as error:
+                raise damaged(self.chunks_path, f"line {number}: {first_line(error)}") from error
         return outcomes
 
     def write_outcomes(self, outcomes: Sequence[ChunkOutcome]) -> None:
@@ -157,11 +196,7 @@ class RunDirectory:
                 "a run that was evaluated",
                 "finish it with 'lurefs run' or 'evaluate'",
             )
-        try:
-            summary: dict[str, Any] = json.loads(self.summary_path.read_text(encoding="utf-8"))
-        except json.JSONDecodeError as error:
-            raise damaged(self.summary_path, str(error)) from error
-        return summary
+        return read_json(self.summary_path)
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         """Store the summary."""
@@ -173,13 +208,7 @@ class RunDirectory:
         Raises:
             UserError: The file is damaged.
         """
-        if not self.cost_path.is_file():
-            return {}
-        try:
-            cost: dict[str, Any] = json.loads(self.cost_path.read_text(encoding="utf-8"))
-        except json.JSONDecodeError as error:
-            raise damaged(self.cost_path, str(error)) from error
-        return cost
+        return read_json(self.cost_path) if self.cost_path.is_file() else {}
 
     def write_cost(self, cost: Mapping[str, Any]) -> None:
         """Store what the backbone costs to use."""
@@ -279,9 +308,37 @@ class RunDirectory:
                 path.unlink(missing_ok=True)
 
 
+def read_json(path: Path) -> dict[str, Any]:
+    """Return the object in a file of JSON.
+
+    Raises:
+        UserError: The file is damaged.
+    """
+    try:
+        return _parse(path.read_bytes())
+    except ValueError as error:
+        raise damaged(path, str(error)) from error
+
+
 def damaged(path: Path, reason: str) -> UserError:
     """Build the error for a file that is there but cannot be used."""
     return UserError(f"{path} is damaged: {reason}", "the file as lurefs wrote it", f"delete {path} and run again")
+
+
+def _parse(text: bytes) -> dict[str, Any]:
+    """Return the object in a text of JSON; a `ValueError` says what is wrong with the text."""
+    values = json.loads(text.decode("utf-8"))
+    if not isinstance(values, dict):
+        raise ValueError("it is no JSON object")
+    return values
+
+
+def _damaged_config(path: Path, reason: str) -> UserError:
+    return UserError(
+        f"{path} is damaged: {reason}",
+        "the file as lurefs wrote it",
+        "correct it, or start 'lurefs run' with the same --config and --run-dir, which writes it again",
+    )
 
 
 def _load(path: Path, load: Callable[[Path], T]) -> T:

@@ -216,7 +216,7 @@ def _claim(plan: Plan, directory: RunDirectory, backbone: Backbone) -> None:
     }
     card = json.loads(json.dumps(to_mapping(card)))
     if directory.identity_path.exists():
-        stored = json.loads(directory.identity_path.read_text(encoding="utf-8"))
+        stored = directory.read_identity()
         changes = differences({key: stored.get(key) for key in card}, card)
         if changes:
             raise UserError(

@@ -45,15 +45,20 @@ def directory_of(name: str, root: Path) -> RunDirectory:
 
 
 def is_finished(plan: Plan, directory: RunDirectory) -> bool:
-    """Say whether a directory holds all that the plan would lead to, without loading what would do it."""
-    if not (directory.report_path.is_file() and directory.summary_path.is_file() and directory.identity_path.is_file()):
+    """Say whether a directory holds all that the plan would lead to, without loading what would do it.
+
+    Raises:
+        UserError: A file that it is found by is damaged.
+    """
+    if not all(path.is_file() for path in directory.result_paths(plan.config, len(plan.chunks))):
         return False
     summary = directory.read_summary()
-    dataset = json.loads(directory.identity_path.read_text(encoding="utf-8")).get("dataset")
+    dataset = directory.read_identity().get("dataset")
     return (
-        summary["run"]["digest"] == digest(run_identity(plan.config))
+        summary.get("run", {}).get("digest") == digest(run_identity(plan.config))
         and dataset == json.loads(json.dumps(to_mapping(dict(plan.dataset.identity))))
-        and all(benchmark["controls"] or not plan.config.controls for benchmark in summary["benchmarks"].values())
+        and len(directory.read_outcomes()) == len(plan.chunks)
+        and (not plan.config.controls or _has_controls(summary, directory))
     )
 
 
@@ -164,6 +169,18 @@ def _check(waiting: Mapping[str, RunConfig], root: Path, workers: Workers) -> No
         raise UserError("the cells cannot be checked: " + wrong.headline, "libraries that can be loaded", wrong.reason)
     if wrong is not None:
         raise of_cell(*wrong)
+
+
+def _has_controls(summary: Mapping[str, Any], directory: RunDirectory) -> bool:
+    return all(
+        benchmark["controls"]
+        and all(
+            directory.control_path(name, control, probe).is_file()
+            for control, found in benchmark["controls"].items()
+            for probe in found["probes"]
+        )
+        for name, benchmark in summary["benchmarks"].items()
+    )
 
 
 def _words(result: Any) -> str:

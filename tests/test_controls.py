@@ -93,7 +93,7 @@ def test_both_controls_stand_in_the_summary_with_the_fields_of_a_probe(finished:
         assert list(figures["probes"]) == [PROBE, "centroid"]
         assert figures["probes"][PROBE].keys() == described["probes"][PROBE].keys()
         assert figures["probes"][PROBE]["accuracy"]["n"] == 20
-        table = EpisodeTable.load(controls.control_path(finished, BENCHMARK, control, PROBE))
+        table = EpisodeTable.load(finished.control_path(BENCHMARK, control, PROBE))
         assert table.identity["manifest"] == described["manifest"]
         assert np.array_equal(table.classes, finished.read_manifest(BENCHMARK).classes)
     assert described["chance"] == pytest.approx(1 / 3)
@@ -110,7 +110,7 @@ def test_image_statistics_are_scored_like_any_other_features(finished: RunDirect
     )
     probe = make_probe(PROBE, plan.config.probes[PROBE])
     expected = collect(score(bank, finished.read_manifest(BENCHMARK), probe), {})
-    table = EpisodeTable.load(controls.control_path(finished, BENCHMARK, "image_statistics", PROBE))
+    table = EpisodeTable.load(finished.control_path(BENCHMARK, "image_statistics", PROBE))
     assert np.array_equal(table.accuracy, expected.accuracy)
 
 
@@ -154,7 +154,7 @@ def test_transforms_are_fitted_on_the_control_s_own_base_features(directory: Run
     )
     probe = make_probe("centred", plan.config.probes["centred"], controls.image_statistics(base))
     expected = collect(score(bank, directory.read_manifest(BENCHMARK), probe), {})
-    table = EpisodeTable.load(controls.control_path(directory, BENCHMARK, "image_statistics", "centred"))
+    table = EpisodeTable.load(directory.control_path(BENCHMARK, "image_statistics", "centred"))
     assert np.array_equal(table.accuracy, expected.accuracy)
 
 
@@ -181,9 +181,7 @@ def test_controls_made_anew_are_the_same(finished: RunDirectory, directory: RunD
     shutil.rmtree(directory.path / "controls")
     evaluate_again(directory)
     for control in ("untrained_twin", "image_statistics"):
-        tables = [
-            EpisodeTable.load(controls.control_path(run, BENCHMARK, control, PROBE)) for run in (finished, directory)
-        ]
+        tables = [EpisodeTable.load(run.control_path(BENCHMARK, control, PROBE)) for run in (finished, directory)]
         assert np.array_equal(tables[0].nll, tables[1].nll)
 
 
@@ -198,6 +196,6 @@ def test_controls_can_be_switched_off_and_change_no_identity(directory: RunDirec
 
 
 def test_a_damaged_file_is_told_by_name(directory: RunDirectory) -> None:
-    controls.control_path(directory, BENCHMARK, "image_statistics", PROBE).write_bytes(b"broken")
+    directory.control_path(BENCHMARK, "image_statistics", PROBE).write_bytes(b"broken")
     with pytest.raises(UserError, match=rf"{BENCHMARK}--{PROBE}\.parquet is damaged"):
         evaluate_again(directory)

@@ -100,6 +100,10 @@ def test_a_run_that_is_not_finished_or_lost_its_data_is_refused(
     assert failing(["reproduce", str(run.path)]) == 2
     assert "has no summary.json" in capsys.readouterr().err
     run.write_summary({})
+    run.chunks_path.write_text("{")
+    assert failing(["reproduce", str(run.path)]) == 2
+    assert f"{run.chunks_path} is damaged" in capsys.readouterr().err
+    run.chunks_path.unlink()
     npz_path.unlink()
     assert failing(["reproduce", str(run.path)]) == 2
     assert str(npz_path) in capsys.readouterr().err

@@ -284,7 +284,7 @@ def test_a_truncated_checkpoint_is_told(make_config: MakeConfig, directory: RunD
         run_stage(make_plan(make_config()), directory, "run")
 
 
-@pytest.mark.parametrize("name", ["chunks.jsonl", "manifests/novel-3way-1shot.parquet"])
+@pytest.mark.parametrize("name", ["chunks.jsonl", "identity.json", "manifests/novel-3way-1shot.parquet"])
 def test_other_damaged_files_are_told_by_name(make_config: MakeConfig, directory: RunDirectory, name: str) -> None:
     run_stage(make_plan(make_config()), directory, "run")
     (directory.path / name).write_bytes(b'{"broken')

@@ -110,8 +110,62 @@ def test_a_cell_is_finished_when_all_of_it_is_and_that_is_found_without_heavy_li
     directory.identity_path.write_text(identity.replace('"source": "npz"', '"source": "other"'))
     assert not sweep.is_finished(plan, directory)
     directory.identity_path.write_text(identity)
-    directory.report_path.unlink()
+    assert sweep.is_finished(plan, directory)
+
+
+def test_a_cell_whose_results_are_gone_is_done_again(
+    grid_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    probe = "{name: logistic_regression, params: {max_iter: 50}}"
+    overrides = [f"transfer.all={{sizes: [2], n_repeats: 2, probe: {probe}}}", "controls=true", "seed=0"]
+    ((name, plan),) = plans_of(grid_file, *overrides).items()
+    directory = RunDirectory(tmp_path / "runs" / name)
+    sweep.run_cell(plan.config, tmp_path / "runs")
+    outcomes = directory.read_outcomes()
+    assert sweep.is_finished(plan, directory)
+    directory.write_outcomes(outcomes[:1])
     assert not sweep.is_finished(plan, directory)
+    directory.write_outcomes(outcomes)
+    gone = [
+        "report.html",
+        "identity.json",
+        "checkpoints/chunk-001.safetensors",
+        "checkpoints/chunk-001.json",
+        "manifests/novel-3way-1shot.parquet",
+        "episodes/novel-3way-1shot--logistic_regression.parquet",
+        "controls/untrained_twin/novel-3way-1shot--logistic_regression.parquet",
+        "transfer/all.parquet",
+        "summary.json",
+        "chunks.jsonl",
+    ]
+    for path in gone:
+        content = (directory.path / path).read_bytes()
+        (directory.path / path).unlink()
+        assert not sweep.is_finished(plan, directory), path
+        (directory.path / path).write_bytes(content)
+        assert sweep.is_finished(plan, directory)
+    for path in gone:
+        (directory.path / path).unlink()
+    main(["sweep", "--config", str(grid_file), *overrides])
+    assert all((directory.path / path).is_file() for path in gone)
+    assert directory.read_outcomes()[1].val_accuracy == outcomes[1].val_accuracy
+    capsys.readouterr()
+    main(["sweep", "--config", str(grid_file), *overrides, "--dry-run"])
+    assert capsys.readouterr().out.startswith(f"finished  {name}")
+
+
+def test_a_cell_with_a_damaged_file_is_told_by_its_name(
+    grid_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ((name, plan),) = plans_of(grid_file, "seed=0").items()
+    sweep.run_cell(plan.config, tmp_path / "runs")
+    path = RunDirectory(tmp_path / "runs" / name).identity_path
+    path.write_bytes(path.read_bytes()[:100])
+    for extra in ([], ["--dry-run"]):
+        with pytest.raises(SystemExit) as caught:
+            main(["sweep", "--config", str(grid_file), "seed=0", *extra])
+        assert caught.value.code == 2
+        assert f"{path} is damaged" in capsys.readouterr().err
 
 
 def test_a_cell_keeps_what_it_said_and_why_it_failed(

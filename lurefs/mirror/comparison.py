@@ -5,14 +5,13 @@ All is read from the folder that `lurefs compare` wrote; nothing is computed ane
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 from lurefs.mirror.cards import Row, comparison_card, without_none
 from lurefs.mirror.records import Chart, Record, Table
-from lurefs.results import damaged
+from lurefs.results import damaged, read_json
 
 T = TypeVar("T")
 FILE = "comparison.json"
@@ -76,7 +75,7 @@ def intervals(numbers: Mapping[str, Any], value: str, half_widths: str) -> Table
 def _read(folder: Path, use: Callable[[Mapping[str, Any]], T]) -> T:
     path = folder / FILE
     try:
-        return use(json.loads(path.read_text(encoding="utf-8")))
+        return use(read_json(path))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise damaged(path, f"{type(error).__name__}: {error}") from error
 

@@ -5,7 +5,6 @@ Nothing is sent here, and wandb is not needed: a record is what will be sent, re
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +14,7 @@ from lurefs.config import RunConfig, digest
 from lurefs.mirror import cards, figures
 from lurefs.mirror.cards import About, Card, Row
 from lurefs.outcomes import ChunkOutcome
-from lurefs.results import RunDirectory, damaged
+from lurefs.results import RunDirectory
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,7 +164,7 @@ def report_record(config: RunConfig, directory: RunDirectory, path: Path) -> Rec
 
 
 def _about(config: RunConfig, directory: RunDirectory) -> About:
-    return About(config=config, identity=_read_identity(directory), cost=directory.read_cost())
+    return About(config=config, identity=directory.read_identity(), cost=directory.read_cost())
 
 
 def _weights(config: RunConfig, directory: RunDirectory, outcomes: Sequence[ChunkOutcome]) -> list[Weights]:
@@ -187,14 +186,3 @@ def _weights(config: RunConfig, directory: RunDirectory, outcomes: Sequence[Chun
             }
             found.append(Weights(path=path, alias=f"chunk-{outcome.chunk_index:03d}", metadata=about))
     return found
-
-
-def _read_identity(directory: RunDirectory) -> dict[str, Any]:
-    path = directory.identity_path
-    try:
-        identity: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except json.JSONDecodeError as error:
-        raise damaged(path, str(error)) from error
-    return identity

@@ -16,7 +16,7 @@ from lurefs.config import RunConfig
 from lurefs.errors import UserError
 from lurefs.outcomes import ChunkOutcome
 from lurefs.records import to_mapping
-from lurefs.results import RunDirectory, damaged
+from lurefs.results import RunDirectory
 
 REFERENCE_STRATEGY = "nothing"
 NOT_COMPARED = ("name", "device", "num_threads", "controls", "trackers")
@@ -119,7 +119,7 @@ def read_runs(directories: Sequence[RunDirectory]) -> list[Run]:
             config=config,
             summary=directory.read_summary(),
             outcomes=directory.read_outcomes(),
-            identity=_read_identity(directory),
+            identity=directory.read_identity(),
             cost=directory.read_cost(),
         )
         for label, directory, config in zip(labels, directories, configs, strict=True)
@@ -192,13 +192,3 @@ def unique_labels(names: Sequence[str]) -> list[str]:
         seen[name] += 1
         labels.append(f"{name} ({seen[name]})" if counts[name] > 1 else name)
     return labels
-
-
-def _read_identity(directory: RunDirectory) -> Mapping[str, Any]:
-    if not directory.identity_path.is_file():
-        return {}
-    try:
-        identity = json.loads(directory.identity_path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise damaged(directory.identity_path, str(error)) from error
-    return identity if isinstance(identity, dict) else {}

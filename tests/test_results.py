@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from lurefs.config import RunConfig
+from lurefs.errors import UserError
+from lurefs.results import RunDirectory
+
+READERS: dict[str, Callable[[RunDirectory], object]] = {
+    "config.yaml": RunDirectory.read_config,
+    "identity.json": RunDirectory.read_identity,
+    "chunks.jsonl": RunDirectory.read_outcomes,
+    "summary.json": RunDirectory.read_summary,
+    "cost.json": RunDirectory.read_cost,
+}
+
+
+@pytest.mark.parametrize("content", [b'{"a": ', b"\xff\xfe\x00a", b"7\n"], ids=["cut", "no UTF-8", "no mapping"])
+@pytest.mark.parametrize("name", READERS)
+def test_a_damaged_file_is_told_by_its_name(tmp_path: Path, name: str, content: bytes) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError) as caught:
+        READERS[name](RunDirectory(tmp_path))
+    assert caught.value.problem.startswith(f"{tmp_path / name} is damaged: ")
+    assert "\n" not in caught.value.problem
+
+
+def test_a_stored_configuration_that_is_refused_is_told_by_its_file(
+    make_config: Callable[..., RunConfig], tmp_path: Path
+) -> None:
+    directory = RunDirectory(tmp_path)
+    directory.write_config(make_config())
+    path = directory.config_path
+    whole = path.read_text()
+    for text, problem in (
+        (whole[: whole.index("flip:") + 5], "learner.augment.flip is None"),
+        (whole.replace("name: small", "name: ''", 1), "the name '' cannot be a file's name"),
+    ):
+        path.write_text(text)
+        with pytest.raises(UserError) as caught:
+            directory.read_config()
+        assert caught.value.problem == f"{path}: {problem}"
