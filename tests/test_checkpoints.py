@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import timm
@@ -117,6 +118,27 @@ def test_a_broken_optimizer_state_is_told(saved: Path, model: nn.Module) -> None
     optimizer = build_optimizer(model, PluginConfig(name="sgd", params={"lr": 0.1}))
     with pytest.raises(UserError, match=r"resume\.pt is damaged"):
         load_optimizer(saved, optimizer)
+
+
+def test_weights_whose_channels_stand_last_in_memory_are_stored_like_any(
+    saved: Path, model: nn.Module, tmp_path: Path
+) -> None:
+    last = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    other = tmp_path / "other" / "chunk-000.safetensors"
+    save_checkpoint(other, last, build_optimizer(last, PluginConfig(name="sgd", params={"lr": 0.1})), {})
+    assert other.read_bytes() == saved.read_bytes()
+
+
+def test_there_is_an_identity_only_after_all_else_is_written(tmp_path: Path, model: nn.Module) -> None:
+    class FullDisk(torch.optim.SGD):
+        def state_dict(self) -> dict[str, Any]:
+            raise OSError("no space left")
+
+    path = tmp_path / "chunk-000.safetensors"
+    with pytest.raises(OSError, match="no space left"):
+        save_checkpoint(path, model, FullDisk(model.parameters(), lr=0.1), {})
+    assert path.exists()
+    assert not path.with_suffix(".json").exists()
 
 
 def test_the_identity_says_what_the_weights_are(saved: Path) -> None:

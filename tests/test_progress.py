@@ -71,9 +71,16 @@ def test_progress_of_another_chunk_changes_nothing(path: Path, chunk_index: int)
     assert torch.equal(model.weight, before)
 
 
-def test_progress_of_another_run_is_refused(path: Path) -> None:
+def test_progress_of_the_first_chunk_has_nothing_of_earlier_ones(path: Path) -> None:
+    first = Progress(chunk_index=0, n_epochs=1)
+    save_progress(path, first, *make(0), "digest")
+    assert load_progress(path, 0, *make(1), "digest") == first
+
+
+@pytest.mark.parametrize("chunk_index", [1, 2])
+def test_progress_of_another_run_is_refused(path: Path, chunk_index: int) -> None:
     with pytest.raises(UserError, match=r"progress\.pt is of another run: digest in place of other"):
-        load_progress(path, 1, *make(1), "other")
+        load_progress(path, chunk_index, *make(1), "other")
 
 
 def test_damaged_progress_is_told_with_a_way_out(path: Path) -> None:

@@ -77,6 +77,11 @@ def test_a_saved_manifest_reads_back_with_its_hash(spec: EpisodeSpec, tmp_path: 
         assert (one is None and other is None) or (one.shape == other.shape and np.array_equal(one, other))
 
 
+def test_the_episodes_cannot_be_changed(manifest: Manifest) -> None:
+    with pytest.raises(ValueError, match="read-only"):
+        manifest.support[0, 0] = 1
+
+
 def test_a_manifest_without_names_reads_back(manifest: Manifest, tmp_path: Path) -> None:
     manifest.save(tmp_path / "m.parquet")
     again = Manifest.load(tmp_path / "m.parquet")
@@ -134,6 +139,14 @@ def test_the_hash_depends_on_episodes_and_images_and_not_on_who_drew_them(manife
     assert make_manifest(LABELS, SPEC, seed=3, images_digest="abd").hash != manifest.hash
 
 
+@pytest.mark.parametrize("images", [None, NAMES], ids=["rows", "names"])
+def test_the_hash_depends_on_the_form_and_on_how_many_images_a_class_has(images: ImageNames | None) -> None:
+    shots = replace(make_manifest(LABELS, SPECS["shots"], seed=3, images_digest="abc"), images=images)
+    assert shots.n_support is not None
+    assert replace(shots, n_support=np.roll(shots.n_support, 1)).hash != shots.hash
+    assert replace(shots, spec=replace(shots.spec, shots=(1, 3, 4))).hash != shots.hash
+
+
 def test_the_hash_depends_on_the_names_of_images_and_classes() -> None:
     manifest = draw_manifest(NAMES, SPEC, seed=3)
     used = manifest.support[0, 0]
@@ -147,6 +160,7 @@ def test_a_prefix_is_the_manifest_of_fewer_episodes(spec: EpisodeSpec) -> None:
     manifest = draw_manifest(NAMES, spec, seed=3)
     short = draw_manifest(NAMES, replace(spec, n_episodes=5), seed=3)
     assert manifest.prefix(5).hash == short.hash
+    assert manifest.prefix(5).seed == 3
     assert in_words(manifest.prefix(5)) == in_words(manifest)[:5]
     assert manifest.prefix(100) is manifest
 

@@ -143,6 +143,7 @@ def test_a_saved_table_reads_back(bank: FeatureBank, manifest: Manifest, tmp_pat
     assert again.reliability.ece == table.reliability.ece
     assert again.predicted is not None and again.predicted.dtype == np.int16
     assert np.array_equal(again.predicted, table.predicted)
+    assert again.n_by_solver == table.n_by_solver != {}
 
 
 def make_table(**columns: np.ndarray) -> EpisodeTable:
@@ -182,6 +183,30 @@ def test_a_file_from_before_the_predictions_were_kept_has_none(tmp_path: Path) -
     make_table(classes=np.array([[4, 7], [0, 1]])).save(tmp_path / "t.parquet")
     assert "predicted" not in parquet.read_table(tmp_path / "t.parquet").column_names
     assert EpisodeTable.load(tmp_path / "t.parquet").predicted is None
+
+
+def test_a_file_that_is_no_table_of_episodes_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "t.parquet"
+    make_table(classes=np.array([[4, 7], [0, 1]])).save(path)
+    saved = parquet.read_table(path)
+    for other in (saved.drop_columns(["accuracy"]), saved.replace_schema_metadata(None)):
+        parquet.write_table(other, path)
+        with pytest.raises(ValueError, match="is no table of episodes: it should have the columns index, classes"):
+            EpisodeTable.load(path)
+
+
+def test_a_file_from_before_the_solvers_were_counted_has_no_counts(tmp_path: Path) -> None:
+    make_table(classes=np.array([[4, 7], [0, 1]])).save(tmp_path / "t.parquet")
+    saved = parquet.read_table(tmp_path / "t.parquet")
+    old = {name: value for name, value in saved.schema.metadata.items() if name != b"n_by_solver"}
+    parquet.write_table(saved.replace_schema_metadata(old), tmp_path / "t.parquet")
+    assert EpisodeTable.load(tmp_path / "t.parquet").n_by_solver == {}
+
+
+def test_how_episodes_were_solved_is_counted_over_all_blocks() -> None:
+    block = replace(make_table(classes=np.array([[4, 7]])), n_by_solver={"batched": 5, "audited": 1})
+    other = replace(block, n_by_solver={"batched": 2, "scikit-learn": 3})
+    assert collect([block, other], {}).n_by_solver == {"batched": 7, "audited": 1, "scikit-learn": 3}
 
 
 def test_blocks_of_unequal_width_are_gathered_and_one_without_predictions_takes_all(tmp_path: Path) -> None:
