@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lurefs import console
-from lurefs.errors import UserError, unknown_name
+from lurefs.errors import UserError, unknown_name, unwritable
 from lurefs.find_runs import find_runs
 
 if TYPE_CHECKING:
@@ -79,11 +79,7 @@ def write_comparison(
     try:
         paths = write_exports(found, output)
     except OSError as error:
-        raise UserError(
-            f"{output} cannot be written: {error.strerror}",
-            "a folder that can be made and written to",
-            "give another --output",
-        ) from error
+        raise unwritable(output, error) from error
     _print(found)
     return [*paths.items(), ("report", write_page(runs, output))]
 

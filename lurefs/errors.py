@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from pathlib import Path
 
 
 class UserError(Exception):
@@ -44,6 +45,15 @@ def unknown_name(kind: str, name: str, candidates: Iterable[str]) -> UserError:
         f"unknown {kind} {name!r}",
         f"one of {', '.join(known)}" if known else f"a {kind} that exists",
         f"did you mean {guess!r}?" if guess else f"choose a {kind} of this list",
+    )
+
+
+def unwritable(output: Path, error: OSError) -> UserError:
+    """Build the error for a folder of `--output` that cannot be written."""
+    return UserError(
+        f"{output} cannot be written: {error.strerror or error}",
+        "a folder that can be made and written to",
+        "give another --output",
     )
 
 

@@ -19,7 +19,7 @@ from episodes.files import write_text
 from episodes.metrics import Reliability
 from lurefs.config import to_yaml
 from lurefs.data.splits import split_classes
-from lurefs.errors import UserError
+from lurefs.errors import UserError, unwritable
 from lurefs.reporting import (
     classes,
     drawing,
@@ -61,7 +61,8 @@ def write_report(directories: Sequence[RunDirectory], destination: Path) -> Path
         The path of the page.
 
     Raises:
-        UserError: There is no run, a directory is no finished run, or one of its files is damaged.
+        UserError: There is no run, a directory is no finished run, one of its files is damaged, or the page cannot
+            be written.
     """
     if not directories:
         raise UserError("a report of no runs was asked for", "at least one run directory", "name one")
@@ -72,7 +73,7 @@ def write_page(runs: Sequence[Run], destination: Path) -> Path:
     """Write `report.html` and `figures/` about runs that were read; see `write_report`.
 
     Raises:
-        UserError: A file of a run is damaged.
+        UserError: A file of a run is damaged, or the page cannot be written.
     """
     groups = styled(groups_of(runs), best_first(runs))
     compared = _comparisons(runs)
@@ -84,7 +85,8 @@ def write_page(runs: Sequence[Run], destination: Path) -> Path:
         "lead": narrative.lead(runs),
         "facts": narrative.facts(runs),
         "settings": _settings(runs),
-        "headlines": _headlines(runs),
+        "headlines": _headlines(groups),
+        "n_groups": len(groups),
         "has_seeds": any(group.is_pooled for group in groups),
         "board": _board(runs, groups, compared, kept),
         "benchmarks": _benchmarks(runs, groups, compared, kept),
@@ -99,15 +101,18 @@ def write_page(runs: Sequence[Run], destination: Path) -> Path:
         "n_flips": count(N_FLIPS),
     }
     page = _render(context)
-    kept.write()
     path = destination / "report.html"
-    write_text(path, page)
+    try:
+        kept.write()
+        write_text(path, page)
+    except OSError as error:
+        raise unwritable(destination, error) from error
     return path
 
 
-def _headlines(runs: Sequence[Run]) -> list[narrative.Headline]:
-    benchmarks = list(benchmarks_of(runs).items())[:N_HEADLINES]
-    cards = [narrative.headline(runs, name, probes[0]) for name, probes in benchmarks if probes]
+def _headlines(groups: Sequence[Group]) -> list[narrative.Headline]:
+    benchmarks = list(benchmarks_of([run for group in groups for run in group.runs]).items())[:N_HEADLINES]
+    cards = [narrative.headline(groups, name, probes[0]) for name, probes in benchmarks if probes]
     return [card for card in cards if card is not None]
 
 

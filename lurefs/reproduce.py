@@ -52,15 +52,16 @@ def reproduce(run_dir: Path, output: Path | None) -> bool:
         output: Where the new run goes and stays; None for a folder that is deleted.
 
     Raises:
-        UserError: The run is not finished, is damaged, cannot be run here, or `output` is not empty.
+        UserError: The run is not finished, is damaged, cannot be run here, or `output` is a file or not empty.
     """
     old = RunDirectory(run_dir)
     config = old.read_config()
     old.read_summary()
     old.read_outcomes()
     old.read_identity()
-    if output is not None and output.exists() and any(output.iterdir()):
-        raise UserError(f"{output} is not empty", "a new folder", "give another --output")
+    if output is not None and output.exists() and (not output.is_dir() or any(output.iterdir())):
+        problem = "not empty" if output.is_dir() else "a file"
+        raise UserError(f"{output} is {problem}", "a new folder", "give another --output")
     with tempfile.TemporaryDirectory(prefix="lurefs-") if output is None else nullcontext(str(output)) as folder:
         new = RunDirectory(Path(folder))
         _run(config, new)

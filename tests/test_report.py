@@ -31,6 +31,7 @@ from lurefs.reporting import narrative, sheets, wording
 from lurefs.reporting.answers import Answers, read_answers
 from lurefs.reporting.comparison import controls_of, ties
 from lurefs.reporting.runs import read_runs
+from lurefs.reporting.seeds import groups_of
 from lurefs.results import RunDirectory
 
 N_CLASSES, N_IMAGES, N_EPISODES = 10, 8, 20
@@ -60,9 +61,17 @@ def _make_data(path: Path) -> Path:
 @pytest.fixture
 def make_run(tmp_path: Path, data_path: Path) -> MakeRun:
     def make(
-        name: str = "lure", *, unlearn: str = "by_saliency", gain: float = 0.0, seed: int = 0, folder: str = ""
+        name: str = "lure",
+        *,
+        unlearn: str = "by_saliency",
+        gain: float = 0.0,
+        seed: int = 0,
+        folder: str = "",
+        training_seed: int = 0,
     ) -> RunDirectory:
-        return _make_run(tmp_path / (folder or name), data_path, name, unlearn=unlearn, gain=gain, seed=seed)
+        directory = _make_run(tmp_path / (folder or name), data_path, name, unlearn=unlearn, gain=gain, seed=seed)
+        directory.write_config(replace(directory.read_config(), seed=training_seed))
+        return directory
 
     return make
 
@@ -466,6 +475,11 @@ class TestMissingThings:
         with pytest.raises(UserError, match=r"no summary\.json"):
             write_report([run], tmp_path / "out")
 
+    def test_a_place_that_cannot_be_written_is_told(self, make_run: MakeRun, tmp_path: Path) -> None:
+        (tmp_path / "file").touch()
+        with pytest.raises(UserError, match=r"file cannot be written: .*\n.*\n.*give another --output"):
+            write_report([make_run()], tmp_path / "file")
+
     def test_no_run_at_all_is_refused(self, tmp_path: Path) -> None:
         with pytest.raises(UserError, match="no runs"):
             write_report([], tmp_path / "out")
@@ -545,9 +559,42 @@ class TestSeveralRuns:
 
     def test_the_reference_as_the_best_is_set_against_the_next(self, make_run: MakeRun) -> None:
         runs = [make_run("warm", unlearn="nothing", gain=2.0), make_run(gain=1.0), make_run("last")]
-        headline = narrative.headline(read_runs(runs), "novel", "centroid")
+        headline = narrative.headline(groups_of(read_runs(runs)), "novel", "centroid")
         assert headline is not None
         assert headline.difference.endswith(" points against lure, the next best, on the same episodes")
+
+    def test_of_several_seeds_the_headline_is_their_mean_and_its_difference_over_seeds(self, make_run: MakeRun) -> None:
+        gains = {"lure": (1.0, 1.5, 0.9), "warm": (0.0, 0.1, 0.3), "last": (0.0, 2.5, 0.0)}
+        runs = {
+            name: [
+                make_run(f"{name}-s{seed}", unlearn=unlearn, gain=gains[name][seed], training_seed=seed)
+                for seed in range(3)
+            ]
+            for name, unlearn in (("lure", "by_saliency"), ("warm", "nothing"), ("last", "last_layers"))
+        }
+        lure, warm, last = ({seed: values(run)[0].mean() for seed, run in enumerate(runs[name])} for name in runs)
+        assert max(last.values()) > max(lure.values())
+        mean, difference = summarise_seeds(lure), compare_seeds(lure, warm)
+        assert difference.mean > 0
+
+        groups = groups_of(read_runs([run for of_name in runs.values() for run in of_name]))
+        headline = narrative.headline(groups, "novel", "centroid")
+        assert headline is not None
+        assert headline.accuracy == as_percent(mean.mean)
+        assert headline.of_what == "lure (3 seeds), the highest of 3 training procedures, by centroid"
+        assert headline.intervals == f"±\u00a0{as_percent(mean.ci95_seeds)} on new seeds, on this pool of classes"
+        points = wording.points(difference.mean)
+        assert headline.difference == f"{points} points against warm (3 seeds), the reference, seed by seed"
+        assert f"±\u00a0{as_percent(difference.ci95_seeds)} on new seeds" in headline.difference_intervals
+        assert headline.verdict == wording.verdict_over_seeds(difference)
+
+        alone = narrative.headline(groups[:1], "novel", "centroid")
+        assert alone is not None
+        assert (alone.of_what, alone.difference) == ("lure (3 seeds), by centroid", "")
+        few = narrative.headline(groups_of(read_runs([*runs["lure"][:2], *runs["warm"][:2]])), "novel", "centroid")
+        assert few is not None
+        assert few.intervals == "no interval: fewer than 3 seeds"
+        assert few.difference == "No difference from warm (2 seeds) is stated: fewer than 3 seeds."
 
     def test_runs_of_one_name_are_told_apart(self, make_run: MakeRun) -> None:
         runs = read_runs([make_run(folder="first"), make_run(folder="second"), make_run("other")])
@@ -783,7 +830,7 @@ class TestPage:
             wording.p_value(p_over_seeds(difference)),
         ] in page.rows
         assert any(row[:2] == ["warm (3 seeds)", "3"] and row[4:] == ["–", "–", "–"] for row in page.rows)
-        assert "what other seeds give is in the tables over seeds" in page.text
+        assert "Runs that differ only by their seed are judged by their mean" in page.text
         assert "Each run was trained once" not in page.text
         page = read(write_report([*runs["lure"][:2], *runs["warm"]], tmp_path / "fewer"))
         row = next(row for row in page.rows if row[:2] == ["lure (2 seeds)", "2"])

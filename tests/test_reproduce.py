@@ -46,6 +46,9 @@ def test_a_run_is_made_again_to_the_same_numbers(
     assert RunDirectory(tmp_path / "again").summary_path.exists()
     assert failing(["reproduce", str(run.path), "--output", str(tmp_path / "again")]) == 2
     assert f"{tmp_path / 'again'} is not empty" in capsys.readouterr().err
+    (tmp_path / "file").touch()
+    assert failing(["reproduce", str(run.path), "--output", str(tmp_path / "file")]) == 2
+    assert f"{tmp_path / 'file'} is a file\n  expected: a new folder" in capsys.readouterr().err
 
 
 def test_what_is_not_the_same_is_told_with_its_size_and_likely_reasons(

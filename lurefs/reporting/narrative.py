@@ -7,9 +7,12 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
+from episodes.summary import MIN_SEEDS, summarise_seeds
 from lurefs.reporting.answers import Answers
 from lurefs.reporting.comparison import Comparison, clean_benchmark, compare, controls_of
-from lurefs.reporting.runs import Run, best_run, reference_run, summary_of
+from lurefs.reporting.over_seeds import difference_over_seeds
+from lurefs.reporting.runs import Run, reference_run, summary_of
+from lurefs.reporting.seeds import Group
 from lurefs.reporting.sheets import MAX_QUERY, MAX_WAY, EpisodeRow, EpisodeSheet
 from lurefs.reporting.wording import (
     count,
@@ -17,12 +20,14 @@ from lurefs.reporting.wording import (
     joined,
     percent,
     plus_minus,
+    plus_minus_seeds,
     points,
     regime,
     replay,
     settings,
     strategy,
     verdict,
+    verdict_over_seeds,
 )
 
 MAX_LISTED = 5
@@ -36,11 +41,11 @@ class Headline:
     Attributes:
         benchmark: Its name.
         form: The form of its episodes and its chance level.
-        accuracy: The best accuracy, percent.
-        intervals: Its two intervals, each with its scope.
+        accuracy: The best accuracy, percent; of several seeds their mean.
+        intervals: Its intervals, each with its scope.
         of_what: Whose accuracy it is, and by which probe.
-        difference: How far it is from the reference or the next best; "" for a single run.
-        difference_intervals: The two intervals of that difference; "" if there is none.
+        difference: How far it is from the reference or the next best; "" for a single run or group.
+        difference_intervals: The intervals of that difference; "" if there is none.
         verdict: What may be said of it; "" if there is none.
     """
 
@@ -91,22 +96,45 @@ def facts(runs: Sequence[Run]) -> list[tuple[str, list[str]]]:
     return rows
 
 
-def headline(runs: Sequence[Run], benchmark: str, probe: str) -> Headline | None:
-    """Return what came of one benchmark by one probe; None if nothing was measured."""
-    best = best_run(runs, benchmark, probe)
-    accuracy = best.accuracy(benchmark, probe) if best else None
-    if best is None or accuracy is None:
+def headline(groups: Sequence[Group], benchmark: str, probe: str) -> Headline | None:
+    """Return what came of one benchmark by one probe; None if nothing was measured.
+
+    Runs that differ only by their seed are judged by their mean, so that no lucky seed stands for all.
+    """
+    means = {group.label: _mean(group, benchmark, probe) for group in groups}
+    ranked = sorted(
+        (group for group in groups if means[group.label] is not None), key=lambda group: -(means[group.label] or 0)
+    )
+    if not ranked:
         return None
-    measured = [run for run in runs if run.accuracy(benchmark, probe) is not None]
-    among = f", the highest of {len(measured)} runs" if len(measured) > 1 else ""
+    best = ranked[0]
+    kind = "training procedures" if any(group.is_pooled for group in ranked) else "runs"
+    among = f", the highest of {len(ranked)} {kind}" if len(ranked) > 1 else ""
     return Headline(
         benchmark=benchmark,
-        form=form([best], benchmark),
-        accuracy=percent(accuracy.mean),
-        intervals=plus_minus(accuracy),
+        form=form(best.runs, benchmark),
+        accuracy=percent(means[best.label]),
+        intervals=_intervals(best, benchmark, probe),
         of_what=f"{best.label}{among}, by {probe}",
-        **(_against_the_others(best, measured, benchmark, probe) if among else {}),
+        **(_against_the_others(ranked, benchmark, probe) if among else {}),
     )
+
+
+def _mean(group: Group, benchmark: str, probe: str) -> float | None:
+    """Return the mean accuracy of a group's runs that were measured, a fraction; None if none was."""
+    means = group.mean_by_seed(benchmark, probe).values()
+    return sum(means) / len(means) if means else None
+
+
+def _intervals(group: Group, benchmark: str, probe: str) -> str:
+    """Return the intervals of a group's accuracy: over seeds if it has several, else those of its run."""
+    means = group.mean_by_seed(benchmark, probe)
+    if group.is_pooled:
+        is_known = len(means) >= MIN_SEEDS
+        return plus_minus_seeds(summarise_seeds(means)) if is_known else f"no interval: fewer than {MIN_SEEDS} seeds"
+    accuracy = group.runs[0].accuracy(benchmark, probe)
+    assert accuracy is not None
+    return plus_minus(accuracy)
 
 
 def form(runs: Sequence[Run], benchmark: str) -> str:
@@ -226,17 +254,26 @@ def _too_wide(runs: Sequence[Run], benchmark: str, probe: str) -> list[str]:
     return said
 
 
-def _against_the_others(best: Run, measured: Sequence[Run], benchmark: str, probe: str) -> dict[str, str]:
+def _against_the_others(ranked: Sequence[Group], benchmark: str, probe: str) -> dict[str, str]:
     """Return the headline's difference from the reference, or from the next best if the reference is the best."""
+    best, others = ranked[0], ranked[1:]
+    measured = [run for group in ranked for run in group.runs if run.accuracy(benchmark, probe) is not None]
     reference = reference_run(measured)
-    others = [run for run in measured if run is not best]
-    other = reference if reference is not best else best_run(others, benchmark, probe)
-    assert other is not None
-    comparison = compare(best, other, benchmark, probe)
+    other = next((group for group in others if reference in group.runs), others[0])
+    role = "" if len(others) == 1 else ", the reference" if reference in other.runs else ", the next best"
+    if best.is_pooled or other.is_pooled:
+        over_seeds = difference_over_seeds(best, other, benchmark, probe)
+        if isinstance(over_seeds, str):
+            return {"difference": f"No difference from {other.label} is stated: {over_seeds}."}
+        return {
+            "difference": f"{points(over_seeds.mean)} points against {other.label}{role}, seed by seed",
+            "difference_intervals": plus_minus_seeds(over_seeds),
+            "verdict": verdict_over_seeds(over_seeds),
+        }
+    comparison = compare(best.runs[0], other.runs[0], benchmark, probe)
     if comparison.paired is None:
         return {"difference": f"No difference from {other.label} is stated: {comparison.not_paired}."}
     difference = comparison.paired.difference
-    role = "" if len(others) == 1 else ", the next best" if reference is best else ", the reference"
     return {
         "difference": f"{points(difference.mean)} points against {other.label}{role}, {comparison.on_what}",
         "difference_intervals": plus_minus(difference),

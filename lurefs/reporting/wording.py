@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from episodes.comparison import PairedDifference
-from episodes.summary import Summary
+from episodes.summary import SeedSummary, Summary
 from lurefs import plugins
 from lurefs.config import ChunksConfig, PluginConfig
 
@@ -75,6 +75,11 @@ def plus_minus(summary: Summary, digits: int = 2) -> str:
     return f"{pool}, ±\u00a0{percent(summary.ci95_classes, digits)} on new classes of this kind"
 
 
+def plus_minus_seeds(summary: SeedSummary, digits: int = 2) -> str:
+    """Return the half width over seeds in percentage points, with its scope."""
+    return f"±\u00a0{percent(summary.ci95_seeds, digits)} on new seeds, on this pool of classes"
+
+
 def win_tie_loss(paired: PairedDifference) -> str:
     """Return on how many episodes the first is better, both are equal, and the second is better."""
     return f"{count(paired.n_wins)} / {count(paired.n_ties)} / {count(paired.n_losses)}"
@@ -105,6 +110,16 @@ def verdict(paired: PairedDifference) -> str:
     return (
         "The paired 95\u00a0% intervals over episodes and over new classes exclude zero: they differ on this pool of "
         "classes, and a difference of this sign is to be expected on other classes of this kind."
+    )
+
+
+def verdict_over_seeds(difference: SeedSummary) -> str:
+    """Say what the 95 % interval of a difference over seeds allows, and no more."""
+    if not excludes_zero(difference.ci95_seeds, difference.mean):
+        return "The 95\u00a0% interval over seeds includes zero: with other seeds the order may turn."
+    return (
+        "The 95\u00a0% interval over seeds excludes zero: on this pool of classes a difference of this sign is to be "
+        "expected with other seeds. Nothing is said of other classes."
     )
 
 
