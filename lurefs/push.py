@@ -74,12 +74,15 @@ def run_command(arguments: argparse.Namespace) -> int:
             for line in describe(parcel) if arguments.dry_run else send(parcel):
                 print(line, flush=True)
         except Exception as error:  # one folder must not cost the others
-            failures[parcel.path] = error.problem if isinstance(error, UserError) else one_line(error)
+            reason, way_out = one_line(error), "the same command completes it"
+            if isinstance(error, UserError):
+                reason, way_out = error.problem, error.fix
+            failures[parcel.path] = f"{reason}; {way_out}"
             console.note(f"failed: {parcel.path}: {failures[parcel.path]}")
     done = "would be sent" if arguments.dry_run else "sent"
     print(f"{len(parcels) - len(failures)} of {len(parcels)} folders {done}")
     for path, reason in failures.items():
-        console.note(f"not sent whole: {path}: {reason}; the same command completes it")
+        console.note(f"not sent whole: {path}: {reason}")
     return len(failures)
 
 

@@ -89,6 +89,7 @@ def test_failures_cost_only_their_run_and_are_told_at_the_end(
     captured = capsys.readouterr()
     assert captured.out.endswith("1 of 2 folders sent\n")
     assert "chunks.jsonl is damaged: line 1" in captured.err.splitlines()[-1]
+    assert captured.err.endswith("chunks.jsonl and run again\n")  # to push again would not help
     assert [len(arrived.history) for arrived in server.runs.values()] == [3]
 
 
