@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -14,10 +16,48 @@ from lurefs.data.dataset import IntArray
 from lurefs.errors import UserError
 from lurefs.images import Images
 from lurefs.ranks import ONE_PROCESS, Ranks
+from lurefs.saliency import snip, weight_names
 from lurefs.seeding import seed_stream
+from lurefs.structure import estimate_statistics, has_statistics, structural_zeros
 from lurefs.unlearn.contract import Changes, ProbeImages, ProbeSource, UnlearnStrategy
 
 SALIENCY_BATCH_SIZE = 128
+EFFECT_IMAGES = 512
+"""How many images of all seen so far show what a strategy did to the model's answers."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answers:
+    """What a model says of the images that show a strategy's effect, and which weights matter for it.
+
+    Attributes:
+        logits: (n, n_classes) float32, of this process's part of the images.
+        is_silent: By the name of each weight that a strategy may reset, a bool tensor of its shape, true where the
+            saliency is exactly 0.
+    """
+
+    logits: Tensor
+    is_silent: Mapping[str, Tensor]
+
+    @property
+    def silent_share(self) -> float:
+        """Share of the weights whose saliency is exactly 0."""
+        return share_of(self.is_silent)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Effect:
+    """How far a model's answers moved.
+
+    Attributes:
+        n_images: How many images.
+        changed_predictions: Share of them that the model takes for another class than before.
+        logit_change: Mean absolute change of a logit.
+    """
+
+    n_images: int
+    changed_predictions: float
+    logit_change: float
 
 
 def probe_images(
@@ -28,7 +68,7 @@ def probe_images(
     seed: int,
     ranks: Ranks = ONE_PROCESS,
 ) -> ProbeImages:
-    """Return the images that a strategy may look at before chunk `chunk_index`."""
+    """Return the images that a strategy may look at before chunk `chunk_index`, without marks of structural zeros."""
     of_source: dict[ProbeSource, Callable[[], IntArray]] = {
         "seen": lambda: np.union1d(chunks[chunk_index - 1].train, chunks[chunk_index].train),
         "new": lambda: np.intersect1d(chunks[chunk_index].new, chunks[chunk_index].train),
@@ -45,6 +85,51 @@ def probe_images(
             yield backbone.prepare(batch), labels
 
     return ProbeImages(draw=draw, ranks=ranks)
+
+
+def look(model: nn.Module, probe: ProbeImages) -> Answers:
+    """Return what a model says of `EFFECT_IMAGES` images seen so far, in evaluation mode, and which weights matter."""
+    batches = list(probe.draw("seen", EFFECT_IMAGES))
+    scores = snip(model, batches, probe.ranks)
+    with torch.inference_mode():
+        logits = torch.cat([model.eval()(images).float() for images, _ in batches])
+    return Answers(logits=logits, is_silent={name: scores[name] == 0 for name in weight_names(model) if name in scores})
+
+
+def without_effect(backbone: Backbone, twin: nn.Module, before: Answers) -> dict[str, Tensor]:
+    """Mark the weights that no image can give a gradient: in the twin none of noise does, here none of those seen."""
+    size = backbone.image_size
+    found = structural_zeros(twin, (backbone.n_channels, size, size))
+    return {name: silent & found[name] for name, silent in before.is_silent.items()}
+
+
+def effect(before: Answers, after: Answers, ranks: Ranks = ONE_PROCESS) -> Effect:
+    """Compare what a model said before and after a strategy."""
+    changed = (before.logits.argmax(1) != after.logits.argmax(1)).sum()
+    moved = (after.logits - before.logits).abs().mean(1).sum()
+    n_images = torch.tensor(len(before.logits), device=changed.device)
+    n, n_changed, total = ranks.sum(torch.stack([n_images, changed, moved]).double()).tolist()
+    return Effect(n_images=int(n), changed_predictions=n_changed / n, logit_change=total / n)
+
+
+def with_new_statistics(backbone: Backbone, probe: ProbeImages) -> Backbone | None:
+    """Return a copy whose batch norm has the statistics of images seen so far; None for a model without batch norm.
+
+    After a reset the running statistics are those of activations that are gone; the first epoch replaces them.
+    """
+    if not any(map(has_statistics, backbone.model.modules())):
+        return None
+    fresh = copy.deepcopy(backbone.model)
+    drawn = [images for images, _ in probe.draw("seen", EFFECT_IMAGES)]
+    estimate_statistics(fresh, torch.cat(drawn).tensor_split(len(drawn)))  # no batch of a single image
+    probe.ranks.send(fresh.buffers())
+    return replace(backbone, model=fresh)
+
+
+def share_of(masks: Mapping[str, Tensor]) -> float:
+    """Return the share of true values over all tensors, 0 if there are none."""
+    n = sum(mask.numel() for mask in masks.values())
+    return sum(int(mask.sum()) for mask in masks.values()) / n if n else 0.0
 
 
 def apply_strategy(

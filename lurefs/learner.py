@@ -14,7 +14,16 @@ from torch.nn import functional
 
 from episodes import metrics
 from lurefs.backbones import Backbone, build_twin, synchronise_batch_norm
-from lurefs.boundary import apply_strategy, count_changes, probe_images
+from lurefs.boundary import (
+    apply_strategy,
+    count_changes,
+    effect,
+    look,
+    probe_images,
+    share_of,
+    with_new_statistics,
+    without_effect,
+)
 from lurefs.config import BackboneConfig, LearnerConfig
 from lurefs.data.chunks import Chunk
 from lurefs.data.dataset import IntArray
@@ -328,10 +337,11 @@ def _unlearn(
 ) -> UnlearnReport:
     backbone, settings = learner.backbone, course.settings
     validation = course.images.positions(chunk.validation)
-    before = course.accuracy(learner, validation)
+    probe = probe_images(backbone, course.images, course.chunks, chunk.index, course.seed, learner.ranks)
+    accuracy_before, before = course.accuracy(learner, validation), look(backbone.model, probe)
     start = time.perf_counter()
     twin = build_twin(backbone, learner.build, seed=seed_stream(course.seed, "twin", chunk.index))
-    probe = probe_images(backbone, course.images, course.chunks, chunk.index, course.seed, learner.ranks)
+    probe = replace(probe, structural_zeros=without_effect(backbone, twin, before))
     seed = seed_stream(course.seed, "unlearn", chunk.index)
     changes = apply_strategy(strategy, strategy_name, backbone.model, twin, probe, seed)
     learner.ranks.send(backbone.model.state_dict().values())
@@ -342,14 +352,28 @@ def _unlearn(
     counts = count_changes(backbone.model, changes)
     seconds = time.perf_counter() - start
     n_reset = sum(n for n, _ in counts.values())
+    after = look(backbone.model, probe)
+    moved = effect(before, after, learner.ranks)
+    renewed = with_new_statistics(backbone, probe)
+    zeros = probe.structural_zeros
     return UnlearnReport(
         strategy=strategy_name,
         n_kept=sum(size for _, size in counts.values()) - n_reset,
         n_reset=n_reset,
         reset_share={name: n / size for name, (n, size) in counts.items()},
-        accuracy_before=before,
+        accuracy_before=accuracy_before,
         accuracy_after=course.accuracy(learner, validation),
+        accuracy_after_new_statistics=None
+        if renewed is None
+        else course.accuracy(replace(learner, backbone=renewed), validation),
         seconds=seconds,
+        n_images=moved.n_images,
+        changed_predictions=moved.changed_predictions,
+        logit_change=moved.logit_change,
+        silent_before=before.silent_share,
+        silent_after=after.silent_share,
+        structural_zeros=share_of(zeros),
+        structural_zeros_reset=share_of({n: zeros[n][mask] for n, mask in changes.masks.items() if n in zeros}),
     )
 
 

@@ -20,7 +20,19 @@ class UnlearnReport:
         reset_share: By parameter name, the share of the weights that it changed, in [0, 1].
         accuracy_before: Accuracy on the validation images of the chunk that follows, just before, fraction.
         accuracy_after: The same just after.
-        seconds: Wall-clock time of the strategy, without measuring the two accuracies.
+        accuracy_after_new_statistics: The same just after, once batch norm has the statistics of images seen so far in
+            place of those from before; None for models without batch norm.
+        seconds: Wall-clock time of the strategy, without measuring what it did.
+        n_images: Images seen so far, un-augmented, that the following five are measured on; 0 where they were not.
+        changed_predictions: Share of them that the model takes for another class than before, with its running
+            statistics as the strategy left them.
+        logit_change: Mean absolute change of a logit on them.
+        silent_before: Share of the weights that a strategy may reset whose saliency on them is exactly 0, just before.
+        silent_after: The same just after.
+        structural_zeros: Share of these weights that no image can give a gradient, e.g. taps of a convolution that only
+            ever meet padding.
+        structural_zeros_reset: Share of the weights that were changed, of those that a strategy may reset, that no
+            image can give a gradient.
     """
 
     strategy: str
@@ -29,7 +41,15 @@ class UnlearnReport:
     reset_share: dict[str, float]
     accuracy_before: float
     accuracy_after: float
+    accuracy_after_new_statistics: float | None = None
     seconds: float
+    n_images: int = 0
+    changed_predictions: float | None = None
+    logit_change: float | None = None
+    silent_before: float | None = None
+    silent_after: float | None = None
+    structural_zeros: float | None = None
+    structural_zeros_reset: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,6 +183,23 @@ def cumulative_error_rate(outcomes: Sequence[ChunkOutcome]) -> float:
 def accuracy_changes(outcomes: Sequence[ChunkOutcome]) -> list[float]:
     """Return by how much each chunk but the first changed the accuracy on held-out base images, fractions."""
     return [float(change) for change in np.diff([outcome.test_accuracy for outcome in outcomes])]
+
+
+def changed_predictions(outcomes: Sequence[ChunkOutcome]) -> list[float]:
+    """Return of each reset the share of predictions that it changed, fractions; only of resets that were measured."""
+    shares = [outcome.unlearn.changed_predictions for outcome in outcomes if outcome.unlearn is not None]
+    return [share for share in shares if share is not None]
+
+
+def reset_in_words(outcomes: Sequence[ChunkOutcome]) -> str:
+    """Say how many resets changed no prediction; empty if each changed some, or none was measured."""
+    shares = changed_predictions(outcomes)
+    n_idle = shares.count(0.0)
+    if not n_idle:
+        return ""
+    if n_idle == len(shares):
+        return "unlearning changed no prediction: this run is a warm start in effect"
+    return f"{n_idle} of {len(shares)} resets changed no prediction"
 
 
 def unlearn_seconds(outcome: ChunkOutcome) -> float:

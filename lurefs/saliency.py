@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from fractions import Fraction
 
 import torch
 from torch import Tensor, nn
@@ -10,21 +11,20 @@ from torch.nn import functional
 
 from lurefs.errors import UserError
 from lurefs.ranks import ONE_PROCESS, Ranks
-
-NORM_MODULES = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)
+from lurefs.structure import is_norm
 
 
 def weight_names(model: nn.Module) -> list[str]:
-    """Return the names of the weights that may be unlearned: all parameters but biases and those of norm layers.
+    """Return the names of the weights that may be unlearned: all but biases, scales and those of norm layers.
 
-    Chosen by the type of the module that owns the parameter, and by its number of dimensions where a module owns
-    parameters directly (class tokens, position embeddings, layer scales): those of one dimension are left out.
+    A norm layer is told by its type. Biases and scales, and class tokens, hold one value per channel, whatever their
+    number of dimensions; what is called `weight` and has several dimensions is a matrix, even of a single row.
     """
     names = []
     for module_name, module in model.named_modules():
-        is_norm = isinstance(module, NORM_MODULES) or "norm" in type(module).__name__.lower()
         for name, parameter in module.named_parameters(recurse=False):
-            if not is_norm and parameter.ndim > 1:
+            is_matrix = parameter.ndim > 1 if name == "weight" else parameter.numel() > max(parameter.shape, default=1)
+            if is_matrix and not is_norm(module):
                 names.append(f"{module_name}.{name}" if module_name else name)
     return names
 
@@ -44,12 +44,13 @@ def gradients(
     """
     parameters = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     was_training = model.training
+    model.train()  # some models of timm keep what they computed in evaluation mode until they are told to train
     model.eval()
     try:
         for images, labels in batches:
             n_images = ranks.sum(torch.tensor(float(len(labels)), device=labels.device))
             loss = functional.cross_entropy(model(images), labels, reduction="sum") / n_images
-            found = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
+            found = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True, retain_graph=True)
             yield {
                 name: torch.zeros_like(parameter) if gradient is None else ranks.sum(gradient)
                 for (name, parameter), gradient in zip(parameters.items(), found, strict=True)
@@ -90,7 +91,12 @@ def snip(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], ranks: Rank
     return scores
 
 
-def smallest(scores: Mapping[str, Tensor], ratio: float, generator: torch.Generator) -> dict[str, Tensor]:
+def share_less(keep_ratio: float) -> Fraction:
+    """Return 1 - keep_ratio without rounding: floating point has 1 - 0.8 a little below 0.2."""
+    return 1 - Fraction(repr(keep_ratio))
+
+
+def smallest(scores: Mapping[str, Tensor], ratio: Fraction, generator: torch.Generator) -> dict[str, Tensor]:
     """Mark the smallest scores of all tensors ranked together.
 
     Args:

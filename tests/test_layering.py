@@ -21,6 +21,7 @@ ORDER = [
     {"grid", "workers"},
     {"settings_page"},
     {"data"},
+    {"structure"},
     {"outcomes", "plan", "saliency", "backbones", "optimizers", "images", "schedule"},
     {"unlearn", "features", "cost", "checkpoints", "progress", "transfer_plan", "predictions", "attacks"},
     {"boundary", "results"},

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -15,11 +16,11 @@ from lurefs.config import RunConfig
 from lurefs.errors import UserError
 from lurefs.images import LabelledImages, load_images
 from lurefs.learner import EpochRecord, Learner, learn_online, make_learner
-from lurefs.outcomes import ChunkOutcome
+from lurefs.outcomes import ChunkOutcome, changed_predictions, reset_in_words
 from lurefs.plan import Plan, make_plan
 from lurefs.predictions import accuracy, predict
 from lurefs.stage import plan_backbone
-from lurefs.unlearn.contract import Changes
+from lurefs.unlearn.contract import Changes, ProbeImages, parameters_of, reset
 
 MakeConfig = Callable[..., RunConfig]
 
@@ -124,8 +125,43 @@ def test_unlearning_is_reported(plan: Plan) -> None:
     report = outcomes[1].unlearn
     n_weights = sum(parameter.numel() for parameter in learner_of(plan).backbone.model.parameters())
     assert report.n_kept + report.n_reset == n_weights
-    assert 0.18 < report.n_reset / n_weights <= 0.2
+    assert 0.15 < report.n_reset / n_weights < 0.2 * (1 - report.structural_zeros)
     assert report.strategy == "strategy"
+
+
+def test_a_reset_reports_what_it_did_to_the_answers(plan: Plan) -> None:
+    """The model has maps of 1 x 1, so that a part of its weights cannot matter; none of these is reset."""
+    strategy = plugins.build("unlearn", "random_mask", {"keep_ratio": 0.5})
+    reports = [outcome.unlearn for outcome in without_times(learn(plan, learner_of(plan), strategy))[1:]]
+    seen = [np.union1d(before.train, after.train) for before, after in pairwise(plan.chunks)]
+    assert [report.n_images for report in reports] == [len(rows) for rows in seen]
+    for report in reports:
+        assert 0 < report.changed_predictions < 1 and report.logit_change > 0
+        assert report.structural_zeros > 0.05 and report.structural_zeros_reset == 0
+        assert report.structural_zeros <= min(report.silent_before, report.silent_after)
+        assert 0 <= report.accuracy_after_new_statistics <= 1
+
+
+def test_a_reset_of_weights_that_cannot_matter_is_told_as_one_that_changed_no_prediction(plan: Plan) -> None:
+    def padding_alone(model: Any, twin: Any, images: ProbeImages, generator: Any) -> Changes:
+        return reset(model, parameters_of(twin), images.structural_zeros)
+
+    outcomes = without_times(learn(plan, learner_of(plan), padding_alone))
+    assert changed_predictions(outcomes) == [0.0, 0.0]
+    assert [outcome.unlearn.logit_change for outcome in outcomes[1:]] == [0.0, 0.0]
+    assert [outcome.unlearn.structural_zeros_reset for outcome in outcomes[1:]] == [1.0, 1.0]
+    assert reset_in_words(outcomes) == "unlearning changed no prediction: this run is a warm start in effect"
+
+
+def test_what_resets_did_is_told_as_far_as_it_was_measured(plan: Plan) -> None:
+    first, second, _ = without_times(learn(plan, learner_of(plan), plugins.build("unlearn", "by_saliency", {})))
+
+    def changing(share: float | None) -> ChunkOutcome:
+        return replace(second, unlearn=replace(second.unlearn, changed_predictions=share))
+
+    assert reset_in_words([first, changing(0.0), changing(0.1)]) == "1 of 2 resets changed no prediction"
+    assert reset_in_words([first, changing(None)]) == reset_in_words([first, changing(0.1)]) == ""
+    assert reset_in_words([first, changing(None), changing(0.0)]).startswith("unlearning changed no prediction")
 
 
 def test_unlearning_is_measured_on_the_validation_images_of_the_chunk_that_follows(plan: Plan) -> None:

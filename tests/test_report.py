@@ -206,7 +206,19 @@ def _cut(directory: RunDirectory, n_episodes: int, *, is_other_manifest: bool) -
 
 def _outcome(index: int, manifest: Manifest, unlearn: str) -> ChunkOutcome:
     did = UnlearnReport(
-        strategy=unlearn, n_kept=800, n_reset=200, reset_share={}, accuracy_before=0.5, accuracy_after=0.25, seconds=0.5
+        strategy=unlearn,
+        n_kept=800,
+        n_reset=200,
+        reset_share={},
+        accuracy_before=0.5,
+        accuracy_after=0.25,
+        accuracy_after_new_statistics=0.3125,
+        seconds=0.5,
+        n_images=512,
+        changed_predictions=0.125,
+        logit_change=0.25,
+        silent_before=0.01,
+        silent_after=0.02,
     )
     return ChunkOutcome(
         chunk_index=index,
@@ -367,9 +379,21 @@ class TestOneRun:
         assert ["lure", "1.235", "0.500", "12.50", "7"] in read(write_report([run], tmp_path / "out")).rows
 
     def test_learning_and_cost_are_told(self, one_page: _Text) -> None:
-        assert ["lure", "68.75", "75.00", "+15.00", "6.25", "1.250", "50", "31.25", "25.00", "2.0"] in one_page.rows
+        assert [
+            "lure",
+            "68.75",
+            "75.00",
+            "+15.00",
+            "6.25",
+            "1.250",
+            "50",
+            "31.25",
+            "12.50",
+            "25.00",
+            "2.0",
+        ] in one_page.rows
         assert ["lure", "2 min 02 s", "0.5 s", "40,000", "2 min 20 s"] in one_page.rows
-        unlearned = ["20.0", "50.00", "25.00", "2"]
+        unlearned = ["20.0", "12.50", "0.250", "1.0 → 2.0", "50.00", "25.00", "31.25", "2"]
         measured = ["50.00", "75.00", "4", "14", "+15.00", "6.25", "50.00 ± 2.00", "65.0 s"]
         assert ["2", "1,200", "2,000", *unlearned, *measured] in one_page.rows
 

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
+from fractions import Fraction
+
 import pytest
 import timm
 import torch
@@ -7,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lurefs.errors import UserError
-from lurefs.saliency import smallest, snip, weight_names
+from lurefs.saliency import share_less, smallest, snip, weight_names
 
 
 def batches(n: int = 2) -> list[tuple[Tensor, Tensor]]:
@@ -63,23 +66,23 @@ def test_a_norm_of_its_own_kind_is_told_by_the_name_of_its_type() -> None:
 
 def test_exactly_the_smallest_are_marked_across_tensors() -> None:
     scores = {"a": torch.tensor([[0.5, 0.1], [0.9, 0.3]]), "b": torch.tensor([0.2, 0.8])}
-    masks = smallest(scores, 0.5, torch.Generator())
+    masks = smallest(scores, Fraction(1, 2), torch.Generator())
     assert masks["a"].tolist() == [[False, True], [False, True]]
     assert masks["b"].tolist() == [True, False]
 
 
 def test_ties_are_broken_so_that_the_share_is_exact() -> None:
     scores = {"dead": torch.zeros(100), "alive": torch.ones(100)}
-    masks = smallest(scores, 0.2, torch.Generator().manual_seed(0))
+    masks = smallest(scores, Fraction(1, 5), torch.Generator().manual_seed(0))
     assert int(masks["dead"].sum()) == 40
     assert int(masks["alive"].sum()) == 0
-    again = smallest(scores, 0.2, torch.Generator().manual_seed(0))
+    again = smallest(scores, Fraction(1, 5), torch.Generator().manual_seed(0))
     assert torch.equal(masks["dead"], again["dead"])
     assert masks["dead"][:40].sum() < 40
 
 
 def test_a_share_of_nothing_marks_nothing() -> None:
-    assert not smallest({"a": torch.rand(10)}, 0.0, torch.Generator())["a"].any()
+    assert not smallest({"a": torch.rand(10)}, Fraction(0), torch.Generator())["a"].any()
 
 
 def test_diverged_weights_are_told() -> None:
@@ -88,3 +91,51 @@ def test_diverged_weights_are_told() -> None:
         model.fc.weight.fill_(float("nan"))
     with pytest.raises(UserError, match="diverged"):
         snip(model, batches(1))
+
+
+@pytest.mark.parametrize(("keep_ratio", "share"), [(0.8, "1/5"), (1, "0"), (0.7, "3/10"), (1e-5, "99999/100000")])
+def test_what_is_reset_is_one_less_what_is_kept_without_rounding(keep_ratio: float, share: str) -> None:
+    assert share_less(keep_ratio) == Fraction(share)
+
+
+@pytest.mark.parametrize("shape", [(8,), (8, 1, 1), (1, 1, 8)])
+def test_a_scale_per_channel_is_no_weight_whatever_its_dimensions(shape: tuple[int, ...]) -> None:
+    class Scaled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.gamma = nn.Parameter(torch.ones(shape))
+            self.table = nn.Parameter(torch.ones(2, 8))
+            self.row = nn.Linear(8, 1)
+
+    assert weight_names(Scaled()) == ["table", "row.weight"]
+
+
+def test_a_model_that_keeps_what_it_computed_in_evaluation_mode_is_scored_batch_by_batch() -> None:
+    """As LeViT does with its attention biases, and after a prediction without gradients."""
+
+    class Caching(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.tensor([[1.0, 2.0]]))
+            self.cache: list[Tensor] = []
+
+        def train(self, mode: bool = True) -> Caching:
+            if mode:
+                self.cache.clear()
+            return super().train(mode)
+
+        def forward(self, images: Tensor) -> Tensor:
+            if self.training or not self.cache:
+                self.cache.append(2 * self.weight)
+            return images.flatten(1).sum(1, keepdim=True) * self.cache[-1]
+
+    model = Caching().eval()
+    with torch.inference_mode():
+        model(torch.ones(1, 1))
+
+    def draw() -> Iterator[tuple[Tensor, Tensor]]:
+        for _ in range(2):
+            yield torch.ones(3, 1), torch.zeros(3, dtype=torch.long)
+
+    scores = snip(model, draw())["weight"]
+    assert scores.shape == (1, 2) and bool((scores > 0).all())

@@ -15,7 +15,9 @@ from lurefs.mirror.cards import Row, without_none
 from lurefs.outcomes import (
     ChunkOutcome,
     RobustnessScores,
+    UnlearnReport,
     anytime_accuracy,
+    changed_predictions,
     cumulative_error_rate,
     cumulative_errors,
     unlearn_seconds,
@@ -49,7 +51,7 @@ def chunk_rows(outcomes: Sequence[ChunkOutcome]) -> list[Row]:
         if n_done > 1:
             row["accuracy_change"] = outcome.test_accuracy - outcomes[n_done - 2].test_accuracy
         if outcome.unlearn is not None:
-            row["unlearn_drop"] = outcome.unlearn.accuracy_before - outcome.unlearn.accuracy_after
+            row |= _unlearn_row(outcome.unlearn)
         for benchmark, score in outcome.few_shot.items():
             row[f"few_shot/{benchmark}"] = score.accuracy
         row |= _robustness_row(outcome.robustness)
@@ -57,12 +59,28 @@ def chunk_rows(outcomes: Sequence[ChunkOutcome]) -> list[Row]:
     return rows
 
 
+def _unlearn_row(did: UnlearnReport) -> Row:
+    """Return what a reset did; figures that an older run did not measure are left out."""
+    figures = {
+        "unlearn_drop": did.accuracy_before - did.accuracy_after,
+        "unlearn_changed_predictions": did.changed_predictions,
+        "unlearn_logit_change": did.logit_change,
+        "unlearn_silent_before": did.silent_before,
+        "unlearn_silent_after": did.silent_after,
+    }
+    if did.accuracy_after_new_statistics is not None:
+        figures["unlearn_drop_new_statistics"] = did.accuracy_before - did.accuracy_after_new_statistics
+    return without_none(figures)
+
+
 def pretrain_summary(outcomes: Sequence[ChunkOutcome]) -> Row:
     """Return the figures over all chunks; W&B itself adds those of the last one."""
+    shares = changed_predictions(outcomes)
     figures = {
         "anytime_accuracy": anytime_accuracy(outcomes),
         "cumulative_error_rate": cumulative_error_rate(outcomes),
         "train_images_per_second": train_images_per_second(outcomes),
+        "mean_changed_predictions": float(np.mean(shares)) if shares else None,
         "total_forgotten": sum(outcome.n_forgotten for outcome in outcomes),
         "total_images_seen": sum(outcome.n_images_seen for outcome in outcomes),
         "total_train_seconds": sum(outcome.train_seconds for outcome in outcomes),

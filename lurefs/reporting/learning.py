@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from lurefs.outcomes import reset_in_words
 from lurefs.reporting import figures, robustness, tables
 from lurefs.reporting.measures import (
     ACCURACY,
@@ -52,6 +53,7 @@ def section(runs: Sequence[Run], groups: Sequence[Group], kept: PageFigures) -> 
     scored = [name for name in names if any(name in run.outcomes[-1].few_shot for run in learned)]
     return {
         "notes": [f"{group.label}: {joined([run.label for run in group.runs])}" for group in groups if group.is_pooled],
+        "idle": [f"{run.label}: {words}." for run in learned if (words := reset_in_words(run.outcomes))],
         "main": [
             *_panels(groups, kept, [ACCURACY, *benchmarks]),
             *_charts(groups, kept, [ERROR_RATE, GAP, ECE, NLL], [CHUNKS]),

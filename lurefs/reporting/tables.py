@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from episodes.comparison import holm
-from lurefs.outcomes import ChunkOutcome
+from lurefs.outcomes import ChunkOutcome, changed_predictions
 from lurefs.reporting.comparison import Comparison, Control, clean_benchmark, controls_of, loss_by_corruption
 from lurefs.reporting.runs import Run, summary_of, train_seconds
 from lurefs.reporting.wording import MISSING, count, duration, joined, number, p_value, percent, points, win_tie_loss
@@ -185,11 +185,17 @@ def _unlearning(run: Run) -> Row:
     drops = [did.accuracy_before - did.accuracy_after for did, _ in chunks if did]
     epochs = [n_epochs for did, n_epochs in chunks if did and n_epochs is not None]
     mean = number(float(np.mean(epochs)), 1) if epochs else ""
+    changed = changed_predictions(run.outcomes)
     n_never = len(drops) - len(epochs)
     return {
+        "changed": percent(float(np.mean(changed))) if changed else MISSING,
         "drop": percent(float(np.mean(drops))) if drops else MISSING,
         "recovery": " ".join(filter(None, [mean, f"({n_never} of {len(drops)} never)" if n_never else ""])) or MISSING,
     }
+
+
+def _from_to(before: float | None, after: float | None) -> str:
+    return MISSING if before is None or after is None else f"{percent(before, 1)} → {percent(after, 1)}"
 
 
 def _recovery(outcome: ChunkOutcome) -> str:
@@ -207,8 +213,12 @@ def _chunk_row(outcome: ChunkOutcome, benchmarks: Sequence[str]) -> Row:
         "new": count(outcome.n_new),
         "trained": count(outcome.n_train),
         "reset": percent(unlearn.n_reset / n_weights, 1) if unlearn and n_weights else MISSING,
+        "changed": percent(unlearn.changed_predictions) if unlearn else MISSING,
+        "logits": number(unlearn.logit_change, 3) if unlearn else MISSING,
+        "silent": _from_to(unlearn.silent_before, unlearn.silent_after) if unlearn else MISSING,
         "before": percent(unlearn.accuracy_before) if unlearn else MISSING,
         "after": percent(unlearn.accuracy_after) if unlearn else MISSING,
+        "renewed": percent(unlearn.accuracy_after_new_statistics) if unlearn else MISSING,
         "recovery": _recovery(outcome),
         "val": percent(outcome.val_accuracy),
         "test": percent(outcome.test_accuracy),

@@ -6,7 +6,7 @@ torch is imported when a strategy is applied, not when it is named.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, get_args
 
 from lurefs.errors import UserError
@@ -25,15 +25,18 @@ PROBE_SOURCES: tuple[str, ...] = get_args(ProbeSource)
 
 @dataclass(frozen=True, kw_only=True)
 class ProbeImages:
-    """The training images that a strategy may look at, un-augmented.
+    """The training images that a strategy may look at, un-augmented, and the weights that no image can reach.
 
     Attributes:
         draw: (which images, how many) -> batches of prepared images and labels; of several processes, each is given
             its own part of every batch.
+        structural_zeros: By parameter name, a bool tensor of its shape, true where no image can give the weight a
+            gradient (see `lurefs.structure`); parameters that are not named have none.
         ranks: The processes that work together; figures over a batch are sums over them.
     """
 
     draw: Callable[[ProbeSource, int], Iterator[tuple[Tensor, Tensor]]]
+    structural_zeros: Mapping[str, Tensor] = field(default_factory=dict)
     ranks: Ranks = ONE_PROCESS
 
 

@@ -20,6 +20,8 @@ from lurefs.unlearn.contract import (
 )
 
 if TYPE_CHECKING:
+    from fractions import Fraction
+
     import torch
     from torch import Tensor, nn
 
@@ -29,8 +31,13 @@ Scope = Literal["weights", "named_weight"]
 Fresh = Literal["twin", "uniform_fan_in"]
 """Where new values come from."""
 
-Ranking = Literal["global", "layer"]
-"""Whether all weights are ranked together, or those of each parameter by themselves, each losing the same share."""
+Ranking = Literal["auto", "global", "layer"]
+"""Whether all weights are ranked together, or those of each parameter by themselves, each losing the same share; `auto`
+is `layer` for models whose branches start behind scales at or near zero, and `global` otherwise."""
+
+LeftOut = Literal["structural", "zero_score", "nothing"]
+"""Which weights are neither ranked nor reset, nor count for the share: those that no image can give a gradient, all
+whose score is exactly 0, or none."""
 
 
 def by_saliency(
@@ -39,22 +46,26 @@ def by_saliency(
     probe: ProbeSource = "seen",
     scope: Scope = "weights",
     fresh: Fresh = "twin",
-    ranking: Ranking = "global",
-    dead: Literal["ranked", "left_out"] = "ranked",
+    ranking: Ranking = "auto",
+    left_out: LeftOut = "structural",
     as_released: bool = False,
 ) -> UnlearnStrategy:
     """Re-initialise the least salient weights (LURE; Ramkumar, Arani and Zonooz 2023, TMLR, arXiv 2303.10455).
 
     The saliency of a weight is |theta * sum over probe batches of |g||; all weights are ranked together, and the lowest
-    share of 1 - keep_ratio is reset.
+    share of 1 - keep_ratio is reset. Weights that can never matter do not take part: where maps are small, the taps of
+    convolutions that only ever meet padding have a saliency of exactly 0, and to reset them changes nothing.
 
     Departures from the authors' released code, each a setting: images to score with are drawn evenly over all data
     seen, in several batches (`probe`, `saliency_images`; released: one batch of 100 of the oldest); weights of
     convolutions, linear maps, attention and embeddings are ranked and reset (`scope`; released: all parameters are
     ranked, and every tensor whose name contains "weight" is reset, norm scales included); fresh values come from a
     newly built twin (`fresh`; released: uniform in +-1/sqrt(fan_in), with fan_in 1 for one-dimensional tensors);
-    exactly the asked share is reset, ties broken at random (released: all scores up to the threshold). What becomes
-    of the optimizer's moments is `learner.optimizer_state` (released: keep).
+    exactly the asked share is reset, ties broken at random (released: all scores up to the k-th smallest one, k =
+    int(share * n)); weights that no image can give a gradient are left out (`left_out`; released: they are reset
+    first); models whose branches start behind scales at or near zero are ranked per layer (`ranking`; released: all
+    weights together, in a network that has no such scales). What becomes of the optimizer's moments is
+    `learner.optimizer_state` (released: keep).
 
     Args:
         keep_ratio: Share of the weights that are kept, in (0, 1].
@@ -62,17 +73,20 @@ def by_saliency(
         probe: Which: of all data seen so far, the new chunk's, or the first chunk's.
         scope: Which parameters are ranked and reset.
         fresh: Where new values come from.
-        ranking: Whether all weights are ranked together or within each parameter.
-        dead: What becomes of weights whose score is exactly 0, e.g. the outer taps of large kernels that only ever see
-            padding: they are ranked like others, so that they are reset first; or they are kept, and the share counts
-            among the others alone. Weights of dead units score 0 too, and are not revived where these are left out.
+        ranking: Whether all weights are ranked together (`global`) or within each parameter (`layer`). `auto` ranks
+            per layer where the model multiplies its branches by scales that learn and start at or near zero (layer
+            scales of ConvNeXt, the last norm scale of a block in timm's ResNets). Short of long training every weight
+            behind such a scale is less salient than all others, and a reset would change no prediction.
+        left_out: Which weights stay as they are and do not count for the share: those that no image can give a gradient
+            (`structural`), all whose score is exactly 0, those of dead units included (`zero_score`), or `nothing`.
+            With `structural` dead units are reset first, and may revive.
         as_released: Set all of the above but `keep_ratio` back to the released code, its threshold included.
 
     Raises:
         UserError: A setting is out of range.
     """
     _check(keep_ratio, scope, fresh, ranking, saliency_images, probe)
-    check_choice("dead", dead, ("ranked", "left_out"))
+    check_choice("left_out", left_out, ("structural", "zero_score", "nothing"))
     if as_released:
         probe, saliency_images, scope, fresh = "oldest", 100, "named_weight", "uniform_fan_in"
 
@@ -81,11 +95,11 @@ def by_saliency(
 
         scores = _in_scope(saliency.snip(model, images.draw(probe, saliency_images), images.ranks), model, scope)
         if as_released:
-            masks = _up_to_threshold(scores, 1 - keep_ratio)
-        elif dead == "left_out":
-            masks = _lowest_living(scores, 1 - keep_ratio, generator, ranking)
+            masks = _up_to_threshold(scores, saliency.share_less(keep_ratio))
         else:
-            masks = _lowest(scores, 1 - keep_ratio, generator, ranking)
+            is_zero = {name: score == 0 for name, score in scores.items()}
+            kept = {"structural": images.structural_zeros, "zero_score": is_zero, "nothing": {}}[left_out]
+            masks = _lowest(scores, keep_ratio, generator, _ranking_of(twin, ranking), kept)
         return _reset(model, twin, masks, scope, fresh, generator)
 
     return unlearn
@@ -97,7 +111,7 @@ def inverse_saliency(
     probe: ProbeSource = "seen",
     scope: Scope = "weights",
     fresh: Fresh = "twin",
-    ranking: Ranking = "global",
+    ranking: Ranking = "auto",
 ) -> UnlearnStrategy:
     """Re-initialise the most salient weights: the control that must hurt if saliency means anything.
 
@@ -121,13 +135,15 @@ def inverse_saliency(
 
         scores = _in_scope(saliency.snip(model, images.draw(probe, saliency_images), images.ranks), model, scope)
         opposite = {name: -score for name, score in scores.items()}
-        return _reset(model, twin, _lowest(opposite, 1 - keep_ratio, generator, ranking), scope, fresh, generator)
+        how = _ranking_of(twin, ranking)
+        masks = _lowest(opposite, keep_ratio, generator, how, images.structural_zeros)
+        return _reset(model, twin, masks, scope, fresh, generator)
 
     return unlearn
 
 
 def by_magnitude(
-    keep_ratio: float = 0.8, scope: Scope = "weights", fresh: Fresh = "twin", ranking: Ranking = "global"
+    keep_ratio: float = 0.8, scope: Scope = "weights", fresh: Fresh = "twin", ranking: Ranking = "auto"
 ) -> UnlearnStrategy:
     """Re-initialise the weights of the smallest absolute value: a score that needs no images.
 
@@ -148,13 +164,14 @@ def by_magnitude(
     def unlearn(model: nn.Module, twin: nn.Module, images: ProbeImages, generator: torch.Generator) -> Changes:
         magnitudes = {name: weight.abs() for name, weight in parameters_of(model).items()}
         scores = _in_scope(magnitudes, model, scope)
-        return _reset(model, twin, _lowest(scores, 1 - keep_ratio, generator, ranking), scope, fresh, generator)
+        masks = _lowest(scores, keep_ratio, generator, _ranking_of(twin, ranking), images.structural_zeros)
+        return _reset(model, twin, masks, scope, fresh, generator)
 
     return unlearn
 
 
 def random_mask(
-    keep_ratio: float = 0.8, scope: Scope = "weights", fresh: Fresh = "twin", ranking: Ranking = "global"
+    keep_ratio: float = 0.8, scope: Scope = "weights", fresh: Fresh = "twin", ranking: Ranking = "auto"
 ) -> UnlearnStrategy:
     """Re-initialise weights chosen at random: the control for what saliency adds to resetting that share.
 
@@ -174,7 +191,8 @@ def random_mask(
 
         weights = _in_scope(parameters_of(model), model, scope)
         scores = {name: torch.rand(w.shape, generator=generator).to(w.device) for name, w in weights.items()}
-        return _reset(model, twin, _lowest(scores, 1 - keep_ratio, generator, ranking), scope, fresh, generator)
+        masks = _lowest(scores, keep_ratio, generator, _ranking_of(twin, ranking), images.structural_zeros)
+        return _reset(model, twin, masks, scope, fresh, generator)
 
     return unlearn
 
@@ -190,7 +208,7 @@ def _check(
     check_share("keep_ratio", keep_ratio)
     check_choice("scope", scope, ("weights", "named_weight"))
     check_choice("fresh", fresh, ("twin", "uniform_fan_in"))
-    check_choice("ranking", ranking, ("global", "layer"))
+    check_choice("ranking", ranking, ("auto", "global", "layer"))
     check_count("saliency_images", saliency_images)
     check_choice("probe", probe, PROBE_SOURCES)
 
@@ -210,38 +228,46 @@ def _in_scope(scores: Mapping[str, Tensor], model: nn.Module, scope: Scope) -> d
     return found
 
 
+def _ranking_of(twin: nn.Module, ranking: Ranking) -> Ranking:
+    from lurefs.structure import has_small_scales
+
+    if ranking != "auto":
+        return ranking
+    return "layer" if has_small_scales(twin) else "global"
+
+
 def _lowest(
-    scores: Mapping[str, Tensor], ratio: float, generator: torch.Generator, ranking: Ranking
+    scores: Mapping[str, Tensor],
+    keep_ratio: float,
+    generator: torch.Generator,
+    ranking: Ranking,
+    left_out: Mapping[str, Tensor],
 ) -> dict[str, Tensor]:
-    from lurefs import saliency
-
-    if ranking == "global":
-        return saliency.smallest(scores, ratio, generator)
-    return {name: saliency.smallest({name: score}, ratio, generator)[name] for name, score in scores.items()}
-
-
-def _lowest_living(
-    scores: Mapping[str, Tensor], ratio: float, generator: torch.Generator, ranking: Ranking
-) -> dict[str, Tensor]:
-    """Mark the lowest share of the scores above 0, and none of the others."""
+    """Mark the lowest share of the scores that are not left out, and none of those that are."""
     import torch
 
-    living = {name: score > 0 for name, score in scores.items()}
-    marked = _lowest({name: score[living[name]] for name, score in scores.items()}, ratio, generator, ranking)
-    masks = {}
-    for name, score in scores.items():
-        masks[name] = torch.zeros_like(score, dtype=torch.bool)
-        masks[name][living[name]] = marked[name]
+    from lurefs import saliency
+
+    ratio = saliency.share_less(keep_ratio)
+    ranked = {name: ~left_out[name] if name in left_out else torch.ones_like(scores[name]) > 0 for name in scores}
+    chosen = {name: score[ranked[name]] for name, score in scores.items()}
+    if ranking == "global":
+        marked = saliency.smallest(chosen, ratio, generator)
+    else:
+        marked = {name: saliency.smallest({name: of_one}, ratio, generator)[name] for name, of_one in chosen.items()}
+    masks = {name: torch.zeros_like(score, dtype=torch.bool) for name, score in scores.items()}
+    for name, mask in masks.items():
+        mask[ranked[name]] = marked[name]
     return masks
 
 
-def _up_to_threshold(scores: Mapping[str, Tensor], ratio: float) -> dict[str, Tensor]:
-    """Mark all scores up to the one of rank int(ratio * n), ties included, as the released code does."""
+def _up_to_threshold(scores: Mapping[str, Tensor], ratio: Fraction) -> dict[str, Tensor]:
+    """Mark all scores up to the k-th smallest, ties included, with k = int(ratio * n) as in the released code."""
     import torch
 
     flat = torch.cat([score.reshape(-1) for score in scores.values()])
-    rank = min(int(ratio * flat.numel()), flat.numel() - 1)
-    threshold = flat.kthvalue(rank + 1).values
+    k = int(ratio * flat.numel())
+    threshold = flat.kthvalue(k).values if k else -1
     return {name: score <= threshold for name, score in scores.items()}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -15,8 +16,9 @@ from torch.nn import functional
 
 from lurefs import plugins, saliency
 from lurefs.errors import UserError
+from lurefs.saliency import smallest
 from lurefs.unlearn.contract import Changes, ProbeImages
-from lurefs.unlearn.masks import by_magnitude, by_saliency, inverse_saliency, random_mask
+from lurefs.unlearn.masks import _up_to_threshold, by_magnitude, by_saliency, inverse_saliency, random_mask
 
 
 def model_of(family: str, seed: int) -> nn.Module:
@@ -40,13 +42,13 @@ def copy_of(model: nn.Module) -> dict[str, Tensor]:
     return {name: tensor.clone() for name, tensor in model.named_parameters()}
 
 
-@pytest.mark.parametrize("keep_ratio", [0.8, 0.5])
-def test_by_saliency_resets_the_asked_share_to_the_twins_values(keep_ratio: float) -> None:
-    model, twin = model_of("test_resnet", 0), model_of("test_resnet", 1)
+@pytest.mark.parametrize(("keep_ratio", "share"), [(0.8, Fraction(1, 5)), (0.5, Fraction(1, 2))])
+def test_by_saliency_resets_the_asked_share_to_the_twins_values(keep_ratio: float, share: Fraction) -> None:
+    model, twin = model_of("test_efficientnet", 0), model_of("test_efficientnet", 1)
     fresh = copy_of(twin)
     changes = apply(by_saliency(keep_ratio=keep_ratio, saliency_images=32), model, twin)
     n_weights = sum(mask.numel() for mask in changes.masks.values())
-    assert sum(int(mask.sum()) for mask in changes.masks.values()) == int((1 - keep_ratio) * n_weights)
+    assert sum(int(mask.sum()) for mask in changes.masks.values()) == int(share * n_weights)
     for parameter, after in model.named_parameters():
         if parameter in changes.masks:
             mask = changes.masks[parameter]
@@ -78,8 +80,9 @@ def test_as_released_does_what_the_released_rule_says(n_dead: int) -> None:
             parameter += 1e-3 * torch.randn(parameter.shape) if n_dead == 0 else 0
     batch = next(draw_probe("oldest", 4))
     scores = released_scores(model, *batch)
-    rank = int(0.2 * 11_173_962)
-    threshold = float(np.partition(np.concatenate([score.flatten().numpy() for score in scores.values()]), rank)[rank])
+    k = int(0.2 * 11_173_962)  # counted from one, so that NumPy's index is one less
+    flat = np.concatenate([score.flatten().numpy() for score in scores.values()])
+    threshold = float(np.partition(flat, k - 1)[k - 1])
     before = copy_of(model)
     images = ProbeImages(draw=lambda source, n_images: iter([batch]))
     changes = by_saliency(as_released=True)(model, model, images, torch.Generator().manual_seed(0))
@@ -178,19 +181,94 @@ def test_a_random_mask_is_another_one_with_another_seed_and_looks_at_no_image() 
 
 
 @pytest.mark.parametrize("ranking", ["global", "layer"])
-def test_dead_weights_can_be_left_out(ranking: Any) -> None:
+def test_weights_of_no_saliency_can_be_left_out(ranking: Any) -> None:
     """At 32 pixels the last stage of a ConvNeXt is 1 x 1: of its 7 x 7 kernels only the middle sees anything."""
     model, twin = model_of("test_convnext", 0), model_of("test_convnext", 1)
     scores = saliency.snip(model, draw_probe("seen", 32))
     names = saliency.weight_names(model)
-    strategy = by_saliency(saliency_images=32, dead="left_out", ranking=ranking)
+    strategy = by_saliency(saliency_images=32, left_out="zero_score", ranking=ranking)
     masks = apply(strategy, model, twin).masks
     dead = [name for name in names if (scores[name] == 0).any()]
     assert any(name.endswith("conv_dw.weight") for name in dead)
     assert not any((masks[name] & (scores[name] == 0)).any() for name in names)
     living = [int((scores[name] > 0).sum()) for name in names]
-    share = [int((1 - 0.8) * n) for n in ([sum(living)] if ranking == "global" else living)]
+    share = [n // 5 for n in ([sum(living)] if ranking == "global" else living)]
     assert sum(int(mask.sum()) for mask in masks.values()) == sum(share)
+
+
+class RowOrNothing(nn.Linear):
+    """A linear map of one row, whose answer is set against a logit of zero."""
+
+    def __init__(self, *values: float) -> None:
+        super().__init__(len(values), 1)
+        with torch.no_grad():
+            self.weight.copy_(torch.tensor([values]))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return torch.cat([super().forward(images), torch.zeros(len(images), 1)], dim=1)
+
+
+def with_zeros_at(*places: int) -> ProbeImages:
+    """Images of nothing, and a row of four weights of which those at the given places can never matter."""
+    mask = torch.tensor([[place in places for place in range(4)]])
+    return ProbeImages(draw=draw_four, structural_zeros={"weight": mask})
+
+
+def draw_four(source: str, n_images: int) -> Iterator[tuple[Tensor, Tensor]]:
+    yield torch.tensor([[1.0, 1.0, 1.0, 0.0]]), torch.tensor([0])
+
+
+@pytest.mark.parametrize("strategy", [by_saliency, by_magnitude, random_mask, inverse_saliency])
+def test_structural_zeros_are_never_reset_nor_counted(strategy: Any) -> None:
+    model, twin = RowOrNothing(1.0, 2.0, 3.0, 4.0), RowOrNothing(7.0, 7.0, 7.0, 7.0)
+    masks = strategy(keep_ratio=0.5)(model, twin, with_zeros_at(0, 3), torch.Generator().manual_seed(0)).masks
+    assert masks["weight"][0, [0, 3]].tolist() == [False, False]
+    assert int(masks["weight"].sum()) == 1  # half of the two others
+
+
+def test_of_structural_zeros_a_dead_unit_is_told_apart_and_reset_first() -> None:
+    """A weight without saliency that is none of the structural zeros may revive."""
+    model, twin = RowOrNothing(3.0, 2.0, 0.0, 1.0), RowOrNothing(7.0, 7.0, 7.0, 7.0)
+    changes = by_saliency(keep_ratio=0.7)(model, twin, with_zeros_at(3), torch.Generator())
+    assert changes.masks["weight"].tolist() == [[False, False, False, False]]  # 0.9 of a weight is none
+    changes = by_saliency(keep_ratio=0.6)(model, twin, with_zeros_at(3), torch.Generator())
+    assert changes.masks["weight"].tolist() == [[False, False, True, False]]
+
+
+def test_all_weights_can_be_ranked_structural_zeros_included() -> None:
+    model, twin = RowOrNothing(3.0, 2.0, 2.0, 1.0), RowOrNothing(7.0, 7.0, 7.0, 7.0)
+    changes = by_saliency(keep_ratio=0.75, left_out="nothing")(model, twin, with_zeros_at(3), torch.Generator())
+    assert changes.masks["weight"].tolist() == [[False, False, False, True]]
+
+
+@pytest.mark.parametrize("n", [1, 4, 5, 9, 10, 100, 41_080])
+def test_the_released_threshold_is_the_kth_smallest_score_counted_from_one(n: int) -> None:
+    """A fifth of n different scores, rounded down; `int((1 - 0.8) * n)` is one short of it for 10, 100 and 41,080."""
+    order = torch.randperm(n, generator=torch.Generator().manual_seed(0))
+    scores = {"weight": 1 + order.float()[None]}
+    released = _up_to_threshold(scores, saliency.share_less(0.8))["weight"]
+    assert released.tolist() == [[int(place) < n // 5 for place in order]]
+    assert int(smallest(scores, saliency.share_less(0.8), torch.Generator())["weight"].sum()) == n // 5
+
+
+def test_models_with_small_scales_are_ranked_per_layer_and_others_as_a_whole() -> None:
+    """Behind a scale of 1e-6 each weight is less salient than any other: together these would be all that is reset."""
+    share = {}
+    for ranking in ("auto", "global"):
+        masks = apply(by_saliency(saliency_images=32, ranking=ranking), *pair_of("test_convnext")).masks  # type: ignore
+        share[ranking] = {name: mask.float().mean().item() for name, mask in masks.items() if mask.numel() > 100}
+    assert max(share["auto"].values()) == pytest.approx(0.2, abs=0.01)
+    assert share["global"]["head.fc.weight"] == share["global"]["stem.0.weight"] == 0
+    plain, twin = (timm.create_model("test_resnet", num_classes=5, zero_init_last=False) for _ in range(2))
+    of_plain = [
+        apply(by_saliency(saliency_images=32, ranking=ranking), copy.deepcopy(plain), twin).masks  # type: ignore
+        for ranking in ("auto", "global")
+    ]
+    assert all(torch.equal(mask, of_plain[1][name]) for name, mask in of_plain[0].items())
+
+
+def pair_of(family: str) -> tuple[nn.Module, nn.Module]:
+    return model_of(family, 0), model_of(family, 1)
 
 
 def test_a_model_without_weights_to_unlearn_is_refused() -> None:
@@ -204,9 +282,9 @@ def test_a_model_without_weights_to_unlearn_is_refused() -> None:
         ("by_saliency", {"keep_ratio": 0.0}, "keep_ratio is 0.0"),
         ("by_saliency", {"probe": "newest"}, "one of seen, new, oldest"),
         ("by_saliency", {"saliency_images": 0}, "at least 1"),
-        ("by_saliency", {"dead": "kept"}, "one of ranked, left_out"),
+        ("by_saliency", {"left_out": "dead"}, "one of structural, zero_score, nothing"),
         ("inverse_saliency", {"fresh": "zero"}, "one of twin, uniform_fan_in"),
-        ("by_magnitude", {"ranking": "stage"}, "one of global, layer"),
+        ("by_magnitude", {"ranking": "stage"}, "one of auto, global, layer"),
         ("random_mask", {"scope": "all"}, "one of weights, named_weight"),
     ],
 )

@@ -1,0 +1,126 @@
+"""Weights that can never matter, whatever the image: a property of the architecture and the image size alone."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+NORM_MODULES = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)
+BatchNorm = nn.modules.batchnorm._BatchNorm
+SMALL_SCALE = 0.1
+N_IMAGES, N_BATCHES = 32, 2
+SEED = 0
+"""The images are noise; what is found does not depend on the seed of a run."""
+
+
+def structural_zeros(fresh: nn.Module, image_shape: tuple[int, int, int]) -> dict[str, Tensor]:
+    """Mark the weights that no image can give a gradient, e.g. taps of a convolution that only ever meet padding.
+
+    The gradients are those of a random combination of the logits, on images of noise, in evaluation mode. They are
+    taken on a copy of a newly built model in which all that is zero by initialisation is replaced (scales by one,
+    matrices by small noise) and the running statistics of norm layers are those of the noise. So units that training
+    has switched off, or that an initial scale of zero hides, do not count: a reset may revive them.
+
+    Args:
+        fresh: A newly built model; left as it was.
+        image_shape: Channels, height and width of the model's input.
+
+    Returns:
+        By parameter name, a bool tensor of its shape. Parameters that are frozen have no entry.
+    """
+    model = copy.deepcopy(fresh)
+    device = next(model.parameters()).device
+    generator = torch.Generator().manual_seed(SEED)
+    _fill_zeros(model, generator)
+    batches = [_noise(image_shape, generator).to(device) for _ in range(N_BATCHES)]
+    estimate_statistics(model, batches)
+    model.eval()
+    parameters = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    is_zero = {name: torch.ones_like(parameter, dtype=torch.bool) for name, parameter in parameters.items()}
+    for images in batches:
+        logits = model(images)
+        combined = (logits * torch.randn(logits.shape, generator=generator).to(device)).sum()
+        found = torch.autograd.grad(combined, list(parameters.values()), allow_unused=True, retain_graph=True)
+        for name, gradient in zip(parameters, found, strict=True):
+            if gradient is not None:
+                is_zero[name] &= gradient == 0
+    return is_zero
+
+
+def has_small_scales(fresh: nn.Module) -> bool:
+    """Whether a newly built model multiplies its branches by scales that learn, and that start at or near zero.
+
+    These are layer scales (ConvNeXt: 1e-6), gains (NF-ResNet: 0), and the scales of a residual block's last norm
+    layer, which timm sets to zero in ResNets and their kin. Told by parameters that hold one value per channel, or a
+    single one, and are constant: within 0.1 but not zero, or zero in a norm layer, as a single value or by the name of `gain`.
+    """
+    for module in fresh.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            if name.endswith("bias") or parameter.numel() > max(parameter.shape, default=1):
+                continue
+            first, is_constant = parameter.flatten()[0].item(), bool((parameter == parameter.flatten()[0]).all())
+            is_gain = isinstance(module, NORM_MODULES) or name == "gain" or parameter.numel() == 1
+            if is_constant and (is_gain if first == 0 else abs(first) <= SMALL_SCALE and not is_norm(module)):
+                return True
+    return False
+
+
+def is_norm(module: nn.Module) -> bool:
+    """Whether a module is a norm layer, by its type or the name of its type."""
+    return isinstance(module, NORM_MODULES) or "norm" in type(module).__name__.lower()
+
+
+def estimate_statistics(model: nn.Module, batches: Sequence[Tensor]) -> None:
+    """Set the running statistics of batch norm to the mean over batches of images; all else is left as it was.
+
+    Args:
+        model: Changed in place.
+        batches: Prepared images (n, channels, height, width), each of at least two.
+    """
+    norms = [module for module in model.modules() if isinstance(module, BatchNorm) and has_statistics(module)]
+    momenta = [norm.momentum for norm in norms]
+    was_training = {module: module.training for module in model.modules()}
+    model.eval()
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # torch then takes the mean over batches
+        norm.train()
+    with torch.no_grad():
+        for images in batches if norms else ():
+            model(images)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+    for module, mode in was_training.items():
+        module.training = mode
+
+
+def has_statistics(module: nn.Module) -> bool:
+    """Whether a module is a batch norm with running statistics."""
+    return isinstance(module, BatchNorm) and module.running_mean is not None
+
+
+def _noise(image_shape: tuple[int, int, int], generator: torch.Generator) -> Tensor:
+    """Return images of noise, each of another coarseness and contrast, so that they excite different units."""
+    channels, *size = image_shape
+    images = []
+    for number in range(N_IMAGES):
+        cells = [max(1, side >> number % side.bit_length()) for side in size]
+        noise = torch.randn(1, channels, *cells, generator=generator)
+        images.append(functional.interpolate(noise, size, mode="nearest") * 2 ** (number % 5 - 2))
+    return torch.cat(images)
+
+
+def _fill_zeros(model: nn.Module, generator: torch.Generator) -> None:
+    """Replace parameters that are zero throughout, but for biases: scales by one, matrices by small noise."""
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.endswith("bias") or parameter.any():
+                continue
+            if parameter.ndim > 1:
+                parameter.copy_(0.02 * torch.randn(parameter.shape, generator=generator))
+            else:
+                parameter.fill_(1)
