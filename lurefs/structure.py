@@ -51,20 +51,19 @@ def structural_zeros(fresh: nn.Module, image_shape: tuple[int, int, int]) -> dic
     return is_zero
 
 
-def has_small_scales(fresh: nn.Module) -> bool:
-    """Whether a newly built model multiplies its branches by scales that learn, and that start at or near zero.
+def has_layer_scales(fresh: nn.Module) -> bool:
+    """Whether a newly built model multiplies its branches by small scales that learn, as ConvNeXt does by 1e-6.
 
-    These are layer scales (ConvNeXt: 1e-6), gains (NF-ResNet: 0), and the scales of a residual block's last norm
-    layer, which timm sets to zero in ResNets and their kin. Told by parameters that hold one value per channel, or a
-    single one, and are constant: within 0.1 but not zero, or zero in a norm layer, as a single value or by the name of `gain`.
+    Told by a parameter outside of norm layers that has one value per channel, all of them equal and within 0.1. Scales
+    that start at exactly zero do not count, as the last norm scales of blocks in timm's ResNets do: training soon raises
+    them, and a ranking per layer would then cost a network far more of its accuracy than one of all weights together.
     """
     for module in fresh.modules():
         for name, parameter in module.named_parameters(recurse=False):
-            if name.endswith("bias") or parameter.numel() > max(parameter.shape, default=1):
+            if is_norm(module) or name.endswith("bias") or parameter.numel() > max(parameter.shape, default=1):
                 continue
-            first, is_constant = parameter.flatten()[0].item(), bool((parameter == parameter.flatten()[0]).all())
-            is_gain = isinstance(module, NORM_MODULES) or name == "gain" or parameter.numel() == 1
-            if is_constant and (is_gain if first == 0 else abs(first) <= SMALL_SCALE and not is_norm(module)):
+            first = parameter.flatten()[0]
+            if 0 < abs(first.item()) <= SMALL_SCALE and bool((parameter == first).all()):
                 return True
     return False
 

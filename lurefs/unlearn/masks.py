@@ -33,7 +33,7 @@ Fresh = Literal["twin", "uniform_fan_in"]
 
 Ranking = Literal["auto", "global", "layer"]
 """Whether all weights are ranked together, or those of each parameter by themselves, each losing the same share; `auto`
-is `layer` for models whose branches start behind scales at or near zero, and `global` otherwise."""
+is `layer` for models with small layer scales, and `global` otherwise."""
 
 LeftOut = Literal["structural", "zero_score", "nothing"]
 """Which weights are neither ranked nor reset, nor count for the share: those that no image can give a gradient, all
@@ -63,9 +63,8 @@ def by_saliency(
     newly built twin (`fresh`; released: uniform in +-1/sqrt(fan_in), with fan_in 1 for one-dimensional tensors);
     exactly the asked share is reset, ties broken at random (released: all scores up to the k-th smallest one, k =
     int(share * n)); weights that no image can give a gradient are left out (`left_out`; released: they are reset
-    first); models whose branches start behind scales at or near zero are ranked per layer (`ranking`; released: all
-    weights together, in a network that has no such scales). What becomes of the optimizer's moments is
-    `learner.optimizer_state` (released: keep).
+    first); models with small layer scales are ranked per layer (`ranking`; released: all weights together, in a network
+    that has none). What becomes of the optimizer's moments is `learner.optimizer_state` (released: keep).
 
     Args:
         keep_ratio: Share of the weights that are kept, in (0, 1].
@@ -74,9 +73,8 @@ def by_saliency(
         scope: Which parameters are ranked and reset.
         fresh: Where new values come from.
         ranking: Whether all weights are ranked together (`global`) or within each parameter (`layer`). `auto` ranks
-            per layer where the model multiplies its branches by scales that learn and start at or near zero (layer
-            scales of ConvNeXt, the last norm scale of a block in timm's ResNets). Short of long training every weight
-            behind such a scale is less salient than all others, and a reset would change no prediction.
+            per layer where the model multiplies its branches by small scales that learn: behind a scale of 1e-6, as
+            ConvNeXt has it, every weight is less salient than all others, and a reset would change no prediction.
         left_out: Which weights stay as they are and do not count for the share: those that no image can give a gradient
             (`structural`), all whose score is exactly 0, those of dead units included (`zero_score`), or `nothing`.
             With `structural` dead units are reset first, and may revive.
@@ -229,11 +227,11 @@ def _in_scope(scores: Mapping[str, Tensor], model: nn.Module, scope: Scope) -> d
 
 
 def _ranking_of(twin: nn.Module, ranking: Ranking) -> Ranking:
-    from lurefs.structure import has_small_scales
+    from lurefs.structure import has_layer_scales
 
     if ranking != "auto":
         return ranking
-    return "layer" if has_small_scales(twin) else "global"
+    return "layer" if has_layer_scales(twin) else "global"
 
 
 def _lowest(

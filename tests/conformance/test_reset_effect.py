@@ -57,10 +57,10 @@ def trained(name: str) -> Backbone:
     """A model after a few steps, short of knowing its classes for sure."""
     size = 16 if name in LARGE else 32
     backbone = build_backbone(BACKBONES[name], n_classes=N_CLASSES, n_channels=1, image_size=size, seed=0)
-    optimizer = torch.optim.Adam(backbone.model.parameters(), lr=2e-3)
+    optimizer = torch.optim.Adam(backbone.model.parameters(), lr=5e-3 if name in LARGE else 2e-3)
     backbone.model.train()
     for step in range(8):
-        images, labels = images_of(32, seed=10 + step, size=size)
+        images, labels = images_of(16 if name in LARGE else 32, seed=10 + step, size=size)
         optimizer.zero_grad()
         functional.cross_entropy(backbone.model(images), labels).backward()
         optimizer.step()

@@ -251,7 +251,7 @@ def test_the_released_threshold_is_the_kth_smallest_score_counted_from_one(n: in
     assert int(smallest(scores, saliency.share_less(0.8), torch.Generator())["weight"].sum()) == n // 5
 
 
-def test_models_with_small_scales_are_ranked_per_layer_and_others_as_a_whole() -> None:
+def test_models_with_small_layer_scales_are_ranked_per_layer_and_others_as_a_whole() -> None:
     """Behind a scale of 1e-6 each weight is less salient than any other: together these would be all that is reset."""
     share = {}
     for ranking in ("auto", "global"):
