@@ -22,7 +22,7 @@ ORDER = [
     {"settings_page"},
     {"data"},
     {"outcomes", "plan", "saliency", "backbones", "optimizers", "images", "schedule"},
-    {"unlearn", "features", "cost", "checkpoints", "progress", "transfer_plan", "predictions", "attacks"},
+    {"unlearn", "features", "cost", "checkpoints", "progress", "transfer_plan", "predictions", "attacks", "padding"},
     {"boundary", "results"},
     {"learner"},
     {"mirror", "reporting"},
