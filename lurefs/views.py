@@ -166,6 +166,7 @@ def workspace(content: Content, entity: str) -> Any:
                 "run:displayName",
                 *(f"config:{key}.value" for key in ("backbone", "strategy", "benchmark", "probe", "seed")),
                 *(f"summary:{key}" for key in ("accuracy", "accuracy_ci95_episodes", "accuracy_ci95_classes")),
+                *(f"summary:control_{control}" for control in ("untrained_twin", "image_statistics")),
             ],
         ),
     )
@@ -271,7 +272,8 @@ def _curves(content: Content) -> list[Any]:
 def _parallel() -> Any:
     import wandb_workspaces.reports.v2 as wr
 
-    settings = [wr.Config(key) for key in ("backbone", "strategy", "seed", "backbone_params_m")]
+    sorted_by = ("backbone", "strategy", "learning_rate", "epochs", "seed", "backbone_params_m")
+    settings = [wr.Config(key) for key in sorted_by]
     figures = [wr.SummaryMetric(key) for key in ("anytime_accuracy", "ms_per_episode", "accuracy")]
     return wr.ParallelCoordinatesPlot(
         title="Settings and results",
