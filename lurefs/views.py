@@ -242,10 +242,10 @@ def _bars() -> list[Any]:
 def _scatters() -> list[Any]:
     import wandb_workspaces.reports.v2 as wr
 
-    costs = {
+    costs: dict[str, Any] = {
         "multiply-adds of an image, 10^9": wr.Config("backbone_gmacs"),
         "parameters, 10^6": wr.Config("backbone_params_m"),
-        "images embedded a second": wr.SummaryMetric("images_per_second"),
+        "images seen in training": wr.SummaryMetric("total_images_seen"),
     }
     return [
         wr.ScatterPlot(title=f"Accuracy against {words}", x=cost, y=wr.SummaryMetric("accuracy"), log_x=True)

@@ -106,7 +106,11 @@ def cell_summary(
         },
     }
     if outcomes:
-        figures |= {"generalisation_gap": outcomes[-1].generalisation_gap, **_robustness_row(outcomes[-1].robustness)}
+        figures |= {
+            "total_images_seen": sum(outcome.n_images_seen for outcome in outcomes),
+            "generalisation_gap": outcomes[-1].generalisation_gap,
+            **_robustness_row(outcomes[-1].robustness),
+        }
     return without_none(figures)
 
 
