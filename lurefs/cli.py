@@ -177,6 +177,7 @@ def _run_group(group: RunGroup, root: Path, stage: str, *, dry_run: bool) -> Non
         for plan in plans:
             check_backbone(plan.config.backbone)
             _print_plan(plan)
+        _tell_padding(plans)
         print(f"nothing was run; results would go to {root}")
         return
     for directory in directories:
@@ -185,6 +186,8 @@ def _run_group(group: RunGroup, root: Path, stage: str, *, dry_run: bool) -> Non
 
     for plan in plans:
         run.check(plan)
+    if stage in ("run", "pretrain"):
+        _tell_padding(plans)
     for plan, directory in zip(plans, directories, strict=True):
         run.run_stage(plan, directory, stage)
     ranks_of().leave()
@@ -242,6 +245,7 @@ def _print_cells(plans: Mapping[str, Plan], root: Path) -> None:
         print(f"{'to run  ' if name in waiting else 'finished'}  {name}")
     for plan in list(waiting.values())[:1]:
         _print_plan(plan)
+    _tell_padding(list(waiting.values()))
     print(f"nothing was run; results would go to {root}")
 
 
@@ -288,6 +292,15 @@ def _print_plan(plan: Plan) -> None:
             f"classes, {len(split.validation)} for validation, {len(split.test)} for test; probe "
             f"{transfer.config.probe.name}, {len(transfer.spec.fits)} fits"
         )
+
+
+def _tell_padding(plans: Sequence[Plan]) -> None:
+    """Note on stderr which backbones are too deep for their images."""
+    if ranks_of().is_first:
+        from lurefs.run import padding_notes
+
+        for text in padding_notes(plans):
+            console.note(text)
 
 
 def _epochs_words(learner: LearnerConfig) -> str:

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from torch.nn import functional
 
 from episodes.bank import FeatureBank
+from episodes.files import write_text
 from episodes.scoring import ProbeError, score
 from episodes.table import EpisodeTable, collect
 from episodes.transforms import needs_reference
@@ -30,7 +31,7 @@ from lurefs.errors import UserError
 from lurefs.features import make_bank
 from lurefs.plan import Benchmark
 from lurefs.records import to_mapping
-from lurefs.results import damaged
+from lurefs.results import damaged, read_json
 from lurefs.seeding import seed_stream
 from lurefs.stage import (
     Stage,
@@ -40,6 +41,7 @@ from lurefs.stage import (
     read_or_draw_manifest,
     reference_images,
     result_identity,
+    tell_if_constant,
 )
 
 GRID_SIZE = 8
@@ -61,23 +63,22 @@ def score_controls(stage: Stage) -> None:
         for control, (identify, make) in _CONTROLS.items():
             identities = [json.loads(json.dumps(identify(stage, images))) for images in benchmark.sides]
             digests = digest(identities[0]), digest(identities[1])
+            sides = list(zip(benchmark.sides, identities, strict=True))
             for probe_name, probe_config in plan.config.probes.items():
                 probe = make_probe(probe_name, probe_config)
                 identity = result_identity(benchmark, manifest, probe, digests)
                 path = directory.control_path(name, control, probe_name)
                 if path.exists() and _read(path).identity == json.loads(json.dumps(identity)):
                     continue
-                for images, bank_identity, bank_digest in zip(benchmark.sides, identities, digests, strict=True):
-                    if bank_digest not in banks:
-                        banks[bank_digest] = make(stage, images, bank_identity)
+                bank, query_bank = (_bank(stage, banks, control, *side) for side in sides)
                 if needs_reference(probe_config.transform):
                     probe = replace(probe, reference=make(stage, reference_images(plan), identities[0]).features)
                 try:
                     blocks = score(
-                        banks[digests[0]],
+                        bank,
                         manifest,
                         probe,
-                        query_bank=banks[digests[1]] if digests[0] != digests[1] else None,
+                        query_bank=None if query_bank is bank else query_bank,
                         device=str(stage.device),
                         target_ci95=benchmark.target_ci95,
                     )
@@ -89,6 +90,21 @@ def score_controls(stage: Stage) -> None:
                         "a probe that can be fitted on simple features too",
                         f"set controls=false, or change probes.{probe_name}",
                     ) from error
+            path = directory.control_card_path(name, control)
+            if not path.is_file() or read_json(path).get("banks") != list(digests):
+                spread = min(_bank(stage, banks, control, *side).spread for side in sides)
+                write_text(path, json.dumps({"banks": digests, "feature_spread": spread}) + "\n")
+
+
+def _bank(
+    stage: Stage, banks: dict[str, FeatureBank], control: str, images: Benchmark, identity: dict[str, Any]
+) -> FeatureBank:
+    """Return a control's features, which are kept among `banks` once they are made."""
+    key = digest(identity)
+    if key not in banks:
+        banks[key] = _CONTROLS[control][1](stage, images, identity)
+        tell_if_constant(banks[key], images, f"the control {control.replace('_', ' ')!r}")
+    return banks[key]
 
 
 def read_controls(stage: Stage, benchmark: str) -> dict[str, dict[str, EpisodeTable]]:
@@ -109,6 +125,16 @@ def read_controls(stage: Stage, benchmark: str) -> dict[str, dict[str, EpisodeTa
         for control, of_probe in paths.items()
         if all(path.exists() for path in of_probe.values())
     }
+
+
+def control_spread(stage: Stage, benchmark: str, control: str) -> float | None:
+    """Return the spread of a control's features, see `FeatureBank.spread`; None where an earlier version made them.
+
+    Raises:
+        UserError: The file that holds it is damaged.
+    """
+    path = stage.directory.control_card_path(benchmark, control)
+    return read_json(path).get("feature_spread") if path.is_file() else None
 
 
 def image_statistics(images: NDArray[np.uint8]) -> NDArray[np.float32]:

@@ -19,7 +19,7 @@ from episodes.summary import chance_level, summarise, tails
 from episodes.table import EpisodeTable, collect
 from lurefs import checkpoints, console, plugins
 from lurefs.config import digest, run_identity
-from lurefs.controls import read_controls, score_controls
+from lurefs.controls import control_spread, read_controls, score_controls
 from lurefs.cost import Speed, cost_card
 from lurefs.errors import UserError
 from lurefs.features import feature_identity, make_bank
@@ -45,6 +45,7 @@ from lurefs.stage import (
     read_or_draw_manifest,
     reference_images,
     result_identity,
+    tell_if_constant,
 )
 from lurefs.transfer_plan import transfer_images
 from lurefs.transfer_stage import check_transfers, evaluate_transfers, summarise_transfers
@@ -91,6 +92,8 @@ def extract(stage: Stage, ranks: Ranks | None = None) -> None:
                 none = np.empty((0, backbone.n_features), dtype=np.float32)
                 features = ranks.join(np.concatenate([none, *batches]), directory.features_dir(name))
                 bank = None if features is None else make_bank(benchmark, iter([features]), identity)
+                if bank is not None and ranks.rank == 0:
+                    tell_if_constant(bank, benchmark, plan.config.name)
             if bank is not None and ranks.rank == 0:
                 bank.save(directory.features_dir(name))
             ranks.wait()
@@ -166,9 +169,13 @@ def write_summary(stage: Stage) -> dict[str, Any]:
             "n_episodes": benchmark.spec.n_episodes,
             "target_ci95": benchmark.target_ci95,
             "chance": chance_level(table.classes),
+            "feature_spread": min(directory.read_bank(images.name).spread for images in benchmark.sides),
             "probes": probes,
             "controls": {
-                control: {"probes": {probe: summarise_table(found) for probe, found in tables.items()}}
+                control: {
+                    "probes": {probe: summarise_table(found) for probe, found in tables.items()},
+                    "feature_spread": control_spread(stage, name, control),
+                }
                 for control, tables in read_controls(stage, name).items()
             },
         }

@@ -171,34 +171,40 @@ def _scopes(cells: Sequence[Mapping[str, Any]], told: Callable[[Mapping[str, Any
 def _cost_charts(
     groups: Sequence[Group], benchmarks: Mapping[str, Sequence[str]], kept: PageFigures
 ) -> list[dict[str, Any]]:
-    """Return accuracy on the first benchmark against each cost in which the runs differ."""
+    """Return accuracy on the first benchmark against each cost in which the runs differ.
+
+    Costs that are proportional to an earlier one would give the same picture, and are left out.
+    """
     name, probe = next((name, probes[0]) for name, probes in benchmarks.items())
-    n_backbones = len({str(group.runs[0].config.backbone) for group in groups})
-    charts = []
+    charts: list[dict[str, Any]] = []
+    pictures: list[dict[str, float]] = []
     for cost in leaderboard.COSTS:
         found = {group.label: series.cost_point(group, cost.value, name, probe) for group in groups}
         drawn = {group: line for group, line in found.items() if line is not None}
         lines = list(drawn.values())
-        if len({float(np.mean(np.asarray(line.x))) for line in lines}) < 2 or (
-            cost.is_of_backbone and n_backbones == 1
-        ):
+        picture = _shares({group: float(np.mean(np.asarray(line.x))) for group, line in drawn.items()})
+        if len(set(picture.values())) < 2 or picture in pictures:
             continue
+        pictures.append(picture)
         svg = pareto.scatter(
             lines,
             name=f"cost-{cost.name}",
             x_label=cost.label,
             y_label="accuracy, %",
-            less_is_better=cost.less_is_better,
             names=[group.name for group in groups if group.label in drawn],
         )
-        better = "left" if cost.less_is_better else "right"
         caption = (
-            f"Accuracy on {name}, by {probe}. Further up and to the {better} is better; no run beats those in bold, "
+            f"Accuracy on {name}, by {probe}. Further up and to the left is better; no run beats those in bold, "
             "which the line joins, in both. Bars: 95\u00a0% on this pool of classes, or over seeds."
         )
         title = f"Accuracy against {cost.title}"
         charts.append(kept.chart(f"cost-{cost.name}", svg, title=title, caption=caption, said=series.in_words(lines)))
     return charts
+
+
+def _shares(costs: Mapping[str, float]) -> dict[str, float]:
+    """Return each cost as a share of the largest, to six digits: equal ones make equal charts but for the scale."""
+    return {group: round(cost / max(costs.values()), 6) for group, cost in costs.items() if any(costs.values())}
 
 
 def _heat_map(

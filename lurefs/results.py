@@ -108,6 +108,10 @@ class RunDirectory:
         """The per-episode results of one probe on one control's features of a benchmark."""
         return self.path / "controls" / control / f"{benchmark}--{probe}.parquet"
 
+    def control_card_path(self, benchmark: str, control: str) -> Path:
+        """What is known of one control's features of a benchmark, JSON; not there in runs of earlier versions."""
+        return self.path / "controls" / control / f"{benchmark}.json"
+
     def result_paths(self, config: RunConfig, n_chunks: int) -> list[Path]:
         """Return the files without which a run is not finished.
 

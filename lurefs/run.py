@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 from lurefs.backbones import check_backbone
 from lurefs.console import note
 from lurefs.errors import UserError
 from lurefs.evaluate import check_probes, evaluate, extract
+from lurefs.padding import padding_note
 from lurefs.plan import Plan
 from lurefs.pretrain import check_batches, pretrain
 from lurefs.ranks import ranks_of
 from lurefs.report import write_report
 from lurefs.results import RunDirectory
 from lurefs.robustness import check_robustness
-from lurefs.stage import open_stage
+from lurefs.stage import open_stage, plan_backbone
 
 
 def check(plan: Plan) -> None:
@@ -30,6 +32,22 @@ def check(plan: Plan) -> None:
     check_batches(plan)
     check_robustness(plan)
     check_probes(plan)
+
+
+def padding_notes(plans: Sequence[Plan]) -> list[str]:
+    """Return what to tell about backbones whose kernels meet nothing but padding, once for each that has such.
+
+    Raises:
+        UserError: timm cannot build a backbone, or it cannot read the images.
+    """
+    backbones = {}
+    for plan in plans:
+        build = replace(plan.config.backbone, pretrained=False, checkpoint_path=None)  # weights do not matter here
+        key = str((build, plan.dataset.n_channels, plan.dataset.image_size))
+        if key not in backbones:
+            backbones[key] = plan_backbone(replace(plan, config=replace(plan.config, backbone=build)))
+    notes = [padding_note(backbone) for backbone in backbones.values()]
+    return [note for note in notes if note is not None]
 
 
 def run_stage(plan: Plan, directory: RunDirectory, stage_name: str) -> None:

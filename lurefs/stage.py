@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 import lurefs
+from episodes.bank import FeatureBank
 from episodes.files import write_text
 from episodes.manifest import Manifest, draw_manifest
 from episodes.probes import Probe
@@ -27,6 +28,7 @@ from lurefs.features import embed_batches
 from lurefs.plan import Benchmark, Plan
 from lurefs.ranks import ONE_PROCESS, Ranks
 from lurefs.records import to_mapping
+from lurefs.reporting.wording import constancy
 from lurefs.results import REFERENCE, RunDirectory
 from lurefs.seeding import seed_stream
 
@@ -140,6 +142,13 @@ def embed(
     batch_size = stage.plan.config.learner.eval_batch_size
     batches = (ranks or Ranks()).share(-(-len(benchmark.rows) // batch_size))
     return console.track(embed_batches(backbone, benchmark, batch_size, batches), len(batches), description)
+
+
+def tell_if_constant(bank: FeatureBank, images: Benchmark, whose: str) -> None:
+    """Note on stderr that the features of a benchmark's images are constant or nearly so, if they are."""
+    words = constancy(bank.spread)
+    if words:
+        console.note(f"the features of {whose} on the images of {images.name} are {words}")
 
 
 def reference_images(plan: Plan) -> Benchmark:

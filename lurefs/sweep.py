@@ -113,6 +113,13 @@ def check_cells(configs: Sequence[RunConfig]) -> tuple[str, UserError] | None:
     return None
 
 
+def padding_notes(configs: Sequence[RunConfig]) -> list[str]:
+    """Return the notes of `lurefs.run.padding_notes` on all cells."""
+    from lurefs.run import padding_notes
+
+    return padding_notes([make_plan(config) for config in configs])
+
+
 def run_cell(config: RunConfig, root: Path) -> dict[str, float]:
     """Do all stages of a cell; return the mean accuracy of its first probe on each benchmark.
 
@@ -169,6 +176,9 @@ def _check(waiting: Mapping[str, RunConfig], root: Path, workers: Workers) -> No
         raise UserError("the cells cannot be checked: " + wrong.headline, "libraries that can be loaded", wrong.reason)
     if wrong is not None:
         raise of_cell(*wrong)
+    ((_, notes),) = workers.results({"notes": Call(padding_notes, (list(waiting.values()),))})
+    for text in [] if isinstance(notes, Failure) else notes:
+        console.note(text)
 
 
 def _has_controls(summary: Mapping[str, Any], directory: RunDirectory) -> bool:

@@ -166,6 +166,7 @@ def workspace(content: Content, entity: str) -> Any:
                 "run:displayName",
                 *(f"config:{key}.value" for key in ("backbone", "strategy", "benchmark", "probe", "seed")),
                 *(f"summary:{key}" for key in ("accuracy", "accuracy_ci95_episodes", "accuracy_ci95_classes")),
+                *(f"summary:control_{control}" for control in ("untrained_twin", "image_statistics")),
             ],
         ),
     )
@@ -241,10 +242,10 @@ def _bars() -> list[Any]:
 def _scatters() -> list[Any]:
     import wandb_workspaces.reports.v2 as wr
 
-    costs = {
+    costs: dict[str, Any] = {
         "multiply-adds of an image, 10^9": wr.Config("backbone_gmacs"),
         "parameters, 10^6": wr.Config("backbone_params_m"),
-        "images embedded a second": wr.SummaryMetric("images_per_second"),
+        "images seen in training": wr.SummaryMetric("total_images_seen"),
     }
     return [
         wr.ScatterPlot(title=f"Accuracy against {words}", x=cost, y=wr.SummaryMetric("accuracy"), log_x=True)
@@ -271,7 +272,8 @@ def _curves(content: Content) -> list[Any]:
 def _parallel() -> Any:
     import wandb_workspaces.reports.v2 as wr
 
-    settings = [wr.Config(key) for key in ("backbone", "strategy", "seed", "backbone_params_m")]
+    sorted_by = ("backbone", "strategy", "learning_rate", "epochs", "seed", "backbone_params_m")
+    settings = [wr.Config(key) for key in sorted_by]
     figures = [wr.SummaryMetric(key) for key in ("anytime_accuracy", "ms_per_episode", "accuracy")]
     return wr.ParallelCoordinatesPlot(
         title="Settings and results",

@@ -59,7 +59,7 @@ def test_a_small_stem_keeps_the_size_of_small_images() -> None:
 
 
 def test_a_patch_embedding_has_no_small_stem() -> None:
-    with pytest.raises(UserError, match="no overlapping first convolution"):
+    with pytest.raises(UserError, match="no plain overlapping first convolution"):
         build("test_vit", stem="small")
 
 

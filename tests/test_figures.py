@@ -200,20 +200,19 @@ def test_of_many_curves_the_first_styles_are_named_and_the_rest_counted() -> Non
 
 class TestFront:
     @pytest.mark.parametrize(
-        ("points", "less_is_better", "expected"),
+        ("points", "expected"),
         [
-            ([(1, 50), (2, 60), (3, 55), (4, 70)], True, [0, 1, 3]),
-            ([(1, 50), (2, 60), (3, 55), (4, 40)], False, [3, 2, 1]),
-            ([(1, 50), (1, 60)], True, [1]),
-            ([(1, 50), (2, 50)], True, [0]),
-            ([(2, 50), (2, 50)], True, [0]),
+            ([(1, 50), (2, 60), (3, 55), (4, 70)], [0, 1, 3]),
+            ([(1, 50), (1, 60)], [1]),
+            ([(1, 50), (2, 50)], [0]),
+            ([(2, 50), (2, 50)], [0]),
         ],
-        ids=["cost", "speed", "equal cost", "equal accuracy", "equal points"],
+        ids=["different", "equal cost", "equal accuracy", "equal points"],
     )
     def test_holds_those_that_no_other_beats_from_the_cheapest_on(
-        self, points: list[tuple[float, float]], less_is_better: bool, expected: list[int]
+        self, points: list[tuple[float, float]], expected: list[int]
     ) -> None:
-        assert front(points, less_is_better=less_is_better) == expected
+        assert front(points) == expected
 
     def test_its_members_are_named_beside_their_markers_and_of_many_points_no_others(self) -> None:
         lines = [Line(label="best", x=[1.0], y=[90.0], style=0)]
@@ -223,14 +222,13 @@ class TestFront:
         shown = texts(scatter(lines[:4], name="few", x_label="seconds", y_label="accuracy, %"))
         assert {"best", "run 1", "run 2", "run 3"} <= set(shown)
 
-    @pytest.mark.parametrize("less_is_better", [True, False], ids=["cost", "speed"])
-    def test_is_drawn_from_the_better_side_to_the_worse(self, less_is_better: bool) -> None:
+    def test_is_drawn_from_the_cheapest_to_the_dearest_side(self) -> None:
         points = [(1.0, 50.0), (2.0, 60.0), (3.0, 40.0)]
         lines = [Line(label=f"run {x}", x=[x], y=[y], style=0) for x, y in points]
-        svg = scatter(lines, name="front", x_label="cost", y_label="accuracy, %", less_is_better=less_is_better)
+        svg = scatter(lines, name="front", x_label="cost", y_label="accuracy, %")
         [line] = re.findall(r'<path d="([^"]*)"[^>]*stroke-width: 1.2;', svg)
         across = [float(x) for x in re.findall(r"[ML] (\S+)", line)]
-        assert across == sorted(across, reverse=not less_is_better)
+        assert across == sorted(across)
         assert len(set(across)) == 3
 
     def test_costs_of_different_orders_stand_on_a_logarithmic_axis(self) -> None:

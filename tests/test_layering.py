@@ -23,7 +23,7 @@ ORDER = [
     {"data"},
     {"structure"},
     {"outcomes", "plan", "saliency", "backbones", "optimizers", "images", "schedule"},
-    {"unlearn", "features", "cost", "checkpoints", "progress", "transfer_plan", "predictions", "attacks"},
+    {"unlearn", "features", "cost", "checkpoints", "progress", "transfer_plan", "predictions", "attacks", "padding"},
     {"boundary", "results"},
     {"learner"},
     {"mirror", "reporting"},

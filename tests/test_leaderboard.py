@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +10,11 @@ import pytest
 
 from episodes.summary import Summary, summarise_seeds
 from lurefs.config_file import run_config
+from lurefs.outcomes import ChunkOutcome
 from lurefs.reporting import narrative
 from lurefs.reporting.comparison import compare_pairs
 from lurefs.reporting.interval_rows import accuracy_intervals
-from lurefs.reporting.leaderboard import letters_or_places, mean_accuracy, rows
+from lurefs.reporting.leaderboard import COSTS, letters_or_places, mean_accuracy, rows
 from lurefs.reporting.runs import Run
 from lurefs.reporting.seeds import Group, best_first, groups_of, styled
 from lurefs.reporting.series import cost_point
@@ -40,6 +41,27 @@ def make_run(label: str, mean: float | None, *, seed: int = 0, cost: Mapping[str
         outcomes=(),
         identity={"backbone": {"n_parameters": 2_000_000}},
         cost=cost or {},
+    )
+
+
+def outcome_of(n_images_seen: int) -> ChunkOutcome:
+    return ChunkOutcome(
+        chunk_index=0,
+        phase="learn",
+        n_new=10,
+        n_train=10,
+        n_images_seen=n_images_seen,
+        best_epoch=0,
+        train_loss=1.0,
+        train_accuracy=0.5,
+        fit_accuracy=0.5,
+        val_accuracy=0.5,
+        n_test_errors=1,
+        n_test=2,
+        test_ece=0.1,
+        test_nll=1.0,
+        train_seconds=1.0,
+        seconds=1.0,
     )
 
 
@@ -74,11 +96,12 @@ class TestOneSeed:
         runs = [make_run("warm", 0.5), make_run("a", 0.7)]
         row = board(groups_of(runs), runs[0])["a"]
         assert row["cells"][0]["difference"].why_not.startswith("not paired: there is no")
-        weights, macs, speed, episode, training = row["costs"]
+        weights, macs, images, speed, episode, training = row["costs"]
         assert (weights.value, episode.value) == ("2.00", "1.50")
-        assert [cost.why_not for cost in (macs, speed, training)] == [
+        assert [cost.why_not for cost in (macs, speed, images, training)] == [
             "not measured: the run is older than this measure",
             "not measured: the run is older than this measure",
+            "not trained here",
             "not trained here",
         ]
 
@@ -90,7 +113,7 @@ class TestOneSeed:
         card = {"n_parameters": 12_340_000, "n_macs": 250_000_000, "images_per_second": 1234.5}
         runs = [make_run("warm", 0.5), make_run("a", 0.7, cost=card)]
         costs = board(groups_of(runs), runs[0])["a"]["costs"]
-        assert [cost.value for cost in costs[:3]] == ["12.3", "0.250", "1,234"]
+        assert [cost.value for cost in (*costs[:2], costs[3])] == ["12.3", "0.250", "1,234"]
 
 
 class TestSeveralSeeds:
@@ -156,6 +179,16 @@ def test_a_cost_stands_at_the_mean_of_the_seeds_and_only_where_all_have_one() ->
     assert line is not None
     assert (list(np.asarray(line.x)), list(np.asarray(line.y))) == ([1.0], pytest.approx([60.0]))
     assert cost_point(group, lambda run: run.config.seed or None, "novel", "ridge") is None
+
+
+def test_training_costs_three_passes_of_every_image_that_it_sees() -> None:
+    costs = {cost.name: cost.value for cost in COSTS}
+    run = make_run("lure", 0.5, cost={"n_macs": 2_000_000_000})
+    assert costs["macs"](run) == 2.0
+    assert (costs["images"](run), costs["training"](run)) == (None, None)
+    trained = replace(run, outcomes=[outcome_of(n_images) for n_images in (400, 600)])
+    assert (costs["images"](trained), costs["training"](trained)) == (1000, 6.0)
+    assert costs["training"](replace(trained, cost={})) is None
 
 
 def test_of_many_runs_the_reference_and_the_best_have_the_first_styles() -> None:

@@ -20,6 +20,26 @@ def test_only_marked_moments_are_cleared() -> None:
     assert optimizer.state[model.bias]["exp_avg"] != 0
 
 
+def test_steps_after_a_reset_are_as_many_times_a_new_optimizers_as_its_docstring_says() -> None:
+    config = PluginConfig(name="adamw", params={"lr": 0.1, "weight_decay": 0})
+    models = [torch.nn.Linear(1, 1, bias=False) for _ in range(2)]
+    old, new = (build_optimizer(model, config) for model in models)
+
+    def step(model: torch.nn.Linear, optimizer: torch.optim.Optimizer, gradient: float) -> float:
+        before = model.weight.item()
+        model.weight.grad = torch.tensor([[gradient]])
+        optimizer.step()
+        return abs(model.weight.item() - before)
+
+    for _ in range(4000):
+        step(models[0], old, 1.0)
+    clear_moments(old, models[0], {"weight": torch.tensor([[True]])})
+    ratios = [step(models[0], old, 2.0) / step(models[1], new, 2.0) for _ in range(30)]
+    assert ratios[0] == pytest.approx(3.13, abs=0.05)
+    assert max(ratios) == pytest.approx(6.5, abs=0.1)
+    assert ratios.index(max(ratios)) + 1 in (11, 12, 13)
+
+
 @pytest.mark.parametrize(
     ("config", "words"),
     [

@@ -807,6 +807,37 @@ class TestPage:
             "samples-novel.png",
         }
 
+    @pytest.mark.parametrize(
+        ("images", "n_macs", "expected"),
+        [
+            ((1, 2), (10, 10), {"cost-images.svg"}),
+            ((1, 1), (10, 20), {"cost-macs.svg"}),
+            ((1, 3), (10, 20), {"cost-images.svg", "cost-macs.svg", "cost-training.svg"}),
+            ((2, 1), (10, 20), {"cost-images.svg", "cost-macs.svg"}),
+            ((1, 1), (10, 10), set()),
+        ],
+        ids=["images", "arithmetic", "both", "both, of equal training", "neither"],
+    )
+    def test_accuracy_is_charted_against_each_cost_in_which_runs_differ_and_against_no_time(
+        self,
+        images: tuple[int, int],
+        n_macs: tuple[int, int],
+        expected: set[str],
+        make_run: MakeRun,
+        tmp_path: Path,
+    ) -> None:
+        runs = [make_run(), make_run("warm", unlearn="nothing")]
+        for place, run in enumerate(runs):
+            outcomes = run.read_outcomes()
+            seconds = 10.0 + place
+            run.write_outcomes(
+                [replace(each, n_images_seen=1000 * images[place], train_seconds=seconds) for each in outcomes]
+            )
+            run.write_cost({"n_macs": 10**6 * n_macs[place], "images_per_second": 100.0 + place})
+        page = read(write_report(runs, tmp_path / "out"))
+        assert {path.name for path in (tmp_path / "out" / "figures").glob("cost-*")} == expected
+        assert "timed once" in page.text and f"{2000 * images[0]:,}" in page.text
+
     def test_changed_images_are_told_where_they_were_measured(self, make_run: MakeRun, tmp_path: Path) -> None:
         runs = [make_run(), make_run("warm", unlearn="nothing")]
         scores = RobustnessScores(

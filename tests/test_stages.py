@@ -340,7 +340,7 @@ def test_scoring_ends_at_the_width_that_is_asked_for(
     make_config: MakeConfig, directory: RunDirectory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spec = {"n_way": 3, "n_shot": 1, "n_query": 5, "n_episodes": 1000}
-    patterns = ("episodes/*", "controls/*/*")
+    patterns = ("episodes/*", "controls/*/*.parquet")
 
     def run(target: float | None) -> dict[str, Any]:
         benchmarks = {"b": {**spec, "target_ci95": target}}

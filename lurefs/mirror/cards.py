@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from lurefs.config import RunConfig, digest, run_identity
+from lurefs import plugins
+from lurefs.config import LearnerConfig, PluginConfig, RunConfig, digest, run_identity
+from lurefs.errors import UserError
 from lurefs.outcomes import ChunkOutcome
 
 Row = dict[str, Any]
@@ -200,7 +204,10 @@ def _flat_config(about: About) -> Row:
         "n_features": backbone.get("n_features"),
         "image_size": backbone.get("image_size"),
         "pretrained": config.backbone.pretrained,
+        "stem": config.backbone.stem,
         "strategy": config.unlearn.name,
+        "keep_ratio": _keep_ratio(config.unlearn),
+        **_learning(config.learner),
         "n_chunks": config.chunks.n_chunks,
         **{name: getattr(config.chunks, name) for name in _REGIME},
         "dataset": config.dataset.name,
@@ -210,3 +217,32 @@ def _flat_config(about: About) -> Row:
         **{f"version_{name}": version for name, version in about.identity.get("versions", {}).items()},
     }
     return without_none(flat)
+
+
+def _learning(learner: LearnerConfig) -> Row:
+    """Return how chunks are learned; `schedule` alone is that of the chunks' sizes, so the rate's has another name."""
+    params = learner.optimizer.params
+    return {
+        "optimizer": learner.optimizer.name,
+        "learning_rate": params.get("lr"),
+        "weight_decay": params.get("weight_decay", 0.0),
+        "lr_schedule": learner.schedule,
+        "batch_size": learner.batch_size,
+        "epochs": learner.epochs,
+        "relearn_epochs": learner.epochs if learner.relearn_epochs is None else learner.relearn_epochs,
+        "match_images_seen": learner.match_images_seen,
+        "l2_init": learner.l2_init,
+    }
+
+
+def _keep_ratio(unlearn: PluginConfig) -> float | None:
+    """Return the share of weights that a strategy keeps, its default where none is set; None if it has no such share.
+
+    The mirror goes on where a strategy of somebody's own cannot be imported, e.g. on the machine that pushes.
+    """
+    default = None
+    with suppress(UserError):
+        known = inspect.signature(plugins.resolve("unlearn", unlearn.name)).parameters
+        default = known["keep_ratio"].default if "keep_ratio" in known else None
+    found: float | None = unlearn.params.get("keep_ratio", default)
+    return found

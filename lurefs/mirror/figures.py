@@ -99,8 +99,10 @@ def cell_summary(
     """Return the flat figures of one cell, without those that its probe does not have.
 
     `images_per_second` is how fast the backbone embeds, from `cost.json`; the speed of training has a name of its own.
+    `control_NAME` is the accuracy of a control on the same episodes by the same probe.
     """
-    scores = summary["benchmarks"][benchmark]["probes"][probe]
+    described = summary["benchmarks"][benchmark]
+    scores = described["probes"][probe]
     figures = {
         "accuracy": scores["accuracy"]["mean"],
         "accuracy_ci95_episodes": scores["accuracy"]["ci95_episodes"],
@@ -114,9 +116,19 @@ def cell_summary(
         "anytime_accuracy": summary["pretrain"]["anytime_accuracy"],
         "images_per_second": cost.get("images_per_second"),
         "train_images_per_second": train_images_per_second(outcomes),
+        "feature_spread": described.get("feature_spread"),
+        **{
+            f"control_{name}": control["probes"][probe]["accuracy"]["mean"]
+            for name, control in described.get("controls", {}).items()
+            if probe in control["probes"]
+        },
     }
     if outcomes:
-        figures |= {"generalisation_gap": outcomes[-1].generalisation_gap, **_robustness_row(outcomes[-1].robustness)}
+        figures |= {
+            "total_images_seen": sum(outcome.n_images_seen for outcome in outcomes),
+            "generalisation_gap": outcomes[-1].generalisation_gap,
+            **_robustness_row(outcomes[-1].robustness),
+        }
     return without_none(figures)
 
 

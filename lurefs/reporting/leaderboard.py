@@ -20,7 +20,7 @@ from lurefs.reporting.comparison import MIN_RANKED, Comparison, manifests_of, ti
 from lurefs.reporting.over_seeds import difference_over_seeds
 from lurefs.reporting.runs import Run
 from lurefs.reporting.seeds import Group
-from lurefs.reporting.series import seconds_spent
+from lurefs.reporting.series import n_images_seen, seconds_spent
 from lurefs.reporting.wording import MISSING, count, duration, number, percent, points
 
 Row = dict[str, Any]
@@ -33,23 +33,19 @@ Comparisons = Mapping[tuple[str, str], Sequence[Comparison]]
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
-    """A cost that accuracy is set against.
+    """A cost that accuracy is set against; less of it is better. None is a time, which would chart the machine's noise.
 
     Attributes:
         name: Of its chart's file.
         title: What it is, within a sentence.
         label: What it is, with its unit.
-        value: Its value of a run; None if it was not measured.
-        less_is_better: Whether a lower one is the better one.
-        is_of_backbone: Whether it is that of the backbone, so that runs of one backbone differ by noise alone.
+        value: Its value of a run; None if it is not known.
     """
 
     name: str
     title: str
     label: str
     value: Callable[[Run], float | None]
-    less_is_better: bool = True
-    is_of_backbone: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -225,7 +221,7 @@ def _ranks(groups: Sequence[Group], benchmark: str, probe: str) -> dict[str, int
 
 
 def _costs(group: Group, benchmarks: Sequence[str], probe: str) -> list[Figure]:
-    """Return what a group costs, the mean over its seeds: its size, arithmetic, speed, an episode, its training."""
+    """Return what a group costs, the mean over its seeds: its size and arithmetic, images seen, and times."""
     stated = [
         run.cost.get("n_parameters") or run.identity.get("backbone", {}).get("n_parameters") for run in group.runs
     ]
@@ -235,14 +231,15 @@ def _costs(group: Group, benchmarks: Sequence[str], probe: str) -> list[Figure]:
         for benchmark in benchmarks[:1]
         if (result := run.result(benchmark, probe))
     ]
-    macs, speed, seconds = ([cost.value(run) for run in group.runs] for cost in COSTS)
     why_not = "not measured: the run is older than this measure"
+    untrained = "not trained here"
     return [
         _cost(stated, lambda value: number(value / 1e6, 2 if value < 1e7 else 1), "not recorded"),
-        _cost(macs, lambda value: number(value, 3 if value < 1 else 2), why_not),
-        _cost(speed, lambda value: count(round(value)), why_not),
+        _cost([_gmacs(run) for run in group.runs], lambda value: number(value, 3 if value < 1 else 2), why_not),
+        _cost([_images_seen(run) for run in group.runs], lambda value: count(round(value)), untrained),
+        _cost([run.cost.get("images_per_second") for run in group.runs], lambda value: count(round(value)), why_not),
         _cost(episodes, lambda value: number(value, 2), "not measured"),
-        _cost(seconds, duration, "not trained here"),
+        _cost([seconds_spent(run.outcomes) if run.outcomes else None for run in group.runs], duration, untrained),
     ]
 
 
@@ -254,9 +251,19 @@ def _cost(values: Sequence[float | None], tell: Any, why_not: str) -> Figure:
     return Figure(value=tell(mean), number=mean)
 
 
-def _scaled(run: Run, key: str, unit: float) -> float | None:
-    value = run.cost.get(key)
-    return None if value is None else value / unit
+def _gmacs(run: Run) -> float | None:
+    n_macs = run.cost.get("n_macs")
+    return None if n_macs is None else n_macs / 1e9
+
+
+def _images_seen(run: Run) -> float | None:
+    return n_images_seen(run.outcomes) if run.outcomes else None
+
+
+def _training_tmacs(run: Run) -> float | None:
+    """Return the multiply-adds of all training steps, 10^12: a backward pass counts as two forward ones."""
+    gmacs, n_images = _gmacs(run), _images_seen(run)
+    return None if gmacs is None or n_images is None else 3 * gmacs * n_images / 1e3
 
 
 def _accuracies(group: Group, benchmark: str, probe: str) -> list[Any]:
@@ -264,25 +271,12 @@ def _accuracies(group: Group, benchmark: str, probe: str) -> list[Any]:
 
 
 COSTS = (
+    Cost(name="macs", title="arithmetic", label="GMACs an image (10⁹ multiply-adds)", value=_gmacs),
+    Cost(name="images", title="images seen in training", label="images seen in training", value=_images_seen),
     Cost(
-        name="macs",
-        title="arithmetic",
-        label="GMACs an image (10⁹ multiply-adds)",
-        value=lambda run: _scaled(run, "n_macs", 1e9),
-        is_of_backbone=True,
-    ),
-    Cost(
-        name="speed",
-        title="speed",
-        label="images embedded a second",
-        value=lambda run: _scaled(run, "images_per_second", 1),
-        less_is_better=False,
-        is_of_backbone=True,
-    ),
-    Cost(
-        name="time",
-        title="training time",
-        label="training and unlearning, seconds",
-        value=lambda run: seconds_spent(run.outcomes) if run.outcomes else None,
+        name="training",
+        title="arithmetic of training",
+        label="training, 10¹² multiply-adds (each step as three passes)",
+        value=_training_tmacs,
     ),
 )

@@ -15,6 +15,7 @@ from lurefs.reporting.runs import Run, reference_run, summary_of
 from lurefs.reporting.seeds import Group
 from lurefs.reporting.sheets import MAX_QUERY, MAX_WAY, EpisodeRow, EpisodeSheet
 from lurefs.reporting.wording import (
+    constancy,
     count,
     counted,
     joined,
@@ -161,7 +162,7 @@ def _usual_form(found: Mapping[str, Any]) -> str:
 
 def notes(runs: Sequence[Run], benchmark: str, probes: Sequence[str]) -> list[str]:
     """Return what a reader of a benchmark's table must know: its gaps, and their reasons."""
-    found = []
+    found = _constant_features(runs, benchmark)
     if any(run.benchmark(benchmark).get("corrupt") and not clean_benchmark(run, benchmark) for run in runs):
         found.append(
             "What the corruption costs is not said: no benchmark of the same form and seed has the images as they are."
@@ -224,6 +225,18 @@ def _cut_images(sheet: EpisodeSheet) -> str:
     if most > MAX_QUERY:
         text += f" At most {MAX_QUERY} of the {most} images a class are shown."
     return text
+
+
+def _constant_features(runs: Sequence[Run], benchmark: str) -> list[str]:
+    """Say whose features hardly differ between images, so that what is measured of them says little."""
+    whose: dict[str, list[str]] = {}
+    for run in runs:
+        described = run.benchmark(benchmark)
+        whose.setdefault(constancy(described.get("feature_spread")), []).append(run.label)
+        for name, figures in described.get("controls", {}).items():
+            words = constancy(figures.get("feature_spread"))
+            whose.setdefault(words, []).append(f"the control “{name.replace('_', ' ')}” of {run.label}")
+    return [f"The features of {joined(names)} are {words}." for words, names in whose.items() if words]
 
 
 def _not_above_controls(runs: Sequence[Run], benchmark: str, probe: str) -> list[str]:

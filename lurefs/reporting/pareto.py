@@ -34,7 +34,7 @@ Box = tuple[float, float, float, float]
 """Left, bottom, right, top, in pixels."""
 
 
-def front(points: Sequence[Point], *, less_is_better: bool = True) -> list[int]:
+def front(points: Sequence[Point]) -> list[int]:
     """Return the indices of the points that no other one beats, from the cheapest on.
 
     One beats another if it is at least as cheap and at least as accurate, and better in one of the two. Of equal points
@@ -42,10 +42,8 @@ def front(points: Sequence[Point], *, less_is_better: bool = True) -> list[int]:
 
     Args:
         points: (cost, accuracy) each.
-        less_is_better: Whether a lower cost is the better one; images a second are the other way round.
     """
-    sign = 1 if less_is_better else -1
-    order = sorted(range(len(points)), key=lambda place: (sign * points[place][0], -points[place][1], place))
+    order = sorted(range(len(points)), key=lambda place: (points[place][0], -points[place][1], place))
     members: list[int] = []
     for place in order:
         if not members or points[place][1] > points[members[-1]][1]:
@@ -59,7 +57,6 @@ def scatter(
     name: str,
     x_label: str,
     y_label: str,
-    less_is_better: bool = True,
     names: Sequence[str] = (),
 ) -> str:
     """Draw accuracy against cost, one mean point a line, and the front of those that none beats as a step line.
@@ -71,16 +68,15 @@ def scatter(
         name: Salt of the file's ids.
         x_label: What the cost is, with its unit.
         y_label: What the accuracy is, with its unit.
-        less_is_better: Whether a lower cost is the better one.
         names: What to write beside the markers; the lines' labels if empty.
     """
     names = names or [line.label for line in lines]
     points = [(float(np.mean(np.asarray(line.x))), float(np.mean(np.asarray(line.y)))) for line in lines]
-    members = front(points, less_is_better=less_is_better)
+    members = front(points)
     with chart_context(name):
         figure, axes = new_chart()
         _set_limits(axes, [x for x, _ in points])
-        _draw_front(axes, [points[place] for place in members], less_is_better=less_is_better)
+        _draw_front(axes, [points[place] for place in members])
         for place, line in enumerate(lines):
             _draw_point(axes, line, is_member=place in members)
         name_axes(axes, x_label, y_label)
@@ -107,10 +103,9 @@ def _set_limits(axes: Axes, costs: Sequence[float]) -> None:
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.6g}"))
 
 
-def _draw_front(axes: Axes, members: Sequence[Point], *, less_is_better: bool) -> None:
+def _draw_front(axes: Axes, members: Sequence[Point]) -> None:
     """Draw what is reached at each cost: level from a member to the next, and on to the dearest side."""
-    left, right = axes.get_xlim()
-    costs = [cost for cost, _ in members] + [right if less_is_better else left]
+    costs = [cost for cost, _ in members] + [axes.get_xlim()[1]]
     reached = [accuracy for _, accuracy in members] + [members[-1][1]]
     axes.step(costs, reached, where="post", color=MUTED, lw=1.2, zorder=1)
 
@@ -133,7 +128,7 @@ def _step_boxes(axes: Axes, members: Sequence[Point]) -> list[Box]:
     ]
     x, y = places[-1]
     area = axes.get_window_extent()
-    return [*boxes, (x, y - 2, area.x1, y + 2) if len(places) < 2 or x > places[0][0] else (area.x0, y - 2, x, y + 2)]
+    return [*boxes, (x, y - 2, area.x1, y + 2)]
 
 
 def _name_points(

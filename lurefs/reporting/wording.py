@@ -7,6 +7,9 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
+from episodes.bank import NEARLY_CONSTANT
 from episodes.comparison import PairedDifference
 from episodes.summary import SeedSummary, Summary
 from lurefs import plugins
@@ -50,6 +53,20 @@ def counted(value: int, noun: str) -> str:
     """Return `1 class`, `2 classes`, `2 queries`."""
     plural = f"{noun}es" if noun.endswith("s") else f"{noun[:-1]}ies" if noun.endswith("ry") else f"{noun}s"
     return f"{count(value)} {noun if value == 1 else plural}"
+
+
+def constancy(spread: float | None) -> str:
+    """Say of features that (nearly) do not differ between images that they are so; "" of others, and if not known.
+
+    Args:
+        spread: See `episodes.bank.FeatureBank.spread`.
+    """
+    if spread is None or not spread < NEARLY_CONSTANT:
+        return ""
+    differ = f"they differ between images by {spread:.0e} of their length" if spread else "all images have the same"
+    if spread < np.finfo(np.float32).eps:
+        return f"constant: {differ}, and no probe can tell classes apart by them"
+    return f"nearly constant: {differ}, at the limit of single precision, and accuracies on them are mostly rounding"
 
 
 def duration(seconds: float | None) -> str:

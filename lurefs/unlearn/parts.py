@@ -44,7 +44,10 @@ def last_layers(from_module: str | None = None) -> UnlearnStrategy:
     vision transformers a part is one block.
 
     Departures: the source chooses the layer for each architecture, and resets every so many epochs of one data set;
-    here the default is the last stage and the head, and the reset comes before each chunk.
+    here the default is the last stage and the head, and the reset comes before each chunk. The released code resets
+    the weights of convolutions and linear maps alone, drawn evenly in +-1/sqrt(fan_in). Here fresh values follow the
+    model's own initialisation, since timm's families start from different laws; and norm layers, running statistics and
+    biases are reset too, since a re-initialised layer would be read wrongly through the statistics of the old one.
 
     Args:
         from_module: Dotted name of the first module that is reset, e.g. `layer3` or `blocks.4`; null is the first one

@@ -39,8 +39,9 @@ def redo(tau: float = 0.1, activation_images: int = 512, probe: ProbeSource = "s
     Departures: incoming are also the unit's bias, and its norm scale, shift and running statistics, without which a
     unit that a norm keeps off would stay off (the authors' networks have no norms). Fresh values are a twin's. Where
     something else than a layer reads the units (a shortcut, a gate, a norm across units, a standardised weight), the
-    outgoing weights are not all known, and only the incoming ones are reset. A weight that leads out of a dormant unit
-    and into another is set to zero.
+    outgoing weights are not all known, and only the incoming ones are reset. Channels are followed through a flatten
+    into the columns of the linear map that reads them; units of a linear map on several tokens are not. A weight that
+    leads out of a dormant unit and into another is set to zero.
 
     Args:
         tau: Units with a score up to this are dormant, at least 0.
@@ -118,7 +119,12 @@ def _rows(dormant: Tensor, weight: Tensor) -> Tensor:
 
 
 def _columns(dormant: Tensor, weight: Tensor) -> Tensor:
-    """Return the mask of a weight (n_out, n_in / groups, ...) that reads dormant units among its n_in inputs."""
+    """Return the mask of a weight (n_out, n_in / groups, ...) that reads dormant units among its n_in inputs.
+
+    A linear map behind a flatten reads each channel by as many neighbouring columns as the channel has positions.
+    """
     n_out, n_in_group = weight.shape[:2]
+    if weight.ndim == 2:
+        return dormant.repeat_interleave(n_in_group // len(dormant)).expand(weight.shape)
     groups = dormant.view(-1, 1, n_in_group).expand(-1, n_out * n_in_group // len(dormant), -1)
     return groups.reshape(n_out, n_in_group, *[1] * (weight.ndim - 2)).expand(weight.shape)

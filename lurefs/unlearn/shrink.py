@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 def shrink_perturb(shrink: float = 0.4, perturb: float = 0.1) -> UnlearnStrategy:
     """Shrink every parameter and add a share of a fresh model's: theta = shrink * theta + perturb * theta_fresh.
 
-    Ash and Adams (2020, "On warm-starting neural network training", section 4). Running statistics of norm layers stay.
+    Ash and Adams (2020, "On warm-starting neural network training", section 4). As in the authors' code, whose new
+    model is a freshly built one that is given the mixed weights, running statistics of norm layers are the fresh ones.
 
     Args:
         shrink: What the old weights are multiplied with, in [0, 1].
@@ -49,6 +50,8 @@ def shrink_perturb(shrink: float = 0.4, perturb: float = 0.1) -> UnlearnStrategy
         with torch.no_grad():
             for name, weight in model.named_parameters():
                 weight.mul_(shrink).add_(fresh[name], alpha=perturb)
+            for buffer, fresh_buffer in zip(model.buffers(), twin.buffers(), strict=True):
+                buffer.copy_(fresh_buffer)
         return changes_since(old, model)
 
     return unlearn
@@ -64,9 +67,13 @@ def dash(
     between one input and one output channel of a convolution, a row of a linear map, and a bias as a whole. Norm layers
     and parameters of other modules (position embeddings, layer scales) stay, and so do running statistics.
 
-    Departures from the authors' code: the gradients are of images drawn evenly over the data, un-augmented and in
-    evaluation mode (the authors: one pass over all data, chunk by chunk, in training mode); 1 x 1 convolutions count as
-    linear maps, since the cosine of two single numbers only tells whether their signs agree.
+    Departures from the authors' code: the gradients are of `gradient_images` un-augmented images drawn evenly over the
+    data, so that the cost does not grow with the data, and a batch mixes old and new ones (the authors: one pass over
+    all data, chunk by chunk, so that no batch holds images of two chunks). The optimizer keeps its state but for the
+    moments of the weights that change, which are treated as `learner.optimizer_state` says, as for every strategy here.
+    1 x 1 convolutions count as linear maps, since the cosine of two single numbers only tells whether their signs
+    agree. The cosine is exact, and 0 where one of the two is zero (the authors: 1e-8 is added to the denominator, which
+    would shrink filters with very small gradients further than their direction says).
 
     Args:
         floor: The least factor, in (0, 1] (lambda in the paper).

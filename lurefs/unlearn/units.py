@@ -27,6 +27,8 @@ UNIT_BY_UNIT = {
     *("max_pool2d", "avg_pool2d", "adaptive_avg_pool2d", "adaptive_max_pool2d"),
 }
 """Operations after which the units are still where they were; with two inputs only if they are of the same units."""
+FLATTEN = {"flatten", "view", "reshape"}
+"""Operations that may lay the positions of channels side by side, see `_is_flattened`."""
 
 
 @dataclass
@@ -82,12 +84,21 @@ def watch_units(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], rank
 
 @dataclass(frozen=True)
 class _Place:
-    """Where the units of a layer stand in a tensor, which is held so that its id stays its own."""
+    """Where the units of a layer stand in a tensor.
+
+    Attributes:
+        tensor: It is held so that its id stays its own.
+        layer: The name of the layer's weight.
+        dimension: Which dimension of the tensor the units lie along.
+        is_active: Whether they passed an activation function.
+        n_positions: How many neighbours in that dimension belong to each unit; more than one behind a flatten.
+    """
 
     tensor: Tensor
     layer: str
     dimension: int
     is_active: bool
+    n_positions: int = 1
 
 
 class _Watch(TorchFunctionMode):
@@ -121,7 +132,7 @@ class _Watch(TorchFunctionMode):
         if inputs and all(names) and isinstance(output, Tensor):
             self._made[id(output)] = (output, set().union(*names))  # e.g. a standardised weight
         elif operation in LAYERS and len(inputs) > 1 and names[1]:
-            self._read(places, inputs[1])
+            self._read(operation, places, inputs[1])
             self._enter(operation, inputs, names, output)
         elif not (self._is_unit_by_unit(operation, inputs, places, output) and isinstance(output, Tensor)):
             for place in places:
@@ -141,16 +152,23 @@ class _Watch(TorchFunctionMode):
         dimension = -1 if operation == "linear" else 1
         self._places[id(output)] = _Place(output, layer, dimension, is_active=False)
 
-    def _read(self, places: list[_Place], weight: Tensor) -> None:
-        """Note that a layer's weight reads units; one that is made of others (standardised) has no columns to set."""
+    def _read(self, operation: str, places: list[_Place], weight: Tensor) -> None:
+        """Note that a layer's weight reads units; one that is made of others (standardised) has no columns to set.
+
+        Nor has one that sums over another dimension than that of the units, e.g. over the positions of each channel.
+        """
+        summed = -1 if operation == "linear" else 1
         for place in places:
             units = self.units[place.layer]
-            if place.is_active and id(weight) in self._own:
+            is_by_columns = (place.dimension - summed) % place.tensor.ndim == 0
+            if place.is_active and is_by_columns and id(weight) in self._own:
                 units.outgoing |= self._names(weight)
             else:
                 units.is_read_elsewhere = True
 
     def _is_unit_by_unit(self, operation: str, inputs: list[Tensor], places: list[_Place], output: Any) -> bool:
+        if places and _is_flattened(operation, places[0], output):
+            return len(places) == 1
         if not places or operation not in UNIT_BY_UNIT | ACTIVATIONS:
             return False
         place, n_units = places[0], self.units[places[0].layer].n_units
@@ -159,17 +177,18 @@ class _Watch(TorchFunctionMode):
             len(places) == 1
             and all(self._names(tensor) and tensor.shape == (n_units,) for tensor in others)
             and output.ndim > 1
-            and output.shape[place.dimension] == n_units
+            and output.shape[place.dimension] == n_units * place.n_positions
         )
 
     def _go_on(self, operation: str, place: _Place, inputs: list[Tensor], output: Tensor) -> None:
         units = self.units[place.layer]
         is_active = place.is_active or operation in ACTIVATIONS
         units.incoming |= self._with_one_entry_a_unit(set().union(*map(self._names, inputs)), units.n_units)
-        self._places[id(output)] = _Place(output, place.layer, place.dimension, is_active)
+        n_positions = output.shape[place.dimension] // units.n_units
+        self._places[id(output)] = _Place(output, place.layer, place.dimension, is_active, n_positions)
         if operation in ACTIVATIONS:
-            dimension = place.dimension % output.ndim
-            activity = output.abs().sum([d for d in range(output.ndim) if d != dimension], dtype=torch.float64)
+            by_unit = output.abs().movedim(place.dimension, 0).reshape(units.n_units, -1)
+            activity = by_unit.sum(1, dtype=torch.float64)
             units.activity = activity if units.activity is None else units.activity + activity
 
     def _names(self, tensor: Tensor) -> set[str]:
@@ -179,6 +198,17 @@ class _Watch(TorchFunctionMode):
 
     def _with_one_entry_a_unit(self, names: set[str], n_units: int) -> set[str]:
         return {name for name in names if self._shapes[name][:1] == (n_units,)}
+
+
+def _is_flattened(operation: str, place: _Place, output: Any) -> bool:
+    """Say whether an operation makes of channels with positions (n, channels, ...) one row (n, channels * ...)."""
+    source = place.tensor
+    return (
+        operation in FLATTEN
+        and place.dimension == 1
+        and isinstance(output, Tensor)
+        and output.shape == (len(source), source[0].numel())
+    )
 
 
 def _tensors(values: Iterable[Any]) -> Iterator[Tensor]:

@@ -156,7 +156,17 @@ class FakeRun:
                     "test_nll": 1.5,
                 },
                 "benchmarks": {
-                    BENCHMARK: {"manifest": MANIFEST, "n_way": 5, "n_shot": 1, "n_query": 15, "probes": probes}
+                    BENCHMARK: {
+                        "manifest": MANIFEST,
+                        "n_way": 5,
+                        "n_shot": 1,
+                        "n_query": 15,
+                        "probes": probes,
+                        "controls": {
+                            control: {"probes": {probe: {"accuracy": {"mean": mean}} for probe in probes}}
+                            for control, mean in (("untrained_twin", 0.25), ("image_statistics", 0.375))
+                        },
+                    }
                 },
             }
         )

@@ -73,6 +73,57 @@ def test_runs_can_be_filtered_by_how_the_images_arrive() -> None:
     assert "images_per_class" not in card.config
 
 
+def test_cells_can_be_sorted_by_how_chunks_are_learned_and_unlearned() -> None:
+    learner = {
+        "epochs": 7,
+        "batch_size": 32,
+        "schedule": "step",
+        "optimizer": {"name": "adamw", "params": {"lr": 0.003, "weight_decay": 0.05}},
+    }
+    config = cell_card("a", "ridge", learner=learner, chunks={"schedule": "growing"}).config
+    assert {
+        "optimizer": "adamw",
+        "learning_rate": 0.003,
+        "weight_decay": 0.05,
+        "lr_schedule": "step",
+        "schedule": "growing",
+        "batch_size": 32,
+        "epochs": 7,
+        "relearn_epochs": 7,
+        "stem": "default",
+        "keep_ratio": 0.8,
+    }.items() <= config.items()
+    assert cell_card("a", "ridge", learner={"epochs": 7, "relearn_epochs": 2}).config["relearn_epochs"] == 2
+
+
+@pytest.mark.parametrize(
+    ("unlearn", "expected"),
+    [
+        ({"name": "by_magnitude"}, 0.8),
+        ({"name": "random_mask", "params": {"keep_ratio": 0.5}}, 0.5),
+        ({"name": "nothing"}, None),
+        ({"name": "shrink_perturb"}, None),
+    ],
+)
+def test_the_share_that_is_kept_is_the_strategys_own_where_none_is_set(
+    unlearn: dict[str, Any], expected: float | None
+) -> None:
+    assert cell_card("a", "ridge", unlearn=unlearn).config.get("keep_ratio") == expected
+
+
+def test_a_strategy_that_is_not_installed_here_still_has_a_card(run: Any) -> None:
+    config = replace(run.config, unlearn=replace(run.config.unlearn, name="somewhere.else:strategy"))
+    card = cards.pretrain_card(about(config), [])
+    assert card.config["strategy"] == "somewhere.else:strategy"
+    assert "keep_ratio" not in card.config
+
+
+def test_a_rate_that_is_left_to_the_optimizer_is_left_out() -> None:
+    config = cell_card("a", "ridge", learner={"optimizer": {"name": "adamw", "params": {}}}).config
+    assert "learning_rate" not in config
+    assert config["weight_decay"] == 0.0
+
+
 def test_counts_that_a_form_leaves_open_are_left_out() -> None:
     card = cell_card("a", "ridge", n_shot=None)
     assert (card.config["n_way"], card.config["n_query"]) == (5, 15)

@@ -93,3 +93,10 @@ def test_cell_has_the_cost_of_its_backbone(run: Any) -> None:
     assert (cell.card.config["device"], cell.card.config["n_threads"]) == ("cpu", 1)
     assert cell.summary["images_per_second"] == 500.0
     assert cell.summary["train_images_per_second"] == 250.0
+
+
+def test_cell_has_the_accuracies_of_its_controls(run: Any) -> None:
+    run.with_wandb(mode="disabled").go()
+    cell = next(record for record in records_of(run.config, run.directory) if record.step_metric == "episode")
+    found = {key: value for key, value in cell.summary.items() if key.startswith("control_")}
+    assert found == {"control_untrained_twin": 0.25, "control_image_statistics": 0.375}

@@ -118,6 +118,59 @@ def test_the_outgoing_weights_of_a_depthwise_convolution_are_its_groups() -> Non
     assert not mask[4:, 0].any()
 
 
+class Viewed(nn.Module):
+    """What older models write in place of a flatten."""
+
+    def forward(self, maps: Tensor) -> Tensor:
+        return maps.view(maps.size(0), -1)
+
+
+@pytest.mark.parametrize(
+    "between",
+    [
+        [nn.ReLU(), nn.Flatten()],
+        [nn.Flatten(), nn.ReLU()],
+        [nn.ReLU(), Viewed()],
+        [nn.ReLU(), nn.MaxPool2d(1), nn.Flatten(), nn.Dropout(0.5)],
+    ],
+    ids=["flatten", "flatten first", "view", "pool and dropout"],
+)
+def test_a_linear_map_behind_a_flatten_is_silenced_at_all_positions_of_a_channel(between: list[nn.Module]) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 3, 1), *between, nn.Linear(3 * 2 * 2, 5))
+    with torch.no_grad():
+        model[0].bias[1] = -100.0
+    before = copy.deepcopy(model).eval()
+    changes = apply(model, copy.deepcopy(model), images_of(size=2), tau=0.0)
+    assert changes.masks[f"{len(model) - 1}.weight"].tolist() == [[False] * 4 + [True] * 4 + [False] * 4] * 5
+    images, _ = next(images_of(size=2).draw("seen", 8))
+    assert torch.allclose(model.eval()(images), before(images))
+
+
+def test_activity_behind_a_flatten_is_that_of_the_channels() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 3, 1), nn.Flatten(), nn.ReLU(), nn.Linear(12, 5))
+    batches = list(images_of(size=2).draw("seen", 16))
+    with torch.no_grad():
+        hidden = torch.cat([functional.relu(model[0](images)) for images, _ in batches])
+    activity = watch_units(model, batches, ONE_PROCESS)["0.weight"].activity
+    assert activity is not None
+    assert torch.allclose(activity, hidden.sum((0, 2, 3), dtype=torch.float64))
+
+
+def test_a_linear_map_over_the_positions_of_each_channel_has_no_columns_to_set() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU(), nn.Flatten(2), nn.Linear(4, 5))
+    units = watch_units(model, images_of(size=2).draw("seen", 16), ONE_PROCESS)["0.weight"]
+    assert units.is_read_elsewhere and not units.outgoing
+
+
+def test_what_a_flatten_does_to_the_rows_of_a_linear_map_is_not_followed() -> None:
+    """Behind it the units of all tokens alternate, and no neighbouring columns belong to one of them."""
+    model = nn.Sequential(nn.Flatten(2), nn.Linear(4, 6), nn.ReLU(), nn.Flatten(), nn.Linear(18, 5))
+    units = watch_units(model, images_of(size=2).draw("seen", 16), ONE_PROCESS)["1.weight"]
+    assert units.is_read_elsewhere and not units.outgoing
+
+
 def test_a_weight_out_of_one_dormant_unit_and_into_another_is_zero() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Flatten(), nn.Linear(12, 2), nn.ReLU(), nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 2))

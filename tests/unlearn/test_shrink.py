@@ -40,6 +40,19 @@ def test_shrink_perturb_by_hand() -> None:
     assert torch.allclose(model.bias, 0.4 * old["bias"] + 0.1 * fresh["bias"])
 
 
+def test_shrink_perturb_takes_the_running_statistics_of_the_fresh_model() -> None:
+    model, twin = (nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2)) for _ in range(2))
+    for x, _ in BATCHES:
+        model(x)
+    twin[1].running_mean.fill_(0.5)
+    changes = apply(shrink_perturb(shrink=0.4, perturb=0.1), model, twin)
+    assert model[1].running_mean.tolist() == [0.5, 0.5]
+    assert model[1].running_var.tolist() == [1.0, 1.0]
+    assert model[1].num_batches_tracked == 0
+    assert model[1].weight.tolist() == [0.5, 0.5]
+    assert set(changes.masks) == set(dict(model.named_parameters()))
+
+
 def test_dash_by_hand() -> None:
     """A linear map of known softmax gradients: row by row, and the bias as a whole."""
     torch.manual_seed(2)

@@ -1,0 +1,64 @@
+"""Which convolutions of a backbone see a single position: nothing but padding lies under their other taps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lurefs.backbones import Backbone, has_overlapping_stem
+
+
+def layers_on_padding(backbone: Backbone) -> dict[str, int]:
+    """Return the convolutions with several taps whose input is 1 x 1, in the order of computation: name -> n_taps.
+
+    Args:
+        backbone: Left as it was; a blank image of its size passes through it.
+    """
+    model, found = backbone.model, dict[str, int]()
+    was_training = model.training
+    image = torch.zeros(1, backbone.n_channels, backbone.image_size, backbone.image_size, dtype=torch.uint8)
+    with _noted(model, found), torch.inference_mode():
+        model.eval()
+        backbone.embed(image.to(next(model.parameters()).device))
+    model.train(was_training)
+    return found
+
+
+def padding_note(backbone: Backbone) -> str | None:
+    """Return what to tell about kernels that meet nothing but padding; None if there are none."""
+    found = layers_on_padding(backbone)
+    if not found:
+        return None
+    size, names = backbone.image_size, list(found)
+    layers = names[0] if len(names) == 1 else f"{len(names)} convolutions, {names[0]} to {names[-1]},"
+    taps = " or ".join(f"{n_taps - 1} of {n_taps}" for n_taps in sorted(set(found.values())))
+    small_stem = "backbone.stem=small or " if has_overlapping_stem(backbone.model) else ""
+    return (
+        f"{backbone.name} at {size} x {size} pixels: the maps that enter {layers} are 1 x 1, so {taps} taps of a "
+        f"kernel there meet nothing but padding; {small_stem}a larger backbone.image_size gives larger maps"
+    )
+
+
+@contextmanager
+def _noted(model: nn.Module, found: dict[str, int]) -> Iterator[None]:
+    """Note the convolutions with several taps that a single position enters, as long as the block lasts."""
+
+    def watch(name: str) -> Any:
+        def note(layer: nn.Conv2d, inputs: tuple[Tensor, ...]) -> None:
+            if inputs[0].shape[-2:] == (1, 1):
+                found[name] = prod(layer.kernel_size)
+
+        return note
+
+    layers = [(name, layer) for name, layer in model.named_modules() if isinstance(layer, nn.Conv2d)]
+    hooks = [layer.register_forward_pre_hook(watch(name)) for name, layer in layers if max(layer.kernel_size) > 1]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
