@@ -256,7 +256,7 @@ def test_robustness_levels_are_a_table(outcome: Any) -> None:
 def test_folder_of_a_group_is_its_runs_and_their_comparison(run: Any, tmp_path: Path) -> None:
     finish(run)
     folder = run.directory.path.parent
-    (folder / "comparison.json").write_text("{}")
+    (folder / "comparison.json").write_text('{"runs": []}')
     assert [(parcel.path, parcel.directory is None) for parcel in push_command.find_parcels([str(folder)])] == [
         (run.directory.path, False),
         (folder, True),
