@@ -254,12 +254,12 @@ def p_over_seeds(difference: SeedSummary) -> float:
     Args:
         difference: What `compare_seeds` returned.
     """
-    from scipy.stats import t as student_t
+    from scipy.special import stdtr
 
     if difference.std == 0:
         return 1.0 if difference.mean == 0 else 0.0
     error = difference.std / np.sqrt(difference.n_seeds)
-    return float(2 * student_t.sf(abs(difference.mean) / error, difference.n_seeds - 1))
+    return float(2 * stdtr(difference.n_seeds - 1, -abs(difference.mean) / error))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -361,11 +361,11 @@ def _letter(place: int) -> str:
 
 
 def _p_over_classes(difference: Summary, n_classes: int) -> float | None:
-    from scipy.stats import t as student_t
+    from scipy.special import stdtr
 
     if difference.ci95_classes is None:
         return None
     if difference.ci95_classes == 0:
         return 1.0 if difference.mean == 0 else 0.0
     error = difference.ci95_classes / student_quantile(n_classes - 1)
-    return float(2 * student_t.sf(abs(difference.mean) / error, n_classes - 1))
+    return float(2 * stdtr(n_classes - 1, -abs(difference.mean) / error))

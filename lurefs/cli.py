@@ -11,15 +11,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lurefs import __version__, compare, config_file, console, episode_commands, plugins, push, views
-from lurefs.config import LearnerConfig, RunConfig
-from lurefs.config_file import RunGroup
+from lurefs.config import LearnerConfig
+from lurefs.config_file import RunGroup, check_workers
 from lurefs.errors import UserError
 from lurefs.find_runs import find_runs
 from lurefs.ranks import ranks_of
 
 if TYPE_CHECKING:
     from lurefs.plan import Plan
+    from lurefs.reporting.runs import Run
     from lurefs.results import RunDirectory
+    from lurefs.workers import Failure
 
 EXIT_FAILURE = 1
 EXIT_USER_ERROR = 2
@@ -67,6 +69,7 @@ def _parser() -> argparse.ArgumentParser:
             command.add_argument(
                 "--run-root", type=Path, metavar="DIR", help="name the run and its directory in DIR by its settings"
             )
+        command.add_argument("--workers", type=int, metavar="N", help="processes that do a file's variants and seeds")
         command.add_argument("--dry-run", action="store_true", help="check everything and say what would be done")
         command.add_argument("overrides", nargs="*", metavar="key.sub=value", help="settings that win over the file")
     sweep = commands.add_parser(
@@ -120,8 +123,7 @@ def _dispatch(arguments: argparse.Namespace) -> int:
     elif arguments.command == "views":
         views.run_command(arguments)
     else:
-        group, root = _load(arguments)
-        _run_group(group, root, arguments.command, dry_run=arguments.dry_run)
+        return _run(arguments)
     return 0
 
 
@@ -147,7 +149,7 @@ def _load(arguments: argparse.Namespace) -> tuple[RunGroup, Path]:
         if arguments.run_dir is not None:
             raise UserError("--run-dir and --run-root are both given", "one of the two", "leave --run-dir out")
         config = named_run(arguments.config, arguments.overrides)
-        group = RunGroup(name=config.name, runs={config.name: config}, has_variants=False)
+        group = RunGroup(name=config.name, runs={config.name: config})
         return group, arguments.run_root / config.name
     if arguments.config is not None:
         group = config_file.load(arguments.config, arguments.overrides)
@@ -165,88 +167,105 @@ def _load(arguments: argparse.Namespace) -> tuple[RunGroup, Path]:
     return group, arguments.run_dir
 
 
-def _run_group(group: RunGroup, root: Path, stage: str, *, dry_run: bool) -> None:
-    from lurefs.plan import make_plan
+def _run(arguments: argparse.Namespace) -> int:
+    """Do a stage of all runs of a recipe, then print what they came to; return the exit code."""
+    from lurefs import sweep
+    from lurefs.mirror.agent import is_of_agent
     from lurefs.results import RunDirectory
 
-    plans = [make_plan(run) for run in group.runs.values()]
-    directories = [RunDirectory(root / name if group.has_variants else root) for name in group.runs]
-    if dry_run:
-        from lurefs.backbones import check_backbone
-
-        for plan in plans:
-            check_backbone(plan.config.backbone)
-            _print_plan(plan)
-        _tell_padding(plans)
-        print(f"nothing was run; results would go to {root}")
-        return
-    for directory in directories:
-        directory.check_writable()
-    from lurefs import run
-
-    for plan in plans:
-        run.check(plan)
-    if stage in ("run", "pretrain"):
-        _tell_padding(plans)
-    for plan, directory in zip(plans, directories, strict=True):
-        run.run_stage(plan, directory, stage)
-    ranks_of().leave()
-    if not ranks_of().is_first:
-        return
-    if stage in ("run", "evaluate"):
-        _print_results([plan.config for plan in plans], directories)
-        _print_transfers([plan.config for plan in plans], directories)
-    paths = [("results", root)]
-    if stage == "run":
-        paths.append(("report", run.write_group_report(directories, root)))
-    console.print_paths(paths)
+    group, root = _load(arguments)
+    stage, ranks = arguments.command, ranks_of()
+    n_workers = group.n_workers if arguments.workers is None else check_workers("--workers", arguments.workers)
+    plans = sweep.plan_runs(list(group.runs.values()))
+    directories = {name: RunDirectory(root / name if group.has_folders else root) for name in plans}
+    if group.has_folders and RunDirectory(root).config_path.is_file():
+        raise UserError(
+            f"{root} holds a run", "a folder for the runs of a group", "give another --run-dir, or move the run"
+        )
+    is_free = ranks.world_size == 1 and not is_of_agent(os.environ)  # else others wait for this very process
+    waiting = sweep.unfinished(plans, directories) if stage == "run" and is_free else plans
+    if arguments.dry_run:
+        _print_dry_run(plans, waiting, root, n_shown=len(plans))
+        return 0
+    if stage == "run" and ranks.is_first:
+        _note_finished(plans, waiting)
+    failures: dict[str, Failure] = {}
+    if len(waiting) > 1 and n_workers > 1 and is_free:
+        failures = sweep.run_in_workers(waiting, directories, stage, n_workers=n_workers)
+    elif waiting:
+        sweep.run_here(waiting, directories, stage, with_page=not group.has_folders)
+    ranks.leave()
+    return _finish(stage, directories, root, failures, is_group=group.has_folders) if ranks.is_first else 0
 
 
 def _sweep(arguments: argparse.Namespace) -> int:
     """Run a grid's cells, then print and write what all of them came to; return the exit code."""
     from lurefs import grid, sweep
+    from lurefs.results import RunDirectory
 
-    if arguments.workers is not None and arguments.workers < 1:
-        raise UserError(f"--workers is {arguments.workers}", "a number of at least 1", "leave it out for one process")
+    n_workers = None if arguments.workers is None else check_workers("--workers", arguments.workers)
     asked = grid.read_grid(arguments.config, arguments.overrides, arguments.run_root)
     root, elsewhere = asked.run_root, None
-    plans = sweep.plan_cells(grid.cells_of(asked))
+    plans = sweep.plan_runs([cell.config for cell in grid.cells_of(asked)])
+    directories = {name: RunDirectory(root / name) for name in plans}
     if arguments.slurm is not None:
         from lurefs import slurm
 
         options = slurm.read_options(arguments.slurm)
-        elsewhere = partial(slurm.results, folder=root / ".slurm", options=options, n_at_a_time=arguments.workers)
+        elsewhere = partial(slurm.results, folder=root / ".slurm", options=options, n_at_a_time=n_workers)
+    waiting = sweep.unfinished(plans, directories)
     if arguments.dry_run:
-        _print_cells(plans, root)
+        _print_dry_run(plans, waiting, root, n_shown=1)
         return 0
-    failures = sweep.run_cells(plans, root, n_workers=arguments.workers or 1, elsewhere=elsewhere)
-    done = {name: sweep.directory_of(name, root) for name in plans if name not in failures}
-    paths = [("results", root)]
-    if done:
-        from lurefs.reporting.runs import read_runs
+    _note_finished(plans, waiting)
+    failures: dict[str, Failure] = {}
+    if waiting:
+        failures = sweep.run_in_workers(waiting, directories, "run", n_workers=n_workers or 1, elsewhere=elsewhere)
+    return _finish("run", directories, root, failures, is_group=True)
 
-        directories = list(done.values())
-        _print_transfers([plans[name].config for name in done], directories)
-        paths += compare.write_comparison(read_runs(directories), root)
+
+def _note_finished(plans: Mapping[str, Plan], waiting: Mapping[str, Plan]) -> None:
+    if len(plans) > 1:
+        console.note(f"{len(plans)} runs, {len(plans) - len(waiting)} of them finished")
+    if not waiting:
+        console.note("finished, nothing to do")
+
+
+def _finish(
+    stage: str, directories: Mapping[str, RunDirectory], root: Path, failures: Mapping[str, Failure], *, is_group: bool
+) -> int:
+    """Print what the runs came to and where it is, write what is of all of them; return the exit code."""
+    from lurefs import sweep
+    from lurefs.report import write_page
+    from lurefs.reporting.runs import read_runs
+
+    done = [directory for name, directory in directories.items() if name not in failures]
+    paths = [("results", root)]
+    if done and stage in ("run", "evaluate"):
+        runs = read_runs(done)
+        _print_transfers(runs)
+        if is_group and stage == "run":
+            paths += compare.write_comparison(runs, root)
+        else:
+            compare.print_comparison(runs)
+            paths += [("report", write_page(runs, root))] if stage == "run" else []
     console.print_paths(paths)
     sweep.tell_failures(failures)
     return sweep.exit_code(failures)
 
 
-def _print_cells(plans: Mapping[str, Plan], root: Path) -> None:
-    """Say which cells there are, which are finished, and what the first one that is not would do."""
-    from lurefs import grid, sweep
+def _print_dry_run(plans: Mapping[str, Plan], waiting: Mapping[str, Plan], root: Path, *, n_shown: int) -> None:
+    """Check all, say of several runs which are finished, and what the first ones of different settings would do."""
+    from lurefs import sweep
 
-    waiting = sweep.unfinished(plans, root)
-    wrong = sweep.check_cells([plan.config for plan in waiting.values()])
-    if wrong is not None:
-        raise grid.of_cell(*wrong)
-    for name in plans:
+    sweep.refuse(sweep.check_runs([plan.config for plan in waiting.values()]), len(plans))
+    for name in plans if len(plans) > 1 else ():
         print(f"{'to run  ' if name in waiting else 'finished'}  {name}")
-    for plan in list(waiting.values())[:1]:
-        _print_plan(plan)
-    _tell_padding(list(waiting.values()))
-    print(f"nothing was run; results would go to {root}")
+    for config in sweep.distinct([plan.config for plan in waiting.values()])[:n_shown]:
+        _print_plan(plans[config.name])
+    for text in sweep.padding_notes([plan.config for plan in waiting.values()]):
+        console.note(text)
+    print(f"nothing was run; results would go to {root}" if waiting else f"finished, nothing to do; see {root}")
 
 
 def _report(names: Sequence[str], output: Path | None) -> None:
@@ -294,32 +313,23 @@ def _print_plan(plan: Plan) -> None:
         )
 
 
-def _tell_padding(plans: Sequence[Plan]) -> None:
-    """Note on stderr which backbones are too deep for their images."""
-    if ranks_of().is_first:
-        from lurefs.run import padding_notes
-
-        for text in padding_notes(plans):
-            console.note(text)
-
-
 def _epochs_words(learner: LearnerConfig) -> str:
     first, later = learner.epochs, learner.relearn_epochs
     words = f"{first} epochs a chunk" if later is None else f"{first} epochs, then {later} a chunk"
     return f"{words}, as many images as were seen without a new start" if learner.match_images_seen else words
 
 
-def _print_transfers(runs: Sequence[RunConfig], directories: Sequence[RunDirectory]) -> None:
+def _print_transfers(runs: Sequence[Run]) -> None:
     """Print one row a run, transfer and size."""
     rows = []
-    for run, directory in zip(runs, directories, strict=True):
-        for name, transfer in directory.read_summary().get("transfer", {}).items():
+    for run in runs:
+        for name, transfer in run.summary.get("transfer", {}).items():
             for size, figures in transfer["sizes"].items():
                 accuracy = figures["accuracy"]
                 over_images = accuracy["ci95_images"]
                 rows.append(
                     (
-                        run.name,
+                        run.label,
                         name,
                         size,
                         f"{accuracy['mean'] * 100:.2f}",
@@ -340,30 +350,3 @@ def _print_transfers(runs: Sequence[RunConfig], directories: Sequence[RunDirecto
             columns,
             rows,
         )
-
-
-def _print_results(runs: Sequence[RunConfig], directories: Sequence[RunDirectory]) -> None:
-    """Print one row a run, benchmark and probe."""
-    rows = []
-    for run, directory in zip(runs, directories, strict=True):
-        summary = directory.read_summary()
-        for name, benchmark in summary["benchmarks"].items():
-            for probe, figures in benchmark["probes"].items():
-                accuracy = figures["accuracy"]
-                over_classes = accuracy["ci95_classes"]
-                rows.append(
-                    (
-                        run.name,
-                        name,
-                        probe,
-                        f"{accuracy['mean'] * 100:.2f}",
-                        f"± {accuracy['ci95_episodes'] * 100:.2f}",
-                        "-" if over_classes is None else f"± {over_classes * 100:.2f}",
-                        "-" if figures["ece"] is None else f"{figures['ece'] * 100:.1f}",
-                        f"{summary['pretrain']['test_accuracy'][-1] * 100:.1f}",
-                    )
-                )
-    columns = ("run", "benchmark", "probe", "accuracy %", "this pool", "new classes", "ECE %", "base test %")
-    console.print_table(
-        "Few-shot accuracy, with 95 % intervals for this pool of classes and for new classes", columns, rows
-    )

@@ -84,6 +84,13 @@ def write_comparison(
     return [*paths.items(), ("report", write_page(runs, output))]
 
 
+def print_comparison(runs: Sequence[Run]) -> None:
+    """Print the tables of some runs, and write nothing."""
+    from lurefs.reporting.standings import standings
+
+    _print(standings(runs))
+
+
 def _read(paths: Sequence[Path], reference: str | None, *, skip_unfinished: bool) -> list[Run]:
     """Read the runs, the chosen reference marked as such."""
     from lurefs.reporting.runs import read_runs

@@ -15,21 +15,32 @@ from lurefs.errors import UserError, nearest
 from lurefs.records import from_mapping, to_mapping
 
 _LISTS = ("benchmarks", "probes")
+_OF_GROUP = ("variants", "seeds", "workers")
+"""What a recipe says of its runs together; all else are settings of each of them."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunGroup:
-    """What one config file asks for: one run, or one run a variant (`runs` is keyed by the variant's name).
+    """What one config file asks for: one run, or each of its variants with each of its seeds.
 
     Attributes:
         name: The file's `name`.
-        runs: The runs; the single run of a file without variants has the group's own name.
-        has_variants: Whether the runs stand in folders of their own below the group's.
+        runs: The runs by their names: the group's own, that of a variant, and of several seeds `NAME--seed-N`.
+        variants: The names of the variants; empty if the file has none.
+        seeds: The seeds that every variant is run with; None if each run has the `seed` of its settings.
+        n_workers: How many processes of this machine do the runs.
     """
 
     name: str
     runs: Mapping[str, RunConfig]
-    has_variants: bool
+    variants: tuple[str, ...] = ()
+    seeds: tuple[int, ...] | None = None
+    n_workers: int = 1
+
+    @property
+    def has_folders(self) -> bool:
+        """Whether the runs have folders of their own below the group's."""
+        return bool(self.variants) or self.seeds is not None
 
 
 def load(source: str, overrides: Sequence[str] = ()) -> RunGroup:
@@ -37,7 +48,8 @@ def load(source: str, overrides: Sequence[str] = ()) -> RunGroup:
 
     Args:
         source: A path of a YAML file, or the name of a recipe that comes with the package.
-        overrides: `key.sub=value` texts; they win over the file and over its variants.
+        overrides: `key.sub=value` texts; they win over the file and over its variants. Where there are `seeds`,
+            `seed=3` takes their place: it leaves the runs of that seed.
 
     Raises:
         UserError: No such file, not YAML, an unknown key, a wrong value, or parameters that a plug-in does not take.
@@ -49,18 +61,23 @@ def load(source: str, overrides: Sequence[str] = ()) -> RunGroup:
     variants_first = [text for text in overrides if text.startswith("variants.")]
     plain = merge(plain, parse_overrides(variants_first))
     rest = parse_overrides([text for text in overrides if text not in variants_first])
-    variants = plain.pop("variants", None)
     name = str(rest.get("name", plain.get("name", path.stem)))
-    plain = {**plain, "name": name}
-    if variants is None:
-        config = run_config(merge(with_defaults(plain), rest))
-        return RunGroup(name=name, runs={config.name: config}, has_variants=False)
-    _check_variants(variants)
-    runs = {
-        variant: run_config({**merge(merge(with_defaults(plain), changes or {}), rest), "name": variant})
-        for variant, changes in variants.items()
-    }
-    return RunGroup(name=name, runs=runs, has_variants=True)
+    n_workers = check_workers("workers", rest.get("workers", plain.get("workers", 1)))
+    seeds = _seeds_of(plain, rest)
+    variants = plain.get("variants")
+    if variants is not None:
+        _check_variants(variants, seeds)
+    plain, rest = ({key: value for key, value in part.items() if key not in _OF_GROUP} for part in (plain, rest))
+    runs = {}
+    for variant, changes in ({name: {}} if variants is None else variants).items():
+        values = merge(merge(with_defaults(plain), changes or {}), rest)
+        if seeds is None:
+            runs[variant] = run_config({**values, "name": variant})
+            continue
+        for seed in seeds:
+            run_name = f"{variant}--seed-{seed}"
+            runs[run_name] = run_config({**values, "name": run_name, "seed": seed})
+    return RunGroup(name=name, runs=runs, variants=tuple(variants or ()), seeds=seeds, n_workers=n_workers)
 
 
 def run_config(values: Mapping[str, Any]) -> RunConfig:
@@ -172,7 +189,41 @@ def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]
     return merged
 
 
-def _check_variants(variants: Any) -> None:
+def check_workers(name: str, value: Any) -> int:
+    """Return a number of processes; `name` is what a user calls it.
+
+    Raises:
+        UserError: It is none.
+    """
+    if not _is_whole(value) or value < 1:
+        raise UserError(f"{name} is {value!r}", "a whole number of at least 1", "leave it out for one process")
+    return int(value)
+
+
+def _seeds_of(plain: Mapping[str, Any], rest: Mapping[str, Any]) -> tuple[int, ...] | None:
+    """Return the seeds that a file or the command line gives, the latter first; None if there are none."""
+    for part in (plain, rest):
+        if part.get("seeds") is not None and "seed" in part:
+            raise UserError(
+                f"seed is {part['seed']!r} and seeds is {part['seeds']!r}", "one of the two", "leave one of them out"
+            )
+    if isinstance(rest.get("seed"), list):
+        raise UserError(f"seed is {rest['seed']!r}", "one whole number", f"for several write 'seeds={rest['seed']}'")
+    seeds = rest.get("seeds", plain.get("seeds"))
+    if seeds is None:
+        return None
+    if "seed" in rest:
+        return (rest["seed"],)
+    if not isinstance(seeds, list) or not seeds or not all(map(_is_whole, seeds)) or len(set(seeds)) < len(seeds):
+        raise UserError(f"seeds is {seeds!r}", "a list of different whole numbers", "write e.g. seeds: [0, 1, 2]")
+    return tuple(seeds)
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _check_variants(variants: Any, seeds: tuple[int, ...] | None) -> None:
     if not isinstance(variants, Mapping) or not variants:
         raise UserError(
             f"variants is {variants!r}", "a mapping from a run's name to its changes", "see configs/quickstart.yaml"
@@ -181,6 +232,12 @@ def _check_variants(variants: Any) -> None:
         if changes is not None and not isinstance(changes, Mapping):
             raise UserError(
                 f"variants.{variant} is {changes!r}", "a mapping of settings", "indent the changes below it"
+            )
+        if seeds is not None and changes is not None and "seed" in changes:
+            raise UserError(
+                f"variants.{variant}.seed is {changes['seed']!r} and seeds is {list(seeds)}",
+                "variants that are all run with the same seeds",
+                f"leave variants.{variant}.seed out, or seeds",
             )
 
 

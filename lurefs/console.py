@@ -67,7 +67,7 @@ def track_learning(
 def track_results(results: Iterable[tuple[str, T]], total: int, words: Callable[[T], str]) -> Iterator[tuple[str, T]]:
     """Yield named results while stderr says a line about each, and shows how many there are still to come."""
     with _progress() as progress:
-        task = progress.add_task("cells", total=total)
+        task = progress.add_task("runs", total=total)
         for n_done, (name, result) in enumerate(results, start=1):
             progress.advance(task)
             progress.console.print(

@@ -115,7 +115,7 @@ def cells_of(grid: Grid) -> list[Cell]:
         try:
             config = named_run(grid.recipe, overrides)
         except UserError as error:
-            raise of_cell(" ".join(of_grid), error) from error
+            raise of_run(" ".join(of_grid), error) from error
         if config.name in cells:
             raise UserError(
                 f"two cells of the grid are the same: {' '.join(of_grid)}", "each value once", "leave one out"
@@ -128,16 +128,16 @@ def named_run(recipe: str, overrides: Sequence[str]) -> RunConfig:
     """Return the configuration of one run that is named by what the overrides change.
 
     Raises:
-        UserError: The recipe has variants or the overrides give a name; or see `config_file.load`.
+        UserError: The recipe has several runs or the overrides give a name or seeds; or see `config_file.load`.
     """
-    if any(_split(text)[0] == "name" for text in overrides):
-        raise UserError(
-            "a run below a run root has its name from its settings", "no setting 'name'", "leave name=... out"
-        )
+    for key, why in (("name", "has its name from its settings"), ("seeds", "is one run, of one seed")):
+        if any(_split(text)[0] == key for text in overrides):
+            raise UserError(f"a run below a run root {why}", f"no setting {key!r}", f"leave {key}=... out")
     group = config_file.load(recipe, overrides)
-    if group.has_variants:
+    if group.variants or len(group.runs) > 1:
+        what = "variants" if group.variants else f"the seeds {list(group.seeds or ())}"
         raise UserError(
-            f"{recipe} has variants", "a recipe of one run", "give what they change as parameters of the grid"
+            f"{recipe} has {what}", "a recipe of one run", "give what they change as parameters of the grid"
         )
     (config,) = group.runs.values()
     return replace(config, name=name_of(overrides, config))
@@ -163,9 +163,9 @@ def name_of(overrides: Sequence[str], config: RunConfig) -> str:
     return name
 
 
-def of_cell(cell: str, error: UserError) -> UserError:
-    """Return the same error with the cell that it is about."""
-    return UserError(f"cell {cell}: {error.problem}", error.expected, error.fix)
+def of_run(run: str, error: UserError) -> UserError:
+    """Return the same error with the run that it is about."""
+    return UserError(f"run {run}: {error.problem}", error.expected, error.fix)
 
 
 def _leaves(changes: Mapping[str, Any], identity: Mapping[str, Any], path: str = "") -> dict[str, Any]:

@@ -17,7 +17,7 @@ from typing import Any
 from lurefs import console, tracking
 from lurefs.config import RunConfig, WandbConfig
 from lurefs.errors import UserError
-from lurefs.find_runs import find_runs
+from lurefs.find_runs import find_runs, runs_below
 from lurefs.mirror import records
 from lurefs.mirror.client import Client, UploadError, environment, one_line
 from lurefs.mirror.comparison import FILE, compared_paths, comparison_record
@@ -87,13 +87,13 @@ def run_command(arguments: argparse.Namespace) -> int:
 
 
 def find_parcels(names: Sequence[str]) -> list[Parcel]:
-    """Return what each name stands for, runs before comparisons, each once.
+    """Return what each name stands for, runs before comparisons, each once; a group's folder is runs and comparison.
 
     Raises:
         UserError: A name leads to no run, or a run's configuration is damaged.
     """
     comparisons = list(dict.fromkeys(Path(name) for name in names if (Path(name) / FILE).is_file()))
-    others = [name for name in names if Path(name) not in comparisons]
+    others = [name for name in names if Path(name) not in comparisons or any(runs_below(Path(name)))]
     directories = [RunDirectory(path) for path in find_runs(others)] if others else []
     parcels = [
         Parcel(path=directory.path, config=directory.read_config(), directory=directory) for directory in directories

@@ -40,6 +40,7 @@ from lurefs.reporting import (
     transfer_figure,
 )
 from lurefs.reporting.comparison import Comparison, compare_pairs, manifests_of
+from lurefs.reporting.currency import is_current, made_from, with_origin
 from lurefs.reporting.episode_pictures import build_dataset, reason_of
 from lurefs.reporting.page_figures import PageFigures
 from lurefs.reporting.runs import Run, benchmarks_of, differing_settings, read_runs, reference_run
@@ -70,11 +71,14 @@ def write_report(directories: Sequence[RunDirectory], destination: Path) -> Path
 
 
 def write_page(runs: Sequence[Run], destination: Path) -> Path:
-    """Write `report.html` and `figures/` about runs that were read; see `write_report`.
+    """Write `report.html` and `figures/` about runs that were read, unless they are there; see `write_report`.
 
     Raises:
         UserError: A file of a run is damaged, or the page cannot be written.
     """
+    path, origin = destination / "report.html", made_from(runs)
+    if is_current(path, origin):
+        return path
     groups = styled(groups_of(runs), best_first(runs))
     compared = _comparisons(runs)
     kept = PageFigures(destination / "figures")
@@ -100,8 +104,7 @@ def write_page(runs: Sequence[Run], destination: Path) -> Path:
         "provenance": [_provenance(run) for run in runs],
         "n_flips": count(N_FLIPS),
     }
-    page = _render(context)
-    path = destination / "report.html"
+    page = with_origin(_render(context), origin)
     try:
         kept.write()
         write_text(path, page)

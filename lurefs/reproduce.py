@@ -64,7 +64,7 @@ def reproduce(run_dir: Path, output: Path | None) -> bool:
         raise UserError(f"{output} is {problem}", "a new folder", "give another --output")
     with tempfile.TemporaryDirectory(prefix="lurefs-") if output is None else nullcontext(str(output)) as folder:
         new = RunDirectory(Path(folder))
-        _run(config, new)
+        _run(config, new, with_page=output is not None)
         parts = list(compare_runs(old, new))
         reasons = likely_reasons(old, new)
     _print_parts(parts)
@@ -113,7 +113,7 @@ def likely_reasons(old: RunDirectory, new: RunDirectory) -> list[str]:
     return found or ["none is known: data, versions and machine are the same, so the computation itself is not"]
 
 
-def _run(config: RunConfig, directory: RunDirectory) -> None:
+def _run(config: RunConfig, directory: RunDirectory, *, with_page: bool) -> None:
     from lurefs.plan import make_plan
     from lurefs.run import check, run_stage
 
@@ -122,7 +122,7 @@ def _run(config: RunConfig, directory: RunDirectory) -> None:
     check(plan)
     directory.check_writable()
     console.note(f"running {config.name} again")
-    run_stage(plan, directory, "run")
+    run_stage(plan, directory, "run", with_page=with_page)
 
 
 def _part(name: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> Part:

@@ -66,12 +66,12 @@ class RunDirectory:
 
     @property
     def log_path(self) -> Path:
-        """What a cell of a grid said while it ran, and why it failed; not there if the run is no cell."""
+        """What a run said that ran in a process of its own, and why it failed; not there if no run did."""
         return self.path / "log.txt"
 
     @property
     def report_path(self) -> Path:
-        """The page for people."""
+        """The page for people; not there if the run is one of several, which have a page together."""
         return self.path / "report.html"
 
     @property
@@ -113,7 +113,7 @@ class RunDirectory:
         return self.path / "controls" / control / f"{benchmark}.json"
 
     def result_paths(self, config: RunConfig, n_chunks: int) -> list[Path]:
-        """Return the files without which a run is not finished.
+        """Return the files without which a run is not finished; its page can be made from them.
 
         Of the weights they are the last ones: `lurefs run` goes by these, and would not make earlier ones again.
         """
@@ -127,7 +127,6 @@ class RunDirectory:
             *(self.episodes_path(benchmark, probe) for benchmark in config.benchmarks for probe in config.probes),
             *(self.transfer_path(name) for name in config.transfer),
             self.summary_path,
-            self.report_path,
         ]
 
     def write_config(self, config: RunConfig) -> None:

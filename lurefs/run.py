@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import replace
-from pathlib import Path
 
 from lurefs.backbones import check_backbone
 from lurefs.console import note
@@ -50,8 +49,14 @@ def padding_notes(plans: Sequence[Plan]) -> list[str]:
     return [note for note in notes if note is not None]
 
 
-def run_stage(plan: Plan, directory: RunDirectory, stage_name: str) -> None:
+def run_stage(plan: Plan, directory: RunDirectory, stage_name: str, *, with_page: bool = True) -> None:
     """Do one stage of a run (`pretrain`, `extract`, `evaluate`) or all of them (`run`).
+
+    Args:
+        plan: What the run does.
+        directory: Where its files go.
+        stage_name: See above.
+        with_page: Whether `run` ends with the run's own page; several runs have one page together.
 
     Raises:
         UserError: The directory is in use or holds another run, an earlier stage is missing, or a file is damaged.
@@ -74,14 +79,7 @@ def run_stage(plan: Plan, directory: RunDirectory, stage_name: str) -> None:
                 extract(stage, ranks)
             if stage_name in ("run", "evaluate") and ranks.is_first:
                 evaluate(stage)
-            if stage_name == "run" and ranks.is_first:
+            if stage_name == "run" and with_page and ranks.is_first:
                 stage.tracker.log_report(write_report([directory], directory.path))
         finally:
             stage.tracker.close()
-
-
-def write_group_report(directories: Sequence[RunDirectory], root: Path) -> Path:
-    """Write the page that compares several runs; a single run has its own already."""
-    if len(directories) == 1:
-        return directories[0].report_path
-    return write_report(directories, root)

@@ -26,8 +26,18 @@ BOUNDS = {"low": "at least", "high": "at most", "above": "more than", "below": "
 INTRODUCTION = """# Every setting
 
 A config is a YAML file of these; what it leaves out has the default. On the command line `learner.epochs=5` sets one.
-`variants` maps the name of a run to its changes. Types in the tables are those of the values; `null` means off, or that
-the text says what takes its place.
+Types in the tables are those of the values; `null` means off, or that the text says what takes its place.
+
+Three keys say which runs a config asks for, and are no settings of a run:
+
+- `variants` maps the name of a run to its changes.
+- `seeds: [0, 1, 2]` does each variant, or the one run of a config without them, with each of these seeds, in a folder
+  named `NAME--seed-N` below that of the config. The page takes such runs as one, with its mean over seeds. On the
+  command line `seeds=[0, 1]` takes the place of the file's list, `seed=3` leaves the runs of this seed alone, in
+  folders of the same names, and `seeds=null` turns the list off.
+- `workers: 2` does the runs in two processes at a time, and `lurefs run --workers N` wins over it. A run that fails or
+  whose process is killed costs no other; each says what it has to say in its `log.txt`. With one worker, which is the
+  default, the runs follow each other in the command's own process, and the first failure ends it.
 """
 
 

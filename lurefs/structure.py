@@ -54,9 +54,9 @@ def structural_zeros(fresh: nn.Module, image_shape: tuple[int, int, int]) -> dic
 def has_layer_scales(fresh: nn.Module) -> bool:
     """Whether a newly built model multiplies its branches by small scales that learn, as ConvNeXt does by 1e-6.
 
-    Told by a parameter outside of norm layers that has one value per channel, all of them equal and within 0.1. Scales
-    that start at exactly zero do not count, as the last norm scales of blocks in timm's ResNets do: training soon raises
-    them, and a ranking per layer would then cost a network far more of its accuracy than one of all weights together.
+    Told by a parameter outside of norm layers that has one value per channel, all equal and within 0.1. Scales of
+    exactly zero do not count, as the last norm scales of blocks in timm's ResNets: training soon raises them, and a
+    ranking per layer would cost such a network far more of its accuracy than one of all weights together.
     """
     for module in fresh.modules():
         for name, parameter in module.named_parameters(recurse=False):

@@ -1,4 +1,8 @@
-"""All cells of a grid: checked before anything runs, finished ones left alone, one that fails costs no other."""
+"""All runs of a grid or a recipe: checked before any of them starts, finished ones left alone.
+
+They run one after another in this process, where progress shows, or in several processes, where one that fails costs no
+other.
+"""
 
 from __future__ import annotations
 
@@ -14,34 +18,35 @@ from typing import Any
 from lurefs import console
 from lurefs.config import RunConfig, digest, run_identity
 from lurefs.errors import UserError
-from lurefs.grid import Cell, of_cell
+from lurefs.grid import of_run
 from lurefs.plan import Plan, make_plan
+from lurefs.ranks import ranks_of
 from lurefs.records import to_mapping
 from lurefs.results import RunDirectory
 from lurefs.workers import Call, Failure, Workers
 
-Run = Callable[[Mapping[str, Call]], Iterator[tuple[str, Any]]]
+Elsewhere = Callable[[Mapping[str, Call]], Iterator[tuple[str, Any]]]
 """Makes calls somewhere; yields each one's key with its result or a `Failure`, as they are done."""
+Directories = Mapping[str, RunDirectory]
+LEARNING = ("run", "pretrain")
+"""Stages in which a backbone learns."""
 
 
-def plan_cells(cells: Sequence[Cell]) -> dict[str, Plan]:
-    """Return the plan of each cell by its name.
+def plan_runs(configs: Sequence[RunConfig]) -> dict[str, Plan]:
+    """Return the plan of each run by its name.
 
     Raises:
-        UserError: The data cannot give what a cell asks of them.
+        UserError: The data cannot give what a run asks of them.
     """
     plans = {}
-    for cell in cells:
+    for config in configs:
         try:
-            plans[cell.name] = make_plan(cell.config)
+            plans[config.name] = make_plan(config)
         except UserError as error:
-            raise of_cell(cell.name, error) from error
+            if len(configs) == 1:
+                raise
+            raise of_run(config.name, error) from error
     return plans
-
-
-def directory_of(name: str, root: Path) -> RunDirectory:
-    """Return where a cell's files go."""
-    return RunDirectory(root / name)
 
 
 def is_finished(plan: Plan, directory: RunDirectory) -> bool:
@@ -62,33 +67,60 @@ def is_finished(plan: Plan, directory: RunDirectory) -> bool:
     )
 
 
-def unfinished(plans: Mapping[str, Plan], root: Path) -> dict[str, Plan]:
-    """Return the plans of the cells that are not finished."""
-    return {name: plan for name, plan in plans.items() if not is_finished(plan, directory_of(name, root))}
+def unfinished(plans: Mapping[str, Plan], directories: Directories) -> dict[str, Plan]:
+    """Return the plans of the runs that are not finished."""
+    return {name: plan for name, plan in plans.items() if not is_finished(plan, directories[name])}
 
 
-def run_cells(
-    plans: Mapping[str, Plan], root: Path, *, n_workers: int, elsewhere: Run | None = None
+def run_here(plans: Mapping[str, Plan], directories: Directories, stage: str, *, with_page: bool) -> None:
+    """Do a stage of the runs in this process, one run after another, or all stages where it is `run`.
+
+    Raises:
+        UserError: A run cannot be run as it is; or see `lurefs.run.run_stage`, and the runs after it are not done.
+    """
+    from lurefs.run import run_stage
+
+    for name in plans:
+        directories[name].check_writable()
+    refuse(check_runs([plan.config for plan in plans.values()]), len(plans))
+    if stage in LEARNING and ranks_of().is_first:
+        for text in padding_notes([plan.config for plan in plans.values()]):
+            console.note(text)
+    for name, plan in plans.items():
+        run_stage(plan, directories[name], stage, with_page=with_page)
+
+
+def run_in_workers(
+    plans: Mapping[str, Plan],
+    directories: Directories,
+    stage: str,
+    *,
+    n_workers: int,
+    elsewhere: Elsewhere | None = None,
 ) -> dict[str, Failure]:
-    """Run the cells that are not finished; return why others have no results.
+    """Do a stage of the runs in other processes; return why some have no results. None writes a page of its own.
 
     Args:
         plans: By name.
-        root: Where their directories are.
+        directories: Likewise.
+        stage: See `lurefs.run.run_stage`.
         n_workers: How many processes of this machine.
-        elsewhere: Runs the cells in place of these processes.
+        elsewhere: Does the runs in place of these processes.
 
     Raises:
-        UserError: A cell cannot be run as it is; nothing was run then.
+        UserError: A run cannot be run as it is; nothing was run then.
     """
-    waiting = {name: plan.config for name, plan in unfinished(plans, root).items()}
-    console.note(f"{len(plans)} cells, {len(plans) - len(waiting)} of them finished")
-    if not waiting:
-        return {}
+    for name in plans:
+        directories[name].check_writable()
+    configs = {name: plan.config for name, plan in plans.items()}
     failures = {}
-    with Workers(n_workers) as workers:
-        _check(waiting, root, workers)
-        calls = {name: Call(run_cell, (config, root)) for name, config in waiting.items()}
+    with Workers(n_workers if elsewhere is None else 1) as workers:
+        refuse(_check_in(workers, list(configs.values())), len(plans))
+        if stage in LEARNING:
+            ((_, notes),) = workers.results({"notes": Call(padding_notes, (list(configs.values()),))})
+            for text in [] if isinstance(notes, Failure) else notes:
+                console.note(text)
+        calls = {name: Call(run_one, (config, directories[name], stage)) for name, config in configs.items()}
         results = (elsewhere or workers.results)(calls)
         for name, result in console.track_results(results, len(calls), _words):
             if isinstance(result, Failure):
@@ -96,16 +128,11 @@ def run_cells(
     return failures
 
 
-def check_cells(configs: Sequence[RunConfig]) -> tuple[str, UserError] | None:
-    """Return the first cell that the libraries refuse, and why; cells that differ by their seed alone are one."""
+def check_runs(configs: Sequence[RunConfig]) -> tuple[str, UserError] | None:
+    """Return the first run that the libraries refuse, and why; runs that differ by their seed alone are one."""
     from lurefs.run import check
 
-    checked = set()
-    for config in configs:
-        key = digest({name: value for name, value in run_identity(config).items() if name != "seed"})
-        if key in checked:
-            continue
-        checked.add(key)
+    for config in distinct(configs):
         try:
             check(make_plan(config))
         except UserError as error:
@@ -114,23 +141,31 @@ def check_cells(configs: Sequence[RunConfig]) -> tuple[str, UserError] | None:
 
 
 def padding_notes(configs: Sequence[RunConfig]) -> list[str]:
-    """Return the notes of `lurefs.run.padding_notes` on all cells."""
+    """Return the notes of `lurefs.run.padding_notes` on all runs."""
     from lurefs.run import padding_notes
 
     return padding_notes([make_plan(config) for config in configs])
 
 
-def run_cell(config: RunConfig, root: Path) -> dict[str, float]:
-    """Do all stages of a cell; return the mean accuracy of its first probe on each benchmark.
+def distinct(configs: Sequence[RunConfig]) -> list[RunConfig]:
+    """Return the configurations without those that differ from an earlier one by their seed alone."""
+    found: dict[str, RunConfig] = {}
+    for config in configs:
+        key = digest({name: value for name, value in run_identity(config).items() if name != "seed"})
+        found.setdefault(key, config)
+    return list(found.values())
 
-    What is said meanwhile goes to the cell's log, since the cells share one terminal.
+
+def run_one(config: RunConfig, directory: RunDirectory, stage: str) -> dict[str, float]:
+    """Do a stage of a run; return the mean accuracy of its first probe on each benchmark, as far as it is measured.
+
+    What is said meanwhile goes to the run's log, since the runs share one terminal.
     """
-    directory = directory_of(config.name, root)
     with _stderr_in(directory.log_path):
         from lurefs.run import run_stage
 
-        run_stage(make_plan(config), directory, "run")
-    benchmarks = directory.read_summary()["benchmarks"]
+        run_stage(make_plan(config), directory, stage, with_page=False)
+    benchmarks = directory.read_summary()["benchmarks"] if stage in ("run", "evaluate") else {}
     return {
         name: next(iter(benchmark["probes"].values()))["accuracy"]["mean"] for name, benchmark in benchmarks.items()
     }
@@ -155,30 +190,38 @@ def _stderr_in(path: Path) -> Iterator[None]:
 
 
 def exit_code(failures: Mapping[str, Failure]) -> int:
-    """Return 0 if all cells have results, 2 if a user can put right what failed, else 1."""
+    """Return 0 if all runs have results, 2 if a user can put right what failed, else 1."""
     if not failures:
         return 0
     return 2 if all(failure.is_user_error for failure in failures.values()) else 1
 
 
 def tell_failures(failures: Mapping[str, Failure]) -> None:
-    """Print each reason once, with the cells that have it."""
+    """Print each reason once, with the runs that have it."""
     for reason in dict.fromkeys(failure.reason for failure in failures.values()):
         names = [name for name, failure in failures.items() if failure.reason == reason]
         console.note(f"failed: {', '.join(names)}\n{reason}")
 
 
-def _check(waiting: Mapping[str, RunConfig], root: Path, workers: Workers) -> None:
-    for name in waiting:
-        directory_of(name, root).check_writable()
-    ((_, wrong),) = workers.results({"check": Call(check_cells, (list(waiting.values()),))})
-    if isinstance(wrong, Failure):
-        raise UserError("the cells cannot be checked: " + wrong.headline, "libraries that can be loaded", wrong.reason)
+def _check_in(workers: Workers, configs: Sequence[RunConfig]) -> tuple[str, UserError] | None:
+    """Do `check_runs` in the processes that will do the runs, each a part, so that they load the libraries at once."""
+    of_settings = distinct(configs)
+    parts = [of_settings[start :: workers.n_workers] for start in range(min(workers.n_workers, len(of_settings)))]
+    found = {}
+    for _, wrong in workers.results({part[0].name: Call(check_runs, (part,)) for part in parts}):
+        if isinstance(wrong, Failure):
+            raise UserError(
+                "the runs cannot be checked: " + wrong.headline, "libraries that can be loaded", wrong.reason
+            )
+        if wrong is not None:
+            found[wrong[0]] = wrong
+    return next((found[config.name] for config in of_settings if config.name in found), None)
+
+
+def refuse(wrong: tuple[str, UserError] | None, n_runs: int) -> None:
+    """Raise what `check_runs` found; of several runs with the name of the one that it is about."""
     if wrong is not None:
-        raise of_cell(*wrong)
-    ((_, notes),) = workers.results({"notes": Call(padding_notes, (list(waiting.values()),))})
-    for text in [] if isinstance(notes, Failure) else notes:
-        console.note(text)
+        raise of_run(*wrong) if n_runs > 1 else wrong[1]
 
 
 def _has_controls(summary: Mapping[str, Any], directory: RunDirectory) -> bool:
@@ -196,4 +239,6 @@ def _has_controls(summary: Mapping[str, Any], directory: RunDirectory) -> bool:
 def _words(result: Any) -> str:
     if isinstance(result, Failure):
         return f"failed: {result.headline}"
+    if not result:
+        return "done"
     return ", ".join(f"{name} {accuracy:.1%}" for name, accuracy in result.items())

@@ -255,9 +255,13 @@ class WandbTracker(Tracker):
         try:
             self._client.finish(run, record)
         except TimeoutError:
-            self._go_offline(f"{run.name}: the upload took over {FINISH_SECONDS:g} s; run again to complete it")
+            self._go_offline(f"{run.name}: the upload took over {FINISH_SECONDS:g} s; {self._way_out()}")
         except UploadError as error:
-            _log.warning("W&B: %s did not arrive whole, run again to complete it: %s", run.name, error)
+            _log.warning("W&B: %s did not arrive whole, %s: %s", run.name, self._way_out(), error)
+
+    def _way_out(self) -> str:
+        """Say what completes what did not arrive: a run that is finished is not run again."""
+        return f"'lurefs push {self._directory.path}' completes it"
 
     def _close(self) -> None:
         run, self._pretrain = self._pretrain, None

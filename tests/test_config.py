@@ -43,6 +43,59 @@ def test_variants_are_runs_of_their_own_and_overrides_reach_all_of_them(tmp_path
     }
 
 
+def test_seeds_make_a_run_of_each_variant_with_each_seed(tmp_path: Path) -> None:
+    path = tmp_path / "group.yaml"
+    path.write_text("seeds: [0, 7]\nvariants:\n  a: {unlearn: {name: nothing}}\n  b:\n")
+    group = load(str(path))
+    assert {name: (run.name, run.seed, run.unlearn.name) for name, run in group.runs.items()} == {
+        "a--seed-0": ("a--seed-0", 0, "nothing"),
+        "a--seed-7": ("a--seed-7", 7, "nothing"),
+        "b--seed-0": ("b--seed-0", 0, "by_saliency"),
+        "b--seed-7": ("b--seed-7", 7, "by_saliency"),
+    }
+    assert group.has_folders and group.name == "group"
+
+
+def test_seeds_of_a_file_without_variants_are_runs_in_folders_of_their_own(recipe: Path) -> None:
+    group = load(str(recipe), ["seeds=[0, 1]"])
+    assert {name: run.seed for name, run in group.runs.items()} == {"mine--seed-0": 0, "mine--seed-1": 1}
+    assert group.has_folders and not load(str(recipe)).has_folders
+
+
+@pytest.mark.parametrize(
+    ("overrides", "seeds"),
+    [
+        ((), {"mine--seed-0": 0, "mine--seed-1": 1}),
+        (("seeds=[4]",), {"mine--seed-4": 4}),
+        (("seed=3",), {"mine--seed-3": 3}),
+        (("seeds=null",), {"mine": 0}),
+        (("seeds=null", "seed=3"), {"mine": 3}),
+    ],
+)
+def test_seeds_on_the_command_line_take_the_place_of_those_of_the_file(
+    recipe: Path, overrides: tuple[str, ...], seeds: dict[str, int]
+) -> None:
+    recipe.write_text(recipe.read_text() + "seeds: [0, 1]\n")
+    assert {name: run.seed for name, run in load(str(recipe), overrides).runs.items()} == seeds
+
+
+def test_seeds_on_the_command_line_win_over_the_seed_of_the_file(recipe: Path) -> None:
+    recipe.write_text(recipe.read_text() + "seed: 9\n")
+    assert [run.seed for run in load(str(recipe), ["seeds=[4]"]).runs.values()] == [4]
+
+
+def test_workers_are_no_part_of_any_run(recipe: Path) -> None:
+    two = load(str(recipe), ["workers=2"])
+    assert two.n_workers == 2 and two.runs == load(str(recipe)).runs
+
+
+def test_contradicting_seeds_on_the_command_line_are_refused(recipe: Path) -> None:
+    assert "for several write 'seeds=[0, 1]'" in refusal(str(recipe), "seed=[0, 1]")
+    assert "seed is 2 and seeds is [0]" in refusal(str(recipe), "seed=2", "seeds=[0]")
+    recipe.write_text(recipe.read_text() + "seeds: [0, 1]\n")
+    assert "seed is 'x'" in refusal(str(recipe), "seed=x")
+
+
 def test_resolved_config_reads_back_to_the_same_run(recipe: Path, tmp_path: Path) -> None:
     config = load(str(recipe)).runs["mine"]
     stored = tmp_path / "config.yaml"
@@ -127,6 +180,16 @@ def test_merge_keeps_what_a_change_does_not_name() -> None:
         ("robustness: {severities: [0]}", "different numbers from 1 to 5"),
         ("robustness: {attacks: {fgsm: [8]}}", "0.0314 for 8/255"),
         ("robustness: {corruptions: [], attacks: {}}", "asks for nothing"),
+        ("seeds: 3", "a list of different whole numbers"),
+        ("seeds: []", "seeds is []"),
+        ("seeds: [0, 0]", "seeds is [0, 0]"),
+        ("seeds: [0, true]", "seeds is [0, True]"),
+        ("seeds: [0, 1.5]", "seeds is [0, 1.5]"),
+        ("seed: 1\nseeds: [0, 2]", "seed is 1 and seeds is [0, 2]"),
+        ("seeds: [0, 2]\nvariants: {a: {seed: 1}}", "variants.a.seed is 1 and seeds is [0, 2]"),
+        ("variants: {a: {seeds: [1]}}", "did you mean 'seed'?"),
+        ("workers: 0", "workers is 0"),
+        ("workers: all", "a whole number of at least 1"),
         ("- a list", "holds no settings"),
         ("a: [unclosed", "cannot be read as YAML"),
     ],

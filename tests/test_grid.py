@@ -122,7 +122,7 @@ def test_names_are_those_of_files_and_different_where_settings_are() -> None:
         (
             {"parameters": {"unlearn.name": {"value": "by_salience"}}},
             [],
-            "cell unlearn.name=by_salience: unknown unlearn",
+            "run unlearn.name=by_salience: unknown unlearn",
         ),
     ],
 )
@@ -141,6 +141,17 @@ def test_a_recipe_and_a_sweep_file_are_told_apart(write: Callable[..., str]) -> 
         load(write())
     with pytest.raises(UserError, match="quickstart has variants"):
         named_run("quickstart", ["seed=1"])
+
+
+def test_a_recipe_of_several_seeds_is_one_run_where_the_grid_gives_the_seed(tmp_path: Path) -> None:
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text("seeds: [0, 1]\nworkers: 2\n")
+    config = named_run(str(recipe), ["seed=1", "workers=3"])
+    assert (config.name, config.seed) == ("seed-1", 1)
+    with pytest.raises(UserError, match=r"mine.yaml has the seeds \[0, 1\]"):
+        named_run(str(recipe), [])
+    with pytest.raises(UserError, match="is one run, of one seed"):
+        named_run(str(recipe), ["seeds=[1]"])
 
 
 def test_every_grid_that_comes_with_the_package_can_be_planned() -> None:

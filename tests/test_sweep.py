@@ -33,11 +33,11 @@ def grid_file(make_config: Callable[..., RunConfig], tmp_path: Path) -> Path:
 
 
 def plans_of(grid_file: Path, *overrides: str) -> dict[str, Plan]:
-    return sweep.plan_cells(cells_of(read_grid(str(grid_file), overrides)))
+    return sweep.plan_runs([cell.config for cell in cells_of(read_grid(str(grid_file), overrides))])
 
 
 def times(root: Path) -> dict[Path, int]:
-    kinds = ("*/checkpoints/*", "*/episodes/*", "*/chunks.jsonl", "*/summary.json", "*/report.html")
+    kinds = ("*/checkpoints/*", "*/episodes/*", "*/chunks.jsonl", "*/summary.json")
     return {path: path.stat().st_mtime_ns for kind in kinds for path in root.glob(kind)}
 
 
@@ -49,21 +49,22 @@ def test_cells_are_run_once_a_failing_one_loses_no_other_and_all_lead_to_one_rep
         main(["sweep", "--config", str(grid_file)])
     assert caught.value.code == 2
     out, err = capsys.readouterr()
-    assert "2 cells, 0 of them finished" in err
+    assert "2 runs, 0 of them finished" in err
     assert "1/2  seed-0: failed: another process is working in" in err
     assert f"failed: seed-0\nanother process is working in {root / 'seed-0'}" in err
     assert f"another process is working in {root / 'seed-0'}" in RunDirectory(root / "seed-0").log_path.read_text()
     assert "seed-1" in out and "seed-0" not in out
     before = times(root)
     assert len(before) > 5
+    assert not list(root.glob("*/report.html"))  # all cells have one page
 
     main(["run", "--config", str(tmp_path / "small.yaml"), "--run-root", str(root), "seed=0"])
     capsys.readouterr()
     main(["sweep", "--config", str(grid_file), "--dry-run"])
-    assert capsys.readouterr().out.startswith("finished  seed-0\nfinished  seed-1\nnothing was run")
+    assert capsys.readouterr().out.startswith("finished  seed-0\nfinished  seed-1\nfinished, nothing to do")
     main(["sweep", "--config", str(grid_file), "--workers", "2"])
     out, err = capsys.readouterr()
-    assert "2 cells, 2 of them finished" in err
+    assert "2 runs, 2 of them finished\nfinished, nothing to do\n" in err
     assert "seed-0" in out and "seed-1" in out
     assert "Over seeds" in out and "(2 seeds)" in out
     assert f"report     {root / 'report.html'}" in out
@@ -74,8 +75,8 @@ def test_cells_are_run_once_a_failing_one_loses_no_other_and_all_lead_to_one_rep
 
 def test_nothing_runs_if_a_cell_is_wrong(grid_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for override, words in (
-        ("parameters.backbone.name.values=[test_byobnet, resnet81]", "cell resnet81--seed-0: unknown timm model"),
-        ("parameters.chunks.n_chunks.values=[2, 100000]", "cell chunks.n_chunks-100000--seed-0: "),
+        ("parameters.backbone.name.values=[test_byobnet, resnet81]", "run resnet81--seed-0: unknown timm model"),
+        ("parameters.chunks.n_chunks.values=[2, 100000]", "run chunks.n_chunks-100000--seed-0: "),
     ):
         with pytest.raises(SystemExit) as caught:
             main(["sweep", "--config", str(grid_file), "--dry-run", "seed=0", override])
@@ -91,17 +92,16 @@ def test_a_cell_is_finished_when_all_of_it_is_and_that_is_found_without_heavy_li
     ((name, plan),) = plans_of(grid_file, "seed=0").items()
     directory = RunDirectory(tmp_path / "runs" / name)
     assert not sweep.is_finished(plan, directory)
-    sweep.run_cell(plan.config, tmp_path / "runs")
+    sweep.run_one(plan.config, directory, "run")
     assert sweep.is_finished(plan, directory)
+    arguments = ["sweep", "--config", str(grid_file), "seed=0"]
+    main(arguments)  # writes the page
     program = (
-        "import sys\nfrom pathlib import Path\nfrom lurefs import grid, sweep\n"
-        f"plans = sweep.plan_cells(grid.cells_of(grid.read_grid({str(grid_file)!r}, ['seed=0'])))\n"
-        f"assert sweep.run_cells(plans, Path({str(tmp_path / 'runs')!r}), n_workers=1) == {{}}\n"
-        "assert not {'torch', 'timm', 'learn2learn', 'wandb'} & set(sys.modules)\n"
+        f"import sys\nfrom lurefs.cli import main\nmain({arguments!r})\n"
+        "assert not {'torch', 'timm', 'learn2learn', 'wandb', 'matplotlib'} & set(sys.modules)\n"
     )
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-    assert ended.returncode == 0, ended.stderr
-    assert "1 cells, 1 of them finished" in ended.stderr
+    assert (ended.returncode, ended.stderr) == (0, "finished, nothing to do\n")
 
     ((_, with_controls),) = plans_of(grid_file, "seed=0", "controls=true").items()
     assert with_controls.config.name == name
@@ -120,14 +120,13 @@ def test_a_cell_whose_results_are_gone_is_done_again(
     overrides = [f"transfer.all={{sizes: [2], n_repeats: 2, probe: {probe}}}", "controls=true", "seed=0"]
     ((name, plan),) = plans_of(grid_file, *overrides).items()
     directory = RunDirectory(tmp_path / "runs" / name)
-    sweep.run_cell(plan.config, tmp_path / "runs")
+    sweep.run_one(plan.config, directory, "run")
     outcomes = directory.read_outcomes()
     assert sweep.is_finished(plan, directory)
     directory.write_outcomes(outcomes[:1])
     assert not sweep.is_finished(plan, directory)
     directory.write_outcomes(outcomes)
     gone = [
-        "report.html",
         "identity.json",
         "checkpoints/chunk-001.safetensors",
         "checkpoints/chunk-001.json",
@@ -151,15 +150,16 @@ def test_a_cell_whose_results_are_gone_is_done_again(
     assert directory.read_outcomes()[1].val_accuracy == outcomes[1].val_accuracy
     capsys.readouterr()
     main(["sweep", "--config", str(grid_file), *overrides, "--dry-run"])
-    assert capsys.readouterr().out.startswith(f"finished  {name}")
+    assert capsys.readouterr().out.startswith("finished, nothing to do")
 
 
 def test_a_cell_with_a_damaged_file_is_told_by_its_name(
     grid_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     ((name, plan),) = plans_of(grid_file, "seed=0").items()
-    sweep.run_cell(plan.config, tmp_path / "runs")
-    path = RunDirectory(tmp_path / "runs" / name).identity_path
+    directory = RunDirectory(tmp_path / "runs" / name)
+    sweep.run_one(plan.config, directory, "run")
+    path = directory.identity_path
     path.write_bytes(path.read_bytes()[:100])
     for extra in ([], ["--dry-run"]):
         with pytest.raises(SystemExit) as caught:
@@ -172,15 +172,16 @@ def test_a_cell_keeps_what_it_said_and_why_it_failed(
     grid_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     ((name, plan),) = plans_of(grid_file, "seed=0").items()
-    log = RunDirectory(tmp_path / "runs" / name).log_path
+    directory = RunDirectory(tmp_path / "runs" / name)
+    log = directory.log_path
 
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         os.write(2, b"said by a library\n")
         raise ZeroDivisionError("no reason")
 
     monkeypatch.setattr("lurefs.run.run_stage", fail)
     with pytest.raises(ZeroDivisionError):
-        sweep.run_cell(plan.config, tmp_path / "runs")
+        sweep.run_one(plan.config, directory, "run")
     os.write(2, b"said later\n")
     assert capfd.readouterr().err == "said later\n"
     assert log.read_text().startswith("said by a library\nTraceback")

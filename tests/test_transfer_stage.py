@@ -64,7 +64,7 @@ def test_a_run_leaves_features_fits_and_figures_of_a_transfer(
     assert summary["sizes"]["all"]["accuracy"]["ci95_repeats"] is None
     assert "Transfer of whole data sets" in directory.report_path.read_text(encoding="utf-8")
     assert (directory.figures_dir / "transfer-curve.svg").exists()
-    cli._print_transfers([config], [directory])
+    cli._print_transfers(read_runs([directory]))
     assert "images a class" in capsys.readouterr().out
 
 

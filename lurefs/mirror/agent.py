@@ -43,14 +43,21 @@ class AgentRun:
     entity: str | None = None
 
 
+def is_of_agent(environment: Mapping[str, str]) -> bool:
+    """Say whether an agent started this command, and its sweep waits for a run of it, even of one that is finished."""
+    run, sweep, _ = _VARIABLES
+    return bool(environment.get(run) and environment.get(sweep))
+
+
 def take_agent_run(config: RunConfig, environment: MutableMapping[str, str]) -> AgentRun | None:
     """Take an agent's run out of the environment; None if there is none.
 
     Of several runs in one command, as of variants, the first has it and the others find nothing. Nor does wandb, which
     would attach all that it opens to it.
     """
+    is_ours = is_of_agent(environment)
     run, sweep, path = (environment.pop(name, "") for name in _VARIABLES)
-    if not run or not sweep:
+    if not is_ours:
         return None
     return AgentRun(
         run_id=run,

@@ -91,11 +91,33 @@ def test_a_run_prints_its_table_and_paths_and_a_second_one_finds_them(
     main(arguments)
     first = capsys.readouterr().out
     main(arguments)
-    assert capsys.readouterr().out == first
+    assert capsys.readouterr() == (first, "finished, nothing to do\n")
     assert "novel-3way-1shot" in first
     assert str(tmp_path / "run" / "report.html") in first
     main(["evaluate", "--run-dir", str(tmp_path / "run")])
     assert "novel-3way-1shot" in capsys.readouterr().out
+
+
+def test_a_finished_run_loads_no_heavy_library_and_runs_what_it_is_asked_for_in_addition(
+    config_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["run", "--config", str(config_file), "--run-dir", str(tmp_path / "run"), "learner.epochs=1"]
+    main(arguments)
+    page = (tmp_path / "run" / "report.html").stat().st_mtime_ns
+    program = (
+        f"import sys\nfrom lurefs.cli import main\nmain({arguments!r})\n"
+        f"heavy = [name for name in '{HEAVY}'.split(', ') if name in sys.modules]\n"
+        "assert not heavy, heavy\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, capture_output=True)
+    assert (tmp_path / "run" / "report.html").stat().st_mtime_ns == page
+    capsys.readouterr()
+    main([*arguments, "--dry-run"])
+    assert capsys.readouterr().out == f"finished, nothing to do; see {tmp_path / 'run'}\n"
+    main([*arguments, "controls=true"])
+    assert "nothing to do" not in capsys.readouterr().err
+    assert (tmp_path / "run" / "controls" / "untrained_twin").is_dir()
+    assert (tmp_path / "run" / "report.html").stat().st_mtime_ns > page
 
 
 def test_variants_become_runs_with_one_page(

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from lurefs.cli import main
-from lurefs.mirror.agent import read_agent_run, take_agent_run
+from lurefs.mirror.agent import is_of_agent, read_agent_run, take_agent_run
 
 BENCHMARK, PROBE, PLAIN_PROBE = "novel-5way-1shot", "logistic_regression", "ridge"
 PARAMETERS = "wandb_version: 1\n\nbackbone.name:\n  value: test_vit\nlearner.epochs:\n  value: 3\n"
@@ -89,3 +89,13 @@ def test_run_id_of_a_user_without_a_sweep_is_no_agents(run: Any) -> None:
 def test_damaged_note_of_the_agent_counts_as_none(tmp_path: Path) -> None:
     (tmp_path / "agent.json").write_text('{"run": 1}')
     assert read_agent_run(tmp_path / "agent.json") is None
+
+
+def test_environment_of_an_agent_is_known_until_a_run_has_taken_it(
+    run: Any, start_agent: Callable[[str], None]
+) -> None:
+    assert not is_of_agent(os.environ)
+    start_agent("agent001")
+    assert is_of_agent(os.environ)
+    take_agent_run(run.config, os.environ)
+    assert not is_of_agent(os.environ)

@@ -126,7 +126,7 @@ def test_outage_within_a_run_costs_no_result_and_a_rerun_completes_it(
     run.evaluate()
     tracker.log_cell(BENCHMARK, PROBE)
     tracker.close()
-    assert "run again to complete it" in caplog.text
+    assert f"'lurefs push {run.directory.path}' completes it" in caplog.text
     assert run.read_log(PROBE).exit_code == 0
     server.is_away = False
     run.go()
@@ -139,7 +139,7 @@ def test_upload_that_the_server_refuses_is_told(run: Any, server: Any, caplog: p
     run.learn(tracker)
     tracker.finish_pretrain()
     tracker.close()
-    assert "did not arrive whole, run again to complete it" in caplog.text
+    assert f"did not arrive whole, 'lurefs push {run.directory.path}' completes it" in caplog.text
 
 
 def test_other_directory_with_the_same_configuration_is_told(

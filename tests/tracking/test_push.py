@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from lurefs import push as push_command
 from lurefs.cli import main
 from lurefs.errors import UserError
 from lurefs.mirror import client, figures
@@ -249,4 +250,14 @@ def test_robustness_levels_are_a_table(outcome: Any) -> None:
     assert figures.robustness_rows([outcome(0), replace(outcome(1), robustness=scores)]) == [
         [1, "corruption", "fog", 1.0, 0.5],
         [1, "attack", "pgd", 0.0314, 0.125],
+    ]
+
+
+def test_folder_of_a_group_is_its_runs_and_their_comparison(run: Any, tmp_path: Path) -> None:
+    finish(run)
+    folder = run.directory.path.parent
+    (folder / "comparison.json").write_text('{"runs": []}')
+    assert [(parcel.path, parcel.directory is None) for parcel in push_command.find_parcels([str(folder)])] == [
+        (run.directory.path, False),
+        (folder, True),
     ]

@@ -1,0 +1,53 @@
+"""Whether a page is the one that would be written now: it says at its end what it was made from."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import fields
+from functools import cache
+from pathlib import Path
+
+import episodes
+import lurefs
+from lurefs.config import digest
+from lurefs.reporting.runs import Run
+
+_TAIL = 200
+"""How many bytes of a page's end hold what `with_origin` adds."""
+
+
+def made_from(runs: Sequence[Run]) -> str:
+    """Return a digest of what a page about the runs depends on: what was read of each, and the code that draws it.
+
+    The per-episode results take part by the figures over them, and by the hash of their manifest.
+    """
+    names = [field.name for field in fields(Run) if field.name != "directory"]
+    read = [[str(run.directory.path), *(getattr(run, name) for name in names)] for run in runs]
+    return digest([_code(), read])
+
+
+def with_origin(page: str, origin: str) -> str:
+    """Return the page with what it was made from at its end."""
+    return f"{page.rstrip()}\n{_mark(origin)}\n"
+
+
+def is_current(path: Path, origin: str) -> bool:
+    """Say whether a page, and its figures, are there and were made from this."""
+    if not path.is_file() or not (path.parent / "figures").is_dir():
+        return False
+    return path.read_bytes()[-_TAIL:].decode("utf-8", errors="replace").endswith(f"{_mark(origin)}\n")
+
+
+def _mark(origin: str) -> str:
+    return f"<!-- made from {origin} -->"
+
+
+@cache
+def _code() -> str:
+    """Return a digest of lurefs' version, and of the sources of the page and of its numbers."""
+    package = Path(lurefs.__file__).parent
+    numbers = Path(episodes.__file__).parent
+    paths = [package / "report.py", *package.glob("reporting/**/*.*"), *numbers.glob("*.py")]
+    sources = [path.read_bytes() for path in sorted(paths) if "__pycache__" not in path.parts]
+    return hashlib.sha256(b"\0".join([lurefs.__version__.encode(), *sources])).hexdigest()
