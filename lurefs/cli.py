@@ -326,6 +326,7 @@ def _print_transfers(runs: Sequence[RunConfig], directories: Sequence[RunDirecto
             "Transfer by training images a class, with 95 % intervals over draws of these and over test images",
             columns,
             rows,
+            optional=[columns.index(name) for name in ("macro %", "ECE %", "chosen")],
         )
 
 
