@@ -181,8 +181,8 @@ class TestWords:
     def test_an_interval_that_leaves_zero_out_is_no_verdict_where_the_corrected_p_is_too_large(self) -> None:
         assert self.said({"pool": 0.0001, "classes": 0.07}) == (
             "On this pool of classes they are told apart (p < 0.001, corrected for 3 pairs). On new classes of this "
-            "kind they are not told apart (p = 0.070, corrected for 3 pairs): by itself the interval leaves zero out, but "
-            "among 3 pairs one such can come by chance."
+            "kind they are not told apart (p = 0.070, corrected for 3 pairs): by itself the interval leaves zero "
+            "out, but among 3 pairs one such can come by chance."
         )
 
     def test_an_interval_that_holds_zero_needs_no_excuse(self) -> None:
