@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from itertools import combinations
 from string import ascii_letters
 
 import numpy as np
@@ -27,6 +28,8 @@ FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
 N_FLIPS = 9_999
+LEVEL = 0.05
+"""Of a family of tests: the chance that any of them calls a difference real where there is none."""
 MAX_EXACT = 16
 _TOLERANCE = 1e-9
 
@@ -280,29 +283,61 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return [float(value) for value in corrected]
 
 
-def tie_groups(means: Sequence[float], p_values: Mapping[tuple[int, int], float], *, level: float = 0.05) -> list[str]:
-    """Return each model's groups of ties as letters: two models share a letter if and only if no test sets them apart.
+def shaffer(p_values: Mapping[tuple[int, int], float], n_models: int) -> dict[tuple[int, int], float]:
+    """Return p-values of all pairs of models, corrected for their number: never larger than those of `holm`.
 
-    All pairs are one family, corrected by `holm`; the letters are the compact letter display of the pairs at or below
-    the level, by insert and absorb (Piepho 2004, section 2). The best model has the letter `a`; after `z` come
-    capitals, then numbers in brackets. Sharing a letter is no proof of equality: the episodes do not suffice to tell
-    the two apart.
+    Step-down (Shaffer 1986, procedure S1): in ascending order p_(i) becomes max over j <= i of min(1, t_j * p_(j)),
+    where t_j is the largest number of the hypotheses j, j + 1, ... that can be true at once. If some pairs are alike,
+    so are others: the numbers of true ones that are possible among k models are the union over j = 1..k of
+    C(j, 2) + s with s of those of k - j models. Of three models t is 3, 1, 1 where Holm (1979) has 3, 2, 1.
 
     Args:
-        means: One a model; higher is better.
-        p_values: Uncorrected p of each pair (i, j), i < j.
-        level: Of the family.
+        p_values: Uncorrected p of each pair (i, j), i < j; all pairs, without NaN.
+        n_models: How many models there are.
 
     Raises:
         ValueError: A pair has no p-value.
     """
-    pairs = [(i, j) for i in range(len(means)) for j in range(i + 1, len(means))]
-    if missing := [pair for pair in pairs if pair not in p_values]:
-        raise ValueError(f"models {missing[0][0]} and {missing[0][1]} were not compared; a ranking needs all pairs")
-    corrected = holm([p_values[pair] for pair in pairs])
+    pairs = _all_pairs(p_values, n_models)
+    possible = np.array(sorted(_n_true_possible(n_models)))
+    order = sorted(pairs, key=lambda pair: p_values[pair])
+    corrected, largest = {}, 0.0
+    for place, pair in enumerate(order):
+        most = possible[np.searchsorted(possible, len(order) - place, side="right") - 1]
+        largest = max(largest, min(1.0, float(most * p_values[pair])))
+        corrected[pair] = largest
+    return {pair: corrected[pair] for pair in p_values}
+
+
+def correct_pairs(p_values: Mapping[tuple[int, int], float], n_models: int) -> dict[tuple[int, int], float]:
+    """Return the p-values of pairs of models, corrected by `shaffer` where all pairs have one, otherwise by `holm`."""
+    if len(p_values) == n_models * (n_models - 1) // 2:
+        return shaffer(p_values, n_models)
+    return dict(zip(p_values, holm(list(p_values.values())), strict=True))
+
+
+def is_apart(p: float | None) -> bool:
+    """Return whether a corrected p-value tells two models apart: all that calls a difference real goes by this."""
+    return p is not None and p < LEVEL
+
+
+def tie_groups(means: Sequence[float], p_values: Mapping[tuple[int, int], float]) -> list[str]:
+    """Return each model's groups of ties as letters: two models share a letter unless `is_apart` sets them apart.
+
+    The letters are the compact letter display, by insert and absorb (Piepho 2004, section 2). The best model has the
+    letter `a`; after `z` come capitals, then numbers in brackets. Sharing a letter is no proof of equality: the
+    episodes do not suffice to tell the two apart.
+
+    Args:
+        means: One a model; higher is better.
+        p_values: Corrected p of each pair (i, j), i < j; see `correct_pairs`.
+
+    Raises:
+        ValueError: A pair has no p-value.
+    """
     groups = [frozenset(range(len(means)))]
-    for (i, j), p in zip(pairs, corrected, strict=True):
-        if p > level:
+    for i, j in _all_pairs(p_values, len(means)):
+        if not is_apart(p_values[i, j]):
             continue
         split = [group - {out} for group in groups if {i, j} <= group for out in (i, j)]
         groups = [group for group in groups if not {i, j} <= group]
@@ -314,6 +349,21 @@ def tie_groups(means: Sequence[float], p_values: Mapping[tuple[int, int], float]
     return [
         "".join(_letter(place) for place, group in enumerate(groups) if model in group) for model in range(len(means))
     ]
+
+
+def _all_pairs(p_values: Mapping[tuple[int, int], float], n_models: int) -> list[tuple[int, int]]:
+    pairs = list(combinations(range(n_models), 2))
+    if missing := [pair for pair in pairs if pair not in p_values]:
+        raise ValueError(f"models {missing[0][0]} and {missing[0][1]} were not compared; a ranking needs all pairs")
+    return pairs
+
+
+def _n_true_possible(n_models: int) -> set[int]:
+    """Return how many pairs of models can be alike at once, of `shaffer`."""
+    possible = [{0}, {0}]
+    for k in range(2, n_models + 1):
+        possible.append({j * (j - 1) // 2 + rest for j in range(1, k + 1) for rest in possible[k - j]})
+    return possible[n_models]
 
 
 def _paired(a: FloatArray, b: FloatArray, classes: ClassIndex, flipped: FloatArray) -> PairedDifference:

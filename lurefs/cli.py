@@ -349,4 +349,5 @@ def _print_transfers(runs: Sequence[Run]) -> None:
             "Transfer by training images a class, with 95 % intervals over draws of these and over test images",
             columns,
             rows,
+            optional=[columns.index(name) for name in ("macro %", "ECE %", "chosen")],
         )

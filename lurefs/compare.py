@@ -57,7 +57,7 @@ def run_command(arguments: argparse.Namespace) -> None:
 def write_comparison(
     runs: Sequence[Run], output: Path, *, benchmark: str | None = None, probe: str | None = None
 ) -> list[tuple[str, Path]]:
-    """Print the tables of some runs, and write them as files and as a page.
+    """Print the tables of one or several runs, and write them as files and as a page.
 
     Args:
         runs: What is compared.
@@ -81,7 +81,7 @@ def write_comparison(
     except OSError as error:
         raise unwritable(output, error) from error
     _print(found)
-    return [*paths.items(), ("report", write_page(runs, output))]
+    return [*paths.items(), ("report", write_page(runs, output, judged=found.verdicts))]
 
 
 def print_comparison(runs: Sequence[Run]) -> None:
@@ -126,11 +126,9 @@ def _folder_name(runs: Sequence[Run]) -> str:
 
 
 def _print(standings: Standings) -> None:
-    from lurefs.reporting.standing_tables import LEGEND, text_tables
+    from lurefs.reporting.standing_tables import legend, text_tables
 
     for table in text_tables(standings):
-        console.print_table(table.title, table.columns, table.rows, is_wide=True)
-        for note in table.notes:
-            print(f"  {note}")
-        print()
-    print("\n".join(LEGEND))
+        console.print_table(table.title, table.columns, table.rows, optional=table.optional)
+        console.print_lines([*table.notes, ""])
+    console.print_lines(legend(standings))

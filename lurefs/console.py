@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import textwrap
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -14,6 +16,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 B = TypeVar("B", bound=Sized)
+MIN_NAME = 12
+"""Characters that the first column of a table keeps, however narrow the terminal is."""
 
 
 def note(text: str) -> None:
@@ -76,24 +80,40 @@ def track_results(results: Iterable[tuple[str, T]], total: int, words: Callable[
             yield name, result
 
 
-def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, is_wide: bool = False) -> None:
+def print_table(
+    title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, optional: Sequence[int] = ()
+) -> None:
     """Print a table to stdout; the first column is text, the others are numbers.
 
-    A wide one has no lines between its columns, and where it is too wide, the texts of the first are folded.
+    Where a line has no room for it, heads are folded, then columns are left out, then the texts of the first folded.
+
+    Args:
+        title: What stands above it.
+        columns: The heads.
+        rows: One text a column.
+        optional: Which columns may be left out, the first one first.
     """
-    from rich.box import HEAVY_HEAD, SIMPLE_HEAD
-    from rich.table import Table
     from rich.text import Text
 
-    box = SIMPLE_HEAD if is_wide else HEAVY_HEAD
-    table = Table(title=Text(title, style="bold"), title_justify="left", box=box, collapse_padding=is_wide)
-    overflow: Any = "fold" if is_wide else "ellipsis"
-    for number, column in enumerate(columns):
-        justify: Any = "right" if number else "left"
-        table.add_column(column, justify=justify, no_wrap=(number == 0) != is_wide, overflow=overflow)
-    for row in rows:
-        table.add_row(*map(Text, row))  # names may hold what rich reads as markup
-    _stdout().print(table)
+    console = _stdout()
+    kept, is_folded, waiting = list(range(len(columns))), False, list(optional)
+    while _width(columns, rows, kept, is_folded=is_folded) > console.width and (waiting or not is_folded):
+        if is_folded:
+            kept.remove(waiting.pop(0))
+        is_folded = True
+    console.print(Text(title, style="bold"))
+    for line in _lines(columns, rows, kept, is_folded=is_folded, width=console.width):
+        console.print(Text(line), soft_wrap=True)  # names may hold what rich reads as markup
+    if len(kept) < len(columns):
+        left_out = [column for number, column in enumerate(columns) if number not in kept]
+        print_lines([f"left out, for want of room: {', '.join(left_out)}"])
+
+
+def print_lines(lines: Sequence[str]) -> None:
+    """Print sentences to stdout, folded between words."""
+    console = _stdout()
+    for line in lines:
+        console.print(line, markup=False, emoji=False)
 
 
 def print_paths(paths: Sequence[tuple[str, Path]]) -> None:
@@ -125,8 +145,55 @@ def _progress() -> Any:
     )
 
 
+def _widths(
+    columns: Sequence[str], rows: Sequence[Sequence[str]], kept: Sequence[int], *, is_folded: bool
+) -> list[int]:
+    from rich.cells import cell_len
+
+    heads = [columns[number].split() if is_folded else [columns[number]] for number in kept]
+    return [
+        max(map(cell_len, [*head, *(row[number] for row in rows)])) for number, head in zip(kept, heads, strict=True)
+    ]
+
+
+def _width(columns: Sequence[str], rows: Sequence[Sequence[str]], kept: Sequence[int], *, is_folded: bool) -> int:
+    gap = 1 if is_folded else 2
+    return sum(_widths(columns, rows, kept, is_folded=is_folded)) + gap * (len(kept) - 1)
+
+
+def _lines(
+    columns: Sequence[str], rows: Sequence[Sequence[str]], kept: Sequence[int], *, is_folded: bool, width: int
+) -> Iterator[str]:
+    """Yield the lines of a table: its heads, a rule, its rows; names are folded to what the others leave of a line."""
+    first, *others = _widths(columns, rows, kept, is_folded=is_folded)
+    gap = " " if is_folded else "  "
+    first = min(first, max(MIN_NAME, width - sum(others) - len(gap) * len(others)))
+
+    def line(texts: Sequence[str]) -> str:
+        name, *numbers = texts
+        cells = [_padded(name, first), *(_padded(text, -n) for text, n in zip(numbers, others, strict=True))]
+        return gap.join(cells).rstrip()
+
+    heads = [columns[number].split() if is_folded else [columns[number]] for number in kept]
+    for place in range(max(map(len, heads))):
+        yield line([head[place] if place < len(head) else "" for head in heads])
+    yield "─" * (first + sum(others) + len(gap) * len(others))
+    for row in rows:
+        for number, part in enumerate(textwrap.wrap(row[0], first) or [""]):
+            yield line([part, *("" if number else row[place] for place in kept[1:])])
+
+
+def _padded(text: str, width: int) -> str:
+    """Return a text filled up to a width on a terminal, from the left if that is below zero."""
+    from rich.cells import cell_len
+
+    spaces = " " * (abs(width) - cell_len(text))
+    return text + spaces if width > 0 else spaces + text
+
+
 def _stdout() -> Any:
+    """Return what prints to stdout: as wide as the terminal, or as COLUMNS says; a file has long lines otherwise."""
     from rich.console import Console
 
     console = Console(highlight=False)
-    return console if console.is_terminal else Console(highlight=False, width=200)
+    return console if console.is_terminal or "COLUMNS" in os.environ else Console(highlight=False, width=200)

@@ -25,12 +25,12 @@ from lurefs.reporting import (
     drawing,
     episode_pictures,
     figures,
+    headline,
     heat,
     interval_rows,
     leaderboard,
     learning,
     narrative,
-    over_seeds,
     pareto,
     reliability,
     series,
@@ -39,12 +39,14 @@ from lurefs.reporting import (
     tables,
     transfer_figure,
 )
-from lurefs.reporting.comparison import Comparison, compare_pairs, manifests_of
+from lurefs.reporting.comparison import manifests_of
 from lurefs.reporting.currency import is_current, made_from, with_origin
 from lurefs.reporting.episode_pictures import build_dataset, reason_of
 from lurefs.reporting.page_figures import PageFigures
 from lurefs.reporting.runs import Run, benchmarks_of, differing_settings, read_runs, reference_run
 from lurefs.reporting.seeds import SEEDS, Group, best_first, groups_of, styled, styles_of
+from lurefs.reporting.verdict_words import ONE_TRAINING, UNCORRECTED, control_label, correction_words
+from lurefs.reporting.verdicts import Cell, Verdicts, judge_all
 from lurefs.reporting.wording import count
 from lurefs.results import RunDirectory
 
@@ -70,8 +72,13 @@ def write_report(directories: Sequence[RunDirectory], destination: Path) -> Path
     return write_page(read_runs(directories), destination)
 
 
-def write_page(runs: Sequence[Run], destination: Path) -> Path:
+def write_page(runs: Sequence[Run], destination: Path, *, judged: Mapping[Cell, Verdicts] | None = None) -> Path:
     """Write `report.html` and `figures/` about runs that were read, unless they are there; see `write_report`.
+
+    Args:
+        runs: At least one.
+        destination: The folder of the two.
+        judged: What is known of these runs already; the rest is found here.
 
     Raises:
         UserError: A file of a run is damaged, or the page cannot be written.
@@ -80,23 +87,28 @@ def write_page(runs: Sequence[Run], destination: Path) -> Path:
     if is_current(path, origin):
         return path
     groups = styled(groups_of(runs), best_first(runs))
-    compared = _comparisons(runs)
+    benchmarks = benchmarks_of(runs)
+    judged = _judged(runs, benchmarks, judged or {})
+    first = [judged[name, probes[0]] for name, probes in benchmarks.items() if probes]
     kept = PageFigures(destination / "figures")
     context = {
         "title": runs[0].label if len(runs) == 1 else f"{len(runs)} runs compared",
         "names": [run.label for run in runs],
         "styles": styles_of(groups) | {group.label: group.style for group in groups},
-        "lead": narrative.lead(runs),
+        "lead": narrative.lead(runs, headline.not_above(first)),
         "facts": narrative.facts(runs),
         "settings": _settings(runs),
-        "headlines": _headlines(groups),
-        "n_groups": len(groups),
+        "headlines": [card for verdicts in first[:N_HEADLINES] if (card := headline.headline(verdicts)) is not None],
+        "has_pairs": any(verdicts.pairs for verdicts in judged.values()),
         "has_seeds": any(group.is_pooled for group in groups),
-        "board": _board(runs, groups, compared, kept),
-        "benchmarks": _benchmarks(runs, groups, compared, kept),
+        "has_single": any(verdicts.has_single_trainings for verdicts in judged.values()),
+        "one_training": ONE_TRAINING,
+        "uncorrected": UNCORRECTED,
+        "board": _board(runs, groups, judged, kept),
+        "benchmarks": _benchmarks(runs, groups, judged, kept),
         "forms": shots.section(runs, groups, kept),
         "transfers": [_transfer(runs, groups, name, kept) for name in transfer_figure.transfers_of(runs)],
-        "learning": learning.section(runs, groups, kept),
+        "learning": learning.section(runs, groups, judged, kept),
         "pictures": _pictures(runs, kept),
         "episodes": episode_pictures.section(runs, kept),
         "pools": classes.section(runs, kept),
@@ -113,12 +125,6 @@ def write_page(runs: Sequence[Run], destination: Path) -> Path:
     return path
 
 
-def _headlines(groups: Sequence[Group]) -> list[narrative.Headline]:
-    benchmarks = list(benchmarks_of([run for group in groups for run in group.runs]).items())[:N_HEADLINES]
-    cards = [narrative.headline(groups, name, probes[0]) for name, probes in benchmarks if probes]
-    return [card for card in cards if card is not None]
-
-
 def _settings(runs: Sequence[Run]) -> dict[str, Any]:
     """Return the table of settings that differ: a row a setting, of many runs a row a run; empty if none differs."""
     found, labels = differing_settings(runs), [run.label for run in runs]
@@ -130,28 +136,25 @@ def _settings(runs: Sequence[Run]) -> dict[str, Any]:
     return {"columns": ["Run", *found], "rows": rows, "is_by_run": True}
 
 
-def _comparisons(runs: Sequence[Run]) -> dict[tuple[str, str], list[Comparison]]:
-    """Return every run against the reference, by benchmark and probe, where both were measured."""
-    reference = reference_run(runs)
-    found = {}
-    for name, probes in benchmarks_of(runs).items():
-        for probe in probes:
-            pairs = [(run, reference) for run in runs if run is not reference and run.result(name, probe)]
-            is_measured = reference.result(name, probe) is not None
-            found[name, probe] = compare_pairs(pairs, name, probe) if pairs and is_measured else []
-    return found
+def _judged(
+    runs: Sequence[Run], benchmarks: Mapping[str, Sequence[str]], known: Mapping[Cell, Verdicts]
+) -> dict[Cell, Verdicts]:
+    """Return the verdicts on all benchmarks by all probes."""
+    cells = [(name, probe) for name, probes in benchmarks.items() for probe in probes]
+    found = judge_all(runs, [cell for cell in cells if cell not in known])
+    return {cell: known[cell] if cell in known else found[cell] for cell in cells}
 
 
 def _board(
-    runs: Sequence[Run], groups: Sequence[Group], compared: leaderboard.Comparisons, kept: PageFigures
+    runs: Sequence[Run], groups: Sequence[Group], judged: Mapping[Cell, Verdicts], kept: PageFigures
 ) -> dict[str, Any]:
     """Return the leaderboard with its charts; empty for a single run, or if nothing was measured."""
     benchmarks = {name: probes for name, probes in benchmarks_of(runs).items() if probes}
     if len(runs) == 1 or not benchmarks:
         return {}
     reference = reference_run(runs)
-    rows = leaderboard.rows(groups, reference, benchmarks, compared)
-    cells = [cell for of_probe in rows.values() for row in of_probe for cell in row["cells"]]
+    rows = leaderboard.rows(groups, reference, benchmarks, judged)
+    cells = [cell for of_probe in rows.values() for row in of_probe if not row["is_control"] for cell in row["cells"]]
     ties = _scopes(cells, lambda cell: cell["ties"])
     return {
         "benchmarks": list(benchmarks),
@@ -160,8 +163,10 @@ def _board(
         "has_places": any("–" in text for cell in cells for text, _ in cell["ties"]),
         "ties": ties,
         "intervals": _scopes(cells, lambda cell: cell["accuracy"].intervals),
+        "tests": _scopes(cells, lambda cell: cell["difference"].tests),
+        "corrections": list(dict.fromkeys(words for found in judged.values() if (words := correction_words(found)))),
         "reference": next(group.label for group in groups if reference in group.runs),
-        "charts": [*_cost_charts(groups, benchmarks, kept), *_heat_map(groups, benchmarks, kept)],
+        "charts": [*_cost_charts(groups, benchmarks, kept), *_heat_map(groups, benchmarks, judged, kept)],
     }
 
 
@@ -211,104 +216,98 @@ def _shares(costs: Mapping[str, float]) -> dict[str, float]:
 
 
 def _heat_map(
-    groups: Sequence[Group], benchmarks: Mapping[str, Sequence[str]], kept: PageFigures
+    groups: Sequence[Group],
+    benchmarks: Mapping[str, Sequence[str]],
+    judged: Mapping[Cell, Verdicts],
+    kept: PageFigures,
 ) -> list[dict[str, Any]]:
-    """Return the map of all runs and benchmarks; nothing where it has a single column or two rows."""
+    """Return the map of all runs, controls and benchmarks; nothing where it has a single column or two runs."""
     if len(benchmarks) < 2 or len(groups) < 3:
         return []
-    ranked = sorted(groups, key=lambda group: _mean_over(group, benchmarks) or 0.0, reverse=True)
-    values = [
-        [leaderboard.mean_accuracy(group, name, probes[0]) for name, probes in benchmarks.items()] for group in ranked
-    ]
+    columns = [judged[name, probes[0]] for name, probes in benchmarks.items()]
+    means = {group.label: [verdicts.means.get(group.label) for verdicts in columns] for group in groups}
+    ranked = sorted(groups, key=lambda group: _mean_of(means[group.label]), reverse=True)
+    controls: dict[str, list[float | None]] = {}
+    for place, verdicts in enumerate(columns):
+        for control in verdicts.controls:
+            controls.setdefault(control_label(control), [None] * len(columns))[place] = control.mean
+    values = [*(means[group.label] for group in ranked), *controls.values()]
     svg = heat.heat_map(
-        [group.label for group in ranked],
-        [group.style for group in ranked],
+        [*(group.label for group in ranked), *controls],
+        [*(group.style for group in ranked), *[-1] * len(controls)],
         list(benchmarks),
         [[None if value is None else 100 * value for value in row] for row in values],
         name="benchmarks",
+        n_controls=len(controls),
     )
     caption = "Accuracy in %, the highest mean first; the deeper the ground, the higher among the runs of its column."
     return [kept.chart("benchmarks", svg, title="All benchmarks", caption=caption)]
 
 
-def _mean_over(group: Group, benchmarks: Mapping[str, Sequence[str]]) -> float | None:
-    means = [leaderboard.mean_accuracy(group, name, probes[0]) for name, probes in benchmarks.items()]
-    found = [mean for mean in means if mean is not None]
-    return sum(found) / len(found) if found else None
+def _mean_of(values: Sequence[float | None]) -> float:
+    found = [value for value in values if value is not None]
+    return sum(found) / len(found) if found else 0.0
 
 
 def _benchmarks(
-    runs: Sequence[Run], groups: Sequence[Group], compared: leaderboard.Comparisons, kept: PageFigures
+    runs: Sequence[Run], groups: Sequence[Group], judged: Mapping[Cell, Verdicts], kept: PageFigures
 ) -> list[dict[str, Any]]:
     return [
-        _benchmark(runs, groups, name, probes, [entry for probe in probes for entry in compared[name, probe]], kept)
+        _benchmark(runs, groups, name, [judged[name, probe] for probe in probes], kept)
         for name, probes in benchmarks_of(runs).items()
     ]
 
 
 def _benchmark(
-    runs: Sequence[Run],
-    groups: Sequence[Group],
-    name: str,
-    probes: list[str],
-    comparisons: Sequence[Comparison],
-    kept: PageFigures,
+    runs: Sequence[Run], groups: Sequence[Group], name: str, judged: Sequence[Verdicts], kept: PageFigures
 ) -> dict[str, Any]:
     reference = reference_run(runs)
+    probes = [verdicts.probe for verdicts in judged]
     calibration = reliability.measured(runs, name, probes[0]) if probes else {}
-    seeds = {probe: over_seeds.rows(groups, reference, name, probe) for probe in probes}
     return {
         "name": name,
         "form": narrative.form(runs, name),
         "manifests": manifests_of(runs, name),
         "results": {probe: tables.results(runs, name, probe) for probe in probes},
-        "reference_group": next(group.label for group in groups if reference in group.runs),
-        "seeds": {probe: rows for probe, rows in seeds.items() if rows},
+        "reference": next(group.label for group in groups if reference in group.runs),
+        "seeds": tables.over_seeds(judged),
         "reliability": {"said": reliability.sentences(calibration), **reliability.table(calibration)},
         "corrupted": tables.corrupted(runs, name, probes),
-        "differences": tables.differences(comparisons),
-        "cut": narrative.cut_pairs(comparisons),
-        "reference": reference.label,
-        "notes": narrative.notes(runs, name, probes),
+        "differences": tables.differences(judged),
+        "cut": narrative.cut_pairs(judged),
+        "notes": narrative.notes(runs, name, judged),
         "charts": [
-            *_difference_chart(groups, reference, name, probes, comparisons, kept),
+            *_difference_chart(groups, judged, kept),
             *_reliability_chart(calibration, groups, name, probes, kept),
         ],
-        "accuracies": _accuracy_chart(groups, name, probes, kept),
+        "accuracies": _accuracy_chart(groups, judged, kept),
     }
 
 
-def _difference_chart(
-    groups: Sequence[Group],
-    reference: Run,
-    name: str,
-    probes: Sequence[str],
-    comparisons: Sequence[Comparison],
-    kept: PageFigures,
-) -> list[dict[str, Any]]:
+def _difference_chart(groups: Sequence[Group], judged: Sequence[Verdicts], kept: PageFigures) -> list[dict[str, Any]]:
     """Return the differences from the reference on a benchmark by its first probe, the best first."""
-    rows = interval_rows.difference_intervals(groups, reference, comparisons, probes[0]) if probes else []
+    rows = interval_rows.difference_intervals(groups, judged[0]) if judged else []
     if not rows:
         return []
-    of_reference = next(group.label for group in groups if reference in group.runs)
-    noted = "win / tie / loss" if any(row.note for row in rows) else ""
-    svg = figures.intervals(
-        rows, name=f"difference-{name}", x_label="difference, points", zero_line=True, note_label=noted
+    first = judged[0]
+    name = f"difference-{first.benchmark}"
+    noted = "corrected p: " + ", or ".join(
+        " / ".join(leaderboard.SCOPES[scope] for scope in scopes) for scopes in interval_rows.tested(first)
     )
-    caption = f"Accuracy on {name} less that of {of_reference}, by {probes[0]}. {_bars(groups)}."
-    if noted:
-        caption += " Beside them the episodes that are won, tied and lost."
-    said = "; ".join(f"{row.label}: {row.value:+.2f}" for row in rows)
-    return [kept.chart(f"difference-{name}", svg, title="Paired differences", caption=caption, said=said)]
+    svg = figures.intervals(rows, name=name, x_label="difference, points", zero_line=True, note_label=noted)
+    caption = f"Accuracy on {first.benchmark} less that of {first.reference}, by {first.probe}. {_bars(groups)}."
+    if words := correction_words(first):
+        caption += f" Beside them p, {words}."
+    said = "; ".join(f"{row.label}: {row.value:+.2f}, p {row.note}" for row in rows)
+    return [kept.chart(name, svg, title="Paired differences", caption=caption, said=said)]
 
 
-def _accuracy_chart(
-    groups: Sequence[Group], name: str, probes: Sequence[str], kept: PageFigures
-) -> list[dict[str, Any]]:
+def _accuracy_chart(groups: Sequence[Group], judged: Sequence[Verdicts], kept: PageFigures) -> list[dict[str, Any]]:
     """Return the accuracies on a benchmark, where there is more than one."""
-    rows = interval_rows.accuracy_intervals(groups, name, probes) if probes else []
+    rows = interval_rows.accuracy_intervals(groups, judged) if judged else []
     if len(rows) < 2:
         return []
+    name = judged[0].benchmark
     svg = figures.intervals(rows, name=f"accuracy-{name}", x_label="accuracy, %")
     return [kept.chart(f"accuracy-{name}", svg, caption=f"Accuracy on {name}. {_bars(groups)}.")]
 

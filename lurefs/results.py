@@ -260,6 +260,14 @@ class RunDirectory:
         """
         return _load(self.episodes_path(benchmark, probe), Accuracies.load)
 
+    def read_control_accuracies(self, benchmark: str, control: str, probe: str) -> Accuracies:
+        """Return the accuracies of a control on the episodes that it met.
+
+        Raises:
+            UserError: They are not there, or the file is damaged.
+        """
+        return _load(self.control_path(benchmark, control, probe), Accuracies.load)
+
     def read_transfer(self, name: str) -> TransferTable:
         """Return the fits of one transfer.
 

@@ -9,7 +9,7 @@ import matplotlib
 import pytest
 
 from lurefs.reporting.chart_style import COLOURS, inline, look_of, short
-from lurefs.reporting.figures import Interval, Line, curves, intervals
+from lurefs.reporting.figures import Interval, Level, Line, curves, intervals
 from lurefs.reporting.heat import DEEPEST, heat_map
 from lurefs.reporting.pareto import front, scatter
 
@@ -235,6 +235,24 @@ class TestFront:
         lines = [Line(label=str(cost), x=[cost], y=[cost], style=0) for cost in (1.0, 10.0, 100.0)]
         shown = texts(scatter(lines, name="log", x_label="GMACs", y_label="accuracy, %"))
         assert {"1", "10", "100"} <= set(shown)
+
+
+def test_levels_are_dashed_lines_with_their_names_inside_the_chart() -> None:
+    line = Line(label="lure", x=[1, 2], y=[50, 60], style=0)
+    levels = [Level(label="image statistics", value=63.0), Level(label="untrained twin", value=31.0)]
+    svg = curves([line], name="levels", x_label="chunk", y_label="accuracy, %", levels=levels)
+    assert {"image statistics", "untrained twin"} <= set(texts(svg))
+    assert "<title>image statistics: 63.00</title>" in svg
+    assert "image statistics" not in curves([line], name="levels", x_label="chunk", y_label="accuracy, %")
+
+
+def test_controls_stand_below_the_map_without_a_ground() -> None:
+    values = [[50.0], [60.0], [90.0]]
+    svg = heat_map(["a", "b", "control"], [0, 1, -1], ["novel"], values, name="map", n_controls=1)
+    alphas = re.findall(r'data-group="(-?\d)"[^>]*>\s*<title>[^<]*</title>\s*<path[^>]*style="([^"]*)"', svg)
+    assert [style for style, _ in alphas] == ["0", "1", "-1"]
+    depths = [float(match[1]) if (match := re.search(r"opacity: ([\d.]+)", look)) else 1.0 for _, look in alphas]
+    assert depths == [0.04, 0.5, 0]
 
 
 @pytest.mark.parametrize(

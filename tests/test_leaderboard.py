@@ -12,12 +12,12 @@ from episodes.summary import Summary, summarise_seeds
 from lurefs.config_file import run_config
 from lurefs.outcomes import ChunkOutcome
 from lurefs.reporting import narrative
-from lurefs.reporting.comparison import compare_pairs
 from lurefs.reporting.interval_rows import accuracy_intervals
-from lurefs.reporting.leaderboard import COSTS, letters_or_places, mean_accuracy, rows
+from lurefs.reporting.leaderboard import COSTS, letters_or_places, rows
 from lurefs.reporting.runs import Run
 from lurefs.reporting.seeds import Group, best_first, groups_of, styled
 from lurefs.reporting.series import cost_point
+from lurefs.reporting.verdicts import judge
 from lurefs.reporting.wording import percent
 from lurefs.results import RunDirectory
 
@@ -71,9 +71,8 @@ def of_seeds(name: str, means: Sequence[float]) -> list[Run]:
 
 def board(groups: Sequence[Group], reference: Run) -> dict[str, dict[str, Any]]:
     """Return the rows by their label, in their order."""
-    runs = [run for group in groups for run in group.runs if run is not reference]
-    compared = {("novel", "ridge"): compare_pairs([(run, reference) for run in runs], "novel", "ridge")}
-    return {row["label"]: row for row in rows(groups, reference, BENCHMARKS, compared)["ridge"]}
+    judged = {("novel", "ridge"): judge(groups, reference, "novel", "ridge")}
+    return {row["label"]: row for row in rows(groups, reference, BENCHMARKS, judged)["ridge"]}
 
 
 class TestOneSeed:
@@ -95,7 +94,7 @@ class TestOneSeed:
     def test_what_is_not_known_is_a_dash_with_its_reason(self) -> None:
         runs = [make_run("warm", 0.5), make_run("a", 0.7)]
         row = board(groups_of(runs), runs[0])["a"]
-        assert row["cells"][0]["difference"].why_not.startswith("not paired: there is no")
+        assert row["cells"][0]["difference"].why_not.startswith("no difference: there is no")
         weights, macs, images, speed, episode, training = row["costs"]
         assert (weights.value, episode.value) == ("2.00", "1.50")
         assert [cost.why_not for cost in (macs, speed, images, training)] == [
@@ -151,7 +150,8 @@ class TestSeveralSeeds:
         }
 
     def test_the_chart_of_accuracies_has_their_mean_and_interval_over_seeds(self, runs: list[Run]) -> None:
-        row, _ = accuracy_intervals(groups_of(runs), "novel", ["ridge"])
+        groups = groups_of(runs)
+        row, _ = accuracy_intervals(groups, [judge(groups, runs[0], "novel", "ridge")])
         assert row.label == "lure (3 seeds)"
         assert row.value == pytest.approx(62)
         assert row.inner == pytest.approx(100 * summarise_seeds(dict(enumerate(self.LURE))).ci95_seeds)
@@ -201,9 +201,10 @@ def test_of_many_runs_the_reference_and_the_best_have_the_first_styles() -> None
     assert styled(few, best_first(runs[:3])) == few
 
 
-def test_a_group_with_a_run_that_was_not_measured_has_no_mean() -> None:
-    [group] = groups_of([make_run("lure0", 0.5, seed=0), make_run("lure1", None, seed=1)])
-    assert mean_accuracy(group, "novel", "ridge") is None
+def test_a_group_with_a_run_that_was_not_measured_has_the_mean_of_the_others() -> None:
+    runs = [make_run("lure0", 0.5, seed=0), make_run("lure1", None, seed=1), make_run("lure2", 0.6, seed=2)]
+    accuracy = board(groups_of(runs), runs[0])["lure (3 seeds)"]["cells"][0]["accuracy"]
+    assert (accuracy.value, accuracy.why_not) == ("55.00", "no interval: fewer than 3 seeds")
 
 
 def test_many_backbones_are_counted_in_the_lead() -> None:

@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 
 from episodes.bank import FeatureBank
-from episodes.comparison import PairedDifference, compare_seeds, holm, p_over_seeds, paired_difference
+from episodes.comparison import compare_seeds, p_over_seeds, paired_difference
 from episodes.image_names import ImageNames
 from episodes.manifest import Manifest
 from episodes.metrics import Reliability
 from episodes.sampler import EpisodeSpec
-from episodes.summary import Summary, summarise, summarise_seeds, tails
+from episodes.summary import summarise, summarise_seeds, tails
 from episodes.table import EpisodeTable
 from lurefs import plugins
 from lurefs.config import ChunksConfig
@@ -29,9 +29,11 @@ from lurefs.outcomes import ChunkOutcome, FewShotScore, RobustnessScores, Unlear
 from lurefs.report import write_report
 from lurefs.reporting import narrative, sheets, wording
 from lurefs.reporting.answers import Answers, read_answers
-from lurefs.reporting.comparison import controls_of, ties
+from lurefs.reporting.controls import controls_of
+from lurefs.reporting.headline import Headline, headline
 from lurefs.reporting.runs import read_runs
-from lurefs.reporting.seeds import groups_of
+from lurefs.reporting.verdict_words import verdict_sentences
+from lurefs.reporting.verdicts import Verdicts, judge_all
 from lurefs.results import RunDirectory
 
 N_CLASSES, N_IMAGES, N_EPISODES = 10, 8, 20
@@ -330,6 +332,16 @@ def read(path: Path) -> _Text:
     return parser
 
 
+def judged(directories: list[RunDirectory]) -> Verdicts:
+    return judge_all(read_runs(directories))["novel", "centroid"]
+
+
+def card_of(directories: list[RunDirectory]) -> Headline:
+    card = headline(judged(directories))
+    assert card is not None
+    return card
+
+
 def values(directory: RunDirectory) -> tuple[np.ndarray, np.ndarray]:
     table = directory.read_episodes("novel", "centroid")
     return table.accuracy, table.classes
@@ -518,9 +530,8 @@ class TestSeveralRuns:
         difference = paired.difference
         assert difference.ci95_classes is not None
         numbers = [f"+{as_percent(difference.mean)}", as_percent(difference.ci95_episodes)]
-        corrected = holm([paired.p_episodes, 1.0])[0]
-        assert corrected == 2 * paired.p_episodes
-        numbers += [as_percent(difference.ci95_classes), wording.p_value(corrected)]
+        corrected = 3 * paired.p_episodes, min(1, 3 * (paired.p_classes or 0))
+        numbers += [as_percent(difference.ci95_classes), *map(wording.p_value, corrected)]
         numbers += [f"{paired.n_wins} / {paired.n_ties} / {paired.n_losses}"]
         assert ["lure", *numbers, f"{paired.correlation:.2f}", str(difference.n)] in page_of_three.rows
         assert f"+{as_percent(difference.mean)} points against warm, the reference" in page_of_three.text
@@ -528,8 +539,9 @@ class TestSeveralRuns:
     def test_three_runs_have_one_row_each_and_a_word_on_choosing_the_best(self, page_of_three: _Text) -> None:
         assert "3 runs compared" in page_of_three.text
         assert "lure, the highest of 3 runs, by centroid" in page_of_three.text
-        assert "The best of 3 runs was picked after they were measured" in page_of_three.text
-        assert ["third", "0.00", "0.00", "0.00", "1.000", "0 / 20 / 0", "1.00", "20"] in page_of_three.rows
+        assert "corrected for all pairs, so that the best may be picked after they were measured" in page_of_three.text
+        row = ["third", "0.00", "0.00", "0.00", "1.000", "1.000", "0 / 20 / 0", "1.00", "20"]
+        assert row in page_of_three.rows
 
     def test_settings_that_differ_are_listed_and_no_others(self, page_of_three: _Text) -> None:
         paths = [row for row in page_of_three.rows if row and re.match(r"[a-z_]+\.", row[0])]
@@ -542,10 +554,10 @@ class TestSeveralRuns:
         assert f"episodes {runs[2].read_manifest('novel').hash[:12]}: other" in page.text
         assert [
             "other",
-            "not paired: the two did not meet the same episodes: episode 0 is another (seeds 5 and 0)",
+            "no difference: the two did not meet the same episodes: episode 0 is another (seeds 5 and 0)",
         ] in page.rows
         assert "No difference from warm is stated: the two did not meet the same episodes: episode 0" in page.text
-        assert any(row[:1] == ["lure"] and "/" in "".join(row) and len(row) == 8 for row in page.rows)
+        assert any(row[:1] == ["lure"] and "/" in "".join(row) and len(row) == 9 for row in page.rows)
 
     @pytest.mark.parametrize("is_other_manifest", [False, True], ids=["stopped earlier", "drawn shorter"])
     def test_runs_that_met_fewer_episodes_are_paired_on_those_that_both_met(
@@ -579,13 +591,11 @@ class TestSeveralRuns:
     def test_lost_episodes_are_a_reason_and_not_an_error(self, make_run: MakeRun, tmp_path: Path) -> None:
         runs = [make_run("warm", unlearn="nothing"), make_run(gain=1.0)]
         runs[0].episodes_path("novel", "centroid").unlink()
-        assert "not paired: there is no" in read(write_report(runs, tmp_path / "out")).text
+        assert "no difference: there is no" in read(write_report(runs, tmp_path / "out")).text
 
     def test_the_reference_as_the_best_is_set_against_the_next(self, make_run: MakeRun) -> None:
         runs = [make_run("warm", unlearn="nothing", gain=2.0), make_run(gain=1.0), make_run("last")]
-        headline = narrative.headline(groups_of(read_runs(runs)), "novel", "centroid")
-        assert headline is not None
-        assert headline.difference.endswith(" points against lure, the next best, on the same episodes")
+        assert card_of(runs).difference.endswith(" points against lure, the next best, on the same episodes")
 
     def test_of_several_seeds_the_headline_is_their_mean_and_its_difference_over_seeds(self, make_run: MakeRun) -> None:
         gains = {"lure": (1.0, 1.5, 0.9), "warm": (0.0, 0.1, 0.3), "last": (0.0, 2.5, 0.0)}
@@ -601,22 +611,21 @@ class TestSeveralRuns:
         mean, difference = summarise_seeds(lure), compare_seeds(lure, warm)
         assert difference.mean > 0
 
-        groups = groups_of(read_runs([run for of_name in runs.values() for run in of_name]))
-        headline = narrative.headline(groups, "novel", "centroid")
-        assert headline is not None
-        assert headline.accuracy == as_percent(mean.mean)
-        assert headline.of_what == "lure (3 seeds), the highest of 3 training procedures, by centroid"
-        assert headline.intervals == f"±\u00a0{as_percent(mean.ci95_seeds)} on new seeds, on this pool of classes"
+        all_runs = [run for of_name in runs.values() for run in of_name]
+        card, verdicts = card_of(all_runs), judged(all_runs)
+        assert card.accuracy == as_percent(mean.mean)
+        assert card.of_what == "lure (3 seeds), the highest of 3 training procedures, by centroid"
+        assert card.intervals == f"±\u00a0{as_percent(mean.ci95_seeds)} on new seeds, on this pool of classes"
         points = wording.points(difference.mean)
-        assert headline.difference == f"{points} points against warm (3 seeds), the reference, seed by seed"
-        assert f"±\u00a0{as_percent(difference.ci95_seeds)} on new seeds" in headline.difference_intervals
-        assert headline.verdict == wording.verdict_over_seeds(difference)
+        assert card.difference == f"{points} points against warm (3 seeds), the reference, seed by seed"
+        assert f"±\u00a0{as_percent(difference.ci95_seeds)} on new seeds" in card.difference_intervals
+        verdict = verdicts.between("lure (3 seeds)", "warm (3 seeds)")
+        assert card.verdict == verdict_sentences(verdict, verdicts)
+        assert verdict.p["seeds"] >= p_over_seeds(difference)
 
-        alone = narrative.headline(groups[:1], "novel", "centroid")
-        assert alone is not None
+        alone = card_of(runs["lure"])
         assert (alone.of_what, alone.difference) == ("lure (3 seeds), by centroid", "")
-        few = narrative.headline(groups_of(read_runs([*runs["lure"][:2], *runs["warm"][:2]])), "novel", "centroid")
-        assert few is not None
+        few = card_of([*runs["lure"][:2], *runs["warm"][:2]])
         assert few.intervals == "no interval: fewer than 3 seeds"
         assert few.difference == "No difference from warm (2 seeds) is stated: fewer than 3 seeds."
 
@@ -629,21 +638,18 @@ class TestTiesAndControls:
     def test_runs_that_share_a_letter_cannot_be_told_apart(
         self, three_runs: list[RunDirectory], page_of_three: _Text
     ) -> None:
-        ranking = ties(read_runs(three_runs), "novel", "centroid")
-        assert ranking is not None
-        assert ranking.pool == {"lure": "a", "warm": "b", "third": "b"}
-        assert ranking.classes.keys() == ranking.pool.keys()
+        letters = judged(three_runs).letters
+        assert letters["pool"] == {"lure": "a", "warm": "b", "third": "b"}
+        assert letters["classes"].keys() == letters["pool"].keys()
         row = next(row for row in page_of_three.rows if row and row[0] == "■warmreference")
-        assert row[1] == f"2b this pool · {ranking.classes['warm']} new classes"
+        assert row[1] == f"2b this pool · {letters['classes']['warm']} new classes"
         assert "letters of ties" in page_of_three.text
 
-    def test_two_runs_are_compared_and_not_ranked(self, page_of_two: Path, make_run: MakeRun) -> None:
+    def test_two_runs_are_compared_and_not_ranked(self, page_of_two: Path) -> None:
         assert "letters of ties" not in read(page_of_two).text
-        assert ties(read_runs([make_run(), make_run("warm", unlearn="nothing")]), "novel", "centroid") is None
 
     def test_runs_of_other_episodes_are_not_ranked(self, make_run: MakeRun) -> None:
-        runs = read_runs([make_run(), make_run("second"), make_run("other", seed=5)])
-        assert ties(runs, "novel", "centroid") is None
+        assert judged([make_run(), make_run("second"), make_run("other", seed=5)]).letters == {}
 
     def test_tails_and_chance_stand_beside_the_accuracy(self, one_run: RunDirectory, one_page: _Text) -> None:
         accuracy, classes = values(one_run)
@@ -680,8 +686,8 @@ class TestTiesAndControls:
         run = make_run()
         add_controls(run, untrained_twin=0.1, image_statistics=0.99)
         text = read(write_report([run], tmp_path / "out")).text
-        assert "By centroid, lure is not above the control “image statistics”." in text
-        assert "not above the control “untrained twin”" not in text
+        assert "By centroid, lure does not beat plain image statistics (99.00 %)." in text.replace("\u00a0", " ")
+        assert "does not beat its own" not in text
 
 
 def add_controls(run: RunDirectory, **means: float) -> None:
@@ -693,31 +699,6 @@ def add_controls(run: RunDirectory, **means: float) -> None:
         for name, mean in means.items()
     }
     run.write_summary(summary)
-
-
-class TestVerdict:
-    def paired(self, mean: float, pool: float, classes: float | None, wins: int = 5) -> PairedDifference:
-        summary = Summary(mean=mean, std=0.1, n=10, ci95_episodes=pool, ci95_classes=classes)
-        return PairedDifference(
-            difference=summary, n_wins=wins, n_ties=10 - wins, n_losses=0, correlation=0.5, p_episodes=0.5
-        )
-
-    def test_an_interval_over_episodes_that_holds_zero_says_nothing(self) -> None:
-        assert wording.verdict(self.paired(0.01, 0.02, 0.005)).endswith("the two cannot be told apart.")
-
-    def test_this_pool_alone_is_not_new_classes(self) -> None:
-        verdict = wording.verdict(self.paired(0.03, 0.02, 0.05))
-        assert verdict.startswith("On this pool of classes they differ")
-        assert "on other classes of this kind the order may turn" in verdict
-
-    def test_no_interval_over_classes_says_nothing_of_them(self) -> None:
-        assert wording.verdict(self.paired(0.03, 0.02, None)).endswith("so nothing is said of other classes.")
-
-    def test_both_intervals_speak_for_new_classes(self) -> None:
-        assert "is to be expected on other classes of this kind" in wording.verdict(self.paired(-0.06, 0.02, 0.05))
-
-    def test_equal_runs_are_called_equal(self) -> None:
-        assert wording.verdict(self.paired(0.0, 0.0, 0.0, wins=0)) == "The two are equal on every episode."
 
 
 @pytest.mark.parametrize(

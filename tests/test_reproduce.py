@@ -35,8 +35,9 @@ def failing(arguments: list[str]) -> int:
 
 
 def test_a_run_is_made_again_to_the_same_numbers(
-    run: RunDirectory, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    run: RunDirectory, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("COLUMNS", "120")  # wide enough for the names of files
     main(["reproduce", str(run.path), "--output", str(tmp_path / "again")])
     out = capsys.readouterr().out
     last = out.splitlines()[-1]

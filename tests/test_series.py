@@ -271,15 +271,15 @@ class TestRobustness:
 
 class TestSection:
     def titles(self, runs: Sequence[Run], part: str, tmp_path: Path) -> list[str]:
-        found = section(runs, groups_of(runs), PageFigures(tmp_path))[part]
+        found = section(runs, groups_of(runs), {}, PageFigures(tmp_path))[part]
         charts = found["charts"] if isinstance(found, dict) else found
         return [chart["title"] for chart in charts]
 
     def test_what_was_not_measured_has_no_chart(self, tmp_path: Path) -> None:
         runs = [make_run("lure", outcomes_of()[:1])]
-        found = section(runs, groups_of(runs), PageFigures(tmp_path))
+        found = section(runs, groups_of(runs), {}, PageFigures(tmp_path))
         assert found["robustness"] is None and found["changes"] == found["more_cost"] == []
-        assert section([make_run("lure")], groups_of([make_run("lure")]), PageFigures(tmp_path)) == {}
+        assert section([make_run("lure")], groups_of([make_run("lure")]), {}, PageFigures(tmp_path)) == {}
 
     def test_robustness_has_a_chart_a_question(self, tmp_path: Path) -> None:
         runs = [make_run("lure", with_robustness(outcomes_of()))]
@@ -293,7 +293,7 @@ class TestSection:
 
     def test_seeds_are_told_in_the_caption_and_in_a_note(self, tmp_path: Path) -> None:
         runs = [make_run(f"lure{seed}", outcomes_of(), seed=seed) for seed in range(3)]
-        found = section(runs, groups_of(runs), PageFigures(tmp_path))
+        found = section(runs, groups_of(runs), {}, PageFigures(tmp_path))
         assert found["notes"] == ["lure (3 seeds): lure0, lure1 and lure2"]
         assert found["main"][0]["caption"].endswith(SEEDS)
         assert 'aria-label="Base accuracy. ' in found["main"][0]["svg"]
@@ -309,7 +309,7 @@ class TestSection:
             runs.append(
                 replace(run, summary={"pretrain": {"anytime_accuracy": 0.6}, "benchmarks": {"novel": {"a": 1}}})
             )
-        found = section([*runs, make_run("alone", outcomes_of())], groups_of(runs), PageFigures(tmp_path))
+        found = section([*runs, make_run("alone", outcomes_of())], groups_of(runs), {}, PageFigures(tmp_path))
         assert found["benchmarks"] == ["novel"]
         assert found["seeds"] == [
             {
@@ -328,7 +328,7 @@ class TestSection:
             for unlearn in strategies
         ]
         titles = [f"Base accuracy, {backbone}" for backbone in ("test_vit", "test_resnet", "test_convnext")]
-        found = section(runs, groups_of(runs), PageFigures(tmp_path))["main"]
+        found = section(runs, groups_of(runs), {}, PageFigures(tmp_path))["main"]
         assert [chart["title"] for chart in found][:4] == [*titles, "Cumulative error rate"]
         assert "test_vit nothing" in found[0]["svg"] and "test_resnet nothing" not in found[0]["svg"]
         assert self.titles(runs[:6], "main", tmp_path)[0] == "Base accuracy"

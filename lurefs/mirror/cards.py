@@ -142,7 +142,7 @@ def comparison_card(numbers: Mapping[str, Any]) -> Card:
     labels = [run["run"] for run in numbers["runs"]]
     named = ", ".join(labels) if len(labels) <= 4 else f"{labels[0]} and {len(labels) - 1} more"
     return Card(
-        id=f"compare-{digest({name: numbers[name] for name in ('reference', 'rows')})}",
+        id=f"compare-{digest({name: numbers[name] for name in ('reference', 'groups', 'rows', 'pairs')})}",
         name=f"compare {named}",
         group="comparisons",
         job_type="compare",

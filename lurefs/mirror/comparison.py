@@ -1,6 +1,7 @@
-"""A comparison of runs as one W&B run: its rows, the paired differences as a chart, its page.
+"""A comparison of runs as one W&B run: its leaderboard, the paired differences as a chart, its page.
 
-All is read from the folder that `lurefs compare` wrote; nothing is computed anew.
+All is read from the folder that `lurefs compare` wrote; nothing is computed again, so its corrected p-values are those
+of every other table.
 """
 
 from __future__ import annotations
@@ -43,17 +44,35 @@ def compared_paths(folder: Path) -> list[Path]:
 
 
 def leaderboard(numbers: Mapping[str, Any]) -> Table:
-    """Return all rows of a comparison, best first within benchmark and probe; those not measured stand last."""
-    about = {run["run"]: run for run in numbers["runs"]}
-    columns = ["run", *RUN_COLUMNS, *(name for name in numbers["rows"][0] if name != "run")] if numbers["rows"] else []
-    places = {cell: number for number, cell in enumerate(dict.fromkeys(map(_cell, numbers["rows"])))}
-    ordered = sorted(numbers["rows"], key=lambda row: (places[_cell(row)], row["mean"] is None, -(row["mean"] or 0)))
-    rows = [{**{name: about[row["run"]].get(name) for name in RUN_COLUMNS}, **row} for row in ordered]
-    return Table(columns=columns, rows=[[row[name] for name in columns] for row in rows])
+    """Return the groups of a comparison, best first within benchmark and probe, then the controls.
+
+    Runs that differ only by their seed are one group. Those that were not measured stand last.
+    """
+    about = _about_groups(numbers)
+    rows = [*numbers["groups"], *numbers["controls"]]
+    columns = ["name", *RUN_COLUMNS, *(name for name in rows[0] if name != "name")] if rows else []
+    places = {cell: number for number, cell in enumerate(dict.fromkeys(map(_cell, rows)))}
+    ordered = sorted(
+        rows,
+        key=lambda row: (places[_cell(row)], row["mean"] is None, row["kind"] == "control", -(row["mean"] or 0)),
+    )
+    full = [{**dict.fromkeys(RUN_COLUMNS), **about.get(row["name"], {}), **row} for row in ordered]
+    return Table(columns=columns, rows=[[row[name] for name in columns] for row in full])
+
+
+def _about_groups(numbers: Mapping[str, Any]) -> dict[str, Row]:
+    """Return what is known of each group: that of its first run, and the seed where it is a single one."""
+    about: dict[str, Row] = {}
+    for run in numbers["runs"]:
+        known = {name: run.get(name) for name in RUN_COLUMNS}
+        about[run["group"]] = {**known, "seed": None} if run["group"] in about else known
+    return about
 
 
 def intervals(numbers: Mapping[str, Any], value: str, half_widths: str) -> Table:
-    """Return one figure of all rows in percentage points, with the bounds of both its 95 % intervals.
+    """Return one figure of groups and controls in percentage points, with the bounds of its 95 % intervals.
+
+    Of several seeds the interval is that over seeds, and takes the place of the one over episodes.
 
     Args:
         numbers: The content of `comparison.json`.
@@ -61,14 +80,18 @@ def intervals(numbers: Mapping[str, Any], value: str, half_widths: str) -> Table
         half_widths: What the names of its half widths begin with.
     """
     rows = []
-    for row in numbers["rows"]:
+    for row in [*numbers["groups"], *numbers["controls"]]:
         if row[value] is not None:
+            over_seeds = row[f"{half_widths}ci95_seeds"]
             bounds = [
                 None if half is None else 100 * (row[value] + side * half)
-                for half in (row[f"{half_widths}ci95_episodes"], row[f"{half_widths}ci95_classes"])
+                for half in (
+                    row[f"{half_widths}ci95_episodes"] if over_seeds is None else over_seeds,
+                    row[f"{half_widths}ci95_classes"],
+                )
                 for side in (-1, 1)
             ]
-            rows.append([row["run"], _cell(row), 100 * row[value], *bounds])
+            rows.append([row["name"], _cell(row), 100 * row[value], *bounds])
     return Table(columns=INTERVAL_COLUMNS, rows=rows)
 
 
@@ -102,19 +125,27 @@ def _record(numbers: Mapping[str, Any], page: Path) -> Record:
 
 
 def _summary(numbers: Mapping[str, Any]) -> Row:
-    """Return which run is best at each benchmark and probe, and how far ahead of the reference."""
-    measured = [row for row in numbers["rows"] if row["mean"] is not None]
+    """Return which group is best at each benchmark and probe, how far ahead of the reference, and how sure that is."""
     best: dict[str, Mapping[str, Any]] = {}
-    for row in measured:
-        held = best.setdefault(_cell(row), row)
-        if row["mean"] > held["mean"]:
-            best[_cell(row)] = row
-    figures = {
-        f"{what}/{row['benchmark']}/{row['probe']}": row[name]
-        for row in best.values()
-        for what, name in (("best_run", "run"), ("best_accuracy", "mean"), ("best_difference", "difference"))
+    for row in numbers["groups"]:
+        if row["mean"] is not None:
+            held = best.setdefault(_cell(row), row)
+            if row["mean"] > held["mean"]:
+                best[_cell(row)] = row
+    told = {
+        "best_run": "name",
+        "best_accuracy": "mean",
+        "best_difference": "difference",
+        "best_p_pool": "p_episodes",
+        "best_p_classes": "p_classes",
+        "best_p_seeds": "p_seeds",
+        "best_beats_image_statistics": "beats_image_statistics",
+        "best_beats_untrained_twin": "beats_untrained_twin",
     }
-    return without_none(figures)
+    figures = {
+        f"{what}/{row['benchmark']}/{row['probe']}": row[name] for row in best.values() for what, name in told.items()
+    }
+    return without_none({"one_training_each": numbers["one_training_each"], **figures})
 
 
 def _cell(row: Mapping[str, Any]) -> str:
@@ -122,7 +153,7 @@ def _cell(row: Mapping[str, Any]) -> str:
 
 
 def _spec(*, has_zero: bool) -> dict[str, Any]:
-    """Return a Vega-Lite chart of `INTERVAL_COLUMNS`: a row a run, a panel a benchmark and probe."""
+    """Return a Vega-Lite chart of `INTERVAL_COLUMNS`: a row a group or control, a panel a benchmark and probe."""
     value = {"field": "${field:value}", "type": "quantitative", "title": None, "scale": {"zero": has_zero}}
     zero = [{"mark": {"type": "rule", "strokeDash": [4, 4]}, "encoding": {"x": {"datum": 0}}}] if has_zero else []
     diamond = {"type": "point", "shape": "diamond", "size": 90, "filled": True, "fill": "white", "stroke": "black"}
@@ -142,7 +173,7 @@ def _spec(*, has_zero: bool) -> dict[str, Any]:
         "$schema": "https://vega.github.io/schema/vega-lite/v5.json",
         "title": {
             "text": "${string:title}",
-            "subtitle": "95 % intervals: thick on this pool of classes, thin on new classes of this kind",
+            "subtitle": "95 % intervals: thick on this pool, or over seeds if there are several; thin on new classes",
             "anchor": "start",
         },
         "data": {"name": "wandb"},

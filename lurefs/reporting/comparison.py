@@ -1,15 +1,12 @@
-"""Finished runs side by side: which met the same episodes, how they differ on them, and which cannot be told apart.
+"""Finished runs side by side: which met the same episodes, and how they differ on them.
 
-Numbers only. `lurefs.reporting.wording` says them in words and `lurefs.report` puts them on a page.
+Numbers only. What may be concluded from them is in `lurefs.reporting.verdicts`.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import combinations
-from typing import Any
 
 import numpy as np
 
@@ -19,78 +16,30 @@ from episodes.comparison import (
     manifest_difference,
     n_shared_episodes,
     paired_differences,
-    tie_groups,
 )
 from episodes.manifest import Manifest
 from lurefs.errors import UserError
-from lurefs.reporting.runs import Run, summary_of
+from lurefs.reporting.runs import Run
 
-MIN_RANKED = 3
 FLIP_SEED = 0
 """The p-values of a page are drawn, and equal files must give an equal page."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """One run against the reference, on one benchmark, by one probe.
+    """One run against another, on one benchmark, by one probe.
 
     Attributes:
-        benchmark: The benchmark's name.
-        probe: The probe's name.
         run: The run.
         reference: What it is compared with.
         paired: Accuracy of the run less that of the reference, fraction; None if they cannot be paired.
         not_paired: Why they cannot; None if they can.
     """
 
-    benchmark: str
-    probe: str
     run: Run
     reference: Run
     paired: PairedDifference | None
     not_paired: str | None
-
-    @property
-    def is_cut(self) -> bool:
-        """Whether one of the two met episodes that they were not paired on."""
-        met = [run.accuracy(self.benchmark, self.probe) for run in (self.run, self.reference)]
-        n_met = [accuracy.n for accuracy in met if accuracy is not None]
-        return self.paired is not None and self.paired.difference.n < max(n_met, default=0)
-
-    @property
-    def on_what(self) -> str:
-        """Say which episodes the two were paired on."""
-        if self.paired is None or not self.is_cut:
-            return "on the same episodes"
-        return f"on the first {self.paired.difference.n:,} episodes, which both met"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Ties:
-    """Letters of the runs that met the same episodes: two of them share one unless a test sets them apart.
-
-    Attributes:
-        pool: Run's label -> letters, by the sign-flip tests over episodes of this pool.
-        classes: Likewise by the tests over new classes; empty where a pair has none.
-    """
-
-    pool: Mapping[str, str]
-    classes: Mapping[str, str]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Control:
-    """The figures of a control by one probe on one benchmark.
-
-    Attributes:
-        name: `untrained_twin` or `image_statistics`.
-        runs: The runs that it was measured for; those with the same figures share one entry.
-        result: Its figures, with the fields of a probe's.
-    """
-
-    name: str
-    runs: tuple[Run, ...]
-    result: Mapping[str, Any]
 
 
 _Measured = tuple[Run, str]
@@ -114,16 +63,15 @@ def manifests_of(runs: Sequence[Run], benchmark: str) -> dict[str, list[Run]]:
     return groups
 
 
-def compare(run: Run, reference: Run, benchmark: str, probe: str) -> Comparison:
-    """Pair the accuracies of two runs episode by episode, or say why that cannot be done.
-
-    Where one of them met more episodes than the other, they are paired on those that both met.
-    """
-    return compare_pairs([(run, reference)], benchmark, probe)[0]
-
-
 def compare_pairs(pairs: Sequence[tuple[Run, Run]], benchmark: str, probe: str) -> list[Comparison]:
-    """Do for many pairs, run and reference, what `compare` does for one, in a time that grows with the runs.
+    """Pair the accuracies of runs episode by episode, or say why that cannot be done.
+
+    Where one of a pair met more episodes than the other, they are paired on those that both met.
+
+    Args:
+        pairs: A run, and what it is compared with.
+        benchmark: The benchmark's name.
+        probe: The probe's name.
 
     Returns:
         One comparison a pair, in their order.
@@ -141,8 +89,6 @@ def compare_pairs(pairs: Sequence[tuple[Run, Run]], benchmark: str, probe: str) 
     )
     return [
         Comparison(
-            benchmark=benchmark,
-            probe=probe,
             run=run,
             reference=reference,
             paired=None if reason else paired[place[id(run)], place[id(reference)]],
@@ -168,48 +114,18 @@ def clean_benchmark(run: Run, corrupted: str) -> str | None:
     return None
 
 
-def ties(runs: Sequence[Run], benchmark: str, probe: str) -> Ties | None:
-    """Rank the runs that met the same episodes; None if there are fewer than three, or a pair cannot be compared."""
-    measured = [run for run in runs if run.accuracy(benchmark, probe) is not None]
-    if len(measured) < MIN_RANKED or len(manifests_of(measured, benchmark)) > 1:
-        return None
-    return rank(measured, compare_pairs(list(combinations(measured, 2)), benchmark, probe))
-
-
-def rank(runs: Sequence[Run], comparisons: Sequence[Comparison]) -> Ties | None:
-    """Return the letters of runs from their comparisons, one for each combination of two, in the order of the runs.
-
-    None if a pair could not be compared.
-    """
-    means, p_pool, p_classes = [], {}, {}
-    for run in runs:
-        accuracy = run.accuracy(comparisons[0].benchmark, comparisons[0].probe)
-        means.append(accuracy.mean if accuracy else 0.0)
-    for pair, comparison in zip(combinations(range(len(runs)), 2), comparisons, strict=True):
-        if comparison.paired is None:
-            return None
-        p_pool[pair] = comparison.paired.p_episodes
-        if comparison.paired.p_classes is not None:
-            p_classes[pair] = comparison.paired.p_classes
-    labels = [run.label for run in runs]
-    return Ties(
-        pool=dict(zip(labels, tie_groups(means, p_pool), strict=True)),
-        classes=dict(zip(labels, tie_groups(means, p_classes), strict=True)) if len(p_classes) == len(p_pool) else {},
-    )
-
-
-def controls_of(runs: Sequence[Run], benchmark: str, probe: str) -> list[Control]:
-    """Return the controls of a benchmark by one probe; runs whose control has the same figures share it."""
-    found: dict[tuple[str, str], Control] = {}
-    for run in runs:
-        for name, figures in run.benchmark(benchmark).get("controls", {}).items():
-            result = figures.get("probes", {}).get(probe)
-            if result is None or summary_of(result.get("accuracy")) is None:
-                continue
-            key = (name, json.dumps(result["accuracy"], sort_keys=True))
-            shared = found[key].runs if key in found else ()
-            found[key] = Control(name=name, runs=(*shared, run), result=result)
-    return sorted(found.values(), key=lambda control: control.name, reverse=True)
+def mean_difference(run: Run, other: Run, benchmark: str, probe: str) -> float | str:
+    """Return the mean of a run's accuracy less another's on the episodes that both met, or why there is none."""
+    one, two = run.accuracy(benchmark, probe), other.accuracy(benchmark, probe)
+    is_one_manifest = run.benchmark(benchmark).get("manifest") == other.benchmark(benchmark).get("manifest")
+    if one is not None and two is not None and is_one_manifest and one.n == two.n:
+        return one.mean - two.mean
+    reason = _why_not_paired(run, other, benchmark, probe)
+    if reason is not None:
+        return reason
+    a, b = (side.accuracies(benchmark, probe).accuracy for side in (run, other))
+    n_common = min(len(a), len(b))
+    return float((a[:n_common] - b[:n_common]).mean())
 
 
 def _pair(a: _Measured, b: _Measured, probe: str) -> PairedDifference:

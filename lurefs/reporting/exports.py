@@ -10,8 +10,9 @@ from dataclasses import asdict, fields
 from pathlib import Path
 
 from episodes.files import write_text
-from lurefs.reporting.standing_tables import LEGEND, TextTable, text_tables
-from lurefs.reporting.standings import Standing, Standings
+from lurefs.reporting.standing_rows import Standing
+from lurefs.reporting.standing_tables import TextTable, legend, text_tables
+from lurefs.reporting.standings import Standings
 
 _LATEX = {
     "\\": r"\textbackslash{}",
@@ -38,12 +39,12 @@ _LATEX = {
 
 def write_exports(standings: Standings, folder: Path) -> dict[str, Path]:
     """Write `comparison.json`, `.csv`, `.md` and `.tex` into a folder; return their paths by what they are."""
-    tables = text_tables(standings)
+    tables, explained = text_tables(standings), legend(standings)
     texts = {
         "JSON": ("json", json.dumps(standings.to_mapping(), indent=2, ensure_ascii=False, allow_nan=False) + "\n"),
         "CSV": ("csv", to_csv(standings)),
-        "Markdown": ("md", to_markdown(tables)),
-        "LaTeX": ("tex", to_latex(tables)),
+        "Markdown": ("md", to_markdown(tables, explained)),
+        "LaTeX": ("tex", to_latex(tables, explained)),
     }
     paths = {}
     for name, (suffix, text) in texts.items():
@@ -53,23 +54,26 @@ def write_exports(standings: Standings, folder: Path) -> dict[str, Path]:
 
 
 def to_csv(standings: Standings) -> str:
-    """Return one line a run, benchmark and probe: the fields of `Standing` and the reference; empty where none is."""
+    """Return the fields of `Standing` and the reference, a line a run, group of several or control; empty if none."""
     text = io.StringIO()
     names = [field.name for field in fields(Standing)]
     writer = csv.DictWriter(text, ["reference", *names], lineterminator="\n")
     writer.writeheader()
-    writer.writerows({"reference": standings.reference, **asdict(row)} for row in standings.rows)
+    single = {run.run for run in standings.runs if run.run == run.group}
+    groups = [row for row in standings.groups if row.name not in single]
+    rows = [*standings.rows, *groups, *standings.controls]
+    writer.writerows({"reference": standings.reference, **asdict(row)} for row in rows)
     return text.getvalue()
 
 
-def to_markdown(tables: Sequence[TextTable]) -> str:
-    """Return the tables in GitHub's Markdown, with columns as wide as their widest text."""
-    return "\n".join([*map(_markdown_table, tables), "\n".join(f"- {line}" for line in LEGEND), ""])
+def to_markdown(tables: Sequence[TextTable], explained: Sequence[str]) -> str:
+    """Return the tables in GitHub's Markdown, with columns as wide as their widest text, and what explains them."""
+    return "\n".join([*map(_markdown_table, tables), "\n".join(f"- {line}" for line in explained), ""])
 
 
-def to_latex(tables: Sequence[TextTable]) -> str:
+def to_latex(tables: Sequence[TextTable], explained: Sequence[str]) -> str:
     r"""Return the tables as LaTeX floats that need the package booktabs, for `\input` in a document."""
-    return "% needs \\usepackage{booktabs}\n" + "\n".join(map(_latex_table, tables))
+    return "% needs \\usepackage{booktabs}\n" + "\n".join(_latex_table(table, explained) for table in tables)
 
 
 def _markdown_table(table: TextTable) -> str:
@@ -88,12 +92,12 @@ def _markdown_text(text: str) -> str:
     return "".join(f"\\{character}" if character in "\\|*_`<[" else character for character in text)
 
 
-def _latex_table(table: TextTable) -> str:
+def _latex_table(table: TextTable, explained: Sequence[str]) -> str:
     def line(texts: Sequence[str]) -> str:
         return f"    {' & '.join(map(_latex_text, texts))} \\\\"
 
-    scope = " ".join(LEGEND) if "± pool" in table.columns else ""
-    caption = ". ".join([table.title, *table.notes]) + ". " + scope
+    scope = " ".join(explained) if table.is_explained else ""
+    caption = ". ".join(text.removesuffix(".") for text in (table.title, *table.notes)) + ". " + scope
     return "\n".join(
         [
             r"\begin{table}",

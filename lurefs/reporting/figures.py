@@ -55,6 +55,19 @@ class Line:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Level:
+    """A level that curves are measured by, such as that of a control.
+
+    Attributes:
+        label: Its name.
+        value: Where it lies.
+    """
+
+    label: str
+    value: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class Interval:
     """One row of an interval chart: a value with a thick bar (this pool) inside a thin one (new classes).
 
@@ -63,7 +76,7 @@ class Interval:
         value: The middle.
         inner: Half width of the thick bar.
         outer: Half width of the thin bar, or None.
-        style: Index of its colour and marker.
+        style: Index of its colour and marker; -1 for a control, which is grey.
         note: A few words to its right, such as wins and losses.
     """
 
@@ -75,7 +88,15 @@ class Interval:
     note: str = ""
 
 
-def curves(lines: Sequence[Line], *, name: str, x_label: str, y_label: str, x_is_whole: bool = True) -> str:
+def curves(
+    lines: Sequence[Line],
+    *,
+    name: str,
+    x_label: str,
+    y_label: str,
+    x_is_whole: bool = True,
+    levels: Sequence[Level] = (),
+) -> str:
     """Draw one curve a line, with its intervals.
 
     Args:
@@ -84,12 +105,14 @@ def curves(lines: Sequence[Line], *, name: str, x_label: str, y_label: str, x_is
         x_label: What x is, with its unit.
         y_label: What y is, with its unit.
         x_is_whole: Whether x is counted in steps, as chunks are; otherwise it is an amount, and starts at zero.
+        levels: Dashed lines across the chart, with their names on them.
     """
     from matplotlib.ticker import FuncFormatter, MaxNLocator
 
     with chart_context(name):
         figure, axes = new_chart()
         draw_lines(axes, lines, _shifts(lines) if x_is_whole else [0.0] * len(lines))
+        _draw_levels(axes, levels)
         axes.xaxis.set_major_locator(
             MaxNLocator(integer=x_is_whole, nbins=8 if x_is_whole else 5, steps=[1, 2, 2.5, 5, 10])
         )
@@ -99,6 +122,27 @@ def curves(lines: Sequence[Line], *, name: str, x_label: str, y_label: str, x_is
             axes.set_xlim(left=0)
         name_axes(axes, x_label, y_label)
         return to_svg(figure, name)
+
+
+def _draw_levels(axes: Axes, levels: Sequence[Level]) -> None:
+    """Draw dashed lines with their names; of two that lie close the lower one has its name below."""
+    heights = sorted(level.value for level in levels)
+    low, high = axes.get_ylim()
+    is_close = len(heights) > 1 and heights[1] - heights[0] < 0.12 * (max(high, *heights) - min(low, *heights))
+    for level in levels:
+        [line] = axes.plot([0, 1], [level.value] * 2, transform=axes.get_yaxis_transform(), color=MUTED, lw=1, ls="--")
+        mark(line, -1, [f"{level.label}: {level.value:.2f}"])
+        axes.annotate(
+            level.label,
+            (1, level.value),
+            xycoords=axes.get_yaxis_transform(),
+            xytext=(0, -2 if is_close and level.value == heights[0] else 2),
+            textcoords="offset points",
+            ha="right",
+            va="top" if is_close and level.value == heights[0] else "bottom",
+            fontsize=8.5,
+            color=MUTED,
+        )
 
 
 def reliability(lines: Sequence[Line], *, name: str) -> str:
@@ -196,7 +240,9 @@ def intervals(
 
 
 def _draw_interval(axes: Axes, row: Interval, place: int) -> None:
-    look = {**look_of(row.style), "linestyle": "none", "markersize": 8, "markeredgecolor": PAPER}
+    look = {**look_of(max(row.style, 0)), "linestyle": "none", "markersize": 8, "markeredgecolor": PAPER}
+    if row.style < 0:
+        look |= {"color": MUTED, "marker": "|", "markeredgecolor": MUTED}
     widths = [(row.inner, 4.5), *([] if row.outer is None else [(row.outer, 1.2)])]
     for half_width, thickness in reversed(widths):
         ends = [row.value - half_width, row.value + half_width]

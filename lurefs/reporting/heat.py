@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from lurefs.reporting.chart_style import COLOURS, INK, PAPER, chart_context, mark, new_chart, short, to_svg
+from lurefs.reporting.chart_style import COLOURS, INK, MUTED, PAPER, chart_context, mark, new_chart, short, to_svg
 
 DEEPEST = 0.5
 """Of the ground's colour: on it the page's ink keeps a contrast of 4.5 in light and dark."""
@@ -18,6 +18,7 @@ def heat_map(
     values: Sequence[Sequence[float | None]],
     *,
     name: str,
+    n_controls: int = 0,
 ) -> str:
     """Draw one row a run and one column a benchmark; the ground goes from a column's lowest value to its highest.
 
@@ -27,13 +28,15 @@ def heat_map(
         columns: (m,) names of the columns.
         values: n rows of m accuracies, percent; None where there is none.
         name: Salt of the file's ids.
+        n_controls: How many of the last rows are of controls: they stand apart, without a ground.
     """
     from matplotlib.patches import Rectangle
 
     with chart_context(name):
         figure, axes = new_chart(height_inches=0.8 + 0.3 * len(labels))
         for column, benchmark in enumerate(columns):
-            depths = _depths([row[column] for row in values])
+            n_runs = len(values) - n_controls
+            depths = [*_depths([row[column] for row in values[:n_runs]]), *[0.0] * n_controls]
             for place, (row, depth) in enumerate(zip(values, depths, strict=True)):
                 value = row[column]
                 ground = Rectangle((column, place), 1, 1, facecolor=COLOURS[0], alpha=depth, edgecolor=PAPER, lw=2)
@@ -42,6 +45,8 @@ def heat_map(
                 mark(cell, styles[place], [f"{labels[place]}, {benchmark}: {said}"])
                 text = "–" if value is None else f"{value:.1f}"
                 axes.text(column + 0.5, place + 0.53, text, ha="center", va="center", color=INK, fontsize=10)
+        if n_controls:
+            axes.axhline(len(labels) - n_controls, color=MUTED, lw=1)
         axes.set_xlim(0, len(columns))
         axes.set_ylim(len(labels), 0)
         axes.xaxis.tick_top()

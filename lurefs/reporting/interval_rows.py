@@ -3,57 +3,75 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 import numpy as np
 
-from episodes.summary import MIN_SEEDS, SeedSummary, Summary, summarise_seeds
-from lurefs.reporting.comparison import Comparison
+from episodes.summary import MIN_SEEDS, Summary, summarise_seeds
 from lurefs.reporting.figures import Interval
-from lurefs.reporting.over_seeds import difference_over_seeds
-from lurefs.reporting.runs import Run
 from lurefs.reporting.seeds import Group
-from lurefs.reporting.wording import win_tie_loss
+from lurefs.reporting.verdict_words import control_label
+from lurefs.reporting.verdicts import Scope, Verdicts
+from lurefs.reporting.wording import p_value
+
+_SCOPES: tuple[Scope, ...] = ("pool", "classes", "seeds")
 
 
-def accuracy_intervals(groups: Sequence[Group], benchmark: str, probes: Sequence[str]) -> list[Interval]:
+def accuracy_intervals(groups: Sequence[Group], judged: Sequence[Verdicts]) -> list[Interval]:
     """Return the accuracies to chart: several groups by the first probe, the best first, or one run by all its probes.
 
-    Of several seeds it is their mean, and its interval is over seeds.
+    Of several seeds it is their mean, and its interval is over seeds. The controls by the first probe come last.
+
+    Args:
+        groups: All of the page.
+        judged: The verdicts on one benchmark, by each probe.
     """
+    first, benchmark = judged[0], judged[0].benchmark
+    controls = [_level(control_label(control), control.mean, control.summary) for control in first.controls]
     if len(groups) == 1 and not groups[0].is_pooled:
-        rows = [(probe, 0, groups[0].runs[0].accuracy(benchmark, probe)) for probe in probes]
-        return [_interval(label, summary, style) for label, style, summary in rows if summary is not None]
+        rows = [(verdicts.probe, groups[0].runs[0].accuracy(benchmark, verdicts.probe)) for verdicts in judged]
+        return [*(_interval(probe, summary, 0) for probe, summary in rows if summary is not None), *controls]
     found = []
     for group in groups:
-        means = group.mean_by_seed(benchmark, probes[0])
+        means = group.mean_by_seed(benchmark, first.probe)
         if group.is_pooled and means:
             found.append(_seed_interval(group, means))
-        elif (accuracy := group.runs[0].accuracy(benchmark, probes[0])) is not None:
+        elif (accuracy := group.runs[0].accuracy(benchmark, first.probe)) is not None:
             found.append(_interval(group.label, accuracy, group.style))
-    return sorted(found, key=lambda row: -row.value)
+    return [*sorted(found, key=lambda row: -row.value), *controls]
 
 
-def difference_intervals(
-    groups: Sequence[Group], reference: Run, comparisons: Sequence[Comparison], probe: str
-) -> list[Interval]:
-    """Return the differences by one probe, the best first: paired by episode, or of seeds where there are several."""
-    of_reference = next(group for group in groups if reference in group.runs)
-    entries = {entry.run.label: entry for entry in comparisons if entry.probe == probe}
+def difference_intervals(groups: Sequence[Group], verdicts: Verdicts) -> list[Interval]:
+    """Return the differences from the reference, the best first, beside each its corrected p-values."""
     found = []
     for group in groups:
-        first = entries.get(group.runs[0].label)
-        if group is of_reference or first is None:
+        verdict = verdicts.against_reference(group.label)
+        if verdict is None or verdict.mean is None:
             continue
-        if group.is_pooled or of_reference.is_pooled:
-            over_seeds = difference_over_seeds(group, of_reference, first.benchmark, probe)
-            if isinstance(over_seeds, SeedSummary):
-                value, width = 100 * over_seeds.mean, 100 * over_seeds.ci95_seeds
-                found.append(Interval(label=group.label, value=value, inner=width, outer=None, style=group.style))
-        elif first.paired is not None:
-            row = _interval(group.label, first.paired.difference, group.style)
-            found.append(replace(row, note=win_tie_loss(first.paired)))
+        widths = verdict.half_widths
+        found.append(
+            Interval(
+                label=group.label,
+                value=100 * verdict.mean,
+                inner=100 * widths.get("pool", widths.get("seeds", 0.0)),
+                outer=100 * widths["classes"] if "classes" in widths else None,
+                style=group.style,
+                note=" / ".join(p_value(verdict.p[scope]) for scope in _SCOPES if scope in verdict.p),
+            )
+        )
     return sorted(found, key=lambda row: -row.value)
+
+
+def tested(verdicts: Verdicts) -> list[tuple[Scope, ...]]:
+    """Return the scopes of the tests that stand beside the differences, each combination once."""
+    found = [verdicts.against_reference(group.label) for group in verdicts.groups]
+    scopes = [tuple(scope for scope in _SCOPES if scope in verdict.p) for verdict in found if verdict is not None]
+    return list(dict.fromkeys(combination for combination in scopes if combination))
+
+
+def _level(label: str, mean: float, summary: Summary | None) -> Interval:
+    inner = 0.0 if summary is None else 100 * summary.ci95_episodes
+    outer = None if summary is None or summary.ci95_classes is None else 100 * summary.ci95_classes
+    return Interval(label=label, value=100 * mean, inner=inner, outer=outer, style=-1)
 
 
 def _seed_interval(group: Group, means: Mapping[int, float]) -> Interval:

@@ -8,27 +8,28 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
-from episodes.comparison import p_over_seeds, tie_groups
-from episodes.summary import MIN_SEEDS, SeedSummary, summarise_seeds
+from episodes.summary import MIN_SEEDS, summarise_seeds
 from lurefs.reporting.chart_style import glyph_of
-from lurefs.reporting.comparison import MIN_RANKED, Comparison, manifests_of, ties
-from lurefs.reporting.over_seeds import difference_over_seeds
+from lurefs.reporting.controls import ControlLevel
 from lurefs.reporting.runs import Run
 from lurefs.reporting.seeds import Group
 from lurefs.reporting.series import n_images_seen, seconds_spent
-from lurefs.reporting.wording import MISSING, count, duration, number, percent, points
+from lurefs.reporting.verdict_words import control_label, level_words
+from lurefs.reporting.verdicts import Cell, Scope, Verdicts
+from lurefs.reporting.wording import MISSING, count, duration, number, p_value, percent, points
 
 Row = dict[str, Any]
 MAX_LETTERS = 4
 Ties = tuple[tuple[str, str], ...]
 """(letters, what they are over) each."""
-Comparisons = Mapping[tuple[str, str], Sequence[Comparison]]
-"""The runs against the reference, by benchmark and probe."""
+MIN_RANKED = 3
+"""Of fewer groups the difference says all."""
+SCOPES: Mapping[Scope, str] = MappingProxyType({"pool": "this pool", "classes": "new classes", "seeds": "new seeds"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,12 +57,14 @@ class Figure:
         value: What it is; a dash if there is none.
         number: The same to sort by; None if there is none.
         intervals: (half width, what it is over) each.
+        tests: (corrected p, what it is over) each.
         why_not: The reason if there is none.
     """
 
     value: str
     number: float | None
     intervals: tuple[tuple[str, str], ...] = ()
+    tests: tuple[tuple[str, str], ...] = ()
     why_not: str = ""
 
 
@@ -69,96 +72,121 @@ def rows(
     groups: Sequence[Group],
     reference: Run,
     benchmarks: Mapping[str, Sequence[str]],
-    comparisons: Comparisons,
+    judged: Mapping[Cell, Verdicts],
 ) -> dict[str, list[Row]]:
-    """Return one row a group, by probe; the highest on the first benchmark that the probe measured comes first.
+    """Return one row a group, by probe, then one a control.
+
+    The group that is highest on the first benchmark that the probe measured comes first.
 
     Args:
         groups: All of the page.
         reference: What the others are set against.
         benchmarks: The probes that any run was measured by, by benchmark.
-        comparisons: The runs against the reference.
+        judged: The verdicts by benchmark and probe.
     """
     probes = dict.fromkeys(probe for measured in benchmarks.values() for probe in measured)
-    return {probe: _of_probe(groups, reference, list(benchmarks), probe, comparisons) for probe in probes}
-
-
-def mean_accuracy(group: Group, benchmark: str, probe: str) -> float | None:
-    """Return the mean over seeds of a group's accuracy, a fraction; None if one of its runs was not measured."""
-    means = [None if accuracy is None else accuracy.mean for accuracy in _accuracies(group, benchmark, probe)]
-    return None if None in means else float(np.mean([mean for mean in means if mean is not None]))
+    found = {}
+    for probe in probes:
+        by_benchmark = {name: judged[name, probe] for name in benchmarks if (name, probe) in judged}
+        of_groups = _of_probe(groups, reference, list(benchmarks), by_benchmark)
+        found[probe] = [*of_groups, *_of_controls(list(benchmarks), by_benchmark)]
+    return found
 
 
 def _of_probe(
-    groups: Sequence[Group], reference: Run, benchmarks: Sequence[str], probe: str, comparisons: Comparisons
+    groups: Sequence[Group], reference: Run, benchmarks: Sequence[str], judged: Mapping[str, Verdicts]
 ) -> list[Row]:
-    ranks = {benchmark: _ranks(groups, benchmark, probe) for benchmark in benchmarks}
-    letters = {
-        benchmark: letters_or_places(_letters(groups, benchmark, probe), ranks[benchmark]) for benchmark in benchmarks
-    }
+    letters = {name: letters_or_places(_letters(verdicts), verdicts.ranks) for name, verdicts in judged.items()}
     found = [
         {
             "label": group.label,
             "style": group.style,
             "glyph": glyph_of(group.style),
             "is_reference": reference in group.runs,
-            "cells": [
-                {
-                    "benchmark": benchmark,
-                    "rank": ranks[benchmark].get(group.label, MISSING),
-                    "ties": letters[benchmark].get(group.label, ()),
-                    "accuracy": _accuracy(group, benchmark, probe),
-                    "difference": _difference(groups, group, reference, comparisons.get((benchmark, probe), ())),
-                }
-                for benchmark in benchmarks
-            ],
-            "costs": _costs(group, benchmarks, probe),
+            "is_control": False,
+            "cells": [_cell(group, benchmark, judged.get(benchmark), letters) for benchmark in benchmarks],
+            "costs": _costs(group, judged),
         }
         for group in groups
-        if any(_accuracies(group, benchmark, probe) != [None] * len(group.runs) for benchmark in benchmarks)
+        if any(group.label in verdicts.means for verdicts in judged.values())
     ]
     return sorted(found, key=lambda row: [-(cell["accuracy"].number or 0) for cell in row["cells"]])
 
 
-def _accuracy(group: Group, benchmark: str, probe: str) -> Figure:
-    mean = mean_accuracy(group, benchmark, probe)
-    if mean is None:
+def _cell(group: Group, benchmark: str, verdicts: Verdicts | None, letters: Mapping[str, Mapping[str, Ties]]) -> Row:
+    if verdicts is None or group.label not in verdicts.means:
+        missing = Figure(value=MISSING, number=None, why_not="not measured")
+        return {"benchmark": benchmark, "rank": MISSING, "ties": (), "accuracy": missing, "difference": missing}
+    return {
+        "benchmark": benchmark,
+        "rank": verdicts.ranks[group.label],
+        "ties": letters[benchmark].get(group.label, ()),
+        "accuracy": _accuracy(group, verdicts),
+        "difference": _difference(group, verdicts),
+    }
+
+
+def _of_controls(benchmarks: Sequence[str], judged: Mapping[str, Verdicts]) -> list[Row]:
+    """Return a row a control: its levels, without rank, difference and cost."""
+    names = dict.fromkeys(control.name for verdicts in judged.values() for control in verdicts.controls)
+    found: list[Row] = []
+    for name in names:
+        levels: dict[str, ControlLevel] = {
+            benchmark: control
+            for benchmark, verdicts in judged.items()
+            for control in verdicts.controls
+            if control.name == name
+        }
+        label = control_label(next(iter(levels.values())))
+        cells = [{"benchmark": benchmark, "accuracy": _level(levels.get(benchmark))} for benchmark in benchmarks]
+        is_shared = all(level.summary is not None for level in levels.values())
+        note = "" if is_shared else "each run has its own: mean, lowest to highest"
+        found.append({"label": label, "is_control": True, "note": note, "cells": cells})
+    return found
+
+
+def _level(control: ControlLevel | None) -> Figure:
+    if control is None:
         return Figure(value=MISSING, number=None, why_not="not measured")
+    if control.summary is None:
+        return Figure(value=percent(control.mean), number=control.mean, why_not=level_words(control))
+    summary = control.summary
+    intervals = _intervals({"pool": summary.ci95_episodes, "classes": summary.ci95_classes})
+    return Figure(value=percent(control.mean), number=control.mean, intervals=intervals)
+
+
+def _accuracy(group: Group, verdicts: Verdicts) -> Figure:
+    mean = verdicts.means[group.label]
     if group.is_pooled:
-        means = group.mean_by_seed(benchmark, probe)
+        means = group.mean_by_seed(verdicts.benchmark, verdicts.probe)
         if len(means) < MIN_SEEDS:
             return Figure(value=percent(mean), number=mean, why_not=f"no interval: fewer than {MIN_SEEDS} seeds")
-        interval = (percent(summarise_seeds(means).ci95_seeds), "new seeds")
-        return Figure(value=percent(mean), number=mean, intervals=(interval,))
-    accuracy = group.runs[0].accuracy(benchmark, probe)
+        intervals = _intervals({"seeds": summarise_seeds(means).ci95_seeds})
+        return Figure(value=percent(mean), number=mean, intervals=intervals)
+    accuracy = group.runs[0].accuracy(verdicts.benchmark, verdicts.probe)
     assert accuracy is not None
-    return Figure(value=percent(mean), number=mean, intervals=_scopes(accuracy.ci95_episodes, accuracy.ci95_classes))
+    intervals = _intervals({"pool": accuracy.ci95_episodes, "classes": accuracy.ci95_classes})
+    return Figure(value=percent(mean), number=mean, intervals=intervals)
 
 
-def _difference(groups: Sequence[Group], group: Group, reference: Run, comparisons: Sequence[Comparison]) -> Figure:
-    """Return how far a group is from the reference's: episode by episode, or seed by seed if either has several."""
-    of_reference = next(other for other in groups if reference in other.runs)
-    entry = next((entry for entry in comparisons if entry.run in group.runs), None)
-    if group is of_reference or entry is None:
-        return Figure(value=MISSING, number=None, why_not="" if group is of_reference else "not measured")
-    if group.is_pooled or of_reference.is_pooled:
-        over_seeds = difference_over_seeds(group, of_reference, entry.benchmark, entry.probe)
-        if not isinstance(over_seeds, SeedSummary):
-            return Figure(value=MISSING, number=None, why_not=over_seeds)
-        interval = (percent(over_seeds.ci95_seeds), "new seeds")
-        return Figure(value=points(over_seeds.mean), number=over_seeds.mean, intervals=(interval,))
-    if entry.paired is None:
-        return Figure(value=MISSING, number=None, why_not=f"not paired: {entry.not_paired}")
-    difference = entry.paired.difference
+def _difference(group: Group, verdicts: Verdicts) -> Figure:
+    """Return how far a group is from the reference's, and the corrected p of no difference."""
+    verdict = verdicts.against_reference(group.label)
+    if verdict is None:
+        is_reference = group.label == verdicts.reference
+        return Figure(value=MISSING, number=None, why_not="" if is_reference else "the reference was not measured")
+    if verdict.mean is None:
+        return Figure(value=MISSING, number=None, why_not=f"no difference: {verdict.why_not}")
     return Figure(
-        value=points(difference.mean),
-        number=difference.mean,
-        intervals=_scopes(difference.ci95_episodes, difference.ci95_classes),
+        value=points(verdict.mean),
+        number=verdict.mean,
+        intervals=_intervals(verdict.half_widths),
+        tests=tuple((p_value(verdict.p[scope]), name) for scope, name in SCOPES.items() if scope in verdict.p),
     )
 
 
-def _scopes(pool: float, classes: float | None) -> tuple[tuple[str, str], ...]:
-    return ((percent(pool), "this pool"), *(() if classes is None else ((percent(classes), "new classes"),)))
+def _intervals(widths: Mapping[Scope, float | None]) -> tuple[tuple[str, str], ...]:
+    return tuple((percent(width), SCOPES[scope]) for scope, width in widths.items() if width is not None)
 
 
 def letters_or_places(letters: Mapping[str, Ties], ranks: Mapping[str, int]) -> Mapping[str, Ties]:
@@ -186,41 +214,19 @@ def _single(letters: str) -> set[str]:
     return set(re.findall(r"\(\d+\)|\w", letters))
 
 
-def _letters(groups: Sequence[Group], benchmark: str, probe: str) -> dict[str, Ties]:
+def _letters(verdicts: Verdicts) -> dict[str, Ties]:
     """Return each group's letters of ties with what they are over; empty where the groups cannot be ranked."""
-    measured = [group for group in groups if mean_accuracy(group, benchmark, probe) is not None]
-    if not any(group.is_pooled for group in measured):
-        found = ties([group.runs[0] for group in measured], benchmark, probe)
-        return {
-            group.label: tuple(
-                (of_scope[group.runs[0].label], scope)
-                for of_scope, scope in ((found.pool, "this pool"), (found.classes, "new classes"))
-                if of_scope
-            )
-            for group in (measured if found else [])
-            if found
-        }
-    means = [group.mean_by_seed(benchmark, probe) for group in measured]
-    runs = [run for group in measured for run in group.runs]
-    is_one_family = len(manifests_of(runs, benchmark)) == 1 and len({frozenset(by_seed) for by_seed in means}) == 1
-    if len(measured) < MIN_RANKED or not is_one_family or len(means[0]) < MIN_SEEDS:
+    if len(verdicts.groups) < MIN_RANKED:
         return {}
-    p_values = {
-        (i, j): p_over_seeds(summarise_seeds({seed: means[i][seed] - means[j][seed] for seed in means[i]}))
-        for i, j in combinations(range(len(means)), 2)
+    return {
+        group.label: tuple(
+            (verdicts.letters[scope][group.label], name) for scope, name in SCOPES.items() if scope in verdicts.letters
+        )
+        for group in verdicts.groups
     }
-    letters = tie_groups([float(np.mean(list(by_seed.values()))) for by_seed in means], p_values)
-    return {group.label: ((text, "new seeds"),) for group, text in zip(measured, letters, strict=True)}
 
 
-def _ranks(groups: Sequence[Group], benchmark: str, probe: str) -> dict[str, int]:
-    """Return the place of each group that was measured, by its mean; equal means share a place."""
-    means = {group.label: mean_accuracy(group, benchmark, probe) for group in groups}
-    measured = [mean for mean in means.values() if mean is not None]
-    return {label: 1 + sum(other > mean for other in measured) for label, mean in means.items() if mean is not None}
-
-
-def _costs(group: Group, benchmarks: Sequence[str], probe: str) -> list[Figure]:
+def _costs(group: Group, judged: Mapping[str, Verdicts]) -> list[Figure]:
     """Return what a group costs, the mean over its seeds: its size and arithmetic, images seen, and times."""
     stated = [
         run.cost.get("n_parameters") or run.identity.get("backbone", {}).get("n_parameters") for run in group.runs
@@ -228,8 +234,8 @@ def _costs(group: Group, benchmarks: Sequence[str], probe: str) -> list[Figure]:
     episodes = [
         result.get("ms_per_episode")
         for run in group.runs
-        for benchmark in benchmarks[:1]
-        if (result := run.result(benchmark, probe))
+        for verdicts in list(judged.values())[:1]
+        if (result := run.result(verdicts.benchmark, verdicts.probe))
     ]
     why_not = "not measured: the run is older than this measure"
     untrained = "not trained here"
@@ -264,10 +270,6 @@ def _training_tmacs(run: Run) -> float | None:
     """Return the multiply-adds of all training steps, 10^12: a backward pass counts as two forward ones."""
     gmacs, n_images = _gmacs(run), _images_seen(run)
     return None if gmacs is None or n_images is None else 3 * gmacs * n_images / 1e3
-
-
-def _accuracies(group: Group, benchmark: str, probe: str) -> list[Any]:
-    return [run.accuracy(benchmark, probe) for run in group.runs]
 
 
 COSTS = (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -29,6 +29,7 @@ from lurefs.reporting.page_figures import PageFigures
 from lurefs.reporting.runs import Run, benchmarks_of
 from lurefs.reporting.seeds import SEEDS, Group
 from lurefs.reporting.series import curve, in_words
+from lurefs.reporting.verdicts import Cell, Verdicts
 from lurefs.reporting.wording import joined
 
 MAX_LINES = 8
@@ -36,12 +37,15 @@ MAX_LINES = 8
 Chart = dict[str, Any]
 
 
-def section(runs: Sequence[Run], groups: Sequence[Group], kept: PageFigures) -> dict[str, Any]:
+def section(
+    runs: Sequence[Run], groups: Sequence[Group], judged: Mapping[Cell, Verdicts], kept: PageFigures
+) -> dict[str, Any]:
     """Return what the page says of learning; empty if no run learned here.
 
     Args:
         runs: All runs of the page.
         groups: The same, those of equal settings together.
+        judged: The verdicts, whose controls are drawn where few-shot accuracy is.
         kept: Where the charts are kept.
     """
     learned = [run for run in runs if run.outcomes]
@@ -49,7 +53,7 @@ def section(runs: Sequence[Run], groups: Sequence[Group], kept: PageFigures) -> 
     if not groups:
         return {}
     names = list(benchmarks_of(runs))
-    benchmarks = [few_shot(name) for name in names]
+    benchmarks = [few_shot(name, _levels(learned, name, judged)) for name in names]
     scored = [name for name in names if any(name in run.outcomes[-1].few_shot for run in learned)]
     return {
         "notes": [f"{group.label}: {joined([run.label for run in group.runs])}" for group in groups if group.is_pooled],
@@ -67,6 +71,16 @@ def section(runs: Sequence[Run], groups: Sequence[Group], kept: PageFigures) -> 
         "benchmarks": scored,
         "chunks": [{"label": run.label, **tables.chunk_rows(run)} for run in learned],
     }
+
+
+def _levels(runs: Sequence[Run], benchmark: str, judged: Mapping[Cell, Verdicts]) -> list[figures.Level]:
+    """Return what the controls of a benchmark reach by the probe that was fitted after each chunk, percent."""
+    scores = (outcome.few_shot.get(benchmark) for run in runs for outcome in run.outcomes)
+    probe = next((score.probe for score in scores if score is not None), None)
+    if probe is None or (benchmark, probe) not in judged:
+        return []
+    controls = judged[benchmark, probe].controls
+    return [figures.Level(label=control.words, value=100 * control.mean) for control in controls]
 
 
 def _over_seeds(group: Group, benchmarks: Sequence[str]) -> dict[str, Any]:
@@ -119,6 +133,7 @@ def _chart(groups: Sequence[Group], kept: PageFigures, measure: Measure, axis: A
         y_label=measure.y_label,
         x_label=axis.label,
         x_is_whole=axis.is_whole,
+        levels=measure.levels,
     )
 
 
@@ -162,6 +177,7 @@ def _drawn(
     x_label: str,
     y_label: str,
     x_is_whole: bool,
+    levels: Sequence[figures.Level] = (),
 ) -> list[Chart]:
     """Return the chart of the lines that there are, or nothing if there is none."""
     found = [line for line in lines if line is not None]
@@ -169,5 +185,9 @@ def _drawn(
         return []
     if any(line.has_band for line in found):
         caption = f"{caption} {SEEDS}"
-    svg = figures.curves(found, name=name, x_label=x_label, y_label=y_label, x_is_whole=x_is_whole)
-    return [kept.chart(name, svg, title=title, caption=caption, said=in_words(found))]
+    said = in_words(found)
+    if levels:
+        caption = f"{caption} Dashed: the controls on all episodes."
+        said += "".join(f"; {level.label}: {level.value:.4g}" for level in levels)
+    svg = figures.curves(found, name=name, x_label=x_label, y_label=y_label, x_is_whole=x_is_whole, levels=levels)
+    return [kept.chart(name, svg, title=title, caption=caption, said=said)]

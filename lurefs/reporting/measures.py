@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lurefs.outcomes import FewShotScore, cumulative_error_rate
+from lurefs.reporting.figures import Level
 from lurefs.reporting.series import Past, Value, n_chunks, n_images_seen, seconds_spent
 
 
@@ -19,6 +21,7 @@ class Measure:
         caption: What it is.
         value: Its value; None where a chunk has none.
         interval: Half width of the value's own interval, or None.
+        levels: What the values are measured by.
     """
 
     name: str
@@ -27,6 +30,7 @@ class Measure:
     caption: str
     value: Value
     interval: Value | None = None
+    levels: Sequence[Level] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,8 +138,8 @@ CORRUPTED = Measure(
 )
 
 
-def few_shot(benchmark: str) -> Measure:
-    """Return the measure of one benchmark."""
+def few_shot(benchmark: str, levels: Sequence[Level] = ()) -> Measure:
+    """Return the measure of one benchmark, with the levels that its accuracy is measured by, percent."""
 
     def score(past: Past) -> FewShotScore | None:
         return past[-1].few_shot.get(benchmark)
@@ -153,6 +157,7 @@ def few_shot(benchmark: str) -> Measure:
         caption="Few-shot accuracy after each chunk; bars: 95\u00a0% intervals over episodes of this pool.",
         value=accuracy,
         interval=interval,
+        levels=levels,
     )
 
 

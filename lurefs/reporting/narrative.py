@@ -3,65 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-from episodes.summary import MIN_SEEDS, summarise_seeds
 from lurefs.reporting.answers import Answers
-from lurefs.reporting.comparison import Comparison, clean_benchmark, compare, controls_of
-from lurefs.reporting.over_seeds import difference_over_seeds
-from lurefs.reporting.runs import Run, reference_run, summary_of
-from lurefs.reporting.seeds import Group
+from lurefs.reporting.comparison import clean_benchmark
+from lurefs.reporting.runs import Run, summary_of
 from lurefs.reporting.sheets import MAX_QUERY, MAX_WAY, EpisodeRow, EpisodeSheet
-from lurefs.reporting.wording import (
-    constancy,
-    count,
-    counted,
-    joined,
-    percent,
-    plus_minus,
-    plus_minus_seeds,
-    points,
-    regime,
-    replay,
-    settings,
-    strategy,
-    verdict,
-    verdict_over_seeds,
-)
+from lurefs.reporting.verdict_words import not_above_controls, on_what
+from lurefs.reporting.verdicts import Verdicts
+from lurefs.reporting.wording import constancy, count, counted, joined, percent, regime, replay, settings, strategy
 
 MAX_LISTED = 5
 """Of more runs than these the facts in which they differ stand in the table of settings alone."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Headline:
-    """What came of one benchmark.
-
-    Attributes:
-        benchmark: Its name.
-        form: The form of its episodes and its chance level.
-        accuracy: The best accuracy, percent; of several seeds their mean.
-        intervals: Its intervals, each with its scope.
-        of_what: Whose accuracy it is, and by which probe.
-        difference: How far it is from the reference or the next best; "" for a single run or group.
-        difference_intervals: The intervals of that difference; "" if there is none.
-        verdict: What may be said of it; "" if there is none.
-    """
-
-    benchmark: str
-    form: str
-    accuracy: str
-    intervals: str
-    of_what: str
-    difference: str = ""
-    difference_intervals: str = ""
-    verdict: str = ""
-
-
-def lead(runs: Sequence[Run]) -> str:
-    """Say in two sentences what was run."""
+def lead(runs: Sequence[Run], warnings: Sequence[str] = ()) -> str:
+    """Say in two sentences what was run, after what does not beat its controls."""
     backbones = _distinct(run.config.backbone.name for run in runs)
     trained = f"{len(backbones)} backbones" if len(backbones) > MAX_LISTED else joined(backbones)
     verb, whose = ("was", "its") if len(backbones) == 1 else ("were", "their")
@@ -76,7 +34,8 @@ def lead(runs: Sequence[Run]) -> str:
     )
     times = f" in {len(runs)} runs" if len(runs) > 1 else ""
     places = joined(_distinct(place for run in runs for place in _measured_on(run)))
-    return (
+    first = "".join(f"{warning} " for warning in warnings)
+    return first + (
         f"{trained} {verb} trained{times} on {classes}{arrival}. Then {whose} features were frozen, and measured on "
         f"{places}, from a few labelled images a class."
     )
@@ -95,47 +54,6 @@ def facts(runs: Sequence[Run]) -> list[tuple[str, list[str]]]:
         elif values[0]:
             rows.append((name, values[:1]))
     return rows
-
-
-def headline(groups: Sequence[Group], benchmark: str, probe: str) -> Headline | None:
-    """Return what came of one benchmark by one probe; None if nothing was measured.
-
-    Runs that differ only by their seed are judged by their mean, so that no lucky seed stands for all.
-    """
-    means = {group.label: _mean(group, benchmark, probe) for group in groups}
-    ranked = sorted(
-        (group for group in groups if means[group.label] is not None), key=lambda group: -(means[group.label] or 0)
-    )
-    if not ranked:
-        return None
-    best = ranked[0]
-    kind = "training procedures" if any(group.is_pooled for group in ranked) else "runs"
-    among = f", the highest of {len(ranked)} {kind}" if len(ranked) > 1 else ""
-    return Headline(
-        benchmark=benchmark,
-        form=form(best.runs, benchmark),
-        accuracy=percent(means[best.label]),
-        intervals=_intervals(best, benchmark, probe),
-        of_what=f"{best.label}{among}, by {probe}",
-        **(_against_the_others(ranked, benchmark, probe) if among else {}),
-    )
-
-
-def _mean(group: Group, benchmark: str, probe: str) -> float | None:
-    """Return the mean accuracy of a group's runs that were measured, a fraction; None if none was."""
-    means = group.mean_by_seed(benchmark, probe).values()
-    return sum(means) / len(means) if means else None
-
-
-def _intervals(group: Group, benchmark: str, probe: str) -> str:
-    """Return the intervals of a group's accuracy: over seeds if it has several, else those of its run."""
-    means = group.mean_by_seed(benchmark, probe)
-    if group.is_pooled:
-        is_known = len(means) >= MIN_SEEDS
-        return plus_minus_seeds(summarise_seeds(means)) if is_known else f"no interval: fewer than {MIN_SEEDS} seeds"
-    accuracy = group.runs[0].accuracy(benchmark, probe)
-    assert accuracy is not None
-    return plus_minus(accuracy)
 
 
 def form(runs: Sequence[Run], benchmark: str) -> str:
@@ -160,31 +78,33 @@ def _usual_form(found: Mapping[str, Any]) -> str:
     return f"{found['n_way']}-way {found['n_shot']}-shot, {queries} a class"
 
 
-def notes(runs: Sequence[Run], benchmark: str, probes: Sequence[str]) -> list[str]:
+def notes(runs: Sequence[Run], benchmark: str, judged: Sequence[Verdicts]) -> list[str]:
     """Return what a reader of a benchmark's table must know: its gaps, and their reasons."""
     found = _constant_features(runs, benchmark)
     if any(run.benchmark(benchmark).get("corrupt") and not clean_benchmark(run, benchmark) for run in runs):
         found.append(
             "What the corruption costs is not said: no benchmark of the same form and seed has the images as they are."
         )
-    for probe in probes:
+    for verdicts in judged:
+        probe = verdicts.probe
         summaries = [summary for run in runs if (summary := run.accuracy(benchmark, probe)) is not None]
         gaps = [summary.no_ci95_classes or "not computed" for summary in summaries if summary.ci95_classes is None]
         found += [f"{probe} has no interval over new classes: {reason}." for reason in _distinct(gaps)]
         results = [result for run in runs if (result := run.result(benchmark, probe)) is not None]
         if any(summary_of(result.get("nll")) is None for result in results):
             found.append(f"{probe} gives no probabilities, so it has no NLL, Brier score and ECE.")
-        found += _not_above_controls(runs, benchmark, probe)
+        found += [f"By {probe}, {sentence}." for sentence in not_above_controls(verdicts)]
         found += _too_wide(runs, benchmark, probe)
     return found
 
 
-def cut_pairs(comparisons: Sequence[Comparison]) -> list[str]:
-    """Say which runs were not paired on all the episodes that one of the two met."""
+def cut_pairs(judged: Sequence[Verdicts]) -> list[str]:
+    """Say which groups were not paired with the reference on all the episodes that one of the two met."""
     return [
-        f"By {entry.probe}, {entry.run.label} and {entry.reference.label} are paired {entry.on_what}."
-        for entry in comparisons
-        if entry.is_cut
+        f"By {verdicts.probe}, {verdict.group} and {verdict.less} are paired {on_what(verdict)}."
+        for verdicts in judged
+        for group in verdicts.groups
+        if (verdict := verdicts.against_reference(group.label)) is not None and verdict.is_cut
     ]
 
 
@@ -239,21 +159,6 @@ def _constant_features(runs: Sequence[Run], benchmark: str) -> list[str]:
     return [f"The features of {joined(names)} are {words}." for words, names in whose.items() if words]
 
 
-def _not_above_controls(runs: Sequence[Run], benchmark: str, probe: str) -> list[str]:
-    """Say which runs do not beat what no learning, or no network at all, reaches."""
-    said = []
-    for control in controls_of(runs, benchmark, probe):
-        level = summary_of(control.result.get("accuracy"))
-        assert level is not None
-        accuracies = [(run.label, run.accuracy(benchmark, probe)) for run in control.runs]
-        below = [label for label, accuracy in accuracies if accuracy is not None and accuracy.mean <= level.mean]
-        if below:
-            verb = "is" if len(below) == 1 else "are"
-            name = control.name.replace("_", " ")
-            said.append(f"By {probe}, {joined(below)} {verb} not above the control “{name}”.")
-    return said
-
-
 def _too_wide(runs: Sequence[Run], benchmark: str, probe: str) -> list[str]:
     """Say which runs met all their episodes and still have a wider interval than was asked for."""
     said = []
@@ -265,33 +170,6 @@ def _too_wide(runs: Sequence[Run], benchmark: str, probe: str) -> list[str]:
                 f"{counted(accuracy.n, 'episode')}, not at the ± {percent(target)} that was asked for."
             )
     return said
-
-
-def _against_the_others(ranked: Sequence[Group], benchmark: str, probe: str) -> dict[str, str]:
-    """Return the headline's difference from the reference, or from the next best if the reference is the best."""
-    best, others = ranked[0], ranked[1:]
-    measured = [run for group in ranked for run in group.runs if run.accuracy(benchmark, probe) is not None]
-    reference = reference_run(measured)
-    other = next((group for group in others if reference in group.runs), others[0])
-    role = "" if len(others) == 1 else ", the reference" if reference in other.runs else ", the next best"
-    if best.is_pooled or other.is_pooled:
-        over_seeds = difference_over_seeds(best, other, benchmark, probe)
-        if isinstance(over_seeds, str):
-            return {"difference": f"No difference from {other.label} is stated: {over_seeds}."}
-        return {
-            "difference": f"{points(over_seeds.mean)} points against {other.label}{role}, seed by seed",
-            "difference_intervals": plus_minus_seeds(over_seeds),
-            "verdict": verdict_over_seeds(over_seeds),
-        }
-    comparison = compare(best.runs[0], other.runs[0], benchmark, probe)
-    if comparison.paired is None:
-        return {"difference": f"No difference from {other.label} is stated: {comparison.not_paired}."}
-    difference = comparison.paired.difference
-    return {
-        "difference": f"{points(difference.mean)} points against {other.label}{role}, {comparison.on_what}",
-        "difference_intervals": plus_minus(difference),
-        "verdict": verdict(comparison.paired),
-    }
 
 
 def _distinct(texts: Iterable[str]) -> list[str]:

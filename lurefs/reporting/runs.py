@@ -72,11 +72,22 @@ class Run:
         """
         key = (benchmark, probe)
         if key not in self._accuracies:
-            found = self.directory.read_accuracies(benchmark, probe)
-            if benchmark in self.first:
-                found = found.first(self.first[benchmark], manifest=self.benchmark(benchmark)["manifest"])
-            self._accuracies[key] = found
+            self._accuracies[key] = self._judged(benchmark, self.directory.read_accuracies(benchmark, probe))
         return self._accuracies[key]
+
+    def control_accuracies(self, benchmark: str, control: str, probe: str) -> Accuracies:
+        """Return the accuracy of a control on every episode.
+
+        Raises:
+            UserError: They are not there, or the file is damaged.
+        """
+        return self._judged(benchmark, self.directory.read_control_accuracies(benchmark, control, probe))
+
+    def _judged(self, benchmark: str, found: Accuracies) -> Accuracies:
+        """Return the accuracies of those episodes on which the run is judged."""
+        if benchmark not in self.first:
+            return found
+        return found.first(self.first[benchmark], manifest=self.benchmark(benchmark)["manifest"])
 
     def manifest(self, benchmark: str) -> Manifest:
         """Return the episodes of a benchmark, read once.

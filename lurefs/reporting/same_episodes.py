@@ -89,9 +89,24 @@ def _cut(run: Run, first: Mapping[str, int]) -> Run:
     for name, n in first.items():
         probes = {probe: _first_figures(run, name, probe, n) for probe in benchmarks[name].get("probes", {})}
         manifest = run.manifest(name).prefix(n).hash
-        judged = {"manifest": manifest, "n_episodes": n, "target_ci95": None, "probes": probes, "controls": {}}
+        controls = _first_of_controls(run, name, n)
+        judged = {"manifest": manifest, "n_episodes": n, "target_ci95": None, "probes": probes, "controls": controls}
         benchmarks[name] = {**benchmarks[name], **judged}
     return replace(run, summary={**run.summary, "benchmarks": benchmarks}, first={**run.first, **first})
+
+
+def _first_of_controls(run: Run, benchmark: str, n: int) -> dict[str, Any]:
+    """Return the accuracies of the controls on the first episodes; those whose episodes are gone are left out."""
+    found: dict[str, Any] = {}
+    for control, figures in run.benchmark(benchmark).get("controls", {}).items():
+        for probe in figures.get("probes", {}):
+            try:
+                table = run.directory.read_control_accuracies(benchmark, control, probe)
+            except UserError:
+                continue
+            accuracy = asdict(summarise(table.accuracy[:n], table.classes[:n]))
+            found.setdefault(control, {"probes": {}})["probes"][probe] = {"accuracy": accuracy}
+    return found
 
 
 def _first_figures(run: Run, benchmark: str, probe: str, n: int) -> dict[str, Any]:

@@ -104,7 +104,8 @@ def _labels(members: Sequence[Sequence[Run]]) -> list[str]:
             labels.append(group[0].label)
             continue
         names = {_without_seed(run.config.name, run.config.seed) for run in group}
-        name = names.pop() if len(names) == 1 else _settings(group[0], [other[0] for other in members])
+        shared = names.pop() if len(names) == 1 else ""
+        name = shared or _settings(group[0], [other[0] for other in members])
         n_seeds = _n_seeds(len(group))
         labels.append(short(name, LABEL_LENGTH - len(n_seeds)) + n_seeds)
     return labels

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from lurefs.reporting.over_seeds import OverSeeds
-from lurefs.reporting.standings import Standing, Standings
-from lurefs.reporting.wording import MISSING, count, counted, duration, number, p_value, percent, points
-
-LEGEND = (
-    "± pool: 95 % interval on this pool of classes, over episodes; ± new: on new classes of this kind, over classes.",
-    "p: no difference on this pool, sign flips over episodes, corrected for the number of runs (Holm).",
-    "Ties: runs that share a letter are not told apart, on this pool / on new classes (all pairs, Holm, 5 %).",
+from lurefs.reporting.standing_rows import Standing
+from lurefs.reporting.standings import Standings
+from lurefs.reporting.verdict_words import (
+    ONE_TRAINING,
+    UNCORRECTED,
+    as_sentence,
+    control_note,
+    correction_words,
+    not_above_controls,
 )
+from lurefs.reporting.verdicts import Verdicts
+from lurefs.reporting.wording import MISSING, count, counted, duration, number, p_value, percent, points
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,60 +28,105 @@ class TextTable:
         columns: Heads of the columns; the first is that of the rows' names.
         rows: One text a column.
         notes: What a reader must know of single rows.
+        optional: Columns that give way where a line has not room for all, the first one first.
+        is_explained: Whether a reader needs `legend`.
     """
 
     title: str
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     notes: tuple[str, ...] = ()
+    optional: tuple[int, ...] = ()
+    is_explained: bool = False
 
 
 def text_tables(standings: Standings) -> list[TextTable]:
-    """Return a table of results for each benchmark and probe, one over seeds where there are groups, and the costs.
+    """Return a table of results for each benchmark and probe, and one of the costs.
 
-    The best run stands first in the results; the costs are in the order of the runs.
+    The best group stands first in the results, then the controls; the costs are in the order of the groups.
     """
-    found = [_results(standings, rows) for rows in standings.cells().values()]
-    if standings.over_seeds:
-        found.append(_over_seeds(standings.over_seeds))
+    found = [_results(standings, verdicts) for verdicts in standings.verdicts.values()]
     return [*found, _costs(standings)]
 
 
-def _results(standings: Standings, rows: Sequence[Standing]) -> TextTable:
-    is_compared = standings.reference is not None
-    columns = ["run", "accuracy %", "± pool", "± new"]
-    if is_compared:
-        columns += ["ties", "difference", "± pool", "± new", "p", "win/tie/loss"]
-    episodes = _episodes([row.n_episodes for row in rows if row.n_episodes is not None])
-    if rows[0].benchmark in standings.cut:
-        episodes = f"the first {episodes}, which all runs met"
-    title = f"{rows[0].benchmark}, {rows[0].probe}, {episodes}"
-    return TextTable(
-        title=f"{title}; difference from {standings.reference}, points" if is_compared else title,
-        columns=tuple(columns),
-        rows=tuple(_result(row, is_compared=is_compared) for row in sorted(rows, key=_best_first)),
-        notes=tuple(f"{row.run}: {note}" for row in rows if (note := row.note or _cut_note(row))),
+def legend(standings: Standings) -> list[str]:
+    """Say what the columns of the results mean, those that there are."""
+    pools = any(group.ci95_episodes is not None for group in standings.groups)
+    seeds = any(group.ci95_seeds is not None for group in standings.groups)
+    widths = ["on this pool of classes, over episodes (± pool)", "on new classes of this kind, over classes (± new)"]
+    scopes = (widths if pools else []) + (["on new training seeds, on this pool (± seeds)"] if seeds else [])
+    said = [f"95 % intervals: {', '.join(scopes)}."] if scopes else []
+    if any(pair.difference is not None for pair in standings.pairs):
+        said += [
+            UNCORRECTED,
+            "p: of no difference, corrected for all pairs of a table, so that the best may be picked afterwards.",
+            "Ties: those that share a letter are not told apart, their corrected p is 0.05 or more"
+            + (" (on this pool / on new classes)." if pools else "."),
+        ]
+    if standings.controls:
+        said.append(
+            "Controls: the same backbone as it was initialised, by another draw; statistics of the images, without a "
+            "network. They have no rank and no test."
+        )
+    return said
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Column:
+    """A column of the results.
+
+    Attributes:
+        head: Its head.
+        text: What a row says.
+        gives_way: When it gives way where there is no room, from 1; 0 if never.
+        is_needed: Whether it is there if no group has a value for it.
+    """
+
+    head: str
+    text: Callable[[Standing], str]
+    gives_way: int = 0
+    is_needed: bool = False
+
+
+def _results(standings: Standings, verdicts: Verdicts) -> TextTable:
+    key = (verdicts.benchmark, verdicts.probe)
+    groups, controls = (
+        [row for row in rows if (row.benchmark, row.probe) == key] for rows in (standings.groups, standings.controls)
     )
+    rows = [*sorted(groups, key=_best_first), *controls]
+    columns = [column for column in _COLUMNS if column.is_needed or any(column.text(row) != MISSING for row in groups)]
+    optional = sorted((column.gives_way, place) for place, column in enumerate(columns) if column.gives_way)
+    return TextTable(
+        title=_title(standings, verdicts, groups),
+        columns=tuple(column.head for column in columns),
+        rows=tuple(tuple(column.text(row) for column in columns) for row in rows),
+        notes=(*_notes(verdicts), *(f"{row.name}: {note}" for row in groups if (note := row.note or _cut_note(row)))),
+        optional=tuple(place for _, place in optional),
+        is_explained=True,
+    )
+
+
+def _title(standings: Standings, verdicts: Verdicts, groups: Sequence[Standing]) -> str:
+    episodes = _episodes([row.n_episodes for row in groups if row.n_episodes is not None])
+    if verdicts.benchmark in standings.cut:
+        episodes = f"the first {episodes}, which all runs met"
+    title = f"{verdicts.benchmark}, {verdicts.probe}, {episodes}"
+    return f"{title}; difference from {standings.reference}, points" if standings.reference is not None else title
+
+
+def _notes(verdicts: Verdicts) -> list[str]:
+    """Return what the whole table must say: what does not beat the controls, how it was tested, single trainings."""
+    said = [as_sentence(text) for text in not_above_controls(verdicts)]
+    said += [note for control in verdicts.controls if (note := control_note(control))]
+    if words := correction_words(verdicts):
+        said.append(f"p: {words}")
+    if verdicts.has_single_trainings:
+        said.append(ONE_TRAINING)
+    return said
 
 
 def _best_first(row: Standing) -> float:
     return 1.0 if row.mean is None else -row.mean
-
-
-def _result(row: Standing, *, is_compared: bool) -> tuple[str, ...]:
-    texts = (row.run, percent(row.mean), percent(row.ci95_episodes), percent(row.ci95_classes))
-    if not is_compared:
-        return texts
-    letters = [row.ties_pool or MISSING, row.ties_classes or MISSING] if row.ties_pool or row.ties_classes else []
-    return (
-        *texts,
-        " / ".join(letters) or MISSING,
-        MISSING if row.difference is None else points(row.difference),
-        percent(row.difference_ci95_episodes),
-        percent(row.difference_ci95_classes),
-        p_value(row.p_episodes),
-        MISSING if row.n_wins is None else f"{row.n_wins}/{row.n_ties}/{row.n_losses}",
-    )
 
 
 def _cut_note(row: Standing) -> str:
@@ -94,27 +142,40 @@ def _episodes(numbers: Sequence[int]) -> str:
     return f"{count(most)} episodes" if fewest == most else f"{count(fewest)} to {count(most)} episodes"
 
 
-def _over_seeds(rows: Sequence[OverSeeds]) -> TextTable:
-    cells = list(dict.fromkeys((row.benchmark, row.probe) for row in rows))
-    return TextTable(
-        title="Over seeds: means of runs that differ only by their seed, 95 % intervals over seeds on this pool",
-        columns=("runs", "benchmark", "probe", "seeds", "accuracy %", "± seeds", "difference", "± seeds", "p"),
-        rows=tuple(
-            (
-                row.group,
-                row.benchmark,
-                row.probe,
-                count(row.n_seeds),
-                percent(row.mean),
-                percent(row.ci95_seeds),
-                MISSING if row.difference is None else points(row.difference),
-                percent(row.difference_ci95_seeds),
-                p_value(row.p_seeds),
-            )
-            for row in sorted(rows, key=lambda row: (cells.index((row.benchmark, row.probe)), -row.mean))
-        ),
-        notes=tuple(dict.fromkeys(f"{row.group}: {row.no_difference}" for row in rows if row.no_difference)),
-    )
+def _letters(row: Standing) -> str:
+    if row.ties_seeds:
+        return row.ties_seeds
+    letters = [row.ties_pool or MISSING, row.ties_classes or MISSING] if row.ties_pool or row.ties_classes else []
+    return "/".join(letters) or MISSING
+
+
+_COLUMNS = (
+    _Column(head="run", text=lambda row: row.name, is_needed=True),
+    _Column(
+        head="seeds",
+        text=lambda row: count(row.n_runs) if row.kind == "group" and row.n_runs > 1 else MISSING,
+        gives_way=1,
+    ),
+    _Column(head="accuracy %", text=lambda row: percent(row.mean), is_needed=True),
+    _Column(head="± pool", text=lambda row: percent(row.ci95_episodes), gives_way=6),
+    _Column(head="± new", text=lambda row: percent(row.ci95_classes), gives_way=5),
+    _Column(head="± seeds", text=lambda row: percent(row.ci95_seeds)),
+    _Column(head="ties", text=_letters),
+    _Column(head="diff.", text=lambda row: MISSING if row.difference is None else points(row.difference)),
+    _Column(head="± pool", text=lambda row: percent(row.difference_ci95_episodes)),
+    _Column(head="± new", text=lambda row: percent(row.difference_ci95_classes)),
+    _Column(head="± seeds", text=lambda row: percent(row.difference_ci95_seeds)),
+    _Column(head="p pool", text=lambda row: p_value(row.p_episodes)),
+    _Column(head="p new", text=lambda row: p_value(row.p_classes)),
+    _Column(head="p seeds", text=lambda row: p_value(row.p_seeds)),
+    _Column(
+        head="win/tie/loss",
+        text=lambda row: MISSING if row.n_wins is None else f"{row.n_wins}/{row.n_ties}/{row.n_losses}",
+        gives_way=2,
+    ),
+    _Column(head="ECE %", text=lambda row: percent(row.ece, 1), gives_way=4),
+    _Column(head="base test %", text=lambda row: percent(row.base_test_accuracy, 1), gives_way=3),
+)
 
 
 def _costs(standings: Standings) -> TextTable:
@@ -124,10 +185,11 @@ def _costs(standings: Standings) -> TextTable:
         if run.device is not None
     }
     several = f"Speeds were measured on several machines: {'; '.join(devices.values())}"
+    names = dict.fromkeys(row.name for row in standings.groups)
     return TextTable(
         title="What it costs" + (f" ({next(iter(devices.values()))})" if len(devices) == 1 else ""),
         columns=("run", "parameters, M", "multiply-adds, M", "images a second", "ms an episode", "training"),
-        rows=tuple(_cost([row for row in standings.rows if row.run == run.run]) for run in standings.runs),
+        rows=tuple(_cost([row for row in standings.groups if row.name == name]) for name in names),
         notes=(several,) if len(devices) > 1 else (),
     )
 
@@ -136,7 +198,7 @@ def _cost(rows: Sequence[Standing]) -> tuple[str, ...]:
     row = rows[0]
     spans = sorted({number(ms, 2): ms for each in rows if (ms := each.ms_per_episode) is not None}.items(), key=_second)
     return (
-        row.run,
+        row.name,
         _millions(row.n_parameters),
         _millions(row.n_macs),
         MISSING if row.images_per_second is None else number(row.images_per_second, 0),

@@ -9,9 +9,13 @@ from typing import Any
 import numpy as np
 
 from episodes.comparison import holm
+from episodes.summary import MIN_SEEDS, summarise_seeds
 from lurefs.outcomes import ChunkOutcome, changed_predictions
-from lurefs.reporting.comparison import Comparison, Control, clean_benchmark, controls_of, loss_by_corruption
+from lurefs.reporting.comparison import clean_benchmark, loss_by_corruption
+from lurefs.reporting.controls import Control, controls_of
 from lurefs.reporting.runs import Run, summary_of, train_seconds
+from lurefs.reporting.seeds import Group
+from lurefs.reporting.verdicts import Verdict, Verdicts
 from lurefs.reporting.wording import MISSING, count, duration, joined, number, p_value, percent, points, win_tie_loss
 
 Row = dict[str, Any]
@@ -32,17 +36,31 @@ def results(runs: Sequence[Run], benchmark: str, probe: str) -> list[Row]:
     return rows
 
 
-def differences(comparisons: Sequence[Comparison]) -> dict[str, list[Row]]:
-    """Return one row a paired difference, by probe; the p-values of one probe are corrected for their number."""
-    rows: dict[str, list[Row]] = {}
-    for probe in dict.fromkeys(comparison.probe for comparison in comparisons):
-        family = [comparison for comparison in comparisons if comparison.probe == probe]
-        corrected = iter(holm([entry.paired.p_episodes for entry in family if entry.paired is not None]))
-        rows[probe] = [
-            {**_difference(entry), "p": MISSING if entry.paired is None else p_value(next(corrected))}
-            for entry in family
+def differences(judged: Sequence[Verdicts]) -> dict[str, list[Row]]:
+    """Return the differences of single trainings from the reference, by probe; empty where there are none.
+
+    The p-values are corrected for all pairs, not only for these.
+    """
+    rows = {
+        verdicts.probe: [
+            _difference(verdict)
+            for group in verdicts.groups
+            if not group.is_pooled
+            and (verdict := verdicts.against_reference(group.label)) is not None
+            and verdict.over_seeds is None
         ]
-    return rows
+        for verdicts in judged
+    }
+    return {probe: of_probe for probe, of_probe in rows.items() if of_probe}
+
+
+def over_seeds(judged: Sequence[Verdicts]) -> dict[str, list[Row]]:
+    """Return one row a group of several seeds, by probe: its mean, and its difference from the reference's group."""
+    rows = {
+        verdicts.probe: [_over_seeds(group, verdicts) for group in verdicts.groups if group.is_pooled]
+        for verdicts in judged
+    }
+    return {probe: of_probe for probe, of_probe in rows.items() if of_probe}
 
 
 def corrupted(runs: Sequence[Run], benchmark: str, probes: Sequence[str]) -> dict[str, list[Row]]:
@@ -164,19 +182,39 @@ def _chance(runs: Sequence[Run], benchmark: str) -> dict[float, str]:
     return {level: "Chance" if len(levels) == 1 else f"Chance of {joined(labels)}" for level, labels in levels.items()}
 
 
-def _difference(comparison: Comparison) -> Row:
-    row: Row = {"run": comparison.run.label, "not_paired": comparison.not_paired}
-    if comparison.paired is not None:
-        paired = comparison.paired
+def _difference(verdict: Verdict) -> Row:
+    row: Row = {"run": verdict.group, "not_paired": verdict.why_not}
+    if verdict.paired is not None:
+        paired = verdict.paired
         row |= {
             "difference": points(paired.difference.mean),
             "pool": percent(paired.difference.ci95_episodes),
             "classes": percent(paired.difference.ci95_classes),
+            "p": p_value(verdict.p.get("pool")),
+            "p_classes": p_value(verdict.p.get("classes")),
             "win_tie_loss": win_tie_loss(paired),
             "correlation": number(paired.correlation, 2),
             "episodes": count(paired.difference.n),
         }
     return row
+
+
+def _over_seeds(group: Group, verdicts: Verdicts) -> Row:
+    means, verdict = (
+        group.mean_by_seed(verdicts.benchmark, verdicts.probe),
+        verdicts.against_reference(group.label),
+    )
+    difference = verdict.over_seeds if verdict else None
+    return {
+        "group": group.label,
+        "seeds": count(len(means)),
+        "accuracy": percent(verdicts.means[group.label]),
+        "interval": percent(summarise_seeds(means).ci95_seeds if len(means) >= MIN_SEEDS else None),
+        "why_not": verdict.why_not if verdict else "",
+        "difference": MISSING if difference is None else points(difference.mean),
+        "difference_interval": percent(None if difference is None else difference.ci95_seeds),
+        "p": p_value(verdict.p.get("seeds") if verdict else None),
+    }
 
 
 def _unlearning(run: Run) -> Row:

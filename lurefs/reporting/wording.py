@@ -102,44 +102,6 @@ def win_tie_loss(paired: PairedDifference) -> str:
     return f"{count(paired.n_wins)} / {count(paired.n_ties)} / {count(paired.n_losses)}"
 
 
-def excludes_zero(half_width: float | None, mean: float) -> bool:
-    """Return whether the interval mean ± half width leaves zero out; False if there is no interval."""
-    return half_width is not None and abs(mean) > half_width
-
-
-def verdict(paired: PairedDifference) -> str:
-    """Say what the two paired 95 % intervals allow, and no more."""
-    difference = paired.difference
-    if paired.n_wins == paired.n_losses == 0:
-        return "The two are equal on every episode."
-    if not excludes_zero(difference.ci95_episodes, difference.mean):
-        return "The paired 95\u00a0% interval includes zero: on this pool of classes the two cannot be told apart."
-    if difference.ci95_classes is None:
-        return (
-            "On this pool of classes they differ: the paired 95\u00a0% interval over episodes excludes zero. "
-            "There is no interval over new classes, so nothing is said of other classes."
-        )
-    if not excludes_zero(difference.ci95_classes, difference.mean):
-        return (
-            "On this pool of classes they differ: the paired 95\u00a0% interval over episodes excludes zero. "
-            "The one over new classes includes zero, so on other classes of this kind the order may turn."
-        )
-    return (
-        "The paired 95\u00a0% intervals over episodes and over new classes exclude zero: they differ on this pool of "
-        "classes, and a difference of this sign is to be expected on other classes of this kind."
-    )
-
-
-def verdict_over_seeds(difference: SeedSummary) -> str:
-    """Say what the 95 % interval of a difference over seeds allows, and no more."""
-    if not excludes_zero(difference.ci95_seeds, difference.mean):
-        return "The 95\u00a0% interval over seeds includes zero: with other seeds the order may turn."
-    return (
-        "The 95\u00a0% interval over seeds excludes zero: on this pool of classes a difference of this sign is to be "
-        "expected with other seeds. Nothing is said of other classes."
-    )
-
-
 def strategy(config: PluginConfig) -> str:
     """Say what an unlearn strategy does between chunks, with its parameters and the share of weights that it keeps."""
     words = {

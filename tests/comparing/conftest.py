@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,10 @@ MakeRun = Callable[..., RunDirectory]
 
 @pytest.fixture
 def make_run(tmp_path: Path) -> MakeRun:
-    """Write a finished run below `tmp_path/runs`; its accuracies are those of all others and its `gain` on top."""
+    """Write a finished run below `tmp_path/runs`; its accuracies are those of all others and its `gain` on top.
+
+    `controls` says by how much each control is lower, on average; it is the run's own, with some noise.
+    """
 
     def make(
         name: str,
@@ -40,6 +44,7 @@ def make_run(tmp_path: Path) -> MakeRun:
         benchmarks: Sequence[str] = ("novel",),
         probes: Sequence[str] = ("centroid",),
         cost: dict[str, Any] | None = None,
+        controls: Mapping[str, float] = MappingProxyType({}),
         folder: str = "",
     ) -> RunDirectory:
         directory = RunDirectory(tmp_path / "runs" / (folder or name))
@@ -74,7 +79,19 @@ def make_run(tmp_path: Path) -> MakeRun:
             "chance": 1 / 3,
             "probes": dict.fromkeys(probes, cell),
         }
+        own = {name: _control(table, lower) for name, lower in controls.items()}
+        found["controls"] = {
+            name: {
+                "probes": {
+                    probe: {"accuracy": asdict(summarise(control.accuracy, control.classes))} for probe in probes
+                }
+            }
+            for name, control in own.items()
+        }
         for benchmark in benchmarks:
+            for name, control in own.items():
+                for probe in probes:
+                    control.save(directory.control_path(benchmark, name, probe))
             manifest.save(directory.manifest_path(benchmark))
             for probe in probes:
                 table.save(directory.episodes_path(benchmark, probe))
@@ -85,6 +102,11 @@ def make_run(tmp_path: Path) -> MakeRun:
         return directory
 
     return make
+
+
+def _control(table: EpisodeTable, lower: float) -> EpisodeTable:
+    noise = np.random.default_rng(11).normal(0, 0.02, len(table))
+    return replace(table, accuracy=table.accuracy - lower + noise - noise.mean())
 
 
 def _table(manifest: Manifest, gain: float, seed: int, n_scored: int) -> EpisodeTable:

@@ -57,7 +57,7 @@ def test_of_trained_runs_equals_what_their_files_say(
     lure, warm = (RunDirectory(Path("runs/two", name)) for name in ("lure", "warm_start"))
     a, b = (run.read_accuracies("novel-3way-1shot", "logistic_regression") for run in (lure, warm))
     paired = paired_difference(a.accuracy, b.accuracy, a.classes, rng=np.random.default_rng(FLIP_SEED))
-    row = next(row for row in found["rows"] if row["run"] == "lure")
+    row = next(row for row in found["rows"] if row["name"] == "lure")
     assert found["reference"] == "warm_start"
     assert row["mean"] == a.accuracy.mean()
     assert (row["difference"], row["p_episodes"]) == (paired.difference.mean, paired.p_episodes)
@@ -72,15 +72,16 @@ def test_fits_a_terminal_of_100_columns(make_run: MakeRun, capsys: pytest.Captur
     make_run("lure", gain=0.9)
     make_run("warm_start", unlearn="nothing")
     text, _ = compared(["lure", "warm_start"], capsys)
-    table = text[: text.index("± pool:")]
-    assert max(len(line.rstrip()) for line in table.splitlines()) <= 100
+    tables = text[: text.index("JSON")]
+    assert max(len(line.rstrip()) for line in tables.splitlines()) <= 100
 
 
 def test_of_one_run_is_a_table_without_differences(make_run: MakeRun, capsys: pytest.CaptureFixture[str]) -> None:
     make_run("lure")
     text, found = compared(["lure"], capsys)
     assert (found["reference"], found["rows"][0]["difference"]) == (None, None)
-    assert "difference" not in text[: text.index("± pool:")]
+    assert "diff" not in text
+    assert found["one_training_each"] is False
 
 
 def test_takes_the_reference_that_is_named(make_run: MakeRun, capsys: pytest.CaptureFixture[str]) -> None:
@@ -131,7 +132,7 @@ def test_tells_of_results_that_are_missing(make_run: MakeRun, capsys: pytest.Cap
     make_run("warm", unlearn="nothing")
     text, found = compared(["runs"], capsys)
     assert "there is no runs/lure/episodes/novel--centroid.parquet" in found["rows"][0]["note"]
-    assert "lure: there is no" in text
+    assert "lure: no difference: there is no" in text
 
 
 def test_goes_to_a_folder_that_names_the_runs(make_run: MakeRun, capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,8 +12,9 @@ import pytest
 
 from lurefs.reporting.exports import to_csv, to_latex, to_markdown, write_exports
 from lurefs.reporting.runs import read_runs
-from lurefs.reporting.standing_tables import TextTable, text_tables
-from lurefs.reporting.standings import Standing, Standings, standings
+from lurefs.reporting.standing_rows import Standing
+from lurefs.reporting.standing_tables import TextTable, legend, text_tables
+from lurefs.reporting.standings import Standings, standings
 from lurefs.results import RunDirectory
 
 MakeRun = Callable[..., RunDirectory]
@@ -39,8 +40,8 @@ def test_json_and_csv_hold_the_same_rows(found: Standings, tmp_path: Path) -> No
     paths = write_exports(found, tmp_path / "out")
     stored = json.loads(paths["JSON"].read_text())
     rows = list(csv.DictReader(io.StringIO(paths["CSV"].read_text())))
-    assert (stored["version"], stored["reference"]) == (1, "warm")
-    assert [run["path"] for run in stored["runs"]] == [str(tmp_path / "runs" / row["run"]) for row in rows]
+    assert (stored["version"], stored["reference"]) == (2, "warm")
+    assert [run["path"] for run in stored["runs"]] == [str(tmp_path / "runs" / row["name"]) for row in rows]
     for row, of_csv, of_json in zip(found.rows, rows, stored["rows"], strict=True):
         assert of_csv["reference"] == "warm"
         for field in fields(Standing):
@@ -61,12 +62,16 @@ def test_what_is_not_known_is_null_and_empty(found: Standings) -> None:
 
 def test_results_stand_with_the_best_first_in_percent(found: Standings) -> None:
     results, costs = text_tables(found)
-    best = next(row for row in found.rows if row.run == "lure_1")
+    best = next(row for row in found.rows if row.name == "lure_1")
     assert best.mean is not None and best.difference is not None
     assert results.title == "novel, centroid, 40 episodes; difference from warm, points"
     assert results.rows[0][:2] == ("lure_1", f"{100 * best.mean:.2f}")
     assert results.rows[0][5] == f"+{100 * best.difference:.2f}"
     assert results.rows[0][-1] == f"{best.n_wins}/{best.n_ties}/{best.n_losses}"
+    assert results.notes == (
+        "p: corrected for all 3 pairs (Shaffer)",
+        "one training each: another seed may turn the order",
+    )
     assert [row[0] for row in costs.rows] == ["lure_1", "warm", "other"]
 
 
@@ -79,7 +84,7 @@ def test_costs_of_several_machines_are_told_apart(make_run: MakeRun) -> None:
 
 
 def test_markdown_is_aligned_and_its_signs_are_escaped() -> None:
-    lines = to_markdown([TABLE]).splitlines()
+    lines = to_markdown([TABLE], []).splitlines()
     table = [line for line in lines if line.startswith("|")]
     assert len({len(line) for line in table}) == 1
     assert table[1] == f"| :{'-' * 23} | ---------: | -----: |"
@@ -88,7 +93,7 @@ def test_markdown_is_aligned_and_its_signs_are_escaped() -> None:
 
 
 def test_latex_escapes_what_it_would_read() -> None:
-    text = to_latex([TABLE])
+    text = to_latex([TABLE], [])
     row = next(line for line in text.splitlines() if line.strip().startswith("a"))
     name, mean, width = row.strip().removesuffix(r" \\").split(" & ")
     assert name == (
@@ -99,7 +104,7 @@ def test_latex_escapes_what_it_would_read() -> None:
 
 
 def test_latex_is_balanced_and_says_its_scope(found: Standings) -> None:
-    text = to_latex(text_tables(found))
+    text = to_latex(text_tables(found), legend(found))
     opened, closed = (re.findall(rf"\\{word}{{(\w+)}}", text) for word in ("begin", "end"))
     assert opened == ["table", "tabular"] * 2
     assert closed == ["tabular", "table"] * 2
@@ -107,5 +112,5 @@ def test_latex_is_balanced_and_says_its_scope(found: Standings) -> None:
     assert bare.count("{") == bare.count("}")
     assert text.isascii()
     body = re.findall(r"^    .* \\\\$", text, flags=re.MULTILINE)
-    assert [len(re.findall(r"(?<!\\)&", line)) for line in body] == [9] * 4 + [5] * 4
-    assert "$\\pm$ new: on new classes of this kind, over classes" in text
+    assert [len(re.findall(r"(?<!\\)&", line)) for line in body] == [10] * 4 + [5] * 4
+    assert "on new classes of this kind, over classes ($\\pm$ new)" in text

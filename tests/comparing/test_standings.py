@@ -6,12 +6,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from episodes.comparison import compare_seeds, holm, p_over_seeds, paired_difference
+from episodes.comparison import compare_seeds, p_over_seeds, paired_difference, shaffer
 from episodes.summary import summarise, summarise_seeds
 from lurefs.errors import UserError
-from lurefs.reporting.comparison import FLIP_SEED, compare
+from lurefs.reporting.comparison import FLIP_SEED, compare_pairs
 from lurefs.reporting.runs import read_runs
-from lurefs.reporting.standings import Standing, standings
+from lurefs.reporting.standing_rows import Standing
+from lurefs.reporting.standings import standings
 from lurefs.results import RunDirectory
 
 MakeRun = Callable[..., RunDirectory]
@@ -19,7 +20,7 @@ COST = {"n_parameters": 1200, "n_macs": 3400, "images_per_second": 56.5, "device
 
 
 def by_run(rows: tuple[Standing, ...]) -> dict[str, Standing]:
-    return {row.run: row for row in rows}
+    return {row.name: row for row in rows}
 
 
 def accuracy_of(directory: RunDirectory, n: int | None = None) -> tuple[np.ndarray, np.ndarray]:
@@ -33,7 +34,7 @@ def three(make_run: MakeRun) -> list[RunDirectory]:
     return [
         make_run("lure", gain=0.9, cost=COST),
         make_run("warm", unlearn="nothing"),
-        make_run("other", seed=5),
+        make_run("other", seed=5, unlearn="from_scratch"),
     ]
 
 
@@ -53,14 +54,15 @@ class TestRows:
         assert row.correlation == paired.correlation
         assert found.reference == "warm"
 
-    def test_have_p_values_that_are_corrected_for_the_number_of_runs(self, three: list[RunDirectory]) -> None:
+    def test_have_p_values_that_are_corrected_for_all_pairs(self, three: list[RunDirectory]) -> None:
         runs = read_runs(three)
-        raw = [compare(run, runs[1], "novel", "centroid").paired for run in (runs[0], runs[2])]
+        pairs = [(0, 1), (0, 2), (1, 2)]
+        raw = [entry.paired for entry in compare_pairs([(runs[i], runs[j]) for i, j in pairs], "novel", "centroid")]
         rows = by_run(standings(runs).rows)
-        expected = holm([pair.p_episodes for pair in raw if pair])
-        assert [rows["lure"].p_episodes, rows["other"].p_episodes] == expected
-        over_classes = holm([pair.p_classes for pair in raw if pair and pair.p_classes is not None])
-        assert [rows["lure"].p_classes, rows["other"].p_classes] == pytest.approx(over_classes)
+        pool = shaffer({pair: entry.p_episodes for pair, entry in zip(pairs, raw, strict=True) if entry}, 3)
+        assert [rows["lure"].p_episodes, rows["other"].p_episodes] == pytest.approx([pool[0, 1], pool[1, 2]])
+        classes = shaffer({pair: entry.p_classes or 0 for pair, entry in zip(pairs, raw, strict=True) if entry}, 3)
+        assert [rows["lure"].p_classes, rows["other"].p_classes] == pytest.approx([classes[0, 1], classes[1, 2]])
 
     def test_mark_by_letters_who_is_told_apart(self, three: list[RunDirectory]) -> None:
         rows = by_run(standings(read_runs(three)).rows)
@@ -106,7 +108,7 @@ class TestRows:
                 make_run("warm", unlearn="nothing"),
             ]
         )
-        notes = {(row.run, row.benchmark, row.probe): row.note for row in standings(runs).rows}
+        notes = {(row.name, row.benchmark, row.probe): row.note for row in standings(runs).rows}
         assert notes["warm", "more", "centroid"] == "not measured on this benchmark"
         assert notes["warm", "novel", "second"] == "not measured by this probe"
         assert notes["lure", "more", "second"] == "no difference: the reference warm was not measured"
@@ -120,7 +122,7 @@ class TestRows:
 
     def test_of_equal_names_are_told_apart(self, make_run: MakeRun) -> None:
         runs = read_runs([make_run("lure", folder="one"), make_run("lure", folder="two", gain=0.5)])
-        assert [row.run for row in standings(runs).rows] == ["lure (1)", "lure (2)"]
+        assert [row.name for row in standings(runs).rows] == ["lure (1)", "lure (2)"]
 
     def test_of_a_single_run_have_no_reference(self, make_run: MakeRun) -> None:
         found = standings(read_runs([make_run("lure")]))
@@ -133,17 +135,38 @@ class TestRunsOfSeveralSeeds:
         seeds = (0, 1, 2)
         lure = [make_run(f"lure-s{seed}", seed=seed, gain=0.5 + 0.1 * seed) for seed in seeds]
         warm = [make_run(f"warm-s{seed}", seed=seed, unlearn="nothing") for seed in seeds]
-        rows = {row.group: row for row in standings(read_runs([*lure, *warm])).over_seeds}
+        found = standings(read_runs([*lure, *warm]))
+        rows = by_run(found.groups)
         means = [{seed: float(accuracy_of(run)[0].mean()) for seed, run in enumerate(side)} for side in (lure, warm)]
         difference = compare_seeds(*means)
         row = rows["lure (3 seeds)"]
-        assert row.n_seeds == 3
+        assert row.n_runs == 3
         assert row.mean == pytest.approx(np.mean(list(means[0].values())))
         assert row.ci95_seeds == pytest.approx(summarise_seeds(means[0]).ci95_seeds)
         assert row.difference == pytest.approx(difference.mean)
         assert row.difference_ci95_seeds == pytest.approx(difference.ci95_seeds)
+        assert (row.ci95_episodes, row.p_episodes, row.ties_pool) == (None, None, "")
         assert row.p_seeds == pytest.approx(p_over_seeds(difference))
         assert rows["warm (3 seeds)"].difference is None
+        assert found.one_training_each is False
+        assert [(run.run, run.group) for run in found.runs][:2] == [
+            (f"lure-s{seed}", "lure (3 seeds)") for seed in (0, 1)
+        ]
+
+    def test_are_no_procedures_one_by_one(self, make_run: MakeRun) -> None:
+        found = standings(read_runs([make_run(f"lure-s{seed}", seed=seed, gain=0.2 * seed) for seed in range(4)]))
+        assert [row.name for row in found.groups] == ["lure (4 seeds)"]
+        assert (found.reference, found.pairs, found.one_training_each) == (None, (), False)
+        for row in found.rows:
+            assert row.mean is not None
+            assert (row.difference, row.p_episodes, row.p_classes, row.ties_pool) == (None, None, None, "")
+
+    def test_beside_a_single_training_have_no_difference_from_it_and_the_reason(self, make_run: MakeRun) -> None:
+        lure = [make_run(f"lure-s{seed}", seed=seed) for seed in range(3)]
+        found = standings(read_runs([*lure, make_run("warm", unlearn="nothing")]))
+        row = by_run(found.groups)["lure (3 seeds)"]
+        assert row.note == "no difference: seeds 1 and 2 were trained with one of the two only"
+        assert (row.difference, row.p_seeds, found.one_training_each) == (None, None, True)
 
 
 def test_runs_that_ended_by_their_widths_are_paired_on_what_both_met(make_run: MakeRun) -> None:

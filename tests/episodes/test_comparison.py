@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from itertools import product
+from itertools import combinations, product
 
 import numpy as np
 import pytest
@@ -10,12 +10,14 @@ from scipy.stats import norm, permutation_test, t, ttest_rel
 from episodes.comparison import (
     compare_seeds,
     compare_tables,
+    correct_pairs,
     holm,
     manifest_difference,
     n_common_prefix,
     p_over_seeds,
     paired_difference,
     paired_differences,
+    shaffer,
     sign_flip_p,
     tie_groups,
 )
@@ -91,7 +93,8 @@ class TestManyModels:
         models = [(hits + 2 * model + generator.integers(0, 2, 400)) / 200 for model in range(40)]
         pairs = [(i, j) for i in range(40) for j in range(i + 1, 40)]
         found = paired_differences(models, [classes] * 40, pairs, rng=rng(), n_flips=999)
-        letters = tie_groups([model.mean() for model in models], {pair: found[pair].p_episodes for pair in pairs})
+        p_values = correct_pairs({pair: found[pair].p_episodes for pair in pairs}, 40)
+        letters = tie_groups([model.mean() for model in models], p_values)
         assert len(set(letters)) == 40
 
     def test_of_no_pairs_have_no_differences(self) -> None:
@@ -159,6 +162,69 @@ class TestHolm:
         assert np.mean(any_rejected) < 0.07
 
 
+def multipliers(n_models: int) -> list[float]:
+    """Return what the p-values of all pairs are multiplied by, the smallest first."""
+    # Each is so much larger than the one before it that no product is raised to the product before it.
+    steep = {pair: 1e-30 * 20.0**place for place, pair in enumerate(combinations(range(n_models), 2))}
+    return [round(shaffer(steep, n_models)[pair] / p, 6) for pair, p in steep.items()]
+
+
+class TestShaffer:
+    @pytest.mark.parametrize(
+        ("n_models", "expected"),
+        [
+            (2, [1]),
+            (3, [3, 1, 1]),
+            (4, [6, 3, 3, 3, 2, 1]),
+            (5, [10, 6, 6, 6, 6, 4, 4, 3, 2, 1]),
+        ],
+    )
+    def test_multiplies_by_how_many_can_still_be_true_at_once(self, n_models: int, expected: list[float]) -> None:
+        assert multipliers(n_models) == expected
+
+    def test_three_pairs_by_hand(self) -> None:
+        p = {(0, 1): 0.04, (0, 2): 0.01, (1, 2): 0.03}
+        assert shaffer(p, 3) == pytest.approx({(0, 1): 0.04, (0, 2): 0.03, (1, 2): 0.03})
+
+    def test_six_pairs_by_hand(self) -> None:
+        p = dict(zip(combinations(range(4), 2), [0.5, 0.001, 0.01, 0.015, 0.02, 0.03], strict=True))
+        assert list(shaffer(p, 4).values()) == pytest.approx([0.5, 0.006, 0.03, 0.045, 0.06, 0.06])
+
+    def test_a_value_stays_between_the_raw_one_and_that_of_holm(self) -> None:
+        generator = rng(6)
+        for n_models in range(2, 8):
+            p = {pair: float(generator.random()) ** 3 for pair in combinations(range(n_models), 2)}
+            corrected = shaffer(p, n_models)
+            for pair, of_holm in zip(p, holm(list(p.values())), strict=True):
+                assert p[pair] <= corrected[pair] <= of_holm <= 1
+
+    @pytest.mark.parametrize("means", [(0, 0, 0, 0), (0, 0, 0, 1), (0, 0, 1, 1)])
+    def test_seldom_rejects_any_true_hypothesis_whichever_are_true(self, means: tuple[float, ...]) -> None:
+        generator = rng(7)
+        pairs = list(combinations(range(4), 2))
+        n_wrong = 0
+        for _ in range(1500):
+            models = generator.normal(0, 1, (4, 30)) + np.array(means)[:, None]
+            p = {(i, j): float(ttest_rel(models[i], models[j]).pvalue) for i, j in pairs}
+            corrected = shaffer(p, 4)
+            n_wrong += any(corrected[i, j] < 0.05 for i, j in pairs if means[i] == means[j])
+        assert n_wrong / 1500 < 0.065
+
+    def test_a_pair_that_was_not_compared_is_refused(self) -> None:
+        with pytest.raises(ValueError, match="models 0 and 2 were not compared"):
+            shaffer({(0, 1): 0.5, (1, 2): 0.5}, 3)
+
+
+class TestCorrectPairs:
+    def test_of_all_pairs_is_shaffers_and_of_some_of_them_holms(self) -> None:
+        some = {(0, 1): 0.01, (1, 2): 0.03}
+        assert correct_pairs(some, 3) == pytest.approx({(0, 1): 0.02, (1, 2): 0.03})
+        assert correct_pairs({**some, (0, 2): 0.5}, 3) == pytest.approx({(0, 1): 0.03, (1, 2): 0.03, (0, 2): 0.5})
+
+    def test_of_no_pairs_are_none(self) -> None:
+        assert correct_pairs({}, 1) == correct_pairs({}, 3) == {}
+
+
 class TestTieGroups:
     def letters(self, means: list[float], differ: set[tuple[int, int]]) -> list[str]:
         n = len(means)
@@ -193,12 +259,9 @@ class TestTieGroups:
         assert letters[25:28] == ["z", "A", "B"]
         assert letters[51:54] == ["Z", "(53)", "(54)"]
 
-    def test_pairs_are_corrected_for_their_number(self) -> None:
-        assert tie_groups([2, 1], {(0, 1): 0.03}) == ["a", "b"]
-        assert tie_groups([3, 2, 1], {(0, 1): 0.03, (0, 2): 0.03, (1, 2): 0.03}) == ["a", "a", "a"]
-
-    def test_a_pair_at_the_level_is_told_apart(self) -> None:
-        assert tie_groups([2, 1], {(0, 1): 0.05}, level=0.05) == ["a", "b"]
+    def test_a_pair_below_the_level_is_told_apart_and_one_at_it_is_not(self) -> None:
+        assert tie_groups([2, 1], {(0, 1): 0.0499}) == ["a", "b"]
+        assert tie_groups([2, 1], {(0, 1): 0.05}) == ["a", "a"]
 
     def test_a_pair_that_was_not_compared_is_refused(self) -> None:
         with pytest.raises(ValueError, match="models 0 and 2 were not compared"):

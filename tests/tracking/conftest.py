@@ -287,30 +287,44 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 def comparison(tmp_path: Path, run: FakeRun) -> Path:
     """A folder as `lurefs compare` writes it, of the run and of one that was not measured."""
     row = {
-        "run": "demo",
+        "kind": "group",
+        "name": "demo",
         "benchmark": BENCHMARK,
         "probe": PROBE,
         "mean": 0.5,
         "ci95_episodes": 0.0625,
         "ci95_classes": 0.125,
+        "ci95_seeds": None,
         "difference": 0.25,
         "difference_ci95_episodes": 0.125,
         "difference_ci95_classes": None,
+        "difference_ci95_seeds": None,
+        "p_episodes": 0.03,
+        "p_classes": None,
+        "p_seeds": None,
+        "beats_image_statistics": False,
+        "beats_untrained_twin": True,
     }
     about = {
         "run": "demo",
+        "group": "demo",
         "path": str(run.directory.path),
         "digest": "0",
         "seed": 3,
         "backbone": "vit",
         "strategy": "fire",
     }
+    other = {**dict.fromkeys(row), "kind": "group", "name": "other", "benchmark": BENCHMARK, "probe": PROBE}
     numbers = {
-        "version": 1,
+        "version": 2,
         "lurefs": "0.1.0",
         "reference": "other",
-        "runs": [{**about, "run": "other"}, about],
-        "rows": [{**dict.fromkeys(row), "run": "other", "benchmark": BENCHMARK, "probe": PROBE}, row],
+        "one_training_each": True,
+        "runs": [{**about, "run": "other", "group": "other"}, about],
+        "groups": [other, row],
+        "controls": [{**other, "kind": "control", "name": "control: image statistics", "mean": 0.75}],
+        "rows": [{**other, "kind": "run"}, {**row, "kind": "run"}],
+        "pairs": [],
     }
     folder = tmp_path / "work" / "comparison"
     folder.mkdir()

@@ -171,13 +171,18 @@ def test_comparison_arrives_as_a_run_of_its_own_once(run: Any, server: Any, comp
     assert arrived.attributes["jobType"] == "compare"
     assert len(arrived.history) == len(server.charts) == 2
     assert arrived.summary[f"best_accuracy/{BENCHMARK}/{PROBE}"] == 0.5
+    assert arrived.summary[f"best_p_pool/{BENCHMARK}/{PROBE}"] == 0.03
+    assert arrived.summary[f"best_beats_image_statistics/{BENCHMARK}/{PROBE}"] is False
+    assert arrived.summary["one_training_each"] is True
     tables = {artifact.name.removeprefix(f"run-{run_id}-"): artifact.files for artifact in server.artifacts}
     (stored,) = [json.loads(body) for name, body in tables["paired_differences_table"].items() if "table" in name]
     assert stored["data"] == [["demo", f"{BENCHMARK}, {PROBE}", 25.0, 12.5, 37.5, None, None]]
     (stored,) = [json.loads(body) for name, body in tables["accuracy_table"].items() if "table" in name]
-    assert stored["data"] == [["demo", f"{BENCHMARK}, {PROBE}", 50.0, 43.75, 56.25, 37.5, 62.5]]
+    level = ["control: image statistics", f"{BENCHMARK}, {PROBE}", 75.0, *[None] * 4]
+    assert stored["data"] == [["demo", f"{BENCHMARK}, {PROBE}", 50.0, 43.75, 56.25, 37.5, 62.5], level]
     (stored,) = [json.loads(body) for name, body in tables["leaderboard"].items() if "table" in name]
-    assert [row[:4] for row in stored["data"]] == [["demo", "vit", "fire", 3], ["other", "vit", "fire", 3]]
+    control = ["control: image statistics", None, None, None]
+    assert [row[:4] for row in stored["data"]] == [["demo", "vit", "fire", 3], control, ["other", "vit", "fire", 3]]
     assert "report" in arrived.summary
     assert server.unknown == []
 

@@ -1,0 +1,121 @@
+"""What came of one benchmark, in the sentences of a card: the best, what it must be above, and what may be said."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from episodes.summary import MIN_SEEDS, summarise_seeds
+from lurefs.reporting.narrative import form
+from lurefs.reporting.seeds import Group
+from lurefs.reporting.verdict_words import (
+    ONE_TRAINING,
+    as_sentence,
+    level_words,
+    not_above_controls,
+    on_what,
+    verdict_sentences,
+)
+from lurefs.reporting.verdicts import Verdict, Verdicts
+from lurefs.reporting.wording import percent, plus_minus, plus_minus_seeds, points
+
+
+@dataclass(frozen=True, kw_only=True)
+class Headline:
+    """What came of one benchmark.
+
+    Attributes:
+        benchmark: Its name.
+        form: The form of its episodes and its chance level.
+        warnings: What does not beat its controls, a sentence a control; said before anything else.
+        accuracy: The best accuracy, percent; of several seeds their mean.
+        intervals: Its intervals, each with its scope.
+        of_what: Whose accuracy it is, and by which probe.
+        controls: What the controls reach; "" if there are none.
+        difference: How far it is from the reference or the next best; "" for a single run or group.
+        difference_intervals: The intervals of that difference; "" if there is none.
+        verdict: What may be said of it; "" if there is none.
+    """
+
+    benchmark: str
+    form: str
+    warnings: tuple[str, ...]
+    accuracy: str
+    intervals: str
+    of_what: str
+    controls: str
+    difference: str = ""
+    difference_intervals: str = ""
+    verdict: str = ""
+
+
+def headline(verdicts: Verdicts) -> Headline | None:
+    """Return what came of one benchmark by one probe; None if nothing was measured.
+
+    Runs that differ only by their seed are judged by their mean, so that no lucky seed stands for all.
+    """
+    if not verdicts.groups:
+        return None
+    best, n_groups = verdicts.groups[0], len(verdicts.groups)
+    kind = "training procedures" if any(group.is_pooled for group in verdicts.groups) else "runs"
+    among = f", the highest of {n_groups} {kind}" if n_groups > 1 else ""
+    difference, intervals, verdict = _against_the_others(verdicts)
+    return Headline(
+        benchmark=verdicts.benchmark,
+        form=form(best.runs, verdicts.benchmark),
+        warnings=tuple(map(as_sentence, not_above_controls(verdicts))),
+        accuracy=percent(verdicts.means[best.label]),
+        intervals=_intervals(best, verdicts),
+        of_what=f"{best.label}{among}, by {verdicts.probe}",
+        controls=", ".join(f"{control.words} {level_words(control)}" for control in verdicts.controls),
+        difference=difference,
+        difference_intervals=intervals,
+        verdict=verdict,
+    )
+
+
+def not_above(judged: Sequence[Verdicts]) -> list[str]:
+    """Say of each benchmark, by the first probe of those given, what does not beat its controls."""
+    said = []
+    for verdicts in judged:
+        said += [f"On {verdicts.benchmark}, {sentence}." for sentence in not_above_controls(verdicts)]
+    return said
+
+
+def _intervals(group: Group, verdicts: Verdicts) -> str:
+    """Return the intervals of a group's accuracy: over seeds if it has several, else those of its run."""
+    if group.is_pooled:
+        means = group.mean_by_seed(verdicts.benchmark, verdicts.probe)
+        is_known = len(means) >= MIN_SEEDS
+        return plus_minus_seeds(summarise_seeds(means)) if is_known else f"no interval: fewer than {MIN_SEEDS} seeds"
+    accuracy = group.runs[0].accuracy(verdicts.benchmark, verdicts.probe)
+    assert accuracy is not None
+    return plus_minus(accuracy)
+
+
+def _against_the_others(verdicts: Verdicts) -> tuple[str, str, str]:
+    """Return the difference from the reference, or from the next best if the reference is best or was not measured.
+
+    Its intervals and what may be said of it come after it. Any pair may be picked: all pairs are corrected together.
+    """
+    best, *others = (group.label for group in verdicts.groups)
+    if not others:
+        return "", "", ""
+    other = verdicts.reference if verdicts.reference in others else others[0]
+    role = "" if len(others) == 1 else ", the reference" if other == verdicts.reference else ", the next best"
+    verdict = verdicts.between(best, other)
+    if verdict.mean is None:
+        return f"No difference from {other} is stated: {verdict.why_not}.", "", _one_training(verdicts)
+    difference = f"{points(verdict.mean)} points against {other}{role}, {on_what(verdict)}"
+    said = f"{verdict_sentences(verdict, verdicts)} {_one_training(verdicts)}"
+    return difference, _difference_intervals(verdict), said.strip()
+
+
+def _difference_intervals(verdict: Verdict) -> str:
+    if verdict.over_seeds is not None:
+        return plus_minus_seeds(verdict.over_seeds)
+    return "" if verdict.paired is None else plus_minus(verdict.paired.difference)
+
+
+def _one_training(verdicts: Verdicts) -> str:
+    return f"{ONE_TRAINING[0].upper()}{ONE_TRAINING[1:]}." if verdicts.has_single_trainings else ""

@@ -1,0 +1,309 @@
+"""The rows of a comparison: of groups, runs, controls and pairs, on one benchmark by one probe, as numbers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from episodes.summary import MIN_SEEDS, Summary, summarise_seeds
+from lurefs.reporting.controls import ControlLevel
+from lurefs.reporting.runs import Run, train_seconds
+from lurefs.reporting.seeds import Group
+from lurefs.reporting.verdicts import Verdict, Verdicts
+
+
+@dataclass(frozen=True, kw_only=True)
+class Standing:
+    """A run, a group or a control on one benchmark by one probe. What does not apply or was not measured is None.
+
+    Attributes:
+        kind: `run` is one training, `group` all runs that differ only by their seed, `control` what they must beat.
+        name: The run's or the group's label; of a control `control: ` and its name.
+        benchmark: The benchmark's name.
+        probe: The probe's name.
+        n_runs: How many runs its figures are of; of a group with several, they are means over these.
+        n_episodes: How many episodes its mean is over; of a group with several runs the fewest of any.
+        mean: Mean accuracy, fraction.
+        ci95_episodes: Half width of its 95 % interval on this pool of classes, fraction.
+        ci95_classes: Half width of its 95 % interval on new classes of this kind, fraction.
+        ci95_seeds: Half width of its 95 % interval on new seeds, fraction; of a group with at least `MIN_SEEDS` seeds.
+        lowest: The lowest of the means of its runs, fraction.
+        highest: The highest of the means of its runs, fraction.
+        n_paired: On how many episodes it is compared with the reference: the first ones, that both met.
+        difference: Mean of its accuracy less that of the reference on the same episodes, fraction: of two single
+            trainings by episode, of two groups by seed.
+        difference_ci95_episodes: Half width of its 95 % interval on this pool of classes, fraction.
+        difference_ci95_classes: Half width of its 95 % interval on new classes of this kind, fraction.
+        difference_ci95_seeds: Half width of its 95 % interval on new seeds, fraction.
+        p_episodes: Two-sided p of no difference on this pool of classes, by flips of signs over episodes, corrected
+            for all pairs of groups.
+        p_classes: Likewise on new classes of this kind, by the jackknife.
+        p_seeds: Likewise on new seeds, by Student's t over seeds.
+        n_wins: Episodes in which it is better than the reference.
+        n_ties: Episodes in which the two are equal.
+        n_losses: Episodes in which the reference is better.
+        correlation: Of its accuracy with that of the reference, over episodes.
+        ties_pool: Letters on this pool: groups that share one are not told apart by the corrected p-values (5 %); the
+            best has `a`.
+        ties_classes: Likewise on new classes of this kind.
+        ties_seeds: Likewise on new seeds.
+        beats_image_statistics: Whether it is above what statistics of the images reach: the paired 95 % interval
+            excludes zero, over episodes, or over seeds where there are enough.
+        beats_untrained_twin: Likewise of its own untrained twin.
+        ece: Expected calibration error over all queries, fraction.
+        base_test_accuracy: Accuracy on held-out images of the base classes after the last chunk, fraction.
+        n_parameters: Parameters of its backbone, head included.
+        n_macs: Multiply-adds of embedding one image.
+        images_per_second: Images that were embedded a second, on the run's own device.
+        ms_per_episode: Milliseconds of fit and prediction an episode.
+        train_seconds: Seconds of all its training epochs.
+        note: Why it has no figures or no difference, or why the difference is not of the features alone; mostly "".
+    """
+
+    kind: Literal["run", "group", "control"]
+    name: str
+    benchmark: str
+    probe: str
+    n_runs: int = 1
+    n_episodes: int | None = None
+    mean: float | None = None
+    ci95_episodes: float | None = None
+    ci95_classes: float | None = None
+    ci95_seeds: float | None = None
+    lowest: float | None = None
+    highest: float | None = None
+    n_paired: int | None = None
+    difference: float | None = None
+    difference_ci95_episodes: float | None = None
+    difference_ci95_classes: float | None = None
+    difference_ci95_seeds: float | None = None
+    p_episodes: float | None = None
+    p_classes: float | None = None
+    p_seeds: float | None = None
+    n_wins: int | None = None
+    n_ties: int | None = None
+    n_losses: int | None = None
+    correlation: float | None = None
+    ties_pool: str = ""
+    ties_classes: str = ""
+    ties_seeds: str = ""
+    beats_image_statistics: bool | None = None
+    beats_untrained_twin: bool | None = None
+    ece: float | None = None
+    base_test_accuracy: float | None = None
+    n_parameters: int | None = None
+    n_macs: int | None = None
+    images_per_second: float | None = None
+    ms_per_episode: float | None = None
+    train_seconds: float | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pair:
+    """One group less another on one benchmark by one probe.
+
+    Attributes:
+        benchmark: The benchmark's name.
+        probe: The probe's name.
+        group: The one.
+        less: The other.
+        difference: Mean of their difference, fraction; None if there is none.
+        ci95_episodes: Half width of its 95 % interval on this pool of classes, of this difference by itself.
+        ci95_classes: Likewise on new classes of this kind.
+        ci95_seeds: Likewise on new seeds.
+        p_episodes: See `Standing`; the p-values of all pairs of a benchmark and probe are corrected together.
+        p_classes: Likewise.
+        p_seeds: Likewise.
+        correction: `Shaffer` where all pairs were tested, otherwise `Holm`.
+        no_difference: Why there is no difference; "" if there is one.
+    """
+
+    benchmark: str
+    probe: str
+    group: str
+    less: str
+    difference: float | None
+    ci95_episodes: float | None
+    ci95_classes: float | None
+    ci95_seeds: float | None
+    p_episodes: float | None
+    p_classes: float | None
+    p_seeds: float | None
+    correction: str
+    no_difference: str
+
+
+def group_row(group: Group, found: Verdicts, reference: Run) -> Standing:
+    """Return a group's figures; a single training has those of its run."""
+    benchmark, probe = found.benchmark, found.probe
+    verdict = found.against_reference(group.label)
+    means = group.mean_by_seed(benchmark, probe)
+    measured = [run for run in group.runs if run.accuracy(benchmark, probe) is not None]
+    if group.is_pooled:
+        figures: dict[str, Any] = _over_seeds(means, measured, found)
+    else:
+        figures = _mean(group.runs[0].accuracy(benchmark, probe))
+    beats = found.beats.get(group.label, {})
+    costs = [_cost(run, benchmark, probe) for run in group.runs]
+    means_of_costs: dict[str, Any] = {name: _mean_of(cost[name] for cost in costs) for name in costs[0]}
+    return Standing(
+        kind="group",
+        name=group.label,
+        benchmark=benchmark,
+        probe=probe,
+        n_runs=len(measured),
+        lowest=min(means.values(), default=None),
+        highest=max(means.values(), default=None),
+        **figures,
+        **({} if verdict is None else _difference(verdict)),
+        **_letters(found, group.label),
+        beats_image_statistics=beats.get("image_statistics"),
+        beats_untrained_twin=beats.get("untrained_twin"),
+        **means_of_costs,
+        note=_note(group.runs[0], reference, found, verdict.why_not if verdict else ""),
+    )
+
+
+def run_row(run: Run, group: Group, of_group: Standing) -> Standing:
+    """Return a run's figures: those of its group where it is alone in it, else its own without any difference.
+
+    Of several seeds only the group has a difference, a test and letters: a single training stands for no procedure.
+    """
+    if not group.is_pooled:
+        return replace(of_group, kind="run", name=run.label)
+    benchmark, probe = of_group.benchmark, of_group.probe
+    return Standing(
+        kind="run",
+        name=run.label,
+        benchmark=benchmark,
+        probe=probe,
+        **_mean(run.accuracy(benchmark, probe)),
+        **_cost(run, benchmark, probe),
+        note=_not_measured(run, benchmark, probe),
+    )
+
+
+def control_row(control: ControlLevel, found: Verdicts) -> Standing:
+    """Return what a control reaches: its own intervals where all runs share it, else the mean over the runs' own."""
+    means = control.by_run.values()
+    return Standing(
+        kind="control",
+        name=f"control: {control.words}",
+        benchmark=found.benchmark,
+        probe=found.probe,
+        n_runs=len(means),
+        **(_mean(control.summary) if control.summary else {"mean": control.mean}),
+        lowest=min(means),
+        highest=max(means),
+    )
+
+
+def pair_row(pair: Verdict, found: Verdicts) -> Pair:
+    """Return a pair of groups as numbers."""
+    widths = pair.half_widths
+    return Pair(
+        benchmark=found.benchmark,
+        probe=found.probe,
+        group=pair.group,
+        less=pair.less,
+        difference=pair.mean,
+        ci95_episodes=widths.get("pool"),
+        ci95_classes=widths.get("classes"),
+        ci95_seeds=widths.get("seeds"),
+        p_episodes=pair.p.get("pool"),
+        p_classes=pair.p.get("classes"),
+        p_seeds=pair.p.get("seeds"),
+        correction=found.correction,
+        no_difference=pair.why_not,
+    )
+
+
+def _letters(found: Verdicts, label: str) -> dict[str, Any]:
+    return {f"ties_{scope}": letters.get(label, "") for scope, letters in found.letters.items()}
+
+
+def _mean(accuracy: Summary | None) -> dict[str, Any]:
+    if accuracy is None:
+        return {}
+    return {
+        "n_episodes": accuracy.n,
+        "mean": accuracy.mean,
+        "ci95_episodes": accuracy.ci95_episodes,
+        "ci95_classes": accuracy.ci95_classes,
+    }
+
+
+def _over_seeds(means: Mapping[int, float], measured: Sequence[Run], found: Verdicts) -> dict[str, Any]:
+    if not means:
+        return {}
+    summaries = [run.accuracy(found.benchmark, found.probe) for run in measured]
+    return {
+        "n_episodes": min(summary.n for summary in summaries if summary is not None),
+        "mean": sum(means.values()) / len(means),
+        "ci95_seeds": summarise_seeds(means).ci95_seeds if len(means) >= MIN_SEEDS else None,
+    }
+
+
+def _difference(verdict: Verdict) -> dict[str, Any]:
+    widths, paired = verdict.half_widths, verdict.paired
+    figures: dict[str, Any] = {
+        "difference": verdict.mean,
+        "difference_ci95_episodes": widths.get("pool"),
+        "difference_ci95_classes": widths.get("classes"),
+        "difference_ci95_seeds": widths.get("seeds"),
+        "p_episodes": verdict.p.get("pool"),
+        "p_classes": verdict.p.get("classes"),
+        "p_seeds": verdict.p.get("seeds"),
+    }
+    if paired is None:
+        return figures
+    return figures | {
+        "n_paired": paired.difference.n,
+        "n_wins": paired.n_wins,
+        "n_ties": paired.n_ties,
+        "n_losses": paired.n_losses,
+        "correlation": None if math.isnan(paired.correlation) else paired.correlation,
+    }
+
+
+def _mean_of(values: Iterable[float | None]) -> float | None:
+    """Return the mean of what is known; a number that all share stays as it is."""
+    known = [value for value in values if value is not None]
+    if not known:
+        return None
+    return known[0] if len(set(known)) == 1 else sum(known) / len(known)
+
+
+def _cost(run: Run, benchmark: str, probe: str) -> dict[str, Any]:
+    n_parameters = run.identity.get("backbone", {}).get("n_parameters")
+    result = run.result(benchmark, probe) or {}
+    ece = result.get("ece")
+    return {
+        "ece": None if ece is None or math.isnan(ece) else ece,
+        "base_test_accuracy": run.outcomes[-1].test_accuracy if run.outcomes else None,
+        "n_parameters": run.cost.get("n_parameters", n_parameters),
+        "n_macs": run.cost.get("n_macs"),
+        "images_per_second": run.cost.get("images_per_second"),
+        "ms_per_episode": result.get("ms_per_episode"),
+        "train_seconds": train_seconds(run) if run.outcomes else None,
+    }
+
+
+def _note(run: Run, reference: Run, found: Verdicts, why_not: str) -> str:
+    if reason := _not_measured(run, found.benchmark, found.probe):
+        return reason
+    if why_not:
+        return f"no difference: {why_not}"
+    if found.reference is None:
+        return f"no difference: the reference {reference.label} was not measured"
+    settings = [side.config.probes.get(found.probe) for side in (run, reference)]
+    return "" if settings[0] == settings[1] else f"its probe has other settings than that of {reference.label}"
+
+
+def _not_measured(run: Run, benchmark: str, probe: str) -> str:
+    if not run.benchmark(benchmark):
+        return "not measured on this benchmark"
+    return "not measured by this probe" if run.accuracy(benchmark, probe) is None else ""

@@ -1,0 +1,117 @@
+"""What may be said of a verdict: whether two groups are told apart, what does not beat its controls, and no more."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+
+from episodes.comparison import is_apart
+from lurefs.reporting.controls import ControlLevel
+from lurefs.reporting.seeds import Group
+from lurefs.reporting.verdicts import Scope, Verdict, Verdicts
+from lurefs.reporting.wording import count, joined, p_value, percent
+
+ONE_TRAINING = "one training each: another seed may turn the order"
+UNCORRECTED = "An interval (±, 95 %) is that of one mean or difference by itself; none is widened for their number."
+MAX_NAMED = 5
+"""Of more groups than these that do not beat a control their number is said."""
+_WHERE: Mapping[Scope, str] = MappingProxyType(
+    {
+        "pool": "on this pool of classes",
+        "classes": "on new classes of this kind",
+        "seeds": "with new seeds, on this pool of classes",
+    }
+)
+
+
+def verdict_sentences(verdict: Verdict, verdicts: Verdicts) -> str:
+    """Say by the corrected p-values whether two groups are told apart, a sentence a scope; "" if nothing was tested."""
+    if verdict.paired is not None and verdict.paired.n_wins == verdict.paired.n_losses == 0:
+        return "The two are equal on every episode."
+    said = [_sentence(verdict, scope, verdicts.n_tested(scope)) for scope in _WHERE if scope in verdict.p]
+    if verdict.paired is not None and "classes" not in verdict.p:
+        said.append("Nothing is said of new classes: there is no interval over them.")
+    if verdict.over_seeds is not None:
+        said.append("Nothing is said of new classes.")
+    return " ".join(said)
+
+
+def on_what(verdict: Verdict) -> str:
+    """Say over what the two were paired."""
+    if verdict.over_seeds is not None:
+        return "seed by seed"
+    if verdict.paired is None or not verdict.is_cut:
+        return "on the same episodes"
+    return f"on the first {count(verdict.paired.difference.n)} episodes, which both met"
+
+
+def correction_words(verdicts: Verdicts) -> str:
+    """Say for what the p-values are corrected, and how; "" where one pair or none was tested."""
+    n_pairs, n_tested = len(verdicts.pairs), sum(bool(pair.p) for pair in verdicts.pairs)
+    if n_tested < 2:
+        return ""
+    which = f"all {n_pairs} pairs" if n_tested == n_pairs else f"the {n_tested} of {n_pairs} pairs that can be tested"
+    return f"corrected for {which} ({verdicts.correction})"
+
+
+def not_above_controls(verdicts: Verdicts) -> list[str]:
+    """Say of each control which groups do not beat it, with its level; none of them ends with a full stop."""
+    return [
+        _not_above(control, below, verdicts) for control in verdicts.controls if (below := verdicts.not_above(control))
+    ]
+
+
+def as_sentence(text: str) -> str:
+    """Return what `not_above_controls` says as a sentence of its own; a run's name keeps its first letter."""
+    return f"{'N' + text[1:] if text.startswith('none of the ') else text}."
+
+
+def level_words(control: ControlLevel, groups: Sequence[Group] = ()) -> str:
+    """Return a control's accuracy in percent, of some groups or of all: one number, or the lowest and the highest."""
+    chosen = {run.label for group in groups for run in group.runs} or control.by_run.keys()
+    found = [mean for label, mean in control.by_run.items() if label in chosen]
+    lowest, highest = percent(min(found)), percent(max(found))
+    return f"{lowest}\u00a0%" if lowest == highest else f"{lowest} to {highest}\u00a0%"
+
+
+def control_label(control: ControlLevel) -> str:
+    """Return the name of a control's row."""
+    return f"control: {control.words}"
+
+
+def control_note(control: ControlLevel) -> str:
+    """Say what the row of a control is of; "" if all runs share it."""
+    if control.summary is not None:
+        return ""
+    return f"{control_label(control)}: each run has its own; the mean over runs, of {level_words(control)}"
+
+
+def _not_above(control: ControlLevel, below: Sequence[Group], verdicts: Verdicts) -> str:
+    n_groups = len(verdicts.groups)
+    kind = "training procedures" if any(group.is_pooled for group in verdicts.groups) else "runs"
+    who, verb, whose = joined([group.label for group in below]), "do not beat", "their own untrained twins"
+    if len(below) == 1:
+        verb, whose = "does not beat", "its own untrained twin"
+    elif len(below) == n_groups:
+        who, verb, whose = f"none of the {n_groups} {kind}", "beats", "its own untrained twin"
+    elif len(below) > MAX_NAMED:
+        who = f"{len(below)} of {n_groups} {kind}"
+    plain = {"untrained_twin": whose, "image_statistics": "plain image statistics"}
+    return f"{who} {verb} {plain.get(control.name, f'the control {control.words}')} ({level_words(control, below)})"
+
+
+def _sentence(verdict: Verdict, scope: Scope, n_pairs: int) -> str:
+    p, mean, width = verdict.p[scope], verdict.mean, verdict.half_widths.get(scope)
+    told = "told apart" if is_apart(p) else "not told apart"
+    corrected = f"p {_equals(p)}" + (f", corrected for {n_pairs} pairs" if n_pairs > 1 else "")
+    where = _WHERE[scope]
+    sentence = f"{where[0].upper()}{where[1:]} they are {told} ({corrected})"
+    is_wide = mean is not None and width is not None and abs(mean) > width
+    if not is_apart(p) and is_wide and n_pairs > 1:
+        sentence += f": by itself the interval leaves zero out, but among {n_pairs} pairs one such can come by chance"
+    return f"{sentence}."
+
+
+def _equals(p: float) -> str:
+    text = p_value(p)
+    return text if text.startswith("<") else f"= {text}"

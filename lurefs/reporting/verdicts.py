@@ -1,0 +1,257 @@
+"""Which training procedures are told apart on a benchmark by a probe: one record that all tables and sentences go by.
+
+Runs that differ only by their seed are one group, and groups are compared in pairs. Two single trainings are compared
+episode by episode, two groups that share at least three seeds seed by seed; of any other two it is said why not. The
+p-values of all pairs are corrected together, so that the best may be picked after they were measured. Numbers only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import combinations
+from typing import Literal
+
+import numpy as np
+
+from episodes.comparison import PairedDifference, correct_pairs, p_over_seeds, tie_groups
+from episodes.summary import SeedSummary
+from lurefs.reporting.comparison import compare_pairs
+from lurefs.reporting.controls import ControlLevel, beats_controls, control_levels
+from lurefs.reporting.over_seeds import difference_over_seeds
+from lurefs.reporting.runs import Run, benchmarks_of, reference_run
+from lurefs.reporting.seeds import Group, groups_of
+
+Scope = Literal["pool", "classes", "seeds"]
+"""What a test is over: episodes of this pool of classes, new classes of this kind, new training seeds."""
+Correction = Literal["Shaffer", "Holm"]
+Cell = tuple[str, str]
+"""A benchmark and a probe."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """One group less another.
+
+    Attributes:
+        group: Label of the one.
+        less: Label of the other.
+        paired: Their difference episode by episode, fraction; None unless both are single trainings.
+        over_seeds: Their difference seed by seed, fraction; None unless both have the same seeds, three at least.
+        why_not: Why there is no difference; "" if there is one.
+        p: Two-sided p of no difference by scope, corrected for all pairs of the benchmark and probe.
+        is_cut: Whether one of the two met episodes that they were not paired on.
+    """
+
+    group: str
+    less: str
+    paired: PairedDifference | None = None
+    over_seeds: SeedSummary | None = None
+    why_not: str = ""
+    p: Mapping[Scope, float] = field(default_factory=dict)
+    is_cut: bool = False
+
+    @property
+    def mean(self) -> float | None:
+        """The difference, fraction; None if there is none."""
+        if self.over_seeds is not None:
+            return self.over_seeds.mean
+        return None if self.paired is None else self.paired.difference.mean
+
+    @property
+    def half_widths(self) -> dict[Scope, float]:
+        """Half widths of the 95 % intervals of this difference by itself, fraction; none is corrected."""
+        if self.over_seeds is not None:
+            return {"seeds": self.over_seeds.ci95_seeds}
+        if self.paired is None:
+            return {}
+        widths: dict[Scope, float] = {"pool": self.paired.difference.ci95_episodes}
+        if self.paired.difference.ci95_classes is not None:
+            widths["classes"] = self.paired.difference.ci95_classes
+        return widths
+
+    def turned(self) -> Verdict:
+        """Return the other less the one."""
+        paired, over_seeds = self.paired, self.over_seeds
+        if paired is not None:
+            summary = replace(paired.difference, mean=-paired.difference.mean)
+            paired = replace(paired, difference=summary, n_wins=paired.n_losses, n_losses=paired.n_wins)
+        if over_seeds is not None:
+            over_seeds = replace(over_seeds, mean=-over_seeds.mean)
+        return replace(self, group=self.less, less=self.group, paired=paired, over_seeds=over_seeds)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdicts:
+    """All groups on one benchmark by one probe.
+
+    Attributes:
+        benchmark: The benchmark's name.
+        probe: The probe's name.
+        groups: Those that were measured, the highest mean first.
+        means: Mean accuracy by group, over its measured runs, fraction.
+        reference: Label of the group that the others are set against; None if it was not measured.
+        pairs: Each pair of groups once.
+        letters: Scope -> group -> letters: two groups share one unless they are told apart; empty where a pair has no
+            test of that scope.
+        correction: How the p-values were corrected for their number.
+        controls: What the controls reach, the highest first.
+        beats: Group -> control -> whether the group beats it; what is not known is left out.
+    """
+
+    benchmark: str
+    probe: str
+    groups: tuple[Group, ...]
+    means: Mapping[str, float]
+    reference: str | None
+    pairs: tuple[Verdict, ...]
+    letters: Mapping[Scope, Mapping[str, str]]
+    correction: Correction
+    controls: tuple[ControlLevel, ...]
+    beats: Mapping[str, Mapping[str, bool]]
+
+    def between(self, group: str, less: str) -> Verdict:
+        """Return one group less another, by their labels."""
+        for pair in self.pairs:
+            if (pair.group, pair.less) == (group, less):
+                return pair
+            if (pair.group, pair.less) == (less, group):
+                return pair.turned()
+        raise KeyError(f"{group!r} and {less!r} are not both measured on {self.benchmark!r} by {self.probe!r}")
+
+    def against_reference(self, group: str) -> Verdict | None:
+        """Return a group less the reference; None for the reference, and where one of the two was not measured."""
+        if self.reference is None or group == self.reference or group not in self.means:
+            return None
+        return self.between(group, self.reference)
+
+    def n_tested(self, scope: Scope) -> int:
+        """Return for how many pairs the p-values of a scope are corrected."""
+        family = _FAMILIES[scope]
+        return sum(any(of_pair in family for of_pair in pair.p) for pair in self.pairs)
+
+    @property
+    def ranks(self) -> dict[str, int]:
+        """The place of each group by its mean; equal means share a place."""
+        means = self.means.values()
+        return {label: 1 + sum(other > mean for other in means) for label, mean in self.means.items()}
+
+    @property
+    def has_single_trainings(self) -> bool:
+        """Whether a group is a single training, with whose seed its place may turn."""
+        return len(self.groups) > 1 and any(not group.is_pooled for group in self.groups)
+
+    def not_above(self, control: ControlLevel) -> list[Group]:
+        """Return the groups that do not beat a control."""
+        return [group for group in self.groups if self.beats[group.label].get(control.name) is False]
+
+
+_FAMILIES: dict[Scope, tuple[Scope, ...]] = {
+    "pool": ("pool", "seeds"),
+    "seeds": ("pool", "seeds"),
+    "classes": ("classes",),
+}
+"""The scopes whose p-values are corrected together: each pair has one test of its own runs or seeds."""
+
+
+def judge(groups: Sequence[Group], reference: Run, benchmark: str, probe: str) -> Verdicts:
+    """Compare all groups on a benchmark by a probe.
+
+    Args:
+        groups: All groups, those that were not measured as well.
+        reference: The run whose group the others are set against.
+        benchmark: The benchmark's name.
+        probe: The probe's name.
+    """
+    seeds = {group.label: group.mean_by_seed(benchmark, probe) for group in groups}
+    means = {label: float(np.mean(list(by_seed.values()))) for label, by_seed in seeds.items() if by_seed}
+    measured = sorted((group for group in groups if group.label in means), key=lambda group: -means[group.label])
+    of_reference = next(group.label for group in groups if reference in group.runs)
+    # With the reference last, the combinations hold each group less the reference.
+    ordered = sorted(measured, key=lambda group: group.label == of_reference)
+    pairs = _corrected(_differences(ordered, benchmark, probe), [group.label for group in ordered])
+    n_tested = sum(bool(pair.p) for pair in pairs)
+    return Verdicts(
+        benchmark=benchmark,
+        probe=probe,
+        groups=tuple(measured),
+        means={group.label: means[group.label] for group in measured},
+        reference=of_reference if of_reference in means else None,
+        pairs=tuple(pairs),
+        letters=_letters(pairs, [group.label for group in ordered], means),
+        correction="Shaffer" if n_tested == len(pairs) else "Holm",
+        controls=tuple(control_levels([run for group in measured for run in group.runs], benchmark, probe)),
+        beats={group.label: beats_controls(group, benchmark, probe) for group in measured},
+    )
+
+
+def judge_all(runs: Sequence[Run], cells: Iterable[Cell] | None = None) -> dict[Cell, Verdicts]:
+    """Return what `judge` finds on each benchmark by each probe, or on some of them."""
+    if cells is None:
+        cells = [(benchmark, probe) for benchmark, probes in benchmarks_of(runs).items() for probe in probes]
+    groups, reference = groups_of(runs), reference_run(runs)
+    return {(benchmark, probe): judge(groups, reference, benchmark, probe) for benchmark, probe in cells}
+
+
+def _differences(groups: Sequence[Group], benchmark: str, probe: str) -> list[Verdict]:
+    """Return each pair's difference, or why there is none, with p-values that are not corrected."""
+    chosen = [pair for pair in combinations(groups, 2) if not any(group.is_pooled for group in pair)]
+    comparisons = compare_pairs([(a.runs[0], b.runs[0]) for a, b in chosen], benchmark, probe)
+    singles = {(a.label, b.label): found for (a, b), found in zip(chosen, comparisons, strict=True)}
+    verdicts = []
+    for a, b in combinations(groups, 2):
+        verdict = Verdict(group=a.label, less=b.label)
+        if (a.label, b.label) in singles:
+            single = singles[a.label, b.label]
+            verdicts.append(
+                replace(verdict, why_not=single.not_paired or "")
+                if single.paired is None
+                else _of_singles(verdict, single.paired, a.runs[0], b.runs[0], (benchmark, probe))
+            )
+            continue
+        over_seeds = difference_over_seeds(a, b, benchmark, probe)
+        if isinstance(over_seeds, str):
+            verdicts.append(replace(verdict, why_not=over_seeds))
+        else:
+            verdicts.append(replace(verdict, over_seeds=over_seeds, p={"seeds": p_over_seeds(over_seeds)}))
+    return verdicts
+
+
+def _of_singles(verdict: Verdict, paired: PairedDifference, a: Run, b: Run, cell: Cell) -> Verdict:
+    p: dict[Scope, float] = {"pool": paired.p_episodes}
+    if paired.p_classes is not None:
+        p["classes"] = paired.p_classes
+    n_met = [accuracy.n for run in (a, b) if (accuracy := run.accuracy(*cell)) is not None]
+    return replace(verdict, paired=paired, p=p, is_cut=paired.difference.n < max(n_met, default=0))
+
+
+def _corrected(verdicts: Sequence[Verdict], labels: Sequence[str]) -> list[Verdict]:
+    """Return the pairs with p-values that are corrected for all pairs of their family."""
+    place = {label: number for number, label in enumerate(labels)}
+    corrected: list[dict[Scope, float]] = [{} for _ in verdicts]
+    for family in dict.fromkeys(_FAMILIES.values()):
+        raw, scope_of = {}, {}
+        for number, verdict in enumerate(verdicts):
+            for scope in family:
+                if scope in verdict.p:
+                    pair = (place[verdict.group], place[verdict.less])
+                    raw[pair], scope_of[pair] = verdict.p[scope], (number, scope)
+        for pair, p in correct_pairs(raw, len(labels)).items():
+            number, scope = scope_of[pair]
+            corrected[number][scope] = p
+    return [replace(verdict, p=p) for verdict, p in zip(verdicts, corrected, strict=True)]
+
+
+def _letters(
+    verdicts: Sequence[Verdict], labels: Sequence[str], means: Mapping[str, float]
+) -> dict[Scope, dict[str, str]]:
+    place = {label: number for number, label in enumerate(labels)}
+    letters: dict[Scope, dict[str, str]] = {}
+    for scope in _FAMILIES:
+        p_values = {
+            (place[verdict.group], place[verdict.less]): verdict.p[scope] for verdict in verdicts if scope in verdict.p
+        }
+        if p_values and len(p_values) == len(verdicts):
+            found = tie_groups([means[label] for label in labels], p_values)
+            letters[scope] = dict(zip(labels, found, strict=True))
+    return letters
