@@ -123,7 +123,7 @@ class BackboneConfig:
     convolution stride 1 and drops the max-pool, for images of about 32 pixels.
     """
 
-    name: str = "test_resnet"
+    name: str = "test_efficientnet"
     params: Params = field(default_factory=dict)
     pretrained: bool = False
     checkpoint_path: str | None = None

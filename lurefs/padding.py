@@ -1,4 +1,4 @@
-"""Which convolutions of a backbone see a single position: nothing but padding lies under their other taps."""
+"""Backbones whose maps shrink to a single position: under all other taps of a kernel lies nothing but padding."""
 
 from __future__ import annotations
 
@@ -29,18 +29,31 @@ def layers_on_padding(backbone: Backbone) -> dict[str, int]:
     return found
 
 
+def ends_in_one_position(backbone: Backbone) -> bool:
+    """Whether the last maps of a backbone are 1 x 1; False for one that has tokens in place of maps."""
+    model: Any = backbone.model
+    was_training = model.training
+    image = torch.zeros(1, backbone.n_channels, backbone.image_size, backbone.image_size, dtype=torch.uint8)
+    with torch.inference_mode():
+        shape = model.eval().forward_features(backbone.prepare(image.to(next(model.parameters()).device))).shape
+    model.train(was_training)
+    return len(shape) == 4 and (1, 1) in (shape[2:], shape[1:3])  # channels stand second, or last
+
+
 def padding_note(backbone: Backbone) -> str | None:
-    """Return what to tell about kernels that meet nothing but padding; None if there are none."""
+    """Return what to tell about maps of one position; None if the backbone has none at its size of images."""
     found = layers_on_padding(backbone)
-    if not found:
+    if not found and not ends_in_one_position(backbone):
         return None
     size, names = backbone.image_size, list(found)
-    layers = names[0] if len(names) == 1 else f"{len(names)} convolutions, {names[0]} to {names[-1]},"
-    taps = " or ".join(f"{n_taps - 1} of {n_taps}" for n_taps in sorted(set(found.values())))
     small_stem = "backbone.stem=small or " if has_overlapping_stem(backbone.model) else ""
+    what = "its last maps are 1 x 1, so most taps of the kernels before them meet padding"
+    if found:
+        layers = names[0] if len(names) == 1 else f"{len(names)} convolutions, {names[0]} to {names[-1]},"
+        taps = " or ".join(f"{n_taps - 1} of {n_taps}" for n_taps in sorted(set(found.values())))
+        what = f"the maps that enter {layers} are 1 x 1, so {taps} taps of a kernel there meet nothing but padding"
     return (
-        f"{backbone.name} at {size} x {size} pixels: the maps that enter {layers} are 1 x 1, so {taps} taps of a "
-        f"kernel there meet nothing but padding; {small_stem}a larger backbone.image_size gives larger maps"
+        f"{backbone.name} at {size} x {size} pixels: {what}; {small_stem}a larger backbone.image_size gives larger maps"
     )
 
 

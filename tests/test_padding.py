@@ -31,12 +31,19 @@ def test_a_kernel_on_maps_of_one_position_is_found_with_its_taps() -> None:
         ("test_resnet", {"stem": "small"}),
         ("test_resnet", {"image_size": 64}),
         ("test_vit", {}),
-        ("test_byobnet", {}),
-        ("test_efficientnet", {}),
+        ("test_byobnet", {"stem": "small"}),
+        ("test_mambaout", {"stem": "small"}),  # channels last
+        ("test_efficientnet", {"stem": "small", "image_size": 24}),
     ],
 )
 def test_a_backbone_whose_kernels_see_larger_maps_or_none_has_no_note(name: str, settings: dict[str, Any]) -> None:
     assert padding_note(build(name, **settings)) is None
+
+
+@pytest.mark.parametrize("name", ["test_efficientnet", "test_byobnet", "test_coatnet"])
+def test_last_maps_of_one_position_are_told_where_no_kernel_sees_them(name: str) -> None:
+    note = padding_note(build(name))
+    assert note is not None and "its last maps are 1 x 1" in note and "backbone.image_size" in note
 
 
 def test_the_note_names_the_share_of_taps_and_the_way_out() -> None:
@@ -67,7 +74,7 @@ def test_each_backbone_is_told_once_whatever_its_variants_and_seeds(make_config:
     byobnet = replace(config, backbone=replace(config.backbone, name="test_byobnet"))
     convnext = replace(config, backbone=replace(config.backbone, name="test_convnext"))
     plans = [make_plan(each) for each in (config, replace(config, seed=1), byobnet, convnext)]
-    assert [note.split()[0] for note in padding_notes(plans)] == ["test_resnet", "test_convnext"]
+    assert [note.split()[0] for note in padding_notes(plans)] == ["test_resnet", "test_byobnet", "test_convnext"]
 
 
 @pytest.mark.parametrize("extra", [["--dry-run"], []], ids=["planned", "run"])
