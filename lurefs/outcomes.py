@@ -191,6 +191,12 @@ def changed_predictions(outcomes: Sequence[ChunkOutcome]) -> list[float]:
     return [share for share in shares if share is not None]
 
 
+def mean_changed_predictions(outcomes: Sequence[ChunkOutcome]) -> float | None:
+    """Return the share of predictions that a reset changed, mean over resets, fraction; None if none was measured."""
+    shares = changed_predictions(outcomes)
+    return float(np.mean(shares)) if shares else None
+
+
 def reset_in_words(outcomes: Sequence[ChunkOutcome]) -> str:
     """Say how many resets changed no prediction; empty if each changed some, or none was measured."""
     shares = changed_predictions(outcomes)

@@ -16,7 +16,8 @@ from lurefs.reporting.measures import COSTS, Axis, Measure, few_shot
 from lurefs.reporting.page_figures import PageFigures
 from lurefs.reporting.runs import Run
 from lurefs.reporting.seeds import SEEDS, Group, groups_of, styles_of
-from lurefs.reporting.series import curve, in_words
+from lurefs.reporting.series import curve, in_words, seconds_spent
+from lurefs.reporting.verdict_words import idle_resets
 from lurefs.results import RunDirectory
 
 UNLEARNED = UnlearnReport(
@@ -28,7 +29,7 @@ UNLEARNED = UnlearnReport(
     accuracy_after=0.3,
     seconds=1.0,
 )
-SECONDS, IMAGES = COSTS
+[IMAGES] = COSTS
 
 
 def outcomes_of(errors: Sequence[int] = (60, 40, 20), seconds: float = 10.0) -> list[ChunkOutcome]:
@@ -117,8 +118,8 @@ class TestOneRun:
         assert points(alone(outcomes_of()[:1]), measure) == []
 
     def test_costs_add_up_over_chunks_and_unlearning_costs_time(self) -> None:
-        group = alone(outcomes_of())
-        assert points(group, measures.ACCURACY, SECONDS) == [(10, 40), (21, 60), (32, 80)]
+        group, outcomes = alone(outcomes_of()), outcomes_of()
+        assert [seconds_spent(outcomes[:n]) for n in (1, 2, 3)] == [10, 21, 32]
         assert points(group, measures.ACCURACY, IMAGES) == [(500, 40), (1500, 60), (3000, 80)]
 
     def test_few_shot_accuracy_is_of_the_chunks_that_were_measured(self) -> None:
@@ -156,7 +157,16 @@ class TestSeeds:
         assert half_width(10.0, 3) == pytest.approx(4.302653 * 10 / 3**0.5)
 
     def test_its_cost_is_the_mean_of_theirs(self) -> None:
-        assert [x for x, _ in points(self.three(), measures.ACCURACY, SECONDS)] == [11, 23]
+        errors = [(60, 40), (50, 40), (70, 10)]
+        longer = [
+            [
+                replace(outcome, n_images_seen=outcome.n_images_seen + 300 * seed)
+                for outcome in outcomes_of(errors[seed])
+            ]
+            for seed in range(3)
+        ]
+        runs = [make_run(f"lure-seed{seed}", outcomes, seed=seed) for seed, outcomes in enumerate(longer)]
+        assert [x for x, _ in points(groups_of(runs)[0], measures.ACCURACY, IMAGES)] == [800, 2100]
 
     def test_two_seeds_have_a_mean_and_no_interval(self) -> None:
         runs = [make_run(f"lure-seed{seed}", outcomes_of(), seed=seed) for seed in (3, 4)]
@@ -286,10 +296,9 @@ class TestSection:
         expected = ["Corrupted images", "Corrupted images by severity", "Attack pgd"]
         assert self.titles(runs, "robustness", tmp_path) == expected
 
-    def test_cost_is_time_and_images(self, tmp_path: Path) -> None:
+    def test_cost_is_images_seen_since_a_time_is_measured_once(self, tmp_path: Path) -> None:
         runs = [make_run("lure", outcomes_of())]
-        expected = ["Base accuracy against time", "Base accuracy against images seen"]
-        assert self.titles(runs, "cost", tmp_path) == expected
+        assert self.titles(runs, "cost", tmp_path) == ["Base accuracy against images seen"]
 
     def test_seeds_are_told_in_the_caption_and_in_a_note(self, tmp_path: Path) -> None:
         runs = [make_run(f"lure{seed}", outcomes_of(), seed=seed) for seed in range(3)]
@@ -332,3 +341,29 @@ class TestSection:
         assert [chart["title"] for chart in found][:4] == [*titles, "Cumulative error rate"]
         assert "test_vit nothing" in found[0]["svg"] and "test_resnet nothing" not in found[0]["svg"]
         assert self.titles(runs[:6], "main", tmp_path)[0] == "Base accuracy"
+
+
+def with_effect(*shares: float | None) -> list[ChunkOutcome]:
+    """Two chunks with a reset before them, of which each changed a share of the predictions."""
+    first, *rest = outcomes_of()
+    did = [replace(UNLEARNED, changed_predictions=share) for share in shares]
+    return [first, *(replace(outcome, unlearn=report) for outcome, report in zip(rest, did, strict=True))]
+
+
+class TestIdleResets:
+    def test_a_run_whose_resets_changed_no_prediction_is_called_a_warm_start(self, tmp_path: Path) -> None:
+        runs = [make_run("lure", with_effect(0.0, 0.0)), make_run("other", with_effect(0.1, 0.2), unlearn="head")]
+        said = "lure: unlearning changed no prediction: this run is a warm start in effect"
+        assert idle_resets(groups_of(runs)) == [said]
+        assert section(runs, groups_of(runs), {}, PageFigures(tmp_path))["idle"] == [f"{said}."]
+
+    def test_of_several_seeds_it_is_said_in_how_many(self) -> None:
+        runs = [
+            make_run(f"lure-seed{seed}", with_effect(*shares), seed=seed)
+            for seed, shares in enumerate([(0.0, 0.2), (0.3, 0.2), (0.1, 0.2)])
+        ]
+        assert idle_resets(groups_of(runs)) == ["lure (3 seeds) (in 1 of 3 runs): 1 of 2 resets changed no prediction"]
+
+    def test_nothing_is_said_where_nothing_was_unlearned_or_measured(self) -> None:
+        warm = [replace(outcome, unlearn=None) for outcome in outcomes_of()]
+        assert idle_resets(groups_of([make_run("warm", warm), make_run("old", with_effect(None, None))])) == []

@@ -17,9 +17,9 @@ from lurefs.outcomes import (
     RobustnessScores,
     UnlearnReport,
     anytime_accuracy,
-    changed_predictions,
     cumulative_error_rate,
     cumulative_errors,
+    mean_changed_predictions,
     unlearn_seconds,
 )
 
@@ -75,12 +75,11 @@ def _unlearn_row(did: UnlearnReport) -> Row:
 
 def pretrain_summary(outcomes: Sequence[ChunkOutcome]) -> Row:
     """Return the figures over all chunks; W&B itself adds those of the last one."""
-    shares = changed_predictions(outcomes)
     figures = {
         "anytime_accuracy": anytime_accuracy(outcomes),
         "cumulative_error_rate": cumulative_error_rate(outcomes),
         "train_images_per_second": train_images_per_second(outcomes),
-        "mean_changed_predictions": float(np.mean(shares)) if shares else None,
+        "mean_changed_predictions": mean_changed_predictions(outcomes),
         "total_forgotten": sum(outcome.n_forgotten for outcome in outcomes),
         "total_images_seen": sum(outcome.n_images_seen for outcome in outcomes),
         "total_train_seconds": sum(outcome.train_seconds for outcome in outcomes),
@@ -127,6 +126,7 @@ def cell_summary(
         figures |= {
             "total_images_seen": sum(outcome.n_images_seen for outcome in outcomes),
             "generalisation_gap": outcomes[-1].generalisation_gap,
+            "mean_changed_predictions": mean_changed_predictions(outcomes),
             **_robustness_row(outcomes[-1].robustness),
         }
     return without_none(figures)

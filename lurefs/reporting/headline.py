@@ -11,6 +11,7 @@ from lurefs.reporting.seeds import Group
 from lurefs.reporting.verdict_words import (
     ONE_TRAINING,
     as_sentence,
+    idle_resets,
     level_words,
     not_above_controls,
     on_what,
@@ -74,12 +75,13 @@ def headline(verdicts: Verdicts) -> Headline | None:
     )
 
 
-def not_above(judged: Sequence[Verdicts]) -> list[str]:
-    """Say of each benchmark, by the first probe of those given, what does not beat its controls."""
+def warnings(judged: Sequence[Verdicts]) -> list[str]:
+    """Say of each benchmark, by the first probe of those given, what does not beat its controls, and of idle resets."""
     said = []
     for verdicts in judged:
         said += [f"On {verdicts.benchmark}, {sentence}." for sentence in not_above_controls(verdicts)]
-    return said
+    groups = {group.label: group for verdicts in judged for group in verdicts.groups}
+    return said + [f"{text}." for text in idle_resets(list(groups.values()))]
 
 
 def _intervals(group: Group, verdicts: Verdicts) -> str:

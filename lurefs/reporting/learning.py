@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from lurefs.outcomes import reset_in_words
 from lurefs.reporting import figures, robustness, tables
 from lurefs.reporting.measures import (
     ACCURACY,
@@ -29,6 +28,7 @@ from lurefs.reporting.page_figures import PageFigures
 from lurefs.reporting.runs import Run, benchmarks_of
 from lurefs.reporting.seeds import SEEDS, Group
 from lurefs.reporting.series import curve, in_words
+from lurefs.reporting.verdict_words import idle_resets
 from lurefs.reporting.verdicts import Cell, Verdicts
 from lurefs.reporting.wording import joined
 
@@ -57,7 +57,7 @@ def section(
     scored = [name for name in names if any(name in run.outcomes[-1].few_shot for run in learned)]
     return {
         "notes": [f"{group.label}: {joined([run.label for run in group.runs])}" for group in groups if group.is_pooled],
-        "idle": [f"{run.label}: {words}." for run in learned if (words := reset_in_words(run.outcomes))],
+        "idle": [f"{text}." for text in idle_resets(groups)],
         "main": [
             *_panels(groups, kept, [ACCURACY, *benchmarks]),
             *_charts(groups, kept, [ERROR_RATE, GAP, ECE, NLL], [CHUNKS]),

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from lurefs.outcomes import FewShotScore, cumulative_error_rate
 from lurefs.reporting.figures import Level
-from lurefs.reporting.series import Past, Value, n_chunks, n_images_seen, seconds_spent
+from lurefs.reporting.series import Past, Value, n_chunks, n_images_seen
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,13 +56,6 @@ class Axis:
 
 CHUNKS = Axis(label="chunk", value=n_chunks, is_whole=True)
 COSTS = (
-    Axis(
-        name="-by-seconds",
-        title=" against time",
-        label="training and unlearning so far, seconds",
-        value=seconds_spent,
-        is_whole=False,
-    ),
     Axis(
         name="-by-images",
         title=" against images seen",

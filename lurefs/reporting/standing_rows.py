@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from episodes.summary import MIN_SEEDS, Summary, summarise_seeds
+from lurefs.outcomes import mean_changed_predictions
 from lurefs.reporting.controls import ControlLevel
 from lurefs.reporting.runs import Run, train_seconds
 from lurefs.reporting.seeds import Group
@@ -54,6 +55,7 @@ class Standing:
         beats_untrained_twin: Likewise of its own untrained twin.
         ece: Expected calibration error over all queries, fraction.
         base_test_accuracy: Accuracy on held-out images of the base classes after the last chunk, fraction.
+        changed_predictions: Share of predictions that a reset changed, the mean over resets, fraction.
         n_parameters: Parameters of its backbone, head included.
         n_macs: Multiply-adds of embedding one image.
         images_per_second: Images that were embedded a second, on the run's own device.
@@ -93,6 +95,7 @@ class Standing:
     beats_untrained_twin: bool | None = None
     ece: float | None = None
     base_test_accuracy: float | None = None
+    changed_predictions: float | None = None
     n_parameters: int | None = None
     n_macs: int | None = None
     images_per_second: float | None = None
@@ -284,6 +287,7 @@ def _cost(run: Run, benchmark: str, probe: str) -> dict[str, Any]:
     return {
         "ece": None if ece is None or math.isnan(ece) else ece,
         "base_test_accuracy": run.outcomes[-1].test_accuracy if run.outcomes else None,
+        "changed_predictions": mean_changed_predictions(run.outcomes),
         "n_parameters": run.cost.get("n_parameters", n_parameters),
         "n_macs": run.cost.get("n_macs"),
         "images_per_second": run.cost.get("images_per_second"),

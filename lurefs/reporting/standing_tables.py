@@ -13,6 +13,7 @@ from lurefs.reporting.verdict_words import (
     as_sentence,
     control_note,
     correction_words,
+    idle_resets,
     not_above_controls,
 )
 from lurefs.reporting.verdicts import Verdicts
@@ -115,8 +116,9 @@ def _title(standings: Standings, verdicts: Verdicts, groups: Sequence[Standing])
 
 
 def _notes(verdicts: Verdicts) -> list[str]:
-    """Return what the whole table must say: what does not beat the controls, how it was tested, single trainings."""
+    """Return what the whole table must say: what does not beat the controls, idle resets, tests, single trainings."""
     said = [as_sentence(text) for text in not_above_controls(verdicts)]
+    said += idle_resets(verdicts.groups)
     said += [note for control in verdicts.controls if (note := control_note(control))]
     if words := correction_words(verdicts):
         said.append(f"p: {words}")

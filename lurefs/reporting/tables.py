@@ -10,7 +10,7 @@ import numpy as np
 
 from episodes.comparison import holm
 from episodes.summary import MIN_SEEDS, summarise_seeds
-from lurefs.outcomes import ChunkOutcome, changed_predictions
+from lurefs.outcomes import ChunkOutcome, mean_changed_predictions
 from lurefs.reporting.comparison import clean_benchmark, loss_by_corruption
 from lurefs.reporting.controls import Control, controls_of
 from lurefs.reporting.runs import Run, summary_of, train_seconds
@@ -223,10 +223,9 @@ def _unlearning(run: Run) -> Row:
     drops = [did.accuracy_before - did.accuracy_after for did, _ in chunks if did]
     epochs = [n_epochs for did, n_epochs in chunks if did and n_epochs is not None]
     mean = number(float(np.mean(epochs)), 1) if epochs else ""
-    changed = changed_predictions(run.outcomes)
     n_never = len(drops) - len(epochs)
     return {
-        "changed": percent(float(np.mean(changed))) if changed else MISSING,
+        "changed": percent(mean_changed_predictions(run.outcomes)),
         "drop": percent(float(np.mean(drops))) if drops else MISSING,
         "recovery": " ".join(filter(None, [mean, f"({n_never} of {len(drops)} never)" if n_never else ""])) or MISSING,
     }

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
 from episodes.comparison import is_apart
+from lurefs.outcomes import reset_in_words
 from lurefs.reporting.controls import ControlLevel
 from lurefs.reporting.seeds import Group
 from lurefs.reporting.verdicts import Scope, Verdict, Verdicts
@@ -59,6 +60,16 @@ def not_above_controls(verdicts: Verdicts) -> list[str]:
     return [
         _not_above(control, below, verdicts) for control in verdicts.controls if (below := verdicts.not_above(control))
     ]
+
+
+def idle_resets(groups: Sequence[Group]) -> list[str]:
+    """Say of each group whose resets changed no prediction that they did not, as of how many of its runs."""
+    said = []
+    for group in groups:
+        found = [words for run in group.runs if (words := reset_in_words(run.outcomes))]
+        share = f" (in {len(found)} of {len(group.runs)} runs)" if len(found) < len(group.runs) else ""
+        said += [f"{group.label}{share}: {'; '.join(dict.fromkeys(found))}"] if found else []
+    return said
 
 
 def as_sentence(text: str) -> str:

@@ -12,7 +12,7 @@ import pytest
 from episodes.comparison import PairedDifference
 from episodes.summary import Summary
 from lurefs.cli import main
-from lurefs.reporting.headline import headline, not_above
+from lurefs.reporting.headline import headline, warnings
 from lurefs.reporting.runs import Run, read_runs
 from lurefs.reporting.same_episodes import on_common_episodes
 from lurefs.reporting.standing_tables import text_tables
@@ -204,7 +204,7 @@ class TestWords:
         assert sentence.startswith("none of the 2 runs beats plain image statistics (")
         card = headline(judged(runs))
         assert card is not None and card.warnings[0].startswith("None of the 2 runs beats")
-        assert not_above([judged(runs)])[0].startswith("On novel, none of the 2 runs beats")
+        assert warnings([judged(runs)])[0].startswith("On novel, none of the 2 runs beats")
 
     def test_single_trainings_are_called_so_and_procedures_are_not(self, make_run: MakeRun) -> None:
         warm, lure = make_run("warm", unlearn="nothing"), make_run("lure", gain=0.5)

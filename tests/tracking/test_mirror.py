@@ -55,7 +55,7 @@ def test_id_is_independent_of_name_device_and_trackers() -> None:
 
 def test_tags_are_short_and_each_there_once(run: Any) -> None:
     config: RunConfig = run.with_wandb(tags=["icons", "t" * 80]).config
-    assert cards.tags(config) == ("test_resnet", "by_saliency", "icons", "t" * 64)
+    assert cards.tags(config) == ("test_efficientnet", "by_saliency", "icons", "t" * 64)
 
 
 def test_pretrain_runs_of_two_strategies_share_a_group(run: Any) -> None:
