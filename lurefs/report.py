@@ -92,7 +92,7 @@ def write_page(runs: Sequence[Run], destination: Path, *, judged: Mapping[Cell, 
     first = [judged[name, probes[0]] for name, probes in benchmarks.items() if probes]
     kept = PageFigures(destination / "figures")
     context = {
-        "title": runs[0].label if len(runs) == 1 else f"{len(runs)} runs compared",
+        "title": _title(runs, groups),
         "names": [run.label for run in runs],
         "styles": styles_of(groups) | {group.label: group.style for group in groups},
         "lead": narrative.lead(runs, headline.warnings(first)),
@@ -123,6 +123,14 @@ def write_page(runs: Sequence[Run], destination: Path, *, judged: Mapping[Cell, 
     except OSError as error:
         raise unwritable(destination, error) from error
     return path
+
+
+def _title(runs: Sequence[Run], groups: Sequence[Group]) -> str:
+    """Name what is compared: runs, or the training procedures that they are seeds of."""
+    if len(groups) == 1:
+        return groups[0].label
+    pooled = any(group.is_pooled for group in groups)
+    return f"{len(groups)} training procedures compared" if pooled else f"{len(runs)} runs compared"
 
 
 def _settings(runs: Sequence[Run]) -> dict[str, Any]:
