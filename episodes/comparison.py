@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from episodes.accuracies import Accuracies
 from episodes.manifest import Manifest
-from episodes.signs import draw_signs, flipped_sums
+from episodes.sign_flips import draw_signs, flipped_sums
 from episodes.summary import (
     ClassIndex,
     SeedSummary,

@@ -8,7 +8,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from episodes.drawing import Block
+from episodes.blocks import Block
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]

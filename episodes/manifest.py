@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from episodes.drawing import Block
+from episodes.blocks import Block
 from episodes.files import atomic_path
 from episodes.image_names import ImageNames, Images, alphabetical, find_rows
 from episodes.sampler import Episode, EpisodeSampler, episode_of

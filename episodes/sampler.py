@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from episodes.drawing import Block, Pool, block_size, draw_block, draw_disjoint, make_pool
+from episodes.blocks import Block, Pool, block_size, draw_block, draw_disjoint, make_pool
 from episodes.specs import EpisodeSpec, MetaDatasetSpec, SpecError, check_fits
 
 __all__ = ["Episode", "EpisodeSampler", "EpisodeSpec", "MetaDatasetSpec", "SpecError"]

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from episodes.bank import FeatureBank
 from episodes.executors import Executor
+from episodes.inner_products import Features, Products
 from episodes.manifest import Manifest, draw_manifest
 from episodes.metrics import count_by_confidence, empty_reliability, reliability
 from episodes.probes import Classifier, Probe, converged, logistic_regression
-from episodes.products import Features, Products
 from episodes.sampler import Episode, EpisodeSpec
 from episodes.solver import Solver, find_solver
 from episodes.stopping import BLOCK_SIZE, MIN_EPISODES, until_narrow

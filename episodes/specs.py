@@ -1,6 +1,6 @@
 """The form of an episode: how many classes, support and query images, and whether data can give them.
 
-Nothing is drawn here; `episodes.drawing` draws what stands here, `episodes.sampler` says which draw has which index.
+Nothing is drawn here; `episodes.blocks` draws what stands here, `episodes.sampler` says which draw has which index.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class SpecError(ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class MetaDatasetSpec:
-    """The bounds of episodes of variable way and shot; `episodes.drawing.meta_dataset_counts` has the procedure.
+    """The bounds of episodes of variable way and shot; `episodes.blocks.meta_dataset_counts` has the procedure.
 
     Attributes:
         min_way: Fewest classes an episode.

@@ -10,18 +10,19 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lurefs import __version__, compare, config_file, console, episode_commands, plugins, push, views
-from lurefs.config import LearnerConfig
-from lurefs.config_file import RunGroup, check_workers
+from lurefs import __version__, console, plugins
+from lurefs.commands import compare, episodes, push, views
+from lurefs.config.load import RunGroup, check_workers, load, recipes_dir
+from lurefs.config.schema import LearnerConfig
 from lurefs.errors import UserError
-from lurefs.find_runs import find_runs
 from lurefs.ranks import ranks_of
+from lurefs.runs.find import find_runs
 
 if TYPE_CHECKING:
-    from lurefs.plan import Plan
-    from lurefs.reporting.runs import Run
-    from lurefs.results import RunDirectory
-    from lurefs.workers import Failure
+    from lurefs.comparing.finished_runs import Run
+    from lurefs.runs.directory import RunDirectory
+    from lurefs.stages.plan import Plan
+    from lurefs.sweeps.workers import Failure
 
 EXIT_FAILURE = 1
 EXIT_USER_ERROR = 2
@@ -99,7 +100,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     lists.add_argument("kind", choices=["backbones", *LISTS, "settings"])
     lists.add_argument("pattern", nargs="?", default="", help="only what holds this text in its name")
-    episode_commands.add_parser(commands)
+    episodes.add_parser(commands)
     return parser
 
 
@@ -107,7 +108,7 @@ def _dispatch(arguments: argparse.Namespace) -> int:
     if arguments.command == "list":
         _list(arguments.kind, arguments.pattern)
     elif arguments.command == "episodes":
-        episode_commands.run_action(arguments)
+        episodes.run_action(arguments)
     elif arguments.command == "report":
         _report(arguments.runs, arguments.output)
     elif arguments.command == "compare":
@@ -115,7 +116,7 @@ def _dispatch(arguments: argparse.Namespace) -> int:
     elif arguments.command == "sweep":
         return _sweep(arguments)
     elif arguments.command == "reproduce":
-        from lurefs.reproduce import reproduce
+        from lurefs.commands.reproduce import reproduce
 
         return 0 if reproduce(arguments.run_dir, arguments.output) else 1
     elif arguments.command == "push":
@@ -129,11 +130,11 @@ def _dispatch(arguments: argparse.Namespace) -> int:
 
 def _list(kind: str, pattern: str) -> None:
     if kind == "settings":
-        from lurefs.settings_page import settings_page
+        from lurefs.config.settings_page import settings_page
 
         found = [part for part in settings_page().split("\n## ")[1:] if pattern in part.splitlines()[0]]
     elif kind == "backbones":
-        from lurefs.backbones import list_backbones
+        from lurefs.learning.backbones import list_backbones
 
         found = list_backbones(pattern)
     else:
@@ -144,7 +145,7 @@ def _list(kind: str, pattern: str) -> None:
 def _load(arguments: argparse.Namespace) -> tuple[RunGroup, Path]:
     """Return what to run, and where: from --config, or from the config that a run directory holds."""
     if arguments.config is not None and getattr(arguments, "run_root", None) is not None:
-        from lurefs.grid import named_run
+        from lurefs.sweeps.grid import named_run
 
         if arguments.run_dir is not None:
             raise UserError("--run-dir and --run-root are both given", "one of the two", "leave --run-dir out")
@@ -152,38 +153,38 @@ def _load(arguments: argparse.Namespace) -> tuple[RunGroup, Path]:
         group = RunGroup(name=config.name, runs={config.name: config})
         return group, arguments.run_root / config.name
     if arguments.config is not None:
-        group = config_file.load(arguments.config, arguments.overrides)
+        group = load(arguments.config, arguments.overrides)
         return group, arguments.run_dir or Path("runs") / group.name
     if arguments.run_dir is None:
-        recipes = ", ".join(sorted(path.stem for path in config_file.recipes_dir().glob("*.yaml")))
+        recipes = ", ".join(sorted(path.stem for path in recipes_dir().glob("*.yaml")))
         raise UserError(
             "neither --config nor --run-dir is given", "at least one of the two", f"try --config: {recipes}"
         )
-    from lurefs.results import RunDirectory
+    from lurefs.runs.directory import RunDirectory
 
     stored = RunDirectory(arguments.run_dir)
     stored.read_config()
-    group = config_file.load(str(stored.config_path), arguments.overrides)
+    group = load(str(stored.config_path), arguments.overrides)
     return group, arguments.run_dir
 
 
 def _run(arguments: argparse.Namespace) -> int:
     """Do a stage of all runs of a recipe, then print what they came to; return the exit code."""
-    from lurefs import sweep
-    from lurefs.mirror.agent import is_of_agent
-    from lurefs.results import RunDirectory
+    from lurefs.runs.directory import RunDirectory
+    from lurefs.sweeps import cells
+    from lurefs.tracking.agent import is_of_agent
 
     group, root = _load(arguments)
     stage, ranks = arguments.command, ranks_of()
     n_workers = group.n_workers if arguments.workers is None else check_workers("--workers", arguments.workers)
-    plans = sweep.plan_runs(list(group.runs.values()))
+    plans = cells.plan_runs(list(group.runs.values()))
     directories = {name: RunDirectory(root / name if group.has_folders else root) for name in plans}
     if group.has_folders and RunDirectory(root).config_path.is_file():
         raise UserError(
             f"{root} holds a run", "a folder for the runs of a group", "give another --run-dir, or move the run"
         )
     is_free = ranks.world_size == 1 and not is_of_agent(os.environ)  # else others wait for this very process
-    waiting = sweep.unfinished(plans, directories) if stage == "run" and is_free else plans
+    waiting = cells.unfinished(plans, directories) if stage == "run" and is_free else plans
     if arguments.dry_run:
         _print_dry_run(plans, waiting, root, n_shown=len(plans))
         return 0
@@ -191,36 +192,36 @@ def _run(arguments: argparse.Namespace) -> int:
         _note_finished(plans, waiting)
     failures: dict[str, Failure] = {}
     if len(waiting) > 1 and n_workers > 1 and is_free:
-        failures = sweep.run_in_workers(waiting, directories, stage, n_workers=n_workers)
+        failures = cells.run_in_workers(waiting, directories, stage, n_workers=n_workers)
     elif waiting:
-        sweep.run_here(waiting, directories, stage, with_page=not group.has_folders)
+        cells.run_here(waiting, directories, stage, with_page=not group.has_folders)
     ranks.leave()
     return _finish(stage, directories, root, failures, is_group=group.has_folders) if ranks.is_first else 0
 
 
 def _sweep(arguments: argparse.Namespace) -> int:
     """Run a grid's cells, then print and write what all of them came to; return the exit code."""
-    from lurefs import grid, sweep
-    from lurefs.results import RunDirectory
+    from lurefs.runs.directory import RunDirectory
+    from lurefs.sweeps import cells, grid
 
     n_workers = None if arguments.workers is None else check_workers("--workers", arguments.workers)
     asked = grid.read_grid(arguments.config, arguments.overrides, arguments.run_root)
     root, elsewhere = asked.run_root, None
-    plans = sweep.plan_runs([cell.config for cell in grid.cells_of(asked)])
+    plans = cells.plan_runs([cell.config for cell in grid.cells_of(asked)])
     directories = {name: RunDirectory(root / name) for name in plans}
     if arguments.slurm is not None:
-        from lurefs import slurm
+        from lurefs.sweeps import slurm
 
         options = slurm.read_options(arguments.slurm)
         elsewhere = partial(slurm.results, folder=root / ".slurm", options=options, n_at_a_time=n_workers)
-    waiting = sweep.unfinished(plans, directories)
+    waiting = cells.unfinished(plans, directories)
     if arguments.dry_run:
         _print_dry_run(plans, waiting, root, n_shown=1)
         return 0
     _note_finished(plans, waiting)
     failures: dict[str, Failure] = {}
     if waiting:
-        failures = sweep.run_in_workers(waiting, directories, "run", n_workers=n_workers or 1, elsewhere=elsewhere)
+        failures = cells.run_in_workers(waiting, directories, "run", n_workers=n_workers or 1, elsewhere=elsewhere)
     return _finish("run", directories, root, failures, is_group=True)
 
 
@@ -235,9 +236,9 @@ def _finish(
     stage: str, directories: Mapping[str, RunDirectory], root: Path, failures: Mapping[str, Failure], *, is_group: bool
 ) -> int:
     """Print what the runs came to and where it is, write what is of all of them; return the exit code."""
-    from lurefs import sweep
-    from lurefs.report import write_page
-    from lurefs.reporting.runs import read_runs
+    from lurefs.comparing.finished_runs import read_runs
+    from lurefs.reporting.page import write_page
+    from lurefs.sweeps import cells
 
     done = [directory for name, directory in directories.items() if name not in failures]
     paths = [("results", root)]
@@ -250,27 +251,27 @@ def _finish(
             compare.print_comparison(runs)
             paths += [("report", write_page(runs, root))] if stage == "run" else []
     console.print_paths(paths)
-    sweep.tell_failures(failures)
-    return sweep.exit_code(failures)
+    cells.tell_failures(failures)
+    return cells.exit_code(failures)
 
 
 def _print_dry_run(plans: Mapping[str, Plan], waiting: Mapping[str, Plan], root: Path, *, n_shown: int) -> None:
     """Check all, say of several runs which are finished, and what the first ones of different settings would do."""
-    from lurefs import sweep
+    from lurefs.sweeps import cells
 
-    sweep.refuse(sweep.check_runs([plan.config for plan in waiting.values()]), len(plans))
+    cells.refuse(cells.check_runs([plan.config for plan in waiting.values()]), len(plans))
     for name in plans if len(plans) > 1 else ():
         print(f"{'to run  ' if name in waiting else 'finished'}  {name}")
-    for config in sweep.distinct([plan.config for plan in waiting.values()])[:n_shown]:
+    for config in cells.distinct([plan.config for plan in waiting.values()])[:n_shown]:
         _print_plan(plans[config.name])
-    for text in sweep.padding_notes([plan.config for plan in waiting.values()]):
+    for text in cells.padding_notes([plan.config for plan in waiting.values()]):
         console.note(text)
     print(f"nothing was run; results would go to {root}" if waiting else f"finished, nothing to do; see {root}")
 
 
 def _report(names: Sequence[str], output: Path | None) -> None:
-    from lurefs.report import write_report
-    from lurefs.results import RunDirectory
+    from lurefs.reporting.page import write_report
+    from lurefs.runs.directory import RunDirectory
 
     paths = find_runs(names)
     first = Path(names[0]) if Path(names[0]).is_dir() else paths[0]
@@ -279,9 +280,9 @@ def _report(names: Sequence[str], output: Path | None) -> None:
 
 def _print_plan(plan: Plan) -> None:
     """Say in words what a run would do."""
-    from lurefs.reporting.wording import regime
-    from lurefs.schedule import epoch_sizes
-    from lurefs.transfer_plan import plan_transfers
+    from lurefs.comparing.texts import regime
+    from lurefs.learning.schedule import epoch_sizes
+    from lurefs.stages.transfer_plan import plan_transfers
 
     run, classes, images = plan.config, plan.classes, plan.images
     n_train = [len(chunk.train) for chunk in plan.chunks]

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from lurefs.ranks import ranks_of
 
 if TYPE_CHECKING:
-    from lurefs.learner import EpochRecord
-    from lurefs.outcomes import ChunkOutcome
+    from lurefs.learning.learner import EpochRecord
+    from lurefs.runs.outcomes import ChunkOutcome
 
 T = TypeVar("T")
 B = TypeVar("B", bound=Sized)
@@ -49,7 +49,7 @@ def track_learning(
     events: Iterable[EpochRecord | ChunkOutcome], n_chunks: int, first: int, description: str
 ) -> Iterator[ChunkOutcome]:
     """Yield the outcomes while a progress bar on stderr counts epochs, chunk by chunk."""
-    from lurefs.outcomes import ChunkOutcome
+    from lurefs.runs.outcomes import ChunkOutcome
 
     with _progress() as progress:
         task = progress.add_task(f"{description}: chunk {first + 1}/{n_chunks}", total=None)

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lurefs.config import RunConfig
-from lurefs.config_file import run_config
+from lurefs.config.load import run_config
+from lurefs.config.schema import RunConfig
 from lurefs.data.dataset import ImageDataset
 
 

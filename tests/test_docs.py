@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from episodes import FeatureBank
-from lurefs.config_file import load
-from lurefs.settings_page import settings_page
+from lurefs.config.load import load
+from lurefs.config.settings_page import settings_page
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 
@@ -42,7 +42,7 @@ def test_the_settings_in_the_readme_are_accepted(tmp_path: Path) -> None:
 
 
 def test_the_page_of_settings_is_that_of_the_code() -> None:
-    """If not: `python -c "from lurefs.settings_page import settings_page; print(settings_page(), end='')"`."""
+    """If not: `python -c "from lurefs.config.settings_page import settings_page; print(settings_page(), end='')"`."""
     assert (DOCS / "settings.md").read_text(encoding="utf-8") == settings_page()
 
 

@@ -11,9 +11,9 @@ import pytest
 from scipy.stats import ttest_rel
 
 from episodes.comparison import holm
-from lurefs.config import RunConfig
+from lurefs.config.schema import RunConfig
 from lurefs.errors import UserError
-from lurefs.plan import make_plan
+from lurefs.stages.plan import make_plan
 
 TOOLS = Path(__file__).resolve().parent.parent / "tools"
 WARM, LURE, OWN = [0.70, 0.72, 0.74], [0.72, 0.73, 0.77], [0.71, 0.75, 0.73]

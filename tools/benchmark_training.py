@@ -28,13 +28,13 @@ from rich.table import Table
 from torch.nn import functional
 
 from lurefs import plugins
-from lurefs.backbones import Backbone, build_backbone
-from lurefs.config import AugmentConfig, BackboneConfig, LearnerConfig
+from lurefs.config.schema import AugmentConfig, BackboneConfig, LearnerConfig
 from lurefs.data.chunks import Chunk
 from lurefs.errors import UserError
-from lurefs.images import LabelledImages, augment, draw_moves
-from lurefs.learner import Course, Learner, _train_epoch, _unlearn, make_learner
-from lurefs.predictions import predict
+from lurefs.learning.backbones import Backbone, build_backbone
+from lurefs.learning.images import LabelledImages, augment, draw_moves
+from lurefs.learning.learner import Course, Learner, _train_epoch, _unlearn, make_learner
+from lurefs.learning.predictions import predict
 
 N_CLASSES = 10
 VAL_SHARE = 0.1

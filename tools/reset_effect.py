@@ -14,11 +14,11 @@ import sys
 import tempfile
 from pathlib import Path
 
-from lurefs.config_file import merge, parse_overrides, run_config
-from lurefs.outcomes import UnlearnReport
-from lurefs.plan import make_plan
-from lurefs.results import RunDirectory
-from lurefs.run import run_stage
+from lurefs.config.load import merge, parse_overrides, run_config
+from lurefs.runs.directory import RunDirectory
+from lurefs.runs.outcomes import UnlearnReport
+from lurefs.stages.plan import make_plan
+from lurefs.stages.run import run_stage
 
 BACKBONES = {
     "test_resnet": {"stem": "small"},

@@ -24,7 +24,7 @@ from study_workers import measured
 
 from lurefs.console import note
 from lurefs.errors import UserError
-from lurefs.workers import Failure
+from lurefs.sweeps.workers import Failure
 
 
 def main() -> int:

@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from episodes.files import write_text
-from lurefs.config import RunConfig, digest, run_identity
-from lurefs.config_file import merge, run_config, with_defaults
+from lurefs.config.load import merge, run_config, with_defaults
+from lurefs.config.schema import RunConfig, digest, run_identity
 from lurefs.errors import UserError, nearest
 from lurefs.records import from_mapping, to_mapping
-from lurefs.results import RunDirectory, damaged
+from lurefs.runs.directory import RunDirectory, damaged
 
 if TYPE_CHECKING:
-    from lurefs.outcomes import ChunkOutcome
+    from lurefs.runs.outcomes import ChunkOutcome
 
 Row = dict[str, Any]
 Key = tuple[str, str, int]
@@ -134,8 +134,8 @@ def measure(key: Key, config: RunConfig, run_root: Path) -> Row:
     `cpu_seconds` is of learning alone: training, unlearning, and the selection of epochs. Unlike seconds of the clock,
     it stands other work beside.
     """
-    from lurefs.plan import make_plan
-    from lurefs.run import run_stage
+    from lurefs.stages.plan import make_plan
+    from lurefs.stages.run import run_stage
 
     start, cpu_start = time.perf_counter(), time.process_time()
     directory = RunDirectory(run_root / cell_digest(config))
@@ -170,7 +170,7 @@ def figures_of(outcomes: Sequence[ChunkOutcome]) -> Row:
     `n_epochs_to_recover` is the mean over chunks of the epochs until it was back, and counts all the epochs of a chunk
     in which it never was; both are null where nothing was unlearned.
     """
-    from lurefs.outcomes import anytime_accuracy, cumulative_error_rate
+    from lurefs.runs.outcomes import anytime_accuracy, cumulative_error_rate
 
     last = outcomes[-1]
     unlearned = [(outcome, outcome.unlearn) for outcome in outcomes if outcome.unlearn is not None]
@@ -222,7 +222,7 @@ def rounded(value: Any) -> Any:
 
 def machine() -> str:
     """Return the processor's name and the number of its cores."""
-    from lurefs.stage import processor
+    from lurefs.stages.stage import processor
 
     return f"{processor()}, {os.cpu_count()} cores"
 

@@ -16,8 +16,8 @@ from study_cells import Key, Row, Study
 from study_results import ACCURACY, COSTS, LEVEL, OUTCOMES, SECONDS, Difference, Measure, Results, mean_and_interval
 
 from episodes.files import write_text
-from lurefs.reporting.figures import Interval, Line, curves, intervals
-from lurefs.reporting.pareto import scatter
+from lurefs.reporting.charts.curves import Interval, Line, curves, intervals
+from lurefs.reporting.charts.pareto import scatter
 
 BETTER, WORSE, UNCLEAR = 2, 1, 5
 """Colours and markers of differences: a green triangle, a red square, a light cross."""

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from study_cells import Key, Row, measure
 
-from lurefs.config import RunConfig
-from lurefs.workers import Call, Failure, Workers
+from lurefs.config.schema import RunConfig
+from lurefs.sweeps.workers import Call, Failure, Workers
 
 
 def measured(

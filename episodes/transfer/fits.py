@@ -19,7 +19,7 @@ from episodes.bank import FeatureBank
 from episodes.metrics import nll, reliability
 from episodes.probes import Classifier, Probe
 from episodes.scoring import ProbeError
-from episodes.transfer_split import RowSplit, Size, draw_rows, smallest_class
+from episodes.transfer.split import RowSplit, Size, draw_rows, smallest_class
 from episodes.transforms import fit_transform
 
 FloatArray = NDArray[np.float64]

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from episodes.files import atomic_path
 from episodes.summary import half_width
-from episodes.transfer import TransferFit, recalls
-from episodes.transfer_split import Size
+from episodes.transfer.fits import TransferFit, recalls
+from episodes.transfer.split import Size
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]

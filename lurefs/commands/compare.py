@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 from lurefs import console
 from lurefs.errors import UserError, unknown_name, unwritable
-from lurefs.find_runs import find_runs
+from lurefs.runs.find import find_runs
 
 if TYPE_CHECKING:
-    from lurefs.reporting.runs import Run
-    from lurefs.reporting.standings import Standings
+    from lurefs.comparing.finished_runs import Run
+    from lurefs.comparing.standings import Standings
 
 N_NAMED = 3
 
@@ -42,8 +42,8 @@ def run_command(arguments: argparse.Namespace) -> None:
     Raises:
         UserError: A run cannot be found or is unfinished, or the runs met different episodes.
     """
-    from lurefs.reporting.same_episodes import check_same_episodes, on_common_episodes
-    from lurefs.reporting.standings import chosen_cells
+    from lurefs.comparing.same_episodes import check_same_episodes, on_common_episodes
+    from lurefs.comparing.standings import chosen_cells
 
     runs = _read(find_runs(arguments.runs), arguments.reference, skip_unfinished=arguments.skip_unfinished)
     benchmarks = list(chosen_cells(runs, arguments.benchmark, arguments.probe))
@@ -71,9 +71,9 @@ def write_comparison(
     Raises:
         UserError: The folder cannot be written.
     """
-    from lurefs.report import write_page
-    from lurefs.reporting.exports import write_exports
-    from lurefs.reporting.standings import standings
+    from lurefs.comparing.exports import write_exports
+    from lurefs.comparing.standings import standings
+    from lurefs.reporting.page import write_page
 
     found = standings(runs, benchmark=benchmark, probe=probe)
     try:
@@ -86,15 +86,15 @@ def write_comparison(
 
 def print_comparison(runs: Sequence[Run]) -> None:
     """Print the tables of some runs, and write nothing."""
-    from lurefs.reporting.standings import standings
+    from lurefs.comparing.standings import standings
 
     _print(standings(runs))
 
 
 def _read(paths: Sequence[Path], reference: str | None, *, skip_unfinished: bool) -> list[Run]:
     """Read the runs, the chosen reference marked as such."""
-    from lurefs.reporting.runs import read_runs
-    from lurefs.results import RunDirectory
+    from lurefs.comparing.finished_runs import read_runs
+    from lurefs.runs.directory import RunDirectory
 
     directories = [RunDirectory(path) for path in paths]
     finished = [directory for directory in directories if directory.summary_path.is_file()]
@@ -126,7 +126,7 @@ def _folder_name(runs: Sequence[Run]) -> str:
 
 
 def _print(standings: Standings) -> None:
-    from lurefs.reporting.standing_tables import legend, text_tables
+    from lurefs.comparing.text_tables import legend, text_tables
 
     for table in text_tables(standings):
         console.print_table(table.title, table.columns, table.rows, optional=table.optional)

@@ -12,14 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lurefs import config_file
-from lurefs.config import RunConfig
-from lurefs.config_file import RunGroup
+from lurefs.config.load import RunGroup, load
+from lurefs.config.schema import RunConfig
 from lurefs.errors import UserError, unknown_name
 
 if TYPE_CHECKING:
     from episodes.manifest import Manifest
-    from lurefs.plan import Benchmark
+    from lurefs.stages.plan import Benchmark
 
 N_SHOWN = 3
 
@@ -72,7 +71,7 @@ def make(source: str, overrides: Sequence[str], *, benchmark: str | None, output
     """
     from episodes.manifest import draw_manifest
 
-    benchmarks = _benchmarks(_one_run(config_file.load(source, overrides)), benchmark)
+    benchmarks = _benchmarks(_one_run(load(source, overrides)), benchmark)
     if output is not None and len(benchmarks) > 1:
         raise UserError(
             f"--output is one file, but the config has {len(benchmarks)} benchmarks",
@@ -92,7 +91,7 @@ def show(path: Path, index: int | None) -> None:
     Raises:
         UserError: The file is damaged, or has no such episode.
     """
-    from lurefs.plan import read_manifest
+    from lurefs.stages.plan import read_manifest
 
     manifest = read_manifest(path)
     if index is not None and not 0 <= index < len(manifest):
@@ -120,7 +119,7 @@ def verify(path: Path, *, source: str | None, run_dir: Path | None, benchmark: s
         UserError: One of these does not hold.
     """
     from episodes.manifest import draw_manifest
-    from lurefs.plan import read_manifest
+    from lurefs.stages.plan import read_manifest
 
     manifest = read_manifest(path)
     print(f"whole     {len(manifest)} episodes, {manifest.spec.words()}, hash {manifest.hash[:12]}")
@@ -171,15 +170,15 @@ def _one_run(group: RunGroup) -> RunConfig:
 
 def _run(source: str | None, run_dir: Path | None) -> RunConfig:
     if source is not None:
-        return _one_run(config_file.load(source))
+        return _one_run(load(source))
     assert run_dir is not None
-    from lurefs.results import RunDirectory
+    from lurefs.runs.directory import RunDirectory
 
     return RunDirectory(run_dir).read_config()
 
 
 def _benchmarks(run: RunConfig, chosen: str | None) -> dict[str, Benchmark]:
-    from lurefs.plan import make_plan
+    from lurefs.stages.plan import make_plan
 
     if chosen is not None and chosen not in run.benchmarks:
         raise unknown_name("benchmark", chosen, run.benchmarks)
@@ -189,7 +188,7 @@ def _benchmarks(run: RunConfig, chosen: str | None) -> dict[str, Benchmark]:
 
 def _find_benchmark(manifest: Manifest, path: Path, benchmarks: Mapping[str, Benchmark]) -> tuple[str, Benchmark]:
     """Return the first benchmark that has the images of the episodes, or refuse with the reason of the first."""
-    from lurefs.plan import rebase_manifest
+    from lurefs.stages.plan import rebase_manifest
 
     reasons = []
     for name, benchmark in benchmarks.items():
@@ -203,7 +202,7 @@ def _find_benchmark(manifest: Manifest, path: Path, benchmarks: Mapping[str, Ben
 
 
 def _write(manifest: Manifest, path: Path) -> None:
-    from lurefs.plan import read_manifest
+    from lurefs.stages.plan import read_manifest
 
     if path.exists() and (found := read_manifest(path).hash) != manifest.hash:
         raise UserError(

@@ -14,15 +14,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lurefs import console, tracking
-from lurefs.config import RunConfig, WandbConfig
+from lurefs import console
+from lurefs.config.schema import RunConfig, WandbConfig
 from lurefs.errors import UserError
-from lurefs.find_runs import find_runs, runs_below
-from lurefs.mirror import records
-from lurefs.mirror.client import Client, UploadError, environment, one_line
-from lurefs.mirror.comparison import FILE, compared_paths, comparison_record
-from lurefs.mirror.records import Record
-from lurefs.results import RunDirectory
+from lurefs.runs.directory import RunDirectory
+from lurefs.runs.find import find_runs, runs_below
+from lurefs.tracking import records, tracker
+from lurefs.tracking.client import Client, UploadError, environment, one_line
+from lurefs.tracking.comparison_record import FILE, compared_paths, comparison_record
+from lurefs.tracking.records import Record
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,8 +111,8 @@ def check_online(environ: Mapping[str, str]) -> None:
         import wandb  # noqa: F401
     except ImportError as error:
         raise UserError("wandb is not installed", "the client of W&B", "pip install wandb") from error
-    mode, reason = tracking.choose_mode("auto", environ)
-    if not tracking.has_key(environ):
+    mode, reason = tracker.choose_mode("auto", environ)
+    if not tracker.has_key(environ):
         raise UserError("no API key for W&B was found", "a key to send with", "run 'wandb login' or set WANDB_API_KEY")
     if mode != "online":
         raise UserError(
@@ -158,7 +158,7 @@ def _client(parcel: Parcel) -> Iterator[Client]:
     settings = parcel.config.trackers.wandb if parcel.config else WandbConfig()
     with tempfile.TemporaryDirectory(prefix="lurefs-push-") as scratch:
         if parcel.directory is not None and parcel.config is not None:
-            client = tracking.open_client(parcel.config, parcel.directory, "online")
+            client = tracker.open_client(parcel.config, parcel.directory, "online")
         else:
             client = Client(Path(scratch), project=settings.project, entity=settings.entity, mode="online")
         with environment(client.folder):

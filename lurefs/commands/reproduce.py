@@ -17,11 +17,11 @@ from typing import Any
 import numpy as np
 
 from lurefs import console
-from lurefs.config import RunConfig
+from lurefs.config.schema import RunConfig
 from lurefs.errors import UserError
 from lurefs.records import to_mapping
-from lurefs.results import RunDirectory, damaged, read_json
-from lurefs.stage import differences
+from lurefs.runs.directory import RunDirectory, damaged, read_json
+from lurefs.stages.stage import differences
 
 _NOT_COMPARED = ("seconds", "ms_per_episode", "images_per_second", "version")
 N_SHOWN = 20
@@ -114,8 +114,8 @@ def likely_reasons(old: RunDirectory, new: RunDirectory) -> list[str]:
 
 
 def _run(config: RunConfig, directory: RunDirectory, *, with_page: bool) -> None:
-    from lurefs.plan import make_plan
-    from lurefs.run import check, run_stage
+    from lurefs.stages.plan import make_plan
+    from lurefs.stages.run import check, run_stage
 
     trackers = replace(config.trackers, wandb=replace(config.trackers.wandb, mode="disabled"))
     plan = make_plan(replace(config, trackers=trackers))
@@ -178,7 +178,7 @@ def _read_checksum(path: Path) -> dict[str, Any]:
 
 
 def _read_manifest_hash(path: Path) -> dict[str, Any]:
-    from lurefs.plan import read_manifest
+    from lurefs.stages.plan import read_manifest
 
     return {"hash": read_manifest(path).hash}
 

@@ -15,14 +15,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lurefs.commands.push import check_online
 from lurefs.errors import UserError
-from lurefs.find_runs import find_runs
-from lurefs.mirror import records
-from lurefs.mirror.client import environment, one_line
-from lurefs.mirror.comparison import ACCURACY_CHART, DIFFERENCE_CHART, INTERVAL_COLUMNS
-from lurefs.mirror.records import Record
-from lurefs.push import check_online
-from lurefs.results import RunDirectory
+from lurefs.runs.directory import RunDirectory
+from lurefs.runs.find import find_runs
+from lurefs.tracking import records
+from lurefs.tracking.client import environment, one_line
+from lurefs.tracking.comparison_record import ACCURACY_CHART, DIFFERENCE_CHART, INTERVAL_COLUMNS
+from lurefs.tracking.records import Record
 
 REPORT = "lurefs: which backbone or strategy is better, by how much, at what cost"
 WORKSPACE_NAME = "nw-lurefs-v"

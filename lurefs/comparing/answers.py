@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from episodes.image_names import Images
 from episodes.manifest import Manifest
+from lurefs.comparing.finished_runs import Run, benchmarks_of, best_run
 from lurefs.errors import UserError
-from lurefs.reporting.runs import Run, benchmarks_of, best_run
 
 
 @dataclass(frozen=True, kw_only=True)

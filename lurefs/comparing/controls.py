@@ -11,9 +11,9 @@ import numpy as np
 
 from episodes.comparison import n_shared_episodes
 from episodes.summary import MIN_SEEDS, Summary, half_width, summarise_seeds
+from lurefs.comparing.finished_runs import Run, summary_of
+from lurefs.comparing.groups import Group
 from lurefs.errors import UserError
-from lurefs.reporting.runs import Run, summary_of
-from lurefs.reporting.seeds import Group
 
 
 @dataclass(frozen=True, kw_only=True)

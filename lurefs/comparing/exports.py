@@ -10,9 +10,9 @@ from dataclasses import asdict, fields
 from pathlib import Path
 
 from episodes.files import write_text
-from lurefs.reporting.standing_rows import Standing
-from lurefs.reporting.standing_tables import TextTable, legend, text_tables
-from lurefs.reporting.standings import Standings
+from lurefs.comparing.standing_rows import Standing
+from lurefs.comparing.standings import Standings
+from lurefs.comparing.text_tables import TextTable, legend, text_tables
 
 _LATEX = {
     "\\": r"\textbackslash{}",

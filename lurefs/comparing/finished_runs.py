@@ -12,11 +12,11 @@ from typing import Any
 from episodes.accuracies import Accuracies
 from episodes.manifest import Manifest
 from episodes.summary import Summary
-from lurefs.config import RunConfig
+from lurefs.config.schema import RunConfig
 from lurefs.errors import UserError
-from lurefs.outcomes import ChunkOutcome
 from lurefs.records import to_mapping
-from lurefs.results import RunDirectory
+from lurefs.runs.directory import RunDirectory
+from lurefs.runs.outcomes import ChunkOutcome
 
 REFERENCE_STRATEGY = "nothing"
 NOT_COMPARED = ("name", "device", "num_threads", "controls", "trackers")

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
-from lurefs.config import run_identity
-from lurefs.reporting.chart_style import LABEL_LENGTH, MAX_NAMED, short
-from lurefs.reporting.runs import Run, benchmarks_of, differing_settings, reference_run, unique_labels
-
-SEEDS = "Several seeds: their mean; bands: its 95\u00a0% interval over seeds."
+from lurefs.comparing.finished_runs import Run, benchmarks_of, differing_settings, reference_run, unique_labels
+from lurefs.comparing.texts import LABEL_LENGTH, short
+from lurefs.config.schema import run_identity
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,24 +70,6 @@ def best_first(runs: Sequence[Run]) -> list[Run]:
         return found.mean if found else 0.0
 
     return sorted(runs, key=lambda run: (run is not reference, -accuracy(run)))
-
-
-def styled(groups: Sequence[Group], ranked: Sequence[Run]) -> list[Group]:
-    """Return the groups; of more than can be named in a chart, those that matter most have the first styles.
-
-    Args:
-        groups: In any order, which is kept.
-        ranked: All their runs, those first that matter most.
-    """
-    if len(groups) <= MAX_NAMED:
-        return list(groups)
-    order = list(dict.fromkeys(group.label for run in ranked for group in groups if run in group.runs))
-    return [replace(group, style=order.index(group.label)) for group in groups]
-
-
-def styles_of(groups: Sequence[Group]) -> dict[str, int]:
-    """Return the style of each run, by its label."""
-    return {run.label: group.style for group in groups for run in group.runs}
 
 
 def _shared(run: Run) -> tuple[bool, dict[str, Any]]:

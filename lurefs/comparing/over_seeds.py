@@ -2,25 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-import numpy as np
-
 from episodes.summary import MIN_SEEDS, SeedSummary, summarise_seeds
-from lurefs.reporting.comparison import mean_difference
-from lurefs.reporting.seeds import Group
-from lurefs.reporting.series import Point, pooled
-from lurefs.reporting.wording import MISSING, joined, number
-
-
-def percent_over_seeds(group: Group, fractions: Sequence[float | None]) -> str:
-    """Return the mean over a group's runs in percent, with its interval if there is one; a dash if one has no value."""
-    tracks = [{} if fraction is None else {0.0: Point(x=0, y=100 * fraction)} for fraction in fractions]
-    line = pooled(group, tracks)
-    if line is None:
-        return MISSING
-    width = "" if line.half_width is None else f" ± {number(float(np.asarray(line.half_width)[0]), 2)}"
-    return f"{number(float(np.asarray(line.y)[0]), 2)}{width}"
+from lurefs.comparing.groups import Group
+from lurefs.comparing.pairs import mean_difference
+from lurefs.comparing.texts import joined
 
 
 def difference_over_seeds(group: Group, reference: Group, benchmark: str, probe: str) -> SeedSummary | str:

@@ -1,6 +1,6 @@
 """Finished runs side by side: which met the same episodes, and how they differ on them.
 
-Numbers only. What may be concluded from them is in `lurefs.reporting.verdicts`.
+Numbers only. What may be concluded from them is in `lurefs.comparing.verdicts`.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from episodes.comparison import (
     paired_differences,
 )
 from episodes.manifest import Manifest
+from lurefs.comparing.finished_runs import Run
 from lurefs.errors import UserError
-from lurefs.reporting.runs import Run
 
 FLIP_SEED = 0
 """The p-values of a page are drawn, and equal files must give an equal page."""

@@ -9,8 +9,8 @@ from typing import Any
 
 from episodes.comparison import manifest_difference, n_common_prefix
 from episodes.summary import summarise, tails
+from lurefs.comparing.finished_runs import Run
 from lurefs.errors import UserError
-from lurefs.reporting.runs import Run
 
 MIN_EPISODES = 2
 """Fewer have no interval."""

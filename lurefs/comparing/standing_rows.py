@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from episodes.summary import MIN_SEEDS, Summary, summarise_seeds
-from lurefs.outcomes import mean_changed_predictions
-from lurefs.reporting.controls import ControlLevel
-from lurefs.reporting.runs import Run, train_seconds
-from lurefs.reporting.seeds import Group
-from lurefs.reporting.verdicts import Verdict, Verdicts
+from lurefs.comparing.controls import ControlLevel
+from lurefs.comparing.finished_runs import Run, train_seconds
+from lurefs.comparing.groups import Group
+from lurefs.comparing.verdicts import Verdict, Verdicts
+from lurefs.runs.outcomes import mean_changed_predictions
 
 
 @dataclass(frozen=True, kw_only=True)

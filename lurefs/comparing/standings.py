@@ -1,7 +1,7 @@
 """Runs side by side as numbers: what `lurefs compare` prints and writes, and what others can mirror.
 
 All accuracies, differences and half widths are fractions. All p-values and letters are those of
-`lurefs.reporting.verdicts`: corrected for all pairs of training procedures on a benchmark by a probe.
+`lurefs.comparing.verdicts`: corrected for all pairs of training procedures on a benchmark by a probe.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import lurefs
+from lurefs.comparing.finished_runs import Run, benchmarks_of, reference_run
+from lurefs.comparing.groups import groups_of
+from lurefs.comparing.standing_rows import Pair, Standing, control_row, group_row, pair_row, run_row
+from lurefs.comparing.verdicts import Cell, Verdicts, judge_all
 from lurefs.errors import unknown_name
-from lurefs.reporting.runs import Run, benchmarks_of, reference_run
-from lurefs.reporting.seeds import groups_of
-from lurefs.reporting.standing_rows import Pair, Standing, control_row, group_row, pair_row, run_row
-from lurefs.reporting.verdicts import Cell, Verdicts, judge_all
 
 VERSION = 2
 """Of the keys of `comparison.json`; another meaning of a key is another version."""

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from lurefs.reporting.standing_rows import Standing
-from lurefs.reporting.standings import Standings
-from lurefs.reporting.verdict_words import (
+from lurefs.comparing.standing_rows import Standing
+from lurefs.comparing.standings import Standings
+from lurefs.comparing.texts import MISSING, count, counted, duration, number, p_value, percent, points
+from lurefs.comparing.verdict_words import (
     ONE_TRAINING,
     UNCORRECTED,
     as_sentence,
@@ -16,8 +17,7 @@ from lurefs.reporting.verdict_words import (
     idle_resets,
     not_above_controls,
 )
-from lurefs.reporting.verdicts import Verdicts
-from lurefs.reporting.wording import MISSING, count, counted, duration, number, p_value, percent, points
+from lurefs.comparing.verdicts import Verdicts
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,9 +13,10 @@ from episodes.bank import NEARLY_CONSTANT
 from episodes.comparison import PairedDifference
 from episodes.summary import SeedSummary, Summary
 from lurefs import plugins
-from lurefs.config import ChunksConfig, PluginConfig
+from lurefs.config.schema import ChunksConfig, PluginConfig
 
 MISSING = "–"
+LABEL_LENGTH = 30
 
 
 def percent(fraction: float | None, digits: int = 2) -> str:
@@ -151,3 +152,9 @@ def regime(config: ChunksConfig) -> str:
         f"{100 * config.label_noise:g}\u00a0% of the labels wrong": config.label_noise > 0,
     }
     return "".join(f", {words}" for words, is_so in parts.items() if is_so)
+
+
+def short(label: str, length: int = LABEL_LENGTH) -> str:
+    """Return a name cut to `length`, such that matplotlib does not leave it out if it starts with `_`."""
+    text = label if len(label) <= length else label[: length - 1] + "…"
+    return f"\u200b{text}" if text.startswith("_") else text

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
 from episodes.comparison import is_apart
-from lurefs.outcomes import reset_in_words
-from lurefs.reporting.controls import ControlLevel
-from lurefs.reporting.seeds import Group
-from lurefs.reporting.verdicts import Scope, Verdict, Verdicts
-from lurefs.reporting.wording import count, joined, p_value, percent
+from lurefs.comparing.controls import ControlLevel
+from lurefs.comparing.groups import Group
+from lurefs.comparing.texts import count, joined, p_value, percent
+from lurefs.comparing.verdicts import Scope, Verdict, Verdicts
+from lurefs.runs.outcomes import reset_in_words
 
 ONE_TRAINING = "one training each: another seed may turn the order"
 UNCORRECTED = "An interval (±, 95 %) is that of one mean or difference by itself; none is widened for their number."

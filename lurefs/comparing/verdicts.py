@@ -16,11 +16,11 @@ import numpy as np
 
 from episodes.comparison import PairedDifference, correct_pairs, p_over_seeds, tie_groups
 from episodes.summary import SeedSummary
-from lurefs.reporting.comparison import compare_pairs
-from lurefs.reporting.controls import ControlLevel, beats_controls, control_levels
-from lurefs.reporting.over_seeds import difference_over_seeds
-from lurefs.reporting.runs import Run, benchmarks_of, reference_run
-from lurefs.reporting.seeds import Group, groups_of
+from lurefs.comparing.controls import ControlLevel, beats_controls, control_levels
+from lurefs.comparing.finished_runs import Run, benchmarks_of, reference_run
+from lurefs.comparing.groups import Group, groups_of
+from lurefs.comparing.over_seeds import difference_over_seeds
+from lurefs.comparing.pairs import compare_pairs
 
 Scope = Literal["pool", "classes", "seeds"]
 """What a test is over: episodes of this pool of classes, new classes of this kind, new training seeds."""

@@ -8,7 +8,7 @@ from episodes.specs import SpecError
 from episodes.stopping import MIN_EPISODES
 from episodes.transforms import parse_chain
 from lurefs import plugins
-from lurefs.config import (
+from lurefs.config.schema import (
     ATTACKS,
     CORRUPTIONS,
     BenchmarkConfig,

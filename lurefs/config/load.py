@@ -9,8 +9,9 @@ from typing import Any
 
 import yaml
 
-from lurefs.config import RunConfig
-from lurefs.config_checks import check_config
+import lurefs
+from lurefs.config.checks import check_config
+from lurefs.config.schema import RunConfig
 from lurefs.errors import UserError, nearest
 from lurefs.records import from_mapping, to_mapping
 
@@ -105,7 +106,7 @@ def with_defaults(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def recipes_dir() -> Path:
     """Return the folder of the package's recipes: `lurefs/recipes` of a wheel, `configs` of a checkout."""
-    package = Path(__file__).resolve().parent
+    package = Path(lurefs.__file__).resolve().parent
     installed = package / "recipes"
     return installed if installed.is_dir() else package.parent / "configs"
 

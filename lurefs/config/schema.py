@@ -1,7 +1,7 @@
 """The configuration of a run: frozen dataclasses with their defaults, and what identifies one.
 
-`lurefs.config_file` reads them, `lurefs.config_checks` refuses what cannot be meant. What needs the data set's labels
-to be checked is in `lurefs.plan`; none of the three imports torch or timm.
+`lurefs.config.load` reads them, `lurefs.config.checks` refuses what cannot be meant. What needs the data set's labels
+to be checked is in `lurefs.stages.plan`; none of the three imports torch or timm.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, get_args, get_origin
 
 from lurefs import plugins
-from lurefs.config import RunConfig
+from lurefs.config.schema import RunConfig
 from lurefs.records import describe
 
 PLUGIN_SETTINGS = {

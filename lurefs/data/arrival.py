@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from lurefs.config import ChunksConfig
+from lurefs.config.schema import ChunksConfig
 from lurefs.data.dataset import ImageDataset, IntArray
 from lurefs.data.splits import ImageSplit
 from lurefs.errors import UserError

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lurefs.config import ChunksConfig
+from lurefs.config.schema import ChunksConfig
 from lurefs.data.arrival import arrivals
 from lurefs.data.dataset import ImageDataset, IntArray
 from lurefs.data.splits import ImageSplit

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from lurefs.config import CORRUPTIONS
+from lurefs.config.schema import CORRUPTIONS
 from lurefs.data.dataset import ImageArray, ImageDataset, IntArray
 from lurefs.errors import UserError, not_installed, unknown_name
 from lurefs.seeding import seed_stream, seeded_numpy
@@ -33,7 +33,7 @@ def corrupt(images: ImageArray, image_ids: Sequence[str], *, corruption: str, se
     Args:
         images: (n, height, width, n_channels) uint8, 1 or 3 channels, sides of `MIN_IMAGE_SIZE` or more; not changed.
         image_ids: One stable name an image, the seed of its noise.
-        corruption: One of `lurefs.config.CORRUPTIONS`.
+        corruption: One of `lurefs.config.schema.CORRUPTIONS`.
         severity: 1 (mild) to 5.
 
     Returns:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from lurefs.config import ChunksConfig
+from lurefs.config.schema import ChunksConfig
 from lurefs.data.dataset import ImageDataset, IntArray
 from lurefs.data.splits import ImageSplit
 from lurefs.seeding import numpy_generator

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from lurefs.config import ClassSplitConfig, ImageSplitConfig
+from lurefs.config.schema import ClassSplitConfig, ImageSplitConfig
 from lurefs.data.dataset import ImageDataset, IntArray
 from lurefs.errors import UserError, unknown_name
 from lurefs.seeding import numpy_generator

@@ -1,4 +1,4 @@
-"""Any timm model as a backbone with a head. timm is imported here and in `lurefs.optimizers`, and nowhere else."""
+"""Any timm model as a backbone with a head; beside `optimizers` the only module that uses timm."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lurefs.config import BackboneConfig
+from lurefs.config.schema import BackboneConfig
 from lurefs.errors import UserError, first_line, unknown_name
 
 SET_ELSEWHERE = {

@@ -10,16 +10,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lurefs.backbones import Backbone
 from lurefs.data.chunks import Chunk
 from lurefs.data.dataset import IntArray
 from lurefs.errors import UserError
-from lurefs.images import Images
+from lurefs.learning.backbones import Backbone
+from lurefs.learning.images import Images
+from lurefs.learning.saliency import snip, weight_names
+from lurefs.learning.structure import estimate_statistics, has_statistics, structural_zeros
+from lurefs.learning.unlearn.contract import Changes, ProbeImages, ProbeSource, UnlearnStrategy
 from lurefs.ranks import ONE_PROCESS, Ranks
-from lurefs.saliency import snip, weight_names
 from lurefs.seeding import seed_stream
-from lurefs.structure import estimate_statistics, has_statistics, structural_zeros
-from lurefs.unlearn.contract import Changes, ProbeImages, ProbeSource, UnlearnStrategy
 
 SALIENCY_BATCH_SIZE = 128
 EFFECT_IMAGES = 512

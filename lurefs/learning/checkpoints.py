@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from episodes.files import atomic_path, write_text
-from lurefs.backbones import load_weights
 from lurefs.errors import UserError
+from lurefs.learning.backbones import load_weights
 
 
 def save_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, card: Mapping[str, Any]) -> str:

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 
-from lurefs.config import AugmentConfig, LearnerConfig
+from lurefs.config.schema import AugmentConfig, LearnerConfig
 from lurefs.data.dataset import ImageDataset, IntArray
 from lurefs.errors import UserError
 

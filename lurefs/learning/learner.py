@@ -13,8 +13,12 @@ from torch import Tensor
 from torch.nn import functional
 
 from episodes import metrics
-from lurefs.backbones import Backbone, build_twin, synchronise_batch_norm
-from lurefs.boundary import (
+from lurefs.config.schema import BackboneConfig, LearnerConfig
+from lurefs.data.chunks import Chunk
+from lurefs.data.dataset import IntArray
+from lurefs.errors import UserError
+from lurefs.learning.backbones import Backbone, build_twin, synchronise_batch_norm
+from lurefs.learning.boundary import (
     apply_strategy,
     count_changes,
     effect,
@@ -24,19 +28,15 @@ from lurefs.boundary import (
     with_new_statistics,
     without_effect,
 )
-from lurefs.config import BackboneConfig, LearnerConfig
-from lurefs.data.chunks import Chunk
-from lurefs.data.dataset import IntArray
-from lurefs.errors import UserError
-from lurefs.images import Images, augment, draw_moves
-from lurefs.optimizers import build_optimizer, clear_moments, pull_to, set_learning_rate
-from lurefs.outcomes import ChunkOutcome, UnlearnReport
-from lurefs.predictions import accuracy, evenly, predict
-from lurefs.progress import Progress
+from lurefs.learning.images import Images, augment, draw_moves
+from lurefs.learning.optimizers import build_optimizer, clear_moments, pull_to, set_learning_rate
+from lurefs.learning.predictions import accuracy, evenly, predict
+from lurefs.learning.progress import Progress
+from lurefs.learning.schedule import epoch_sizes, learning_rate_factor, n_batches
+from lurefs.learning.unlearn.contract import UnlearnStrategy
 from lurefs.ranks import ONE_PROCESS, Ranks
-from lurefs.schedule import epoch_sizes, learning_rate_factor, n_batches
+from lurefs.runs.outcomes import ChunkOutcome, UnlearnReport
 from lurefs.seeding import seed_stream
-from lurefs.unlearn.contract import UnlearnStrategy
 
 
 @dataclass(frozen=True, kw_only=True)

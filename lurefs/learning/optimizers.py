@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from lurefs.config import PluginConfig
+from lurefs.config.schema import PluginConfig
 from lurefs.errors import UserError, first_line, unknown_name
 
 _COPIES_WEIGHTS = "it keeps the weights that it began with and returns to them, so that what was unlearned comes back"

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from episodes import metrics
-from lurefs.backbones import Backbone
-from lurefs.images import Images
+from lurefs.learning.backbones import Backbone
+from lurefs.learning.images import Images
 from lurefs.ranks import ONE_PROCESS, Ranks
 
 

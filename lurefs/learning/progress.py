@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from episodes.files import atomic_path
 from lurefs.errors import UserError, first_line
-from lurefs.outcomes import UnlearnReport
 from lurefs.records import from_mapping, to_mapping
+from lurefs.runs.outcomes import UnlearnReport
 
 
 @dataclass(frozen=True, kw_only=True)

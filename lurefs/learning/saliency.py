@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lurefs.errors import UserError
+from lurefs.learning.structure import is_norm
 from lurefs.ranks import ONE_PROCESS, Ranks
-from lurefs.structure import is_norm
 
 
 def weight_names(model: nn.Module) -> list[str]:

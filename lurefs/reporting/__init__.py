@@ -1,1 +1,1 @@
-"""The parts of the report page: runs side by side, words, tables, charts, images. `lurefs.report` composes them."""
+"""The report page: `page` puts it together from what is in `sections`, which draw with `charts`."""

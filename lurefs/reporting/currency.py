@@ -10,8 +10,8 @@ from pathlib import Path
 
 import episodes
 import lurefs
-from lurefs.config import digest
-from lurefs.reporting.runs import Run
+from lurefs.comparing.finished_runs import Run
+from lurefs.config.schema import digest
 
 _TAIL = 200
 """How many bytes of a page's end hold what `with_origin` adds."""
@@ -48,6 +48,6 @@ def _code() -> str:
     """Return a digest of lurefs' version, and of the sources of the page and of its numbers."""
     package = Path(lurefs.__file__).parent
     numbers = Path(episodes.__file__).parent
-    paths = [package / "report.py", *package.glob("reporting/**/*.*"), *numbers.glob("*.py")]
+    paths = [*package.glob("reporting/**/*.*"), *package.glob("comparing/*.py"), *numbers.glob("**/*.py")]
     sources = [path.read_bytes() for path in sorted(paths) if "__pycache__" not in path.parts]
     return hashlib.sha256(b"\0".join([lurefs.__version__.encode(), *sources])).hexdigest()

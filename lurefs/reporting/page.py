@@ -17,38 +17,35 @@ import numpy as np
 from episodes.comparison import N_FLIPS
 from episodes.files import write_text
 from episodes.metrics import Reliability
-from lurefs.config import to_yaml
+from lurefs.comparing.finished_runs import Run, benchmarks_of, differing_settings, read_runs, reference_run
+from lurefs.comparing.groups import Group, best_first, groups_of
+from lurefs.comparing.pairs import manifests_of
+from lurefs.comparing.texts import count
+from lurefs.comparing.verdict_words import ONE_TRAINING, UNCORRECTED, control_label, correction_words
+from lurefs.comparing.verdicts import Cell, Verdicts, judge_all
+from lurefs.config.schema import to_yaml
 from lurefs.data.splits import split_classes
 from lurefs.errors import UserError, unwritable
-from lurefs.reporting import (
+from lurefs.reporting import series
+from lurefs.reporting.charts import curves, episode_sheets, heat_map, image_sheets, pareto
+from lurefs.reporting.charts.group_styles import SEEDS, styled, styles_of
+from lurefs.reporting.charts.page_figures import PageFigures
+from lurefs.reporting.currency import is_current, made_from, with_origin
+from lurefs.reporting.sections import (
     classes,
-    drawing,
     episode_pictures,
-    figures,
     headline,
-    heat,
     interval_rows,
     leaderboard,
     learning,
     narrative,
-    pareto,
     reliability,
-    series,
-    sheets,
     shots,
     tables,
-    transfer_figure,
+    transfer,
 )
-from lurefs.reporting.comparison import manifests_of
-from lurefs.reporting.currency import is_current, made_from, with_origin
-from lurefs.reporting.episode_pictures import build_dataset, reason_of
-from lurefs.reporting.page_figures import PageFigures
-from lurefs.reporting.runs import Run, benchmarks_of, differing_settings, read_runs, reference_run
-from lurefs.reporting.seeds import SEEDS, Group, best_first, groups_of, styled, styles_of
-from lurefs.reporting.verdict_words import ONE_TRAINING, UNCORRECTED, control_label, correction_words
-from lurefs.reporting.verdicts import Cell, Verdicts, judge_all
-from lurefs.reporting.wording import count
-from lurefs.results import RunDirectory
+from lurefs.reporting.sections.episode_pictures import build_dataset, reason_of
+from lurefs.runs.directory import RunDirectory
 
 N_HEADLINES = 2
 
@@ -107,7 +104,7 @@ def write_page(runs: Sequence[Run], destination: Path, *, judged: Mapping[Cell, 
         "board": _board(runs, groups, judged, kept),
         "benchmarks": _benchmarks(runs, groups, judged, kept),
         "forms": shots.section(runs, groups, kept),
-        "transfers": [_transfer(runs, groups, name, kept) for name in transfer_figure.transfers_of(runs)],
+        "transfers": [_transfer(runs, groups, name, kept) for name in transfer.transfers_of(runs)],
         "learning": learning.section(runs, groups, judged, kept),
         "pictures": _pictures(runs, kept),
         "episodes": episode_pictures.section(runs, kept),
@@ -240,7 +237,7 @@ def _heat_map(
         for control in verdicts.controls:
             controls.setdefault(control_label(control), [None] * len(columns))[place] = control.mean
     values = [*(means[group.label] for group in ranked), *controls.values()]
-    svg = heat.heat_map(
+    svg = heat_map.heat_map(
         [*(group.label for group in ranked), *controls],
         [*(group.style for group in ranked), *[-1] * len(controls)],
         list(benchmarks),
@@ -302,7 +299,7 @@ def _difference_chart(groups: Sequence[Group], judged: Sequence[Verdicts], kept:
     noted = "corrected p: " + ", or ".join(
         " / ".join(leaderboard.SCOPES[scope] for scope in scopes) for scopes in interval_rows.tested(first)
     )
-    svg = figures.intervals(rows, name=name, x_label="difference, points", zero_line=True, note_label=noted)
+    svg = curves.intervals(rows, name=name, x_label="difference, points", zero_line=True, note_label=noted)
     caption = f"Accuracy on {first.benchmark} less that of {first.reference}, by {first.probe}. {_bars(groups)}."
     if words := correction_words(first):
         caption += f" Beside them p, {words}."
@@ -316,7 +313,7 @@ def _accuracy_chart(groups: Sequence[Group], judged: Sequence[Verdicts], kept: P
     if len(rows) < 2:
         return []
     name = judged[0].benchmark
-    svg = figures.intervals(rows, name=f"accuracy-{name}", x_label="accuracy, %")
+    svg = curves.intervals(rows, name=f"accuracy-{name}", x_label="accuracy, %")
     return [kept.chart(f"accuracy-{name}", svg, caption=f"Accuracy on {name}. {_bars(groups)}.")]
 
 
@@ -339,7 +336,7 @@ def _reliability_chart(
     if not calibration:
         return []
     lines = reliability.curves(calibration, groups)
-    svg = figures.reliability(lines, name=f"reliability-{name}")
+    svg = curves.reliability(lines, name=f"reliability-{name}")
     caption = (
         f"How often answers of a confidence are right on {name}, by {probes[0]}, all queries pooled; on the "
         "straight line confidence and accuracy are equal, above it a probe is less sure than it should be."
@@ -349,14 +346,14 @@ def _reliability_chart(
 
 
 def _transfer(runs: Sequence[Run], groups: Sequence[Group], name: str, kept: PageFigures) -> dict[str, Any]:
-    svg = transfer_figure.label_efficiency(groups, name)
+    svg = transfer.label_efficiency(groups, name)
     pooled = f" {SEEDS}" if any(group.is_pooled for group in groups) else ""
-    caption = transfer_figure.CAPTION.format(name=name) + pooled
+    caption = transfer.CAPTION.format(name=name) + pooled
     return {
         "name": name,
-        "form": transfer_figure.form(runs, name),
+        "form": transfer.form(runs, name),
         "reference": reference_run(runs).label if len(runs) > 1 else None,
-        "rows": transfer_figure.rows(runs, name),
+        "rows": transfer.rows(runs, name),
         "charts": [kept.chart(f"transfer-{name}", svg, caption=caption)] if svg else [],
     }
 
@@ -369,10 +366,10 @@ def _pictures(runs: Sequence[Run], kept: PageFigures) -> dict[str, Any]:
         dataset = build_dataset(config.dataset)
         groups = split_classes(dataset, config.class_split)
         for title, group in (("Base classes", groups.base), ("Novel classes", groups.novel)):
-            strips = sheets.sample_strips(dataset, group)
+            strips = episode_sheets.sample_strips(dataset, group)
             if strips:
-                kept.sheet(f"samples-{title.split()[0].lower()}", drawing.samples_sheet(strips))
-                shown = [{"name": strip.class_name, "images": drawing.data_uris(strip.images)} for strip in strips]
+                kept.sheet(f"samples-{title.split()[0].lower()}", image_sheets.samples_sheet(strips))
+                shown = [{"name": strip.class_name, "images": image_sheets.data_uris(strip.images)} for strip in strips]
                 pictures["samples"].append(
                     {"title": title, "n_classes": len(group), "strips": shown, "ink": strips[0].is_ink}
                 )
@@ -395,7 +392,7 @@ def _render(context: dict[str, Any]) -> str:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
 
-    templates = Path(__file__).parent / "reporting" / "templates"
+    templates = Path(__file__).parent / "templates"
     environment = Environment(
         loader=FileSystemLoader(templates),
         autoescape=True,

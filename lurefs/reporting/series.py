@@ -14,10 +14,10 @@ from typing import TypeVar
 import numpy as np
 
 from episodes.summary import MIN_SEEDS, half_width
-from lurefs.outcomes import ChunkOutcome
-from lurefs.reporting.figures import Line
-from lurefs.reporting.runs import Run
-from lurefs.reporting.seeds import Group
+from lurefs.comparing.finished_runs import Run
+from lurefs.comparing.groups import Group
+from lurefs.reporting.charts.curves import Line
+from lurefs.runs.outcomes import ChunkOutcome
 
 Past = Sequence[ChunkOutcome]
 """The chunks of a run up to and including the one that a value is of."""

@@ -17,12 +17,12 @@ from episodes.bank import FeatureBank
 from episodes.files import write_text
 from episodes.manifest import Manifest
 from episodes.table import EpisodeTable
-from episodes.transfer_table import TransferTable
-from lurefs.config import RunConfig, to_yaml
-from lurefs.config_file import run_config
+from episodes.transfer.table import TransferTable
+from lurefs.config.load import run_config
+from lurefs.config.schema import RunConfig, to_yaml
 from lurefs.errors import UserError, first_line
-from lurefs.outcomes import ChunkOutcome
 from lurefs.records import from_mapping, to_mapping
+from lurefs.runs.outcomes import ChunkOutcome
 
 T = TypeVar("T")
 REFERENCE = "base--train"
@@ -206,7 +206,7 @@ class RunDirectory:
         write_text(self.summary_path, json.dumps(to_mapping(summary), indent=2, ensure_ascii=False) + "\n")
 
     def read_cost(self) -> dict[str, Any]:
-        """Return what `lurefs.cost.cost_card` found; empty if the run is older than that.
+        """Return what `lurefs.stages.cost.cost_card` found; empty if the run is older than that.
 
         Raises:
             UserError: The file is damaged.

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lurefs.backbones import Backbone
 from lurefs.errors import not_installed
+from lurefs.learning.backbones import Backbone
 from lurefs.seeding import seed_stream, seeded_numpy
 
 

@@ -25,15 +25,15 @@ from episodes.scoring import ProbeError, score
 from episodes.table import EpisodeTable, collect
 from episodes.transforms import needs_reference
 from lurefs import console
-from lurefs.backbones import build_twin
-from lurefs.config import digest
+from lurefs.config.schema import digest
 from lurefs.errors import UserError
-from lurefs.features import make_bank
-from lurefs.plan import Benchmark
+from lurefs.learning.backbones import build_twin
 from lurefs.records import to_mapping
-from lurefs.results import damaged, read_json
+from lurefs.runs.directory import damaged, read_json
 from lurefs.seeding import seed_stream
-from lurefs.stage import (
+from lurefs.stages.features import make_bank
+from lurefs.stages.plan import Benchmark
+from lurefs.stages.stage import (
     Stage,
     embed,
     make_probe,

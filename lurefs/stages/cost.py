@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from lurefs.backbones import Backbone
+from lurefs.learning.backbones import Backbone
 
 
 @dataclass

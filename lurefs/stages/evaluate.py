@@ -17,13 +17,13 @@ from episodes.manifest import Manifest
 from episodes.scoring import score, score_in_parallel
 from episodes.summary import chance_level, summarise, tails
 from episodes.table import EpisodeTable, collect
-from lurefs import checkpoints, console, plugins
-from lurefs.config import digest, run_identity
-from lurefs.controls import control_spread, read_controls, score_controls
-from lurefs.cost import Speed, cost_card
+from lurefs import console, plugins
+from lurefs.config.schema import digest, run_identity
 from lurefs.errors import UserError
-from lurefs.features import feature_identity, make_bank
-from lurefs.outcomes import (
+from lurefs.learning import checkpoints
+from lurefs.ranks import Ranks
+from lurefs.runs.directory import REFERENCE, RunDirectory
+from lurefs.runs.outcomes import (
     ChunkOutcome,
     accuracy_changes,
     anytime_accuracy,
@@ -32,10 +32,11 @@ from lurefs.outcomes import (
     cumulative_errors,
     unlearn_seconds,
 )
-from lurefs.plan import Plan
-from lurefs.ranks import Ranks
-from lurefs.results import REFERENCE, RunDirectory
-from lurefs.stage import (
+from lurefs.stages.controls import control_spread, read_controls, score_controls
+from lurefs.stages.cost import Speed, cost_card
+from lurefs.stages.features import feature_identity, make_bank
+from lurefs.stages.plan import Plan
+from lurefs.stages.stage import (
     Stage,
     backbone_card,
     embed,
@@ -47,8 +48,8 @@ from lurefs.stage import (
     result_identity,
     tell_if_constant,
 )
-from lurefs.transfer_plan import transfer_images
-from lurefs.transfer_stage import check_transfers, evaluate_transfers, summarise_transfers
+from lurefs.stages.transfer import check_transfers, evaluate_transfers, summarise_transfers
+from lurefs.stages.transfer_plan import transfer_images
 
 
 def extract(stage: Stage, ranks: Ranks | None = None) -> None:

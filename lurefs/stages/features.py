@@ -10,8 +10,8 @@ import torch
 from numpy.typing import NDArray
 
 from episodes.bank import FeatureBank
-from lurefs.backbones import Backbone
-from lurefs.plan import Benchmark
+from lurefs.learning.backbones import Backbone
+from lurefs.stages.plan import Benchmark
 
 CPU_PIXELS = 2**18
 """Pixels a channel that are embedded at one time on a CPU (64 images of 64 x 64): the activations of more leave the

@@ -12,7 +12,7 @@ from episodes.bank import images_digest
 from episodes.manifest import Manifest
 from episodes.specs import EpisodeSpec, SpecError, check_fits
 from lurefs import plugins
-from lurefs.config import BenchmarkConfig, CorruptConfig, RunConfig
+from lurefs.config.schema import BenchmarkConfig, CorruptConfig, RunConfig
 from lurefs.data.arrival import limit_images
 from lurefs.data.chunks import Chunk, make_chunks
 from lurefs.data.corruptions import check_corruptible, corrupted_dataset

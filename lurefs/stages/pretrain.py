@@ -16,20 +16,21 @@ from episodes.scoring import score
 from episodes.summary import summarise
 from episodes.table import collect
 from episodes.transforms import needs_reference
-from lurefs import checkpoints, console, plugins
-from lurefs.backbones import Backbone
-from lurefs.config import digest, pretrain_identity
+from lurefs import console, plugins
+from lurefs.config.schema import digest, pretrain_identity
 from lurefs.errors import UserError, first_line
-from lurefs.features import make_bank
-from lurefs.images import open_images
-from lurefs.learner import EpochRecord, Learner, learn_online, make_learner
-from lurefs.outcomes import ChunkOutcome, FewShotScore
-from lurefs.plan import Benchmark, Plan
-from lurefs.progress import load_progress, save_progress
+from lurefs.learning import checkpoints
+from lurefs.learning.backbones import Backbone
+from lurefs.learning.images import open_images
+from lurefs.learning.learner import EpochRecord, Learner, learn_online, make_learner
+from lurefs.learning.progress import load_progress, save_progress
+from lurefs.learning.schedule import epoch_sizes, n_batches
 from lurefs.ranks import Ranks
-from lurefs.robustness import complete_robustness, with_robustness
-from lurefs.schedule import epoch_sizes, n_batches
-from lurefs.stage import Stage, embed, make_probe, plan_backbone, read_or_draw_manifest, reference_images
+from lurefs.runs.outcomes import ChunkOutcome, FewShotScore
+from lurefs.stages.features import make_bank
+from lurefs.stages.plan import Benchmark, Plan
+from lurefs.stages.robustness import complete_robustness, with_robustness
+from lurefs.stages.stage import Stage, embed, make_probe, plan_backbone, read_or_draw_manifest, reference_images
 
 
 def pretrain(stage: Stage) -> list[ChunkOutcome]:

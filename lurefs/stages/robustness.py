@@ -10,15 +10,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lurefs import attacks, checkpoints, console
-from lurefs.backbones import Backbone
-from lurefs.config import CORRUPTIONS, RobustnessConfig, digest
+from lurefs import console
+from lurefs.config.schema import CORRUPTIONS, RobustnessConfig, digest
 from lurefs.data.corruptions import check_corruptible, corrupt
 from lurefs.data.dataset import ImageArray, IntArray
-from lurefs.outcomes import ChunkOutcome, RobustnessScores
-from lurefs.plan import Plan
+from lurefs.learning import checkpoints
+from lurefs.learning.backbones import Backbone
 from lurefs.records import to_mapping
-from lurefs.stage import Stage
+from lurefs.runs.outcomes import ChunkOutcome, RobustnessScores
+from lurefs.stages import attacks
+from lurefs.stages.plan import Plan
+from lurefs.stages.stage import Stage
 
 BATCH_SIZE = 128
 """Images that are changed and classified at once; fixed, so that no setting of memory changes an attack's numbers."""

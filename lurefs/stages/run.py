@@ -6,18 +6,18 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 
-from lurefs.backbones import check_backbone
 from lurefs.console import note
 from lurefs.errors import UserError
-from lurefs.evaluate import check_probes, evaluate, extract
-from lurefs.padding import padding_note
-from lurefs.plan import Plan
-from lurefs.pretrain import check_batches, pretrain
+from lurefs.learning.backbones import check_backbone
+from lurefs.learning.padding import padding_note
 from lurefs.ranks import ranks_of
-from lurefs.report import write_report
-from lurefs.results import RunDirectory
-from lurefs.robustness import check_robustness
-from lurefs.stage import open_stage, plan_backbone
+from lurefs.reporting.page import write_report
+from lurefs.runs.directory import RunDirectory
+from lurefs.stages.evaluate import check_probes, evaluate, extract
+from lurefs.stages.plan import Plan
+from lurefs.stages.pretrain import check_batches, pretrain
+from lurefs.stages.robustness import check_robustness
+from lurefs.stages.stage import open_stage, plan_backbone
 
 
 def check(plan: Plan) -> None:

@@ -20,17 +20,18 @@ from episodes.manifest import Manifest, draw_manifest
 from episodes.probes import Probe
 from episodes.sampler import EpisodeSpec
 from episodes.transforms import needs_reference
-from lurefs import console, plugins, tracking
-from lurefs.backbones import Backbone, build_backbone, resolve_device
-from lurefs.config import ProbeConfig, RunConfig, digest, pretrain_identity
+from lurefs import console, plugins
+from lurefs.comparing.texts import constancy
+from lurefs.config.schema import ProbeConfig, RunConfig, digest, pretrain_identity
 from lurefs.errors import UserError
-from lurefs.features import embed_batches
-from lurefs.plan import Benchmark, Plan
+from lurefs.learning.backbones import Backbone, build_backbone, resolve_device
 from lurefs.ranks import ONE_PROCESS, Ranks
 from lurefs.records import to_mapping
-from lurefs.reporting.wording import constancy
-from lurefs.results import REFERENCE, RunDirectory
+from lurefs.runs.directory import REFERENCE, RunDirectory
 from lurefs.seeding import seed_stream
+from lurefs.stages.features import embed_batches
+from lurefs.stages.plan import Benchmark, Plan
+from lurefs.tracking.tracker import Tracker, start
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +48,7 @@ class Stage:
 
     plan: Plan
     directory: RunDirectory
-    tracker: tracking.Tracker
+    tracker: Tracker
     device: torch.device
     ranks: Ranks = ONE_PROCESS
 
@@ -73,7 +74,7 @@ def open_stage(plan: Plan, directory: RunDirectory, *, is_tracked: bool, ranks: 
     if ranks.is_first:
         _claim(plan, directory, plan_backbone(plan))
     ranks.wait()
-    tracker = tracking.start(config, directory) if is_tracked and ranks.is_first else tracking.Tracker("")
+    tracker = start(config, directory) if is_tracked and ranks.is_first else Tracker("")
     return Stage(plan=plan, directory=directory, tracker=tracker, device=device, ranks=ranks)
 
 

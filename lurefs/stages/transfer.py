@@ -9,15 +9,15 @@ from typing import Any
 import numpy as np
 
 from episodes.bank import FeatureBank
-from episodes.transfer import transfer
-from episodes.transfer_split import RowSplit
-from episodes.transfer_table import SizeSummary, collect_fits, summarise_transfer
+from episodes.transfer.fits import transfer
+from episodes.transfer.split import RowSplit
+from episodes.transfer.table import SizeSummary, collect_fits, summarise_transfer
 from lurefs import console
-from lurefs.config import digest
+from lurefs.config.schema import digest
 from lurefs.errors import UserError
-from lurefs.plan import Plan
-from lurefs.stage import Stage, make_probe
-from lurefs.transfer_plan import Transfer, plan_transfers
+from lurefs.stages.plan import Plan
+from lurefs.stages.stage import Stage, make_probe
+from lurefs.stages.transfer_plan import Transfer, plan_transfers
 
 MAX_CHECKED = 32
 """Made-up images a class at most, in the check of a probe's settings."""

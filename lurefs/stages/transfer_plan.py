@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from episodes.transfer import C_GRID, TransferSpec
-from episodes.transfer_split import RowSplit, smallest_class, split_rows
+from episodes.transfer.fits import C_GRID, TransferSpec
+from episodes.transfer.split import RowSplit, smallest_class, split_rows
 from lurefs import plugins
-from lurefs.config import BenchmarkConfig, TransferConfig
+from lurefs.config.schema import BenchmarkConfig, TransferConfig
 from lurefs.errors import UserError
-from lurefs.plan import Benchmark, Plan, make_benchmark
+from lurefs.stages.plan import Benchmark, Plan, make_benchmark
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,14 +16,14 @@ from pathlib import Path
 from typing import Any
 
 from lurefs import console
-from lurefs.config import RunConfig, digest, run_identity
+from lurefs.config.schema import RunConfig, digest, run_identity
 from lurefs.errors import UserError
-from lurefs.grid import of_run
-from lurefs.plan import Plan, make_plan
 from lurefs.ranks import ranks_of
 from lurefs.records import to_mapping
-from lurefs.results import RunDirectory
-from lurefs.workers import Call, Failure, Workers
+from lurefs.runs.directory import RunDirectory
+from lurefs.stages.plan import Plan, make_plan
+from lurefs.sweeps.grid import of_run
+from lurefs.sweeps.workers import Call, Failure, Workers
 
 Elsewhere = Callable[[Mapping[str, Call]], Iterator[tuple[str, Any]]]
 """Makes calls somewhere; yields each one's key with its result or a `Failure`, as they are done."""
@@ -76,9 +76,9 @@ def run_here(plans: Mapping[str, Plan], directories: Directories, stage: str, *,
     """Do a stage of the runs in this process, one run after another, or all stages where it is `run`.
 
     Raises:
-        UserError: A run cannot be run as it is; or see `lurefs.run.run_stage`, and the runs after it are not done.
+        UserError: A run cannot be run as it is; or see `lurefs.stages.run.run_stage`; the runs after it are not done.
     """
-    from lurefs.run import run_stage
+    from lurefs.stages.run import run_stage
 
     for name in plans:
         directories[name].check_writable()
@@ -103,7 +103,7 @@ def run_in_workers(
     Args:
         plans: By name.
         directories: Likewise.
-        stage: See `lurefs.run.run_stage`.
+        stage: See `lurefs.stages.run.run_stage`.
         n_workers: How many processes of this machine.
         elsewhere: Does the runs in place of these processes.
 
@@ -130,7 +130,7 @@ def run_in_workers(
 
 def check_runs(configs: Sequence[RunConfig]) -> tuple[str, UserError] | None:
     """Return the first run that the libraries refuse, and why; runs that differ by their seed alone are one."""
-    from lurefs.run import check
+    from lurefs.stages.run import check
 
     for config in distinct(configs):
         try:
@@ -141,8 +141,8 @@ def check_runs(configs: Sequence[RunConfig]) -> tuple[str, UserError] | None:
 
 
 def padding_notes(configs: Sequence[RunConfig]) -> list[str]:
-    """Return the notes of `lurefs.run.padding_notes` on all runs."""
-    from lurefs.run import padding_notes
+    """Return the notes of `lurefs.stages.run.padding_notes` on all runs."""
+    from lurefs.stages.run import padding_notes
 
     return padding_notes([make_plan(config) for config in configs])
 
@@ -162,7 +162,7 @@ def run_one(config: RunConfig, directory: RunDirectory, stage: str) -> dict[str,
     What is said meanwhile goes to the run's log, since the runs share one terminal.
     """
     with _stderr_in(directory.log_path):
-        from lurefs.run import run_stage
+        from lurefs.stages.run import run_stage
 
         run_stage(make_plan(config), directory, stage, with_page=False)
     benchmarks = directory.read_summary()["benchmarks"] if stage in ("run", "evaluate") else {}

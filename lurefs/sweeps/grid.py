@@ -14,8 +14,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from lurefs import config_file
-from lurefs.config import RunConfig, digest, run_identity
+from lurefs.config.load import find_recipe, load, parse_overrides, read_yaml
+from lurefs.config.schema import RunConfig, digest, run_identity
 from lurefs.errors import UserError
 
 MACRO = "${args_no_hyphens}"
@@ -67,8 +67,8 @@ def read_grid(source: str, overrides: Sequence[str] = (), run_root: Path | None 
     Raises:
         UserError: No such file, not a grid, or a command that does not start `lurefs run`.
     """
-    path = config_file.find_recipe(source)
-    plain = config_file.read_yaml(path, resolve=False)
+    path = find_recipe(source)
+    plain = read_yaml(path, resolve=False)
     if "parameters" not in plain:
         raise UserError(
             f"{path} has no parameters",
@@ -128,12 +128,12 @@ def named_run(recipe: str, overrides: Sequence[str]) -> RunConfig:
     """Return the configuration of one run that is named by what the overrides change.
 
     Raises:
-        UserError: The recipe has several runs or the overrides give a name or seeds; or see `config_file.load`.
+        UserError: The recipe has several runs or the overrides give a name or seeds; or see `lurefs.config.load.load`.
     """
     for key, why in (("name", "has its name from its settings"), ("seeds", "is one run, of one seed")):
         if any(_split(text)[0] == key for text in overrides):
             raise UserError(f"a run below a run root {why}", f"no setting {key!r}", f"leave {key}=... out")
-    group = config_file.load(recipe, overrides)
+    group = load(recipe, overrides)
     if group.variants or len(group.runs) > 1:
         what = "variants" if group.variants else f"the seeds {list(group.seeds or ())}"
         raise UserError(
@@ -149,7 +149,7 @@ def name_of(overrides: Sequence[str], config: RunConfig) -> str:
     Only what the numbers depend on takes part; of `backbone.name` and its like the value alone, the seed comes last.
     Where a value had to be changed to be a file's name, a digest keeps different runs apart.
     """
-    leaves = _leaves(config_file.parse_overrides(overrides), run_identity(config))
+    leaves = _leaves(parse_overrides(overrides), run_identity(config))
     parts, is_changed = [], False
     for key in sorted(leaves, key=lambda key: (key == "seed", key)):
         value = leaves[key]
@@ -233,6 +233,6 @@ def _split(text: str) -> tuple[str, Any]:
     """Return key and value of `key=value`."""
     import yaml
 
-    config_file.parse_overrides([text])  # refuses what is none
+    parse_overrides([text])  # refuses what is none
     key, _, value = text.partition("=")
     return key, yaml.safe_load(value)

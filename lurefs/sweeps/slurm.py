@@ -11,7 +11,7 @@ import yaml
 
 from lurefs import console
 from lurefs.errors import UserError, first_line, not_installed
-from lurefs.workers import Call, Failure, answer
+from lurefs.sweeps.workers import Call, Failure, answer
 
 K = TypeVar("K")
 POLL_SECONDS = 2.0

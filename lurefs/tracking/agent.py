@@ -16,8 +16,8 @@ from typing import Any
 import yaml
 
 from episodes.files import write_text
-from lurefs.config import RunConfig
-from lurefs.mirror.cards import cell_id
+from lurefs.config.schema import RunConfig
+from lurefs.tracking.labels import cell_id
 
 _VARIABLES = ("WANDB_RUN_ID", "WANDB_SWEEP_ID", "WANDB_SWEEP_PARAM_PATH")
 

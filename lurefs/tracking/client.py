@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from episodes.files import write_text
-from lurefs.mirror.agent import AgentRun
-from lurefs.mirror.cards import Card, Row
-from lurefs.mirror.records import Chart, Record, Table
+from lurefs.tracking.agent import AgentRun
+from lurefs.tracking.labels import Card, Row
+from lurefs.tracking.records import Chart, Record, Table
 
 START_SECONDS = 20.0
 """How long an online start may take before it counts as failed."""

@@ -10,9 +10,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from lurefs.mirror.cards import Row, comparison_card, without_none
-from lurefs.mirror.records import Chart, Record, Table
-from lurefs.results import damaged, read_json
+from lurefs.runs.directory import damaged, read_json
+from lurefs.tracking.labels import Row, comparison_card, without_none
+from lurefs.tracking.records import Chart, Record, Table
 
 T = TypeVar("T")
 FILE = "comparison.json"

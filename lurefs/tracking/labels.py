@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from lurefs import plugins
-from lurefs.config import LearnerConfig, PluginConfig, RunConfig, digest, run_identity
+from lurefs.config.schema import LearnerConfig, PluginConfig, RunConfig, digest, run_identity
 from lurefs.errors import UserError
-from lurefs.outcomes import ChunkOutcome
+from lurefs.runs.outcomes import ChunkOutcome
 
 Row = dict[str, Any]
 _REGIME = ("replay", "schedule", "class_order", "images_per_class", "label_noise")

@@ -10,11 +10,24 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lurefs.config import RunConfig, digest
-from lurefs.mirror import cards, figures
-from lurefs.mirror.cards import About, Card, Row
-from lurefs.outcomes import ChunkOutcome
-from lurefs.results import RunDirectory
+from lurefs.config.schema import RunConfig, digest
+from lurefs.runs.directory import RunDirectory
+from lurefs.runs.outcomes import ChunkOutcome
+from lurefs.tracking import labels
+from lurefs.tracking.labels import About, Card, Row
+from lurefs.tracking.rows import (
+    EPISODE_COLUMNS,
+    FIT_COLUMNS,
+    ROBUSTNESS_COLUMNS,
+    cell_summary,
+    chunk_rows,
+    episode_rows,
+    fit_rows,
+    pretrain_summary,
+    robustness_rows,
+    running_accuracy,
+    transfer_rows,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,13 +128,13 @@ def pretrain_record(config: RunConfig, directory: RunDirectory) -> Record:
     """Return the chunks that are done, and the figures over all of them once they are."""
     outcomes = directory.read_outcomes()
     is_complete = bool(outcomes) and len(outcomes) == (config.chunks.n_chunks or len(outcomes))
-    robustness = figures.robustness_rows(outcomes)
+    robustness = robustness_rows(outcomes)
     return Record(
-        card=cards.pretrain_card(_about(config, directory), outcomes),
+        card=labels.pretrain_card(_about(config, directory), outcomes),
         step_metric="chunk_index",
-        rows=figures.chunk_rows(outcomes),
-        summary=figures.pretrain_summary(outcomes) if is_complete else {},
-        tables={"robustness_levels": Table(columns=figures.ROBUSTNESS_COLUMNS, rows=robustness)} if robustness else {},
+        rows=chunk_rows(outcomes),
+        summary=pretrain_summary(outcomes) if is_complete else {},
+        tables={"robustness_levels": Table(columns=ROBUSTNESS_COLUMNS, rows=robustness)} if robustness else {},
         weights=_weights(config, directory, outcomes) if is_complete else (),
         is_complete=is_complete,
     )
@@ -132,11 +145,11 @@ def cell_record(config: RunConfig, directory: RunDirectory, benchmark: str, prob
     about, summary = _about(config, directory), directory.read_summary()
     table = directory.read_episodes(benchmark, probe)
     return Record(
-        card=cards.cell_card(about, summary, benchmark, probe),
+        card=labels.cell_card(about, summary, benchmark, probe),
         step_metric="episode",
-        rows=figures.running_accuracy(table),
-        summary=figures.cell_summary(summary, benchmark, probe, directory.read_outcomes(), about.cost),
-        tables={"episodes": Table(columns=figures.EPISODE_COLUMNS, rows=figures.episode_rows(table))},
+        rows=running_accuracy(table),
+        summary=cell_summary(summary, benchmark, probe, directory.read_outcomes(), about.cost),
+        tables={"episodes": Table(columns=EPISODE_COLUMNS, rows=episode_rows(table))},
     )
 
 
@@ -144,20 +157,20 @@ def transfer_record(config: RunConfig, directory: RunDirectory, name: str) -> Re
     """Return one transfer: its figures by training images a class, those of the largest size, every fit."""
     summary, table = directory.read_summary(), directory.read_transfer(name)
     images = digest([table.identity.get("images"), table.identity.get("split")])
-    rows = figures.transfer_rows(summary["transfer"][name])
+    rows = transfer_rows(summary["transfer"][name])
     return Record(
-        card=cards.transfer_card(_about(config, directory), summary, name, images),
+        card=labels.transfer_card(_about(config, directory), summary, name, images),
         step_metric="images_per_class",
         rows=rows,
         summary=rows[-1] if rows else {},
-        tables={"fits": Table(columns=figures.FIT_COLUMNS, rows=figures.fit_rows(table))},
+        tables={"fits": Table(columns=FIT_COLUMNS, rows=fit_rows(table))},
     )
 
 
 def report_record(config: RunConfig, directory: RunDirectory, path: Path) -> Record:
     """Return a report page, with the sheets of images that stand beside it."""
     return Record(
-        card=cards.report_card(_about(config, directory)),
+        card=labels.report_card(_about(config, directory)),
         pages={"report": path.read_text(encoding="utf-8")},
         images={sheet.stem.replace("-", "_"): sheet for sheet in sorted((path.parent / "figures").glob("*.png"))},
     )
@@ -172,7 +185,7 @@ def _weights(config: RunConfig, directory: RunDirectory, outcomes: Sequence[Chun
     wanted = config.trackers.wandb.checkpoints
     if wanted == "none":
         return []
-    from lurefs.checkpoints import read_identity  # it needs torch, which the rest does not
+    from lurefs.learning.checkpoints import read_identity  # it needs torch, which the rest does not
 
     found = []
     for outcome in outcomes if wanted == "all" else outcomes[-1:]:

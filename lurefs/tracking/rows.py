@@ -10,9 +10,8 @@ import numpy as np
 
 from episodes.summary import summarise
 from episodes.table import EpisodeTable
-from episodes.transfer_table import TransferTable
-from lurefs.mirror.cards import Row, without_none
-from lurefs.outcomes import (
+from episodes.transfer.table import TransferTable
+from lurefs.runs.outcomes import (
     ChunkOutcome,
     RobustnessScores,
     UnlearnReport,
@@ -22,6 +21,7 @@ from lurefs.outcomes import (
     mean_changed_predictions,
     unlearn_seconds,
 )
+from lurefs.tracking.labels import Row, without_none
 
 MAX_CURVE_POINTS = 100
 ROBUSTNESS_COLUMNS = ("chunk_index", "kind", "name", "level", "accuracy")

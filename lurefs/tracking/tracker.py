@@ -1,6 +1,6 @@
 """Weights & Biases as a mirror of the run directory: a run never depends on its tracker, and can be sent again.
 
-What is sent are the records of `lurefs.mirror`, read from the directory alone, so that a rerun goes on where the last
+What is sent are the records of `lurefs.tracking`, read from the directory alone, so that a rerun goes on where the last
 one was stopped. Here is decided when, where to, and what an error costs: the mirror, never the run.
 """
 
@@ -14,15 +14,15 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from lurefs.config import RunConfig
+from lurefs.config.schema import RunConfig
 from lurefs.errors import UserError
-from lurefs.mirror import records
-from lurefs.mirror.agent import read_agent_run, take_agent_run, write_agent_run
-from lurefs.mirror.cards import Card
-from lurefs.mirror.client import FINISH_SECONDS, Client, UploadError, environment, one_line
-from lurefs.mirror.records import Record
-from lurefs.outcomes import ChunkOutcome
-from lurefs.results import RunDirectory
+from lurefs.runs.directory import RunDirectory
+from lurefs.runs.outcomes import ChunkOutcome
+from lurefs.tracking import records
+from lurefs.tracking.agent import read_agent_run, take_agent_run, write_agent_run
+from lurefs.tracking.client import FINISH_SECONDS, Client, UploadError, environment, one_line
+from lurefs.tracking.labels import Card
+from lurefs.tracking.records import Record
 
 Mode = Literal["online", "offline", "disabled"]
 

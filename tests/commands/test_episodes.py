@@ -13,11 +13,11 @@ import yaml
 
 from episodes.manifest import Manifest, draw_manifest, make_manifest
 from lurefs.cli import main
-from lurefs.config import RunConfig
-from lurefs.config_file import load, run_config
-from lurefs.episode_commands import make, show, verify
+from lurefs.commands.episodes import make, show, verify
+from lurefs.config.load import load, run_config
+from lurefs.config.schema import RunConfig
 from lurefs.errors import UserError
-from lurefs.plan import make_plan
+from lurefs.stages.plan import make_plan
 
 MakeConfig = Callable[..., RunConfig]
 FORM = {"n_way": 3, "n_shot": 1, "n_query": 5, "n_episodes": 20}
@@ -127,7 +127,7 @@ def test_verify_needs_no_data_where_the_file_has_names(file: Path) -> None:
 
 
 def test_verify_against_a_run(file: Path, recipe: Path, tmp_path: Path) -> None:
-    from lurefs.results import RunDirectory
+    from lurefs.runs.directory import RunDirectory
 
     RunDirectory(tmp_path / "run").write_config(load(str(recipe)).runs["small"])
     verify(file, source=None, run_dir=tmp_path / "run", benchmark="one")
@@ -211,9 +211,9 @@ def test_a_run_stores_the_episodes_of_the_file_as_rows_of_its_own_bank(
 ) -> None:
     import torch
 
-    from lurefs.results import RunDirectory
-    from lurefs.stage import Stage, read_or_draw_manifest
-    from lurefs.tracking import Tracker
+    from lurefs.runs.directory import RunDirectory
+    from lurefs.stages.stage import Stage, read_or_draw_manifest
+    from lurefs.tracking.tracker import Tracker
 
     plan = make_plan(make_config(benchmarks={"b": {"manifest": str(file), "classes": "all"}}))
     directory = RunDirectory(tmp_path / "run")

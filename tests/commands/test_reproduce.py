@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from lurefs.cli import main
-from lurefs.config import RunConfig
-from lurefs.plan import make_plan
-from lurefs.reproduce import compare_runs, likely_reasons
-from lurefs.results import RunDirectory
-from lurefs.run import run_stage
+from lurefs.commands.reproduce import compare_runs, likely_reasons
+from lurefs.config.schema import RunConfig
+from lurefs.runs.directory import RunDirectory
+from lurefs.stages.plan import make_plan
+from lurefs.stages.run import run_stage
 
 EPISODES = "episodes/novel-3way-1shot--logistic_regression.parquet"
 

@@ -16,8 +16,8 @@ from episodes.metrics import empty_reliability
 from episodes.sampler import EpisodeSpec
 from episodes.summary import summarise, tails
 from episodes.table import EpisodeTable
-from lurefs.config_file import run_config
-from lurefs.results import RunDirectory
+from lurefs.config.load import run_config
+from lurefs.runs.directory import RunDirectory
 
 LABELS = np.repeat(np.arange(6), 10).astype(np.int64)
 MakeRun = Callable[..., RunDirectory]

@@ -15,10 +15,10 @@ import yaml
 
 from episodes.comparison import paired_difference
 from lurefs.cli import main
-from lurefs.config import RunConfig
+from lurefs.comparing.pairs import FLIP_SEED
+from lurefs.config.schema import RunConfig
 from lurefs.records import to_mapping
-from lurefs.reporting.comparison import FLIP_SEED
-from lurefs.results import RunDirectory
+from lurefs.runs.directory import RunDirectory
 
 MakeRun = Callable[..., RunDirectory]
 
@@ -156,8 +156,8 @@ def test_numbers_need_no_torch(make_run: MakeRun) -> None:
     make_run("lure")
     make_run("warm", unlearn="nothing")
     program = (
-        "import sys\nfrom lurefs.find_runs import find_runs\nfrom lurefs.results import RunDirectory\n"
-        "from lurefs.reporting.runs import read_runs\nfrom lurefs.reporting.standings import standings\n"
+        "import sys\nfrom lurefs.runs.find import find_runs\nfrom lurefs.runs.directory import RunDirectory\n"
+        "from lurefs.comparing.finished_runs import read_runs\nfrom lurefs.comparing.standings import standings\n"
         "found = standings(read_runs([RunDirectory(path) for path in find_runs(['runs'])]))\n"
         "assert found.rows[0].difference is not None\n"
         "heavy = [name for name in ('torch', 'timm', 'learn2learn', 'sklearn', 'matplotlib') if name in sys.modules]\n"

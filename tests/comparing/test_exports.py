@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from lurefs.reporting.exports import to_csv, to_latex, to_markdown, write_exports
-from lurefs.reporting.runs import read_runs
-from lurefs.reporting.standing_rows import Standing
-from lurefs.reporting.standing_tables import TextTable, legend, text_tables
-from lurefs.reporting.standings import Standings, standings
-from lurefs.results import RunDirectory
+from lurefs.comparing.exports import to_csv, to_latex, to_markdown, write_exports
+from lurefs.comparing.finished_runs import read_runs
+from lurefs.comparing.standing_rows import Standing
+from lurefs.comparing.standings import Standings, standings
+from lurefs.comparing.text_tables import TextTable, legend, text_tables
+from lurefs.runs.directory import RunDirectory
 
 MakeRun = Callable[..., RunDirectory]
 TABLE = TextTable(

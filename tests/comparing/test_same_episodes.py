@@ -5,11 +5,11 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from lurefs.comparing.finished_runs import Run, read_runs
+from lurefs.comparing.same_episodes import check_same_episodes, on_common_episodes
+from lurefs.comparing.standings import standings
 from lurefs.errors import UserError
-from lurefs.reporting.runs import Run, read_runs
-from lurefs.reporting.same_episodes import check_same_episodes, on_common_episodes
-from lurefs.reporting.standings import standings
-from lurefs.results import RunDirectory
+from lurefs.runs.directory import RunDirectory
 
 MakeRun = Callable[..., RunDirectory]
 

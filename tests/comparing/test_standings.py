@@ -8,12 +8,12 @@ import pytest
 
 from episodes.comparison import compare_seeds, p_over_seeds, paired_difference, shaffer
 from episodes.summary import summarise, summarise_seeds
+from lurefs.comparing.finished_runs import read_runs
+from lurefs.comparing.pairs import FLIP_SEED, compare_pairs
+from lurefs.comparing.standing_rows import Standing
+from lurefs.comparing.standings import standings
 from lurefs.errors import UserError
-from lurefs.reporting.comparison import FLIP_SEED, compare_pairs
-from lurefs.reporting.runs import read_runs
-from lurefs.reporting.standing_rows import Standing
-from lurefs.reporting.standings import standings
-from lurefs.results import RunDirectory
+from lurefs.runs.directory import RunDirectory
 
 MakeRun = Callable[..., RunDirectory]
 COST = {"n_parameters": 1200, "n_macs": 3400, "images_per_second": 56.5, "device": "cpu", "n_threads": 2}

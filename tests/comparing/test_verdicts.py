@@ -12,14 +12,14 @@ import pytest
 from episodes.comparison import PairedDifference
 from episodes.summary import Summary
 from lurefs.cli import main
-from lurefs.reporting.headline import headline, warnings
-from lurefs.reporting.runs import Run, read_runs
-from lurefs.reporting.same_episodes import on_common_episodes
-from lurefs.reporting.standing_tables import text_tables
-from lurefs.reporting.standings import standings
-from lurefs.reporting.verdict_words import ONE_TRAINING, not_above_controls, verdict_sentences
-from lurefs.reporting.verdicts import Scope, Verdict, Verdicts, judge_all
-from lurefs.results import RunDirectory
+from lurefs.comparing.finished_runs import Run, read_runs
+from lurefs.comparing.same_episodes import on_common_episodes
+from lurefs.comparing.standings import standings
+from lurefs.comparing.text_tables import text_tables
+from lurefs.comparing.verdict_words import ONE_TRAINING, not_above_controls, verdict_sentences
+from lurefs.comparing.verdicts import Scope, Verdict, Verdicts, judge_all
+from lurefs.reporting.sections.headline import headline, warnings
+from lurefs.runs.directory import RunDirectory
 
 MakeRun = Callable[..., RunDirectory]
 ABOVE, LEVEL, BELOW = 0.1, 0.0, -0.1

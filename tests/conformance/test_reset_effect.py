@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from lurefs.backbones import Backbone, build_backbone, build_twin
-from lurefs.boundary import Effect, effect, look, without_effect
-from lurefs.config import BackboneConfig
-from lurefs.unlearn.contract import Changes, ProbeImages
-from lurefs.unlearn.masks import by_saliency
+from lurefs.config.schema import BackboneConfig
+from lurefs.learning.backbones import Backbone, build_backbone, build_twin
+from lurefs.learning.boundary import Effect, effect, look, without_effect
+from lurefs.learning.unlearn.contract import Changes, ProbeImages
+from lurefs.learning.unlearn.masks import by_saliency
 
 BACKBONES = {
     **{name: BackboneConfig(name=name) for name in timm.list_models("test_*")},

@@ -15,14 +15,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lurefs import plugins, saliency, structure
-from lurefs.config import RunConfig
-from lurefs.images import load_images
-from lurefs.learner import learn_online, make_learner
-from lurefs.outcomes import ChunkOutcome
-from lurefs.plan import Plan, make_plan
-from lurefs.stage import plan_backbone
-from lurefs.unlearn.contract import Changes, ProbeImages, UnlearnStrategy, parameters_of, reset
+from lurefs import plugins
+from lurefs.config.schema import RunConfig
+from lurefs.learning import saliency, structure
+from lurefs.learning.images import load_images
+from lurefs.learning.learner import learn_online, make_learner
+from lurefs.learning.unlearn.contract import Changes, ProbeImages, UnlearnStrategy, parameters_of, reset
+from lurefs.runs.outcomes import ChunkOutcome
+from lurefs.stages.plan import Plan, make_plan
+from lurefs.stages.stage import plan_backbone
 
 
 def every_other_row() -> UnlearnStrategy:

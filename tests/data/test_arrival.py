@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from lurefs.config import ChunksConfig
+from lurefs.config.schema import ChunksConfig
 from lurefs.data.arrival import apportion, arrivals, limit_images
 from lurefs.data.dataset import ImageDataset, IntArray
 from lurefs.data.splits import ImageSplit

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from lurefs.config import CORRUPTIONS
+from lurefs.config.schema import CORRUPTIONS
 from lurefs.data.corruptions import check_corruptible, corrupt, corrupted_dataset
 from lurefs.data.dataset import ImageArray, ImageDataset
 from lurefs.errors import UserError

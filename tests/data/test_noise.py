@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from lurefs.config import ChunksConfig
+from lurefs.config.schema import ChunksConfig
 from lurefs.data.dataset import ImageDataset, IntArray
 from lurefs.data.noise import give_labels
 from lurefs.data.splits import ImageSplit

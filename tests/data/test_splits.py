@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lurefs.config import ClassSplitConfig, ImageSplitConfig
+from lurefs.config.schema import ClassSplitConfig, ImageSplitConfig
 from lurefs.data.dataset import ImageDataset
 from lurefs.data.splits import split_classes, split_images
 from lurefs.errors import UserError

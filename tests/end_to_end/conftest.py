@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from lurefs.config import RunConfig
+from lurefs.config.schema import RunConfig
 from lurefs.records import to_mapping
 
 

@@ -17,17 +17,17 @@ from pathlib import Path
 
 import torch
 
-from lurefs import config_file
-from lurefs.plan import make_plan
-from lurefs.results import RunDirectory
-from lurefs.run import run_stage
+from lurefs.config.load import load
+from lurefs.runs.directory import RunDirectory
+from lurefs.stages.plan import make_plan
+from lurefs.stages.run import run_stage
 
 
 def life(config_path: str, directory: Path, kill_after: float | None, how: int = signal.SIGKILL) -> bool:
     """Fork a process that pre-trains; return whether it was killed, and not done before."""
     child = os.fork()
     if child == 0:
-        (run,) = config_file.load(config_path).runs.values()
+        (run,) = load(config_path).runs.values()
         run_stage(make_plan(run), RunDirectory(directory), "pretrain")
         os._exit(0)
     if kill_after is not None:

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from lurefs.cli import main
-from lurefs.results import RunDirectory
+from lurefs.runs.directory import RunDirectory
 
 HEAVY = "torch, timm, learn2learn, wandb, matplotlib"
 

@@ -12,9 +12,9 @@ import torch
 import yaml
 
 import lurefs
-from lurefs.config import RunConfig
+from lurefs.config.schema import RunConfig
 from lurefs.records import to_mapping
-from lurefs.results import RunDirectory
+from lurefs.runs.directory import RunDirectory
 
 
 @pytest.fixture
@@ -68,7 +68,7 @@ import timm
 import torch
 from lurefs import plugins
 from lurefs.ranks import ranks_of
-from lurefs.unlearn.contract import ProbeImages
+from lurefs.learning.unlearn.contract import ProbeImages
 
 ranks = ranks_of()
 torch.manual_seed(0)

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from lurefs.cli import main
-from lurefs.results import RunDirectory
+from lurefs.runs.directory import RunDirectory
 
 NAMES = ["lure--seed-0", "lure--seed-1", "warm--seed-0", "warm--seed-1"]
 

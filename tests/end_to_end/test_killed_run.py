@@ -12,10 +12,10 @@ from typing import Any
 
 import yaml
 
-from lurefs.config import RunConfig
-from lurefs.outcomes import ChunkOutcome
+from lurefs.config.schema import RunConfig
 from lurefs.records import to_mapping
-from lurefs.results import RunDirectory
+from lurefs.runs.directory import RunDirectory
+from lurefs.runs.outcomes import ChunkOutcome
 
 
 def start(config_file: Path, run_dir: Path, environment: dict[str, str]) -> subprocess.Popen[bytes]:

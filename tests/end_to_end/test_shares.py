@@ -9,7 +9,7 @@ import pytest
 
 from lurefs.cli import main
 from lurefs.ranks import Ranks, ranks_of
-from lurefs.results import RunDirectory
+from lurefs.runs.directory import RunDirectory
 
 
 def test_two_processes_extract_the_features_of_one(

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from lurefs.cli import main
-from lurefs.results import RunDirectory
+from lurefs.runs.directory import RunDirectory
 
 WANDB = [sys.executable, "-m", "wandb"]
 

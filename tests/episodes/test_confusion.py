@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from episodes import confusion
+from episodes.blocks import Block
 from episodes.confusion import cautious_interval, count_confusions, order_by_likeness
-from episodes.drawing import Block
 
 BLOCK = Block(
     n_ways=np.array([2, 3]),

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
+from episodes.inner_products import Features, Products
 from episodes.manifest import make_manifest
-from episodes.products import Features, Products
 from episodes.sampler import EpisodeSpec
 from episodes.solver import DOUBLE_ERROR, GramBlock
 from episodes.transforms import fit_transform

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from episodes.drawing import Block, dirichlet_counts, draw_distinct, meta_dataset_counts, random_state
+from episodes.blocks import Block, dirichlet_counts, draw_distinct, meta_dataset_counts, random_state
 from episodes.sampler import EpisodeSampler, EpisodeSpec, MetaDatasetSpec
 from episodes.specs import n_disjoint_episodes
 

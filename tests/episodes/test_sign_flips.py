@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from episodes.signs import draw_signs, flipped_sums
+from episodes.sign_flips import draw_signs, flipped_sums
 
 N_FLIPS = 50
 

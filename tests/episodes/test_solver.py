@@ -248,13 +248,13 @@ def test_features_that_differ_by_a_hundredth_need_no_scikit_learn(name: str) -> 
 
 @pytest.mark.parametrize("name", ["logistic_regression", "ridge", "nearest_centroid", "1-nn"])
 def test_what_single_precision_leaves_open_is_solved_in_double(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    from episodes import products
+    from episodes import inner_products
 
     bank, probe = bank_of(kind), Probe(name="probe", classifier=PROBES[name]())
     spec = EpisodeSpec(n_way=5, n_shot=3, n_query=8, n_episodes=40)
     manifest = make_manifest(bank.labels, spec, seed=0, images_digest=bank.images_digest)
     plain = collect(score(bank, manifest, probe), {})
-    monkeypatch.setattr(products, "SINGLE_ERROR", 1.0)  # as if nothing were known in single precision
+    monkeypatch.setattr(inner_products, "SINGLE_ERROR", 1.0)  # as if nothing were known in single precision
     table = collect(score(bank, manifest, probe, audit_share=1.0), {})
     assert table.n_by_solver == {"batched": 40, "scikit-learn": 0, "audited": 40}
     assert np.array_equal(table.predicted, plain.predicted)
@@ -266,7 +266,7 @@ def test_what_single_precision_leaves_open_is_solved_in_double(monkeypatch: pyte
 def test_a_gram_matrix_is_that_of_double_precision(n_rows: int, n_features: int) -> None:
     import torch
 
-    from episodes.products import multiply_rows
+    from episodes.inner_products import multiply_rows
 
     rows = torch.randn(3, n_rows, n_features, generator=torch.Generator().manual_seed(0))
     out = torch.full((3, n_rows, n_rows), float("nan"))

@@ -13,9 +13,9 @@ from episodes.bank import FeatureBank
 from episodes.metrics import ece, nll
 from episodes.probes import Probe, knn, lda, logistic_regression, nearest_centroid, ridge
 from episodes.scoring import ProbeError
-from episodes.transfer import TransferFit, TransferSpec, macro_accuracy, transfer
-from episodes.transfer_split import RowSplit, draw_rows, smallest_class, split_rows
-from episodes.transfer_table import TransferTable, collect_fits, paired_transfer, summarise_transfer, wilson
+from episodes.transfer.fits import TransferFit, TransferSpec, macro_accuracy, transfer
+from episodes.transfer.split import RowSplit, draw_rows, smallest_class, split_rows
+from episodes.transfer.table import TransferTable, collect_fits, paired_transfer, summarise_transfer, wilson
 
 GRID = (0.1, 1.0, 10.0, 100.0)
 SPEC = TransferSpec(sizes=(1, 2, 4, "all"), n_repeats=3, grid=GRID)

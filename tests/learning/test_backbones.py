@@ -7,7 +7,9 @@ import timm
 import torch
 from safetensors.torch import save_file
 
-from lurefs.backbones import (
+from lurefs.config.schema import BackboneConfig
+from lurefs.errors import UserError
+from lurefs.learning.backbones import (
     Backbone,
     build_backbone,
     build_twin,
@@ -17,8 +19,6 @@ from lurefs.backbones import (
     resolve_device,
     stages,
 )
-from lurefs.config import BackboneConfig
-from lurefs.errors import UserError
 
 
 def build(name: str = "test_resnet", *, n_channels: int = 3, image_size: int = 32, **settings: object) -> Backbone:

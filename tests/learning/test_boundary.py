@@ -8,8 +8,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lurefs.backbones import Backbone, build_backbone, build_twin
-from lurefs.boundary import (
+from lurefs.config.schema import BackboneConfig, RunConfig
+from lurefs.errors import UserError
+from lurefs.learning.backbones import Backbone, build_backbone, build_twin
+from lurefs.learning.boundary import (
     Answers,
     Effect,
     apply_strategy,
@@ -21,12 +23,10 @@ from lurefs.boundary import (
     with_new_statistics,
     without_effect,
 )
-from lurefs.config import BackboneConfig, RunConfig
-from lurefs.errors import UserError
-from lurefs.images import load_images
-from lurefs.plan import make_plan
-from lurefs.stage import plan_backbone
-from lurefs.unlearn.contract import Changes, ProbeImages
+from lurefs.learning.images import load_images
+from lurefs.learning.unlearn.contract import Changes, ProbeImages
+from lurefs.stages.plan import make_plan
+from lurefs.stages.stage import plan_backbone
 
 NO_IMAGES = ProbeImages(draw=lambda source, n_images: iter(()))
 

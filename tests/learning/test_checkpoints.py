@@ -10,7 +10,9 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from lurefs.checkpoints import (
+from lurefs.config.schema import PluginConfig
+from lurefs.errors import UserError
+from lurefs.learning.checkpoints import (
     load_checkpoint,
     load_optimizer,
     read_identity,
@@ -18,9 +20,7 @@ from lurefs.checkpoints import (
     remove_older_optimizers,
     save_checkpoint,
 )
-from lurefs.config import PluginConfig
-from lurefs.errors import UserError
-from lurefs.optimizers import build_optimizer
+from lurefs.learning.optimizers import build_optimizer
 
 
 @pytest.fixture

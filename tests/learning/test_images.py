@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from lurefs.config import AugmentConfig, LearnerConfig
+from lurefs.config.schema import AugmentConfig, LearnerConfig
 from lurefs.data.dataset import ImageDataset
 from lurefs.errors import UserError
-from lurefs.images import LabelledImages, StreamedImages, augment, draw_moves, load_images, open_images
+from lurefs.learning.images import LabelledImages, StreamedImages, augment, draw_moves, load_images, open_images
 
 CPU = torch.device("cpu")
 
@@ -71,7 +71,7 @@ def test_streamed_images_are_those_in_memory_and_leave_the_global_generator_alon
 def test_images_are_streamed_by_themselves_where_they_are_large(
     make_dataset: Callable[..., ImageDataset], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from lurefs import images
+    from lurefs.learning import images
 
     dataset = make_dataset()
     arguments = dataset, np.arange(20), np.array([0]), CPU, LearnerConfig()

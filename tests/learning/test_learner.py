@@ -12,15 +12,15 @@ from torch import Tensor
 
 from episodes import metrics
 from lurefs import plugins
-from lurefs.config import RunConfig
+from lurefs.config.schema import RunConfig
 from lurefs.errors import UserError
-from lurefs.images import LabelledImages, load_images
-from lurefs.learner import EpochRecord, Learner, learn_online, make_learner
-from lurefs.outcomes import ChunkOutcome, changed_predictions, reset_in_words
-from lurefs.plan import Plan, make_plan
-from lurefs.predictions import accuracy, predict
-from lurefs.stage import plan_backbone
-from lurefs.unlearn.contract import Changes, ProbeImages, parameters_of, reset
+from lurefs.learning.images import LabelledImages, load_images
+from lurefs.learning.learner import EpochRecord, Learner, learn_online, make_learner
+from lurefs.learning.predictions import accuracy, predict
+from lurefs.learning.unlearn.contract import Changes, ProbeImages, parameters_of, reset
+from lurefs.runs.outcomes import ChunkOutcome, changed_predictions, reset_in_words
+from lurefs.stages.plan import Plan, make_plan
+from lurefs.stages.stage import plan_backbone
 
 MakeConfig = Callable[..., RunConfig]
 
@@ -329,7 +329,7 @@ def test_later_chunks_train_as_long_as_they_are_told_to(plan: Plan) -> None:
 def test_from_scratch_can_train_on_as_many_images_as_a_warm_start_has_seen(
     plan: Plan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from lurefs import learner as module
+    from lurefs.learning import learner as module
 
     seen: list[int] = []
     step = module._train_step

@@ -4,9 +4,9 @@ import pytest
 import torch
 from timm.optim import list_optimizers
 
-from lurefs.config import PluginConfig
+from lurefs.config.schema import PluginConfig
 from lurefs.errors import UserError
-from lurefs.optimizers import UNFIT, build_optimizer, clear_moments, pull_to
+from lurefs.learning.optimizers import UNFIT, build_optimizer, clear_moments, pull_to
 
 
 def test_only_marked_moments_are_cleared() -> None:

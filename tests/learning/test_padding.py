@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
-from lurefs.backbones import Backbone, build_backbone
 from lurefs.cli import main
-from lurefs.config import BackboneConfig, RunConfig, to_yaml
+from lurefs.config.schema import BackboneConfig, RunConfig, to_yaml
 from lurefs.errors import UserError
-from lurefs.padding import layers_on_padding, padding_note
-from lurefs.plan import make_plan
-from lurefs.run import padding_notes
+from lurefs.learning.backbones import Backbone, build_backbone
+from lurefs.learning.padding import layers_on_padding, padding_note
+from lurefs.stages.plan import make_plan
+from lurefs.stages.run import padding_notes
 
 
 def build(name: str, *, image_size: int = 32, **settings: Any) -> Backbone:

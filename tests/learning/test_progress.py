@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import nn
 
-from lurefs.config import PluginConfig
+from lurefs.config.schema import PluginConfig
 from lurefs.errors import UserError
-from lurefs.optimizers import build_optimizer
-from lurefs.outcomes import UnlearnReport
-from lurefs.progress import Progress, load_progress, save_progress
+from lurefs.learning.optimizers import build_optimizer
+from lurefs.learning.progress import Progress, load_progress, save_progress
+from lurefs.runs.outcomes import UnlearnReport
 
 REPORT = UnlearnReport(
     strategy="by_saliency",

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lurefs.errors import UserError
-from lurefs.saliency import share_less, smallest, snip, weight_names
+from lurefs.learning.saliency import share_less, smallest, snip, weight_names
 
 
 def batches(n: int = 2) -> list[tuple[Tensor, Tensor]]:

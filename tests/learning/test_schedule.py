@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from lurefs.config import LearnerConfig
-from lurefs.schedule import epoch_sizes, learning_rate_factor, n_batches
+from lurefs.config.schema import LearnerConfig
+from lurefs.learning.schedule import epoch_sizes, learning_rate_factor, n_batches
 
 
 def test_learning_rate_starts_anew_with_every_chunk() -> None:

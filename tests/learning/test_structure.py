@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lurefs.saliency import weight_names
-from lurefs.structure import estimate_statistics, has_layer_scales, structural_zeros
+from lurefs.learning.saliency import weight_names
+from lurefs.learning.structure import estimate_statistics, has_layer_scales, structural_zeros
 
 
 def taps_on_padding_alone(model: nn.Module, size: int) -> dict[str, Tensor]:

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from lurefs.config import RunConfig
-from lurefs.plan import make_plan
-from lurefs.report import write_page
-from lurefs.reporting.runs import Run, read_runs
-from lurefs.results import RunDirectory
-from lurefs.run import run_stage
+from lurefs.comparing.finished_runs import Run, read_runs
+from lurefs.config.schema import RunConfig
+from lurefs.reporting.page import write_page
+from lurefs.runs.directory import RunDirectory
+from lurefs.stages.plan import make_plan
+from lurefs.stages.run import run_stage
 
 
 @pytest.fixture

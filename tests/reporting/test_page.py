@@ -21,20 +21,22 @@ from episodes.sampler import EpisodeSpec
 from episodes.summary import summarise, summarise_seeds, tails
 from episodes.table import EpisodeTable
 from lurefs import plugins
-from lurefs.config import ChunksConfig
-from lurefs.config_file import run_config
+from lurefs.comparing import texts
+from lurefs.comparing.answers import Answers, read_answers
+from lurefs.comparing.controls import controls_of
+from lurefs.comparing.finished_runs import read_runs
+from lurefs.comparing.verdict_words import verdict_sentences
+from lurefs.comparing.verdicts import Verdicts, judge_all
+from lurefs.config.load import run_config
+from lurefs.config.schema import ChunksConfig
 from lurefs.data.dataset import ImageDataset
 from lurefs.errors import UserError
-from lurefs.outcomes import ChunkOutcome, FewShotScore, RobustnessScores, UnlearnReport
-from lurefs.report import write_report
-from lurefs.reporting import narrative, sheets, wording
-from lurefs.reporting.answers import Answers, read_answers
-from lurefs.reporting.controls import controls_of
-from lurefs.reporting.headline import Headline, headline
-from lurefs.reporting.runs import read_runs
-from lurefs.reporting.verdict_words import verdict_sentences
-from lurefs.reporting.verdicts import Verdicts, judge_all
-from lurefs.results import RunDirectory
+from lurefs.reporting.charts import episode_sheets
+from lurefs.reporting.page import write_report
+from lurefs.reporting.sections import narrative
+from lurefs.reporting.sections.headline import Headline, headline
+from lurefs.runs.directory import RunDirectory
+from lurefs.runs.outcomes import ChunkOutcome, FewShotScore, RobustnessScores, UnlearnReport
 
 N_CLASSES, N_IMAGES, N_EPISODES = 10, 8, 20
 SPEC = EpisodeSpec(n_way=3, n_shot=2, n_query=3, n_episodes=N_EPISODES)
@@ -531,7 +533,7 @@ class TestSeveralRuns:
         assert difference.ci95_classes is not None
         numbers = [f"+{as_percent(difference.mean)}", as_percent(difference.ci95_episodes)]
         corrected = 3 * paired.p_episodes, min(1, 3 * (paired.p_classes or 0))
-        numbers += [as_percent(difference.ci95_classes), *map(wording.p_value, corrected)]
+        numbers += [as_percent(difference.ci95_classes), *map(texts.p_value, corrected)]
         numbers += [f"{paired.n_wins} / {paired.n_ties} / {paired.n_losses}"]
         assert ["lure", *numbers, f"{paired.correlation:.2f}", str(difference.n)] in page_of_three.rows
         assert f"+{as_percent(difference.mean)} points against warm, the reference" in page_of_three.text
@@ -571,7 +573,7 @@ class TestSeveralRuns:
         page = read(write_report(runs, tmp_path / "out"))
         assert "These runs did not meet the same episodes." not in page.text
         [row] = [row for row in page.rows if row[:1] == ["lure"] and "/" in "".join(row)]
-        assert (row[1], row[-1]) == (wording.points(expected.difference.mean), "12")
+        assert (row[1], row[-1]) == (texts.points(expected.difference.mean), "12")
         assert "By centroid, lure and warm are paired on the first 12 episodes, which both met." in page.text
         assert "points against warm, on the first 12 episodes, which both met" in page.text
         assert [row[-1] for row in page.rows if row[:1] in (["warm"], ["lure"]) and len(row) == 7] == ["20", "12"]
@@ -616,7 +618,7 @@ class TestSeveralRuns:
         assert card.accuracy == as_percent(mean.mean)
         assert card.of_what == "lure (3 seeds), the highest of 3 training procedures, by centroid"
         assert card.intervals == f"±\u00a0{as_percent(mean.ci95_seeds)} on new seeds, on this pool of classes"
-        points = wording.points(difference.mean)
+        points = texts.points(difference.mean)
         assert card.difference == f"{points} points against warm (3 seeds), the reference, seed by seed"
         assert f"±\u00a0{as_percent(difference.ci95_seeds)} on new seeds" in card.difference_intervals
         verdict = verdicts.between("lure (3 seeds)", "warm (3 seeds)")
@@ -704,23 +706,23 @@ def add_controls(run: RunDirectory, **means: float) -> None:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        (wording.points(0.0123), "+1.23"),
-        (wording.points(-0.0123), "−1.23"),
-        (wording.points(0.00001), "0.00"),
-        (wording.points(-0.00001), "0.00"),
-        (wording.percent(1.0), "100.00"),
-        (wording.number(float("nan"), 2), "–"),
-        (wording.number(1234.5, 1), "1,234.5"),
-        (wording.p_value(0.0312), "0.031"),
-        (wording.p_value(0.00049), "< 0.001"),
-        (wording.p_value(None), "–"),
-        (wording.duration(99.94), "99.9 s"),
-        (wording.duration(99.96), "1 min 40 s"),
-        (wording.duration(6000.0), "1 h 40 min"),
-        (wording.counted(1, "class"), "1 class"),
-        (wording.counted(2000, "chunk"), "2,000 chunks"),
-        (wording.counted(2, "query"), "2 queries"),
-        (wording.joined(["a", "b", "c"]), "a, b and c"),
+        (texts.points(0.0123), "+1.23"),
+        (texts.points(-0.0123), "−1.23"),
+        (texts.points(0.00001), "0.00"),
+        (texts.points(-0.00001), "0.00"),
+        (texts.percent(1.0), "100.00"),
+        (texts.number(float("nan"), 2), "–"),
+        (texts.number(1234.5, 1), "1,234.5"),
+        (texts.p_value(0.0312), "0.031"),
+        (texts.p_value(0.00049), "< 0.001"),
+        (texts.p_value(None), "–"),
+        (texts.duration(99.94), "99.9 s"),
+        (texts.duration(99.96), "1 min 40 s"),
+        (texts.duration(6000.0), "1 h 40 min"),
+        (texts.counted(1, "class"), "1 class"),
+        (texts.counted(2000, "chunk"), "2,000 chunks"),
+        (texts.counted(2, "query"), "2 queries"),
+        (texts.joined(["a", "b", "c"]), "a, b and c"),
     ],
 )
 def test_numbers_as_people_read_them(text: str, expected: str) -> None:
@@ -861,7 +863,7 @@ class TestPage:
             as_percent(mean.ci95_seeds),
             f"+{as_percent(difference.mean)}",
             as_percent(difference.ci95_seeds),
-            wording.p_value(p_over_seeds(difference)),
+            texts.p_value(p_over_seeds(difference)),
         ] in page.rows
         assert any(row[:2] == ["warm (3 seeds)", "3"] and row[4:] == ["–", "–", "–"] for row in page.rows)
         assert "Runs that differ only by their seed are judged by their mean" in page.text
@@ -925,7 +927,7 @@ class TestPage:
     ],
 )
 def test_the_page_says_in_which_regime_images_arrived(chunks: dict[str, Any], expected: str) -> None:
-    assert wording.regime(ChunksConfig(**chunks)) == expected
+    assert texts.regime(ChunksConfig(**chunks)) == expected
 
 
 class TestEpisodes:
@@ -940,28 +942,28 @@ class TestEpisodes:
     def test_many_images_are_cut_and_it_is_said(
         self, answers: Answers, dataset: ImageDataset, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(sheets, "MAX_QUERY", 2)
+        monkeypatch.setattr(episode_sheets, "MAX_QUERY", 2)
         monkeypatch.setattr(narrative, "MAX_QUERY", 2)
-        [sheet] = sheets.draw_episodes(answers, [0], dataset, only_wrong=False)
+        [sheet] = episode_sheets.draw_episodes(answers, [0], dataset, only_wrong=False)
         assert [len(row.query) for row in sheet.rows] == [2, 2, 2]
         assert "At most 2 of the 3 images a class are shown." in narrative.typical_caption(sheet, answers)
 
     def test_images_that_are_gone_are_refused(self, answers: Answers, dataset: ImageDataset) -> None:
         renamed = replace(dataset, image_ids=tuple(f"new {name}" for name in dataset.image_ids))
         with pytest.raises(UserError, match="no longer has the images of novel"):
-            sheets.draw_episodes(answers, [0], renamed, only_wrong=False)
+            episode_sheets.draw_episodes(answers, [0], renamed, only_wrong=False)
 
     def test_the_hardest_are_those_of_the_lowest_accuracy_and_never_without_a_mistake(self, answers: Answers) -> None:
         accuracy = np.array([1.0, 0.5, 0.25, 1.0, 0.5])
-        assert sheets.hardest_episodes(replace(answers, accuracy=accuracy)) == [2, 1, 4]
-        assert sheets.hardest_episodes(replace(answers, accuracy=accuracy[:2])) == [1]
+        assert episode_sheets.hardest_episodes(replace(answers, accuracy=accuracy)) == [2, 1, 4]
+        assert episode_sheets.hardest_episodes(replace(answers, accuracy=accuracy[:2])) == [1]
 
     def test_of_a_hard_episode_only_the_mistakes_are_shown_each_with_what_it_was_taken_for(
         self, answers: Answers, dataset: ImageDataset
     ) -> None:
         predicted = answers.predicted.copy()
         predicted[4] = [0, 1, 2, 1, 1, 1, 2, 0, 2]
-        [sheet] = sheets.draw_episodes(replace(answers, predicted=predicted), [4], dataset, only_wrong=True)
+        [sheet] = episode_sheets.draw_episodes(replace(answers, predicted=predicted), [4], dataset, only_wrong=True)
         assert [row.taken_for for row in sheet.rows] == [("B", "C"), (), ("A",)]
         assert [(row.n_right, row.n_query) for row in sheet.rows] == [(1, 3), (3, 3), (2, 3)]
         assert (sheet.n_right, sheet.n_query) == (6, 9)

@@ -19,11 +19,11 @@ from episodes.metrics import Reliability
 from episodes.sampler import EpisodeSpec
 from episodes.summary import summarise
 from episodes.table import EpisodeTable
-from lurefs.config_file import run_config
-from lurefs.outcomes import ChunkOutcome
-from lurefs.report import write_page
-from lurefs.reporting.runs import read_runs
-from lurefs.results import RunDirectory
+from lurefs.comparing.finished_runs import read_runs
+from lurefs.config.load import run_config
+from lurefs.reporting.page import write_page
+from lurefs.runs.directory import RunDirectory
+from lurefs.runs.outcomes import ChunkOutcome
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)

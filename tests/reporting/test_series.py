@@ -8,17 +8,18 @@ import numpy as np
 import pytest
 
 from episodes.summary import half_width
-from lurefs.config_file import run_config
-from lurefs.outcomes import ChunkOutcome, FewShotScore, RobustnessScores, UnlearnReport
-from lurefs.reporting import measures, robustness
-from lurefs.reporting.learning import section
-from lurefs.reporting.measures import COSTS, Axis, Measure, few_shot
-from lurefs.reporting.page_figures import PageFigures
-from lurefs.reporting.runs import Run
-from lurefs.reporting.seeds import SEEDS, Group, groups_of, styles_of
+from lurefs.comparing.finished_runs import Run
+from lurefs.comparing.groups import Group, groups_of
+from lurefs.comparing.verdict_words import idle_resets
+from lurefs.config.load import run_config
+from lurefs.reporting.charts.group_styles import SEEDS, styles_of
+from lurefs.reporting.charts.page_figures import PageFigures
+from lurefs.reporting.sections import measures, robustness
+from lurefs.reporting.sections.learning import section
+from lurefs.reporting.sections.measures import COSTS, Axis, Measure, few_shot
 from lurefs.reporting.series import curve, in_words, seconds_spent
-from lurefs.reporting.verdict_words import idle_resets
-from lurefs.results import RunDirectory
+from lurefs.runs.directory import RunDirectory
+from lurefs.runs.outcomes import ChunkOutcome, FewShotScore, RobustnessScores, UnlearnReport
 
 UNLEARNED = UnlearnReport(
     strategy="by_saliency",

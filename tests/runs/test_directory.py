@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from lurefs.config import RunConfig
+from lurefs.config.schema import RunConfig
 from lurefs.errors import UserError
-from lurefs.results import RunDirectory
+from lurefs.runs.directory import RunDirectory
 
 READERS: dict[str, Callable[[RunDirectory], object]] = {
     "config.yaml": RunDirectory.read_config,

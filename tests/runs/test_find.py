@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from lurefs.errors import UserError
-from lurefs.find_runs import find_runs
+from lurefs.runs.find import find_runs
 
 
 @pytest.fixture

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lurefs import attacks
-from lurefs.backbones import Backbone
 from lurefs.errors import UserError
+from lurefs.learning.backbones import Backbone
+from lurefs.stages import attacks
 
 SETTINGS: dict[str, Any] = {"n_steps": 10, "step_size": 0.25}
 

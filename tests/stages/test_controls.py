@@ -13,14 +13,14 @@ import torch
 from episodes.bank import FeatureBank
 from episodes.scoring import score
 from episodes.table import EpisodeTable, collect
-from lurefs import controls
-from lurefs.config_file import run_config
+from lurefs.config.load import run_config
 from lurefs.errors import UserError
-from lurefs.plan import make_plan
 from lurefs.records import to_mapping
-from lurefs.results import RunDirectory
-from lurefs.run import run_stage
-from lurefs.stage import make_probe, plan_backbone
+from lurefs.runs.directory import RunDirectory
+from lurefs.stages import controls
+from lurefs.stages.plan import make_plan
+from lurefs.stages.run import run_stage
+from lurefs.stages.stage import make_probe, plan_backbone
 
 BENCHMARK = "novel-3way-1shot"
 PROBE = "logistic_regression"

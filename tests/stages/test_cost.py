@@ -8,12 +8,12 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from lurefs.backbones import Backbone, build_backbone, list_backbones
-from lurefs.config import BackboneConfig, RunConfig
-from lurefs.cost import Speed, cost_card, count_macs
-from lurefs.plan import make_plan
-from lurefs.results import RunDirectory
-from lurefs.run import run_stage
+from lurefs.config.schema import BackboneConfig, RunConfig
+from lurefs.learning.backbones import Backbone, build_backbone, list_backbones
+from lurefs.runs.directory import RunDirectory
+from lurefs.stages.cost import Speed, cost_card, count_macs
+from lurefs.stages.plan import make_plan
+from lurefs.stages.run import run_stage
 
 CPU = torch.device("cpu")
 
@@ -57,7 +57,7 @@ class TestSpeed:
     def watched(self, sizes: list[int], clock: list[float], monkeypatch: pytest.MonkeyPatch) -> Speed:
         """Return the speed of batches that end at the even ticks of a clock and are used until the odd ones."""
         ticks: Iterator[float] = iter(clock)
-        monkeypatch.setattr("lurefs.cost.perf_counter", lambda: next(ticks))
+        monkeypatch.setattr("lurefs.stages.cost.perf_counter", lambda: next(ticks))
         speed = Speed()
         batches = [np.zeros((n, 2), dtype=np.float32) for n in sizes]
         seen: list[NDArray[np.float32]] = list(speed.watch(batches))

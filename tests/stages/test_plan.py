@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lurefs.config import RunConfig, digest, pretrain_identity
+from lurefs.config.schema import RunConfig, digest, pretrain_identity
 from lurefs.errors import UserError
-from lurefs.plan import make_plan
-from lurefs.stage import reference_images
+from lurefs.stages.plan import make_plan
+from lurefs.stages.stage import reference_images
 
 MakeConfig = Callable[..., RunConfig]
 

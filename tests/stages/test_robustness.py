@@ -11,15 +11,15 @@ import pytest
 import torch
 from torch.nn import functional
 
-from lurefs.backbones import Backbone, build_backbone
-from lurefs.config import BackboneConfig, RobustnessConfig, RunConfig
+from lurefs.config.schema import BackboneConfig, RobustnessConfig, RunConfig
 from lurefs.data.dataset import ImageDataset
 from lurefs.errors import UserError
-from lurefs.outcomes import RobustnessScores
-from lurefs.plan import make_plan
-from lurefs.results import RunDirectory
-from lurefs.robustness import check_robustness, measure
-from lurefs.run import run_stage
+from lurefs.learning.backbones import Backbone, build_backbone
+from lurefs.runs.directory import RunDirectory
+from lurefs.runs.outcomes import RobustnessScores
+from lurefs.stages.plan import make_plan
+from lurefs.stages.robustness import check_robustness, measure
+from lurefs.stages.run import run_stage
 
 MakeDataset = Callable[..., ImageDataset]
 MakeConfig = Callable[..., RunConfig]

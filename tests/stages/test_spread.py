@@ -11,16 +11,16 @@ import pytest
 
 from episodes import bank
 from episodes.bank import NEARLY_CONSTANT, FeatureBank
-from lurefs.backbones import build_backbone
-from lurefs.config import BackboneConfig, RunConfig
+from lurefs.comparing.finished_runs import Run
+from lurefs.comparing.texts import constancy
+from lurefs.config.schema import BackboneConfig, RunConfig
 from lurefs.data.dataset import ImageDataset
-from lurefs.features import embed_batches
-from lurefs.plan import make_benchmark, make_plan
-from lurefs.reporting import narrative
-from lurefs.reporting.runs import Run
-from lurefs.reporting.wording import constancy
-from lurefs.results import RunDirectory
-from lurefs.run import run_stage
+from lurefs.learning.backbones import build_backbone
+from lurefs.reporting.sections import narrative
+from lurefs.runs.directory import RunDirectory
+from lurefs.stages.features import embed_batches
+from lurefs.stages.plan import make_benchmark, make_plan
+from lurefs.stages.run import run_stage
 
 
 def spread_of(features: list[list[float]]) -> float:

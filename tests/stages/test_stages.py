@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 import torch
 
-from lurefs.config import RunConfig
+from lurefs.config.schema import RunConfig
 from lurefs.data.dataset import ImageDataset
 from lurefs.errors import UserError
-from lurefs.plan import make_plan
-from lurefs.results import RunDirectory
-from lurefs.run import check, run_stage
+from lurefs.runs.directory import RunDirectory
+from lurefs.stages.plan import make_plan
+from lurefs.stages.run import check, run_stage
 
 MakeConfig = Callable[..., RunConfig]
 
@@ -102,7 +102,7 @@ def test_a_run_broken_between_chunks_ends_like_an_unbroken_one(
     whole, broken = RunDirectory(tmp_path / "whole"), RunDirectory(tmp_path / "broken")
     run_stage(make_plan(config), whole, "run")
 
-    from lurefs import learner
+    from lurefs.learning import learner
 
     original = learner._train_epoch
 
@@ -146,7 +146,7 @@ def test_a_run_broken_within_a_chunk_goes_on_from_its_epoch_to_the_same_bits(
     whole, broken = RunDirectory(tmp_path / "whole"), RunDirectory(tmp_path / "broken")
     run_stage(make_plan(config), whole, "pretrain")
 
-    from lurefs import learner
+    from lurefs.learning import learner
 
     trained: list[Any] = []
     original = learner._train_epoch
@@ -201,7 +201,7 @@ def test_images_read_by_workers_give_the_bits_of_images_in_memory(make_config: M
 def test_weights_that_are_not_to_be_kept_are_removed(
     make_config: MakeConfig, directory: RunDirectory, monkeypatch: pytest.MonkeyPatch, keep: str, kept: list[int]
 ) -> None:
-    from lurefs import pretrain
+    from lurefs.stages import pretrain
 
     accuracies = {0: 0.2, 1: 0.9, 2: 0.4}
     original = pretrain._with_few_shot
@@ -264,7 +264,7 @@ def test_new_benchmarks_and_probes_are_added_without_training_anew(
 def test_benchmarks_on_the_same_images_share_their_features(
     make_config: MakeConfig, directory: RunDirectory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from lurefs import evaluate
+    from lurefs.stages import evaluate
 
     embedded = []
     original = evaluate.embed
@@ -380,7 +380,7 @@ def test_corrupted_images_are_met_in_the_episodes_of_the_clean_ones(
 ) -> None:
     from episodes import Probe, collect, score
     from episodes.probes import nearest_centroid
-    from lurefs import evaluate
+    from lurefs.stages import evaluate
 
     embedded = []
     original = evaluate.embed
@@ -450,8 +450,8 @@ def test_figures_without_probabilities_are_null(make_config: MakeConfig, directo
 
 
 def test_the_features_are_those_of_the_last_checkpoint(make_config: MakeConfig, directory: RunDirectory) -> None:
-    from lurefs.checkpoints import load_checkpoint
-    from lurefs.stage import plan_backbone
+    from lurefs.learning.checkpoints import load_checkpoint
+    from lurefs.stages.stage import plan_backbone
 
     plan = make_plan(make_config())
     run_stage(plan, directory, "run")

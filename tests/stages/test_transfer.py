@@ -10,17 +10,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from episodes.transfer_table import summarise_transfer
+from episodes.transfer.table import summarise_transfer
 from lurefs import cli
-from lurefs.config import RunConfig, pretrain_identity, to_yaml
+from lurefs.comparing.finished_runs import read_runs
+from lurefs.comparing.groups import groups_of
+from lurefs.config.schema import RunConfig, pretrain_identity, to_yaml
 from lurefs.errors import UserError
-from lurefs.plan import make_plan
-from lurefs.reporting.runs import read_runs
-from lurefs.reporting.seeds import groups_of
-from lurefs.reporting.transfer_figure import form, label_efficiency, rows
-from lurefs.results import RunDirectory
-from lurefs.run import check, run_stage
-from lurefs.transfer_plan import plan_transfers
+from lurefs.reporting.sections.transfer import form, label_efficiency, rows
+from lurefs.runs.directory import RunDirectory
+from lurefs.stages.plan import make_plan
+from lurefs.stages.run import check, run_stage
+from lurefs.stages.transfer_plan import plan_transfers
 
 MakeConfig = Callable[..., RunConfig]
 SMALL: dict[str, Any] = {"sizes": [1, 4, "all"], "n_repeats": 2, "grid": {"C": [1, 100]}}

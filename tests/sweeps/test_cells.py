@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 import yaml
 
-from lurefs import sweep
 from lurefs.cli import main
-from lurefs.config import RunConfig
-from lurefs.grid import cells_of, read_grid
-from lurefs.plan import Plan
+from lurefs.config.schema import RunConfig
 from lurefs.records import to_mapping
-from lurefs.results import RunDirectory
-from lurefs.workers import Failure
+from lurefs.runs.directory import RunDirectory
+from lurefs.stages.plan import Plan
+from lurefs.sweeps import cells
+from lurefs.sweeps.grid import cells_of, read_grid
+from lurefs.sweeps.workers import Failure
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def grid_file(make_config: Callable[..., RunConfig], tmp_path: Path) -> Path:
 
 
 def plans_of(grid_file: Path, *overrides: str) -> dict[str, Plan]:
-    return sweep.plan_runs([cell.config for cell in cells_of(read_grid(str(grid_file), overrides))])
+    return cells.plan_runs([cell.config for cell in cells_of(read_grid(str(grid_file), overrides))])
 
 
 def times(root: Path) -> dict[Path, int]:
@@ -90,9 +90,9 @@ def test_a_cell_is_finished_when_all_of_it_is_and_that_is_found_without_heavy_li
 ) -> None:
     ((name, plan),) = plans_of(grid_file, "seed=0").items()
     directory = RunDirectory(tmp_path / "runs" / name)
-    assert not sweep.is_finished(plan, directory)
-    sweep.run_one(plan.config, directory, "run")
-    assert sweep.is_finished(plan, directory)
+    assert not cells.is_finished(plan, directory)
+    cells.run_one(plan.config, directory, "run")
+    assert cells.is_finished(plan, directory)
     arguments = ["sweep", "--config", str(grid_file), "seed=0"]
     main(arguments)  # writes the page
     program = (
@@ -104,12 +104,12 @@ def test_a_cell_is_finished_when_all_of_it_is_and_that_is_found_without_heavy_li
 
     ((_, with_controls),) = plans_of(grid_file, "seed=0", "controls=true").items()
     assert with_controls.config.name == name
-    assert not sweep.is_finished(with_controls, directory)
+    assert not cells.is_finished(with_controls, directory)
     identity = directory.identity_path.read_text()
     directory.identity_path.write_text(identity.replace('"source": "npz"', '"source": "other"'))
-    assert not sweep.is_finished(plan, directory)
+    assert not cells.is_finished(plan, directory)
     directory.identity_path.write_text(identity)
-    assert sweep.is_finished(plan, directory)
+    assert cells.is_finished(plan, directory)
 
 
 def test_a_cell_whose_results_are_gone_is_done_again(
@@ -119,11 +119,11 @@ def test_a_cell_whose_results_are_gone_is_done_again(
     overrides = [f"transfer.all={{sizes: [2], n_repeats: 2, probe: {probe}}}", "controls=true", "seed=0"]
     ((name, plan),) = plans_of(grid_file, *overrides).items()
     directory = RunDirectory(tmp_path / "runs" / name)
-    sweep.run_one(plan.config, directory, "run")
+    cells.run_one(plan.config, directory, "run")
     outcomes = directory.read_outcomes()
-    assert sweep.is_finished(plan, directory)
+    assert cells.is_finished(plan, directory)
     directory.write_outcomes(outcomes[:1])
-    assert not sweep.is_finished(plan, directory)
+    assert not cells.is_finished(plan, directory)
     directory.write_outcomes(outcomes)
     gone = [
         "identity.json",
@@ -139,9 +139,9 @@ def test_a_cell_whose_results_are_gone_is_done_again(
     for path in gone:
         content = (directory.path / path).read_bytes()
         (directory.path / path).unlink()
-        assert not sweep.is_finished(plan, directory), path
+        assert not cells.is_finished(plan, directory), path
         (directory.path / path).write_bytes(content)
-        assert sweep.is_finished(plan, directory)
+        assert cells.is_finished(plan, directory)
     for path in gone:
         (directory.path / path).unlink()
     main(["sweep", "--config", str(grid_file), *overrides])
@@ -157,7 +157,7 @@ def test_a_cell_with_a_damaged_file_is_told_by_its_name(
 ) -> None:
     ((name, plan),) = plans_of(grid_file, "seed=0").items()
     directory = RunDirectory(tmp_path / "runs" / name)
-    sweep.run_one(plan.config, directory, "run")
+    cells.run_one(plan.config, directory, "run")
     path = directory.identity_path
     path.write_bytes(path.read_bytes()[:100])
     for extra in ([], ["--dry-run"]):
@@ -178,9 +178,9 @@ def test_a_cell_keeps_what_it_said_and_why_it_failed(
         os.write(2, b"said by a library\n")
         raise ZeroDivisionError("no reason")
 
-    monkeypatch.setattr("lurefs.run.run_stage", fail)
+    monkeypatch.setattr("lurefs.stages.run.run_stage", fail)
     with pytest.raises(ZeroDivisionError):
-        sweep.run_one(plan.config, directory, "run")
+        cells.run_one(plan.config, directory, "run")
     os.write(2, b"said later\n")
     assert capfd.readouterr().err == "said later\n"
     assert log.read_text().startswith("said by a library\nTraceback")
@@ -189,6 +189,6 @@ def test_a_cell_keeps_what_it_said_and_why_it_failed(
 
 def test_the_exit_code_says_whether_a_user_can_put_it_right() -> None:
     user, other = Failure(reason="a", is_user_error=True), Failure(reason="b")
-    assert sweep.exit_code({}) == 0
-    assert sweep.exit_code({"a": user}) == 2
-    assert sweep.exit_code({"a": user, "b": other}) == 1
+    assert cells.exit_code({}) == 0
+    assert cells.exit_code({"a": user}) == 2
+    assert cells.exit_code({"a": user, "b": other}) == 1

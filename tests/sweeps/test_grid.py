@@ -8,9 +8,9 @@ import pytest
 import yaml
 from wandb.sdk.launch.sweeps.utils import create_sweep_command_args
 
-from lurefs.config_file import load, recipes_dir
+from lurefs.config.load import load, recipes_dir
 from lurefs.errors import UserError
-from lurefs.grid import Grid, cells_of, name_of, named_run, read_grid
+from lurefs.sweeps.grid import Grid, cells_of, name_of, named_run, read_grid
 
 COMMAND = ["${env}", "lurefs", "run", "--config", "smoke", "--run-root", "runs/mine", "${args_no_hyphens}"]
 PARAMETERS = {"backbone.name": {"values": ["test_vit", "test_resnet"]}, "seed": {"values": [0, 1]}}

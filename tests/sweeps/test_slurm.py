@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from lurefs import plugins, slurm
+from lurefs import plugins
 from lurefs.errors import UserError
-from lurefs.workers import Call, Failure
+from lurefs.sweeps import slurm
+from lurefs.sweeps.workers import Call, Failure
 
 SBATCH = f"""#!{sys.executable}
 import os, pathlib, re, subprocess, sys

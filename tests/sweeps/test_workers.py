@@ -9,7 +9,7 @@ import time
 import pytest
 
 from lurefs import plugins
-from lurefs.workers import Call, Failure, Workers
+from lurefs.sweeps.workers import Call, Failure, Workers
 
 
 def test_a_call_that_fails_or_whose_process_is_killed_costs_no_other() -> None:

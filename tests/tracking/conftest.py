@@ -20,10 +20,10 @@ import pytest
 from episodes.metrics import empty_reliability
 from episodes.summary import Summary, summarise
 from episodes.table import EpisodeTable
-from lurefs import tracking
-from lurefs.config import RunConfig
-from lurefs.config_file import run_config
-from lurefs.outcomes import (
+from lurefs.config.load import run_config
+from lurefs.config.schema import RunConfig
+from lurefs.runs.directory import RunDirectory
+from lurefs.runs.outcomes import (
     ChunkOutcome,
     FewShotScore,
     UnlearnReport,
@@ -31,7 +31,7 @@ from lurefs.outcomes import (
     cumulative_error_rate,
     cumulative_errors,
 )
-from lurefs.results import RunDirectory
+from lurefs.tracking.tracker import Tracker, start
 
 N_CHUNKS = 3
 BENCHMARK, PROBE, PLAIN_PROBE = "novel-5way-1shot", "logistic_regression", "ridge"
@@ -46,13 +46,13 @@ SETTINGS = {
 KILLED_AFTER_TWO_CHUNKS = """
 import os, signal, sys, time
 from pathlib import Path
-from lurefs import tracking
-from lurefs.results import RunDirectory
+from lurefs.tracking.tracker import start
+from lurefs.runs.directory import RunDirectory
 
 directory = RunDirectory(Path(sys.argv[1]))
 outcomes = directory.read_outcomes()
 directory.write_outcomes([])
-tracker = tracking.start(directory.read_config(), directory)
+tracker = start(directory.read_config(), directory)
 for n_done in (1, 2):
     directory.write_outcomes(outcomes[:n_done])
     tracker.log_chunk(outcomes[n_done - 1])
@@ -116,10 +116,10 @@ class FakeRun:
     config: RunConfig
     directory: RunDirectory
 
-    def start(self) -> tracking.Tracker:
-        return tracking.start(self.config, self.directory)
+    def start(self) -> Tracker:
+        return start(self.config, self.directory)
 
-    def learn(self, tracker: tracking.Tracker, *, until: int = N_CHUNKS) -> None:
+    def learn(self, tracker: Tracker, *, until: int = N_CHUNKS) -> None:
         """Add the chunks that are not on disk yet."""
         for chunk_index in range(len(self.directory.read_outcomes()), until):
             outcome = make_outcome(chunk_index)
@@ -171,7 +171,7 @@ class FakeRun:
             }
         )
 
-    def go(self) -> tracking.Tracker:
+    def go(self) -> Tracker:
         """Do all that a whole run does with its tracker."""
         tracker = self.start()
         self.learn(tracker)

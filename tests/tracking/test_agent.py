@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from lurefs.cli import main
-from lurefs.mirror.agent import is_of_agent, read_agent_run, take_agent_run
+from lurefs.tracking.agent import is_of_agent, read_agent_run, take_agent_run
 
 BENCHMARK, PROBE, PLAIN_PROBE = "novel-5way-1shot", "logistic_regression", "ridge"
 PARAMETERS = "wandb_version: 1\n\nbackbone.name:\n  value: test_vit\nlearner.epochs:\n  value: 3\n"

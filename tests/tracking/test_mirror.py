@@ -9,11 +9,12 @@ import pytest
 
 from episodes.summary import summarise
 from episodes.table import EpisodeTable
-from lurefs.config import RunConfig
-from lurefs.config_file import run_config
-from lurefs.mirror import cards, figures
-from lurefs.mirror.cards import About, Card
-from lurefs.outcomes import ChunkOutcome, RobustnessScores
+from lurefs.config.load import run_config
+from lurefs.config.schema import RunConfig
+from lurefs.runs.outcomes import ChunkOutcome, RobustnessScores
+from lurefs.tracking import labels
+from lurefs.tracking.labels import About, Card
+from lurefs.tracking.rows import chunk_rows, episode_rows, pretrain_summary, running_accuracy
 
 
 def about(config: RunConfig) -> About:
@@ -30,7 +31,7 @@ def cell_card(benchmark: str, probe: str, *, n_shot: int | None = 1, **settings:
         "probes": {probe: {"accuracy": {"n": 9}}},
     }
     summary = {"pretrain": {"n_chunks": 1}, "benchmarks": {benchmark: described}}
-    return cards.cell_card(about(config), summary, benchmark, probe)
+    return labels.cell_card(about(config), summary, benchmark, probe)
 
 
 def cell_id(benchmark: str, probe: str, **settings: Any) -> str:
@@ -55,19 +56,19 @@ def test_id_is_independent_of_name_device_and_trackers() -> None:
 
 def test_tags_are_short_and_each_there_once(run: Any) -> None:
     config: RunConfig = run.with_wandb(tags=["icons", "t" * 80]).config
-    assert cards.tags(config) == ("test_efficientnet", "by_saliency", "icons", "t" * 64)
+    assert labels.tags(config) == ("test_efficientnet", "by_saliency", "icons", "t" * 64)
 
 
 def test_pretrain_runs_of_two_strategies_share_a_group(run: Any) -> None:
     other = replace(run.config, unlearn=replace(run.config.unlearn, name="nothing"), seed=3)
-    first, second = [cards.pretrain_card(about(config), []) for config in (run.config, other)]
+    first, second = [labels.pretrain_card(about(config), []) for config in (run.config, other)]
     assert first.group == second.group
     assert first.id != second.id
 
 
 def test_runs_can_be_filtered_by_how_the_images_arrive() -> None:
     chunks = {"schedule": "growing", "replay": "none", "label_noise": 0.3}
-    card = cards.pretrain_card(about(run_config({"name": "demo", "chunks": chunks})), [])
+    card = labels.pretrain_card(about(run_config({"name": "demo", "chunks": chunks})), [])
     names = ("schedule", "replay", "label_noise", "class_order")
     assert {name: card.config[name] for name in names} == {**chunks, "class_order": "random"}
     assert "images_per_class" not in card.config
@@ -113,7 +114,7 @@ def test_the_share_that_is_kept_is_the_strategys_own_where_none_is_set(
 
 def test_a_strategy_that_is_not_installed_here_still_has_a_card(run: Any) -> None:
     config = replace(run.config, unlearn=replace(run.config.unlearn, name="somewhere.else:strategy"))
-    card = cards.pretrain_card(about(config), [])
+    card = labels.pretrain_card(about(config), [])
     assert card.config["strategy"] == "somewhere.else:strategy"
     assert "keep_ratio" not in card.config
 
@@ -131,13 +132,13 @@ def test_counts_that_a_form_leaves_open_are_left_out() -> None:
 
 
 def test_settings_that_are_not_known_yet_are_left_out(run: Any) -> None:
-    card = cards.pretrain_card(about(run.config), [])
+    card = labels.pretrain_card(about(run.config), [])
     assert "backbone_params_m" not in card.config
     assert None not in card.config.values()
 
 
 def test_chunk_rows_accumulate_errors(outcome: Callable[[int], ChunkOutcome]) -> None:
-    first, second = figures.chunk_rows([outcome(0), outcome(1)])
+    first, second = chunk_rows([outcome(0), outcome(1)])
     assert "unlearn_drop" not in first
     assert second == {
         "chunk_index": 1,
@@ -160,7 +161,7 @@ def test_chunk_rows_accumulate_errors(outcome: Callable[[int], ChunkOutcome]) ->
 
 
 def test_pretrain_summary_is_over_all_chunks(outcome: Callable[[int], ChunkOutcome]) -> None:
-    assert figures.pretrain_summary([outcome(0), outcome(1)]) == {
+    assert pretrain_summary([outcome(0), outcome(1)]) == {
         "anytime_accuracy": pytest.approx(0.55),
         "cumulative_error_rate": 0.45,
         "train_images_per_second": 250.0,
@@ -178,7 +179,7 @@ def test_robustness_is_told_under_flat_keys(outcome: Callable[[int], ChunkOutcom
         corruptions={"fog": {"1": 0.5, "5": 0.25}},
         attacks={"pgd": {"0.0314": 0.125}},
     )
-    (row,) = figures.chunk_rows([replace(outcome(0), robustness=scores)])
+    (row,) = chunk_rows([replace(outcome(0), robustness=scores)])
     assert {key: value for key, value in row.items() if key.startswith("robustness")} == {
         "robustness/clean": 0.75,
         "robustness/corruptions": 0.375,
@@ -188,7 +189,7 @@ def test_robustness_is_told_under_flat_keys(outcome: Callable[[int], ChunkOutcom
 
 
 def test_running_accuracy_is_short_and_ends_at_the_mean(table: EpisodeTable) -> None:
-    curve = figures.running_accuracy(table)
+    curve = running_accuracy(table)
     summary = summarise(table.accuracy, table.classes)
     assert len(curve) <= 100
     assert curve[-1] == {
@@ -199,6 +200,6 @@ def test_running_accuracy_is_short_and_ends_at_the_mean(table: EpisodeTable) -> 
 
 
 def test_episode_rows_have_none_for_what_the_probe_has_not(table: EpisodeTable) -> None:
-    rows = figures.episode_rows(table)
+    rows = episode_rows(table)
     classes = " ".join(str(label) for label in table.classes[7])
     assert rows[7] == [7, classes, table.accuracy[7], None, None, True, 0.003]

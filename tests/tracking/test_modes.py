@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from lurefs import tracking
 from lurefs.errors import UserError
+from lurefs.tracking.tracker import choose_mode, has_key
 
 KEY = {"WANDB_API_KEY": "0" * 40}
 
@@ -36,7 +36,7 @@ KEY = {"WANDB_API_KEY": "0" * 40}
 def test_mode_follows_the_config_then_the_environment(
     tmp_path: Path, configured: str, environment: dict[str, str], mode: str
 ) -> None:
-    assert tracking.choose_mode(configured, {"HOME": str(tmp_path), **environment})[0] == mode
+    assert choose_mode(configured, {"HOME": str(tmp_path), **environment})[0] == mode
 
 
 @pytest.mark.parametrize("file_name", [".netrc", "_netrc", "elsewhere"])
@@ -46,18 +46,18 @@ def test_key_may_stand_in_the_netrc_file(tmp_path: Path, file_name: str, host: s
     path.write_text(f"machine {host}\n  login user\n  password {'0' * 40}\n")
     path.chmod(0o600)
     environment = {"HOME": str(tmp_path)} if file_name != "elsewhere" else {"NETRC": str(path)}
-    assert tracking.has_key(environment) is has_key
-    assert tracking.has_key({**environment, "WANDB_BASE_URL": f"https://{host}"})
+    assert has_key(environment) is has_key
+    assert has_key({**environment, "WANDB_BASE_URL": f"https://{host}"})
 
 
 def test_damaged_netrc_file_counts_as_none(tmp_path: Path) -> None:
     (tmp_path / ".netrc").write_text("machine")
-    assert not tracking.has_key({"HOME": str(tmp_path)})
+    assert not has_key({"HOME": str(tmp_path)})
 
 
 def test_unknown_wandb_mode_is_refused_with_the_known_ones() -> None:
     with pytest.raises(UserError, match=r"WANDB_MODE is 'oflin'(.|\n)*offline(.|\n)*unset"):
-        tracking.choose_mode("auto", {"WANDB_MODE": "oflin"})
+        choose_mode("auto", {"WANDB_MODE": "oflin"})
 
 
 @pytest.mark.parametrize("variables", [{"WANDB_DISABLED": "true"}, {"WANDB_MODE": "disabled"}])

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from lurefs.mirror import figures
-from lurefs.outcomes import ChunkOutcome
+from lurefs.runs.outcomes import ChunkOutcome
+from lurefs.tracking import rows
 
 COST = {"n_macs": 4_000_000, "images_per_second": 500.0, "device": "cpu", "n_threads": 1}
 BENCHMARK, PROBE, PLAIN_PROBE = "novel-5way-1shot", "logistic_regression", "ridge"
@@ -26,8 +26,8 @@ def contents(folder: Path) -> dict[str, int]:
 def test_offline_log_of_pretraining_equals_the_run_directory(run: Any) -> None:
     run.go()
     log, outcomes = run.read_log("pretrain"), run.directory.read_outcomes()
-    assert [run.sent(row) for row in log.history] == figures.chunk_rows(outcomes)
-    assert figures.pretrain_summary(outcomes).items() <= log.summary.items()
+    assert [run.sent(row) for row in log.history] == rows.chunk_rows(outcomes)
+    assert rows.pretrain_summary(outcomes).items() <= log.summary.items()
     assert log.exit_code == 0
     assert log.attributes["job_type"] == "pretrain"
     assert log.step_metrics["*"] == "chunk_index"
@@ -39,13 +39,13 @@ def test_offline_log_of_a_cell_equals_the_run_directory(run: Any) -> None:
     run.go()
     log, table = run.read_log(f"{BENCHMARK}--{PROBE}"), run.directory.read_episodes(BENCHMARK, PROBE)
     summary, outcomes = run.directory.read_summary(), run.directory.read_outcomes()
-    assert [run.sent(row) for row in log.history] == figures.running_accuracy(table)
-    assert figures.cell_summary(summary, BENCHMARK, PROBE, outcomes, COST).items() <= log.summary.items()
+    assert [run.sent(row) for row in log.history] == rows.running_accuracy(table)
+    assert rows.cell_summary(summary, BENCHMARK, PROBE, outcomes, COST).items() <= log.summary.items()
     assert log.attributes["group"] == "0123456789ab-novel-5way-1shot"
     assert log.config["n_episodes"] == 250
     assert log.artifacts == [("run_table", f"run-{log.attributes['id']}-episodes")]
     (stored,) = run.directory.path.glob(f"wandb/*{PROBE}/{'files/' + log.summary['episodes']['path']}")
-    assert json.loads(stored.read_text())["data"] == figures.episode_rows(table)
+    assert json.loads(stored.read_text())["data"] == rows.episode_rows(table)
 
 
 def test_probe_without_probabilities_has_no_such_figures(run: Any) -> None:

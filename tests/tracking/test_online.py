@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from lurefs.errors import UserError
-from lurefs.mirror import client, figures
+from lurefs.tracking import client, rows
 
 COST = {"n_macs": 4_000_000, "images_per_second": 500.0, "device": "cpu", "n_threads": 1}
 BENCHMARK, PROBE, PLAIN_PROBE = "novel-5way-1shot", "logistic_regression", "ridge"
@@ -24,15 +24,15 @@ def assert_server_equals_directory(server: Any, run: Any) -> None:
     assert server.unknown == []
     assert len(server.runs) == 4
     pretrain = served(server, "pretrain")
-    assert [run.sent(row) for row in pretrain.history] == figures.chunk_rows(outcomes)
-    assert figures.pretrain_summary(outcomes).items() <= pretrain.summary.items()
+    assert [run.sent(row) for row in pretrain.history] == rows.chunk_rows(outcomes)
+    assert rows.pretrain_summary(outcomes).items() <= pretrain.summary.items()
     for probe in (PROBE, PLAIN_PROBE):
         table, cell = run.directory.read_episodes(BENCHMARK, probe), served(server, f"{BENCHMARK}--{probe}")
-        assert [run.sent(row) for row in cell.history] == figures.running_accuracy(table)
-        assert figures.cell_summary(summary, BENCHMARK, probe, outcomes, COST).items() <= cell.summary.items()
+        assert [run.sent(row) for row in cell.history] == rows.running_accuracy(table)
+        assert rows.cell_summary(summary, BENCHMARK, probe, outcomes, COST).items() <= cell.summary.items()
         (artifact,) = (artifact for artifact in server.artifacts if cell.id in artifact.name)
         assert artifact.committed
-        assert json.loads(artifact.files["episodes.table.json"])["data"] == figures.episode_rows(table)
+        assert json.loads(artifact.files["episodes.table.json"])["data"] == rows.episode_rows(table)
     assert {run.exit_code for run in server.runs.values()} == {0}
 
 

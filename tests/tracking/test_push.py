@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from lurefs import push as push_command
 from lurefs.cli import main
+from lurefs.commands import push as push_command
 from lurefs.errors import UserError
-from lurefs.mirror import client, figures
-from lurefs.mirror.comparison import INTERVAL_COLUMNS, comparison_record
-from lurefs.mirror.records import records_of
-from lurefs.results import RunDirectory
+from lurefs.runs.directory import RunDirectory
+from lurefs.tracking import client, rows
+from lurefs.tracking.comparison_record import INTERVAL_COLUMNS, comparison_record
+from lurefs.tracking.records import records_of
 
 BENCHMARK, PROBE = "novel-5way-1shot", "logistic_regression"
 
@@ -249,10 +249,10 @@ def test_missing_wandb_is_told(run: Any, monkeypatch: pytest.MonkeyPatch, capsys
 def test_robustness_levels_are_a_table(outcome: Any) -> None:
     from dataclasses import replace
 
-    from lurefs.outcomes import RobustnessScores
+    from lurefs.runs.outcomes import RobustnessScores
 
     scores = RobustnessScores(n_images=9, corruptions={"fog": {"1": 0.5}}, attacks={"pgd": {"0.0314": 0.125}})
-    assert figures.robustness_rows([outcome(0), replace(outcome(1), robustness=scores)]) == [
+    assert rows.robustness_rows([outcome(0), replace(outcome(1), robustness=scores)]) == [
         [1, "corruption", "fog", 1.0, 0.5],
         [1, "attack", "pgd", 0.0314, 0.125],
     ]

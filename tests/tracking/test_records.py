@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from episodes.transfer import TransferFit
-from episodes.transfer_table import TransferTable, summarise_transfer
-from lurefs.mirror.records import records_of, transfer_record
+from episodes.transfer.fits import TransferFit
+from episodes.transfer.table import TransferTable, summarise_transfer
+from lurefs.tracking.records import records_of, transfer_record
 
 BENCHMARK, PROBE = "novel-5way-1shot", "logistic_regression"
 

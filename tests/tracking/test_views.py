@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from lurefs.cli import main
-from lurefs.mirror.comparison import INTERVAL_COLUMNS
+from lurefs.tracking.comparison_record import INTERVAL_COLUMNS
 
 pytestmark = pytest.mark.filterwarnings("ignore:Pydantic V1 style:DeprecationWarning")  # in wandb-workspaces itself
 

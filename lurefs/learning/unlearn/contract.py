@@ -31,7 +31,7 @@ class ProbeImages:
         draw: (which images, how many) -> batches of prepared images and labels; of several processes, each is given
             its own part of every batch.
         structural_zeros: By parameter name, a bool tensor of its shape, true where no image can give the weight a
-            gradient (see `lurefs.structure`); parameters that are not named have none.
+            gradient (see `lurefs.learning.structure`); parameters that are not named have none.
         ranks: The processes that work together; figures over a batch are sums over them.
     """
 

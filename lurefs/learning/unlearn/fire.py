@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lurefs.errors import UserError
-from lurefs.unlearn.contract import Changes, ProbeImages, UnlearnStrategy, changes_since, check_count
+from lurefs.learning.unlearn.contract import Changes, ProbeImages, UnlearnStrategy, changes_since, check_count
 
 if TYPE_CHECKING:
     import torch

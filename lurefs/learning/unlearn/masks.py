@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 from lurefs.errors import UserError
-from lurefs.unlearn.contract import (
+from lurefs.learning.unlearn.contract import (
     PROBE_SOURCES,
     Changes,
     ProbeImages,
@@ -89,7 +89,7 @@ def by_saliency(
         probe, saliency_images, scope, fresh = "oldest", 100, "named_weight", "uniform_fan_in"
 
     def unlearn(model: nn.Module, twin: nn.Module, images: ProbeImages, generator: torch.Generator) -> Changes:
-        from lurefs import saliency
+        from lurefs.learning import saliency
 
         scores = _in_scope(saliency.snip(model, images.draw(probe, saliency_images), images.ranks), model, scope)
         if as_released:
@@ -129,7 +129,7 @@ def inverse_saliency(
     _check(keep_ratio, scope, fresh, ranking, saliency_images, probe)
 
     def unlearn(model: nn.Module, twin: nn.Module, images: ProbeImages, generator: torch.Generator) -> Changes:
-        from lurefs import saliency
+        from lurefs.learning import saliency
 
         scores = _in_scope(saliency.snip(model, images.draw(probe, saliency_images), images.ranks), model, scope)
         opposite = {name: -score for name, score in scores.items()}
@@ -212,7 +212,7 @@ def _check(
 
 
 def _in_scope(scores: Mapping[str, Tensor], model: nn.Module, scope: Scope) -> dict[str, Tensor]:
-    from lurefs import saliency
+    from lurefs.learning import saliency
 
     names = saliency.weight_names(model) if scope == "weights" else scores
     found = {name: scores[name] for name in names if name in scores}
@@ -227,7 +227,7 @@ def _in_scope(scores: Mapping[str, Tensor], model: nn.Module, scope: Scope) -> d
 
 
 def _ranking_of(twin: nn.Module, ranking: Ranking) -> Ranking:
-    from lurefs.structure import has_layer_scales
+    from lurefs.learning.structure import has_layer_scales
 
     if ranking != "auto":
         return ranking
@@ -244,7 +244,7 @@ def _lowest(
     """Mark the lowest share of the scores that are not left out, and none of those that are."""
     import torch
 
-    from lurefs import saliency
+    from lurefs.learning import saliency
 
     ratio = saliency.share_less(keep_ratio)
     ranked = {name: ~left_out[name] if name in left_out else torch.ones_like(scores[name]) > 0 for name in scores}

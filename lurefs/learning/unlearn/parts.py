@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from lurefs.errors import UserError, unknown_name
-from lurefs.unlearn.contract import Changes, ProbeImages, UnlearnStrategy
+from lurefs.learning.unlearn.contract import Changes, ProbeImages, UnlearnStrategy
 
 if TYPE_CHECKING:
     import torch
@@ -22,7 +22,7 @@ def head() -> UnlearnStrategy:
     """
 
     def unlearn(model: nn.Module, twin: nn.Module, images: ProbeImages, generator: torch.Generator) -> Changes:
-        from lurefs.backbones import classifier_names
+        from lurefs.learning.backbones import classifier_names
 
         names = [name for name in model.state_dict() if _lies_in(name, classifier_names(model))]
         if not names:
@@ -58,7 +58,7 @@ def last_layers(from_module: str | None = None) -> UnlearnStrategy:
     """
 
     def unlearn(model: nn.Module, twin: nn.Module, images: ProbeImages, generator: torch.Generator) -> Changes:
-        from lurefs.backbones import stages
+        from lurefs.learning.backbones import stages
 
         parts = stages(model)
         names = [name for part in parts for name in part]

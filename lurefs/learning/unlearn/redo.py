@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from lurefs.errors import UserError
-from lurefs.unlearn.contract import (
+from lurefs.learning.unlearn.contract import (
     PROBE_SOURCES,
     Changes,
     ProbeImages,
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-    from lurefs.unlearn.units import Units
+    from lurefs.learning.unlearn.units import Units
 
 
 def redo(tau: float = 0.1, activation_images: int = 512, probe: ProbeSource = "seen") -> UnlearnStrategy:
@@ -59,7 +59,7 @@ def redo(tau: float = 0.1, activation_images: int = 512, probe: ProbeSource = "s
     def unlearn(model: nn.Module, twin: nn.Module, images: ProbeImages, generator: torch.Generator) -> Changes:
         import torch
 
-        from lurefs.unlearn.units import watch_units
+        from lurefs.learning.unlearn.units import watch_units
 
         layers = watch_units(model, images.draw(probe, activation_images), images.ranks)
         if not layers:

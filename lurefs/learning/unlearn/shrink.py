@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from lurefs.errors import UserError
-from lurefs.unlearn.contract import (
+from lurefs.learning.unlearn.contract import (
     PROBE_SOURCES,
     Changes,
     ProbeImages,
@@ -92,7 +92,7 @@ def dash(
     def unlearn(model: nn.Module, twin: nn.Module, images: ProbeImages, generator: torch.Generator) -> Changes:
         import torch
 
-        from lurefs import saliency
+        from lurefs.learning import saliency
 
         layers = dict(_filters(model))
         if not layers:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from lurefs.unlearn.contract import (
+from lurefs.learning.unlearn.contract import (
     Changes,
     ProbeImages,
     ProbeSource,

@@ -1,6 +1,6 @@
 """The report's charts as SVG texts: one small chart a file, so that a phone shows each at its full width.
 
-Numbers in, text out; nothing here knows of runs or files, and how charts look is in `lurefs.reporting.chart_style`.
+Numbers in, text out; nothing here knows of runs or files, and how charts look is in `lurefs.reporting.charts.style`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from lurefs.reporting.chart_style import (
+from lurefs.comparing.texts import short
+from lurefs.reporting.charts.style import (
     MAX_NAMED,
     MUTED,
     PAPER,
@@ -22,7 +23,6 @@ from lurefs.reporting.chart_style import (
     mark,
     name_axes,
     new_chart,
-    short,
     to_svg,
 )
 

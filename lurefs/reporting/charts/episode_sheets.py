@@ -9,10 +9,10 @@ from functools import partial
 
 import numpy as np
 
+from lurefs.comparing.answers import Answers
 from lurefs.data.corruptions import corrupted_dataset
 from lurefs.data.dataset import ImageArray, ImageDataset, IntArray
 from lurefs.errors import UserError
-from lurefs.reporting.answers import Answers
 
 MAX_CLASSES, MAX_IMAGES = 12, 5
 MAX_WAY, MAX_SHOT, MAX_QUERY = 10, 5, 15

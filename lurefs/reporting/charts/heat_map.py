@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from lurefs.reporting.chart_style import COLOURS, INK, MUTED, PAPER, chart_context, mark, new_chart, short, to_svg
+from lurefs.comparing.texts import short
+from lurefs.reporting.charts.style import COLOURS, INK, MUTED, PAPER, chart_context, mark, new_chart, to_svg
 
 DEEPEST = 0.5
 """Of the ground's colour: on it the page's ink keeps a contrast of 4.5 in light and dark."""

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from lurefs.data.dataset import ImageArray
-from lurefs.reporting.chart_style import COLOURS, INK, RULE
-from lurefs.reporting.sheets import EpisodeSheet, Strip
+from lurefs.reporting.charts.episode_sheets import EpisodeSheet, Strip
+from lurefs.reporting.charts.style import COLOURS, INK, RULE
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from lurefs.reporting.chart_style import add_legend, chart_context, name_axes, new_chart, to_svg
-from lurefs.reporting.figures import Line, draw_line
+from lurefs.reporting.charts.curves import Line, draw_line
+from lurefs.reporting.charts.style import add_legend, chart_context, name_axes, new_chart, to_svg
 
 SHIFT = 0.06
 """Bars of curves that run together are set apart by this part of a doubling."""

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from episodes.files import atomic_path
-from lurefs.reporting import chart_style, drawing
+from lurefs.reporting.charts import image_sheets, style
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -36,13 +36,13 @@ class PageFigures:
         from markupsafe import Markup
 
         label = " ".join(text for text in (f"{title}." if title else "", caption, said) if text)
-        element = chart_style.inline(svg, name=f"chart{len(self._files)}", label=label)
+        element = style.inline(svg, name=f"chart{len(self._files)}", label=label)
         self._files[f"{name}.svg"] = svg.encode()
         return {"svg": Markup(element), "title": title, "caption": caption}
 
     def sheet(self, name: str, image: Image) -> None:
         """Keep a sheet of images."""
-        self._files[f"{name}.png"] = drawing.png_bytes(image)
+        self._files[f"{name}.png"] = image_sheets.png_bytes(image)
 
     def write(self) -> None:
         """Write all files."""

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lurefs.reporting.chart_style import (
+from lurefs.comparing.texts import short
+from lurefs.reporting.charts.curves import Line, told
+from lurefs.reporting.charts.style import (
     INK,
     MAX_NAMED,
     MUTED,
@@ -18,10 +20,8 @@ from lurefs.reporting.chart_style import (
     mark,
     name_axes,
     new_chart,
-    short,
     to_svg,
 )
-from lurefs.reporting.figures import Line, told
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -14,6 +14,8 @@ from collections.abc import Sequence
 from html import escape, unescape
 from typing import TYPE_CHECKING, Any
 
+from lurefs.comparing.texts import short
+
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
     from matplotlib.axes import Axes
@@ -29,7 +31,6 @@ DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1.5, 1.5)), (0, (6, 2, 1.5, 2)
 INK, MUTED, RULE, PAPER = "#20242b", "#5b6472", "#d9dde3", "#fffffe"
 WIDTH_INCHES = 4.6
 HEIGHT_INCHES = 3.1
-LABEL_LENGTH = 30
 MAX_NAMED = 10
 """Of more curves than these, those of a higher style are drawn thin and grey, without a name in the legend."""
 
@@ -110,12 +111,6 @@ def add_legend(axes: Axes, handles: Sequence[Any], labels: Sequence[str]) -> Non
     axes.legend(
         handles, shown, loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=n_columns, handlelength=2.8, fontsize=10
     )
-
-
-def short(label: str, length: int = LABEL_LENGTH) -> str:
-    """Return a name cut to `length`, such that matplotlib does not leave it out if it starts with `_`."""
-    text = label if len(label) <= length else label[: length - 1] + "…"
-    return f"\u200b{text}" if text.startswith("_") else text
 
 
 def mark(artist: Artist, style: int, texts: Sequence[str]) -> None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from lurefs.comparing.answers import read_answers, shown_of
+from lurefs.comparing.finished_runs import Run
 from lurefs.errors import UserError
-from lurefs.reporting import confusion, feature_map
-from lurefs.reporting.answers import read_answers, shown_of
-from lurefs.reporting.episode_pictures import reason_of
-from lurefs.reporting.page_figures import PageFigures
-from lurefs.reporting.runs import Run
+from lurefs.reporting.charts.page_figures import PageFigures
+from lurefs.reporting.sections import confusion, feature_map
+from lurefs.reporting.sections.episode_pictures import reason_of
 
 N_POOLS = 2
 Shown = dict[str, Any]

@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from episodes.confusion import Confusion, count_confusions, order_by_likeness
+from lurefs.comparing.answers import Answers
+from lurefs.comparing.texts import count, counted, percent, short
 from lurefs.errors import UserError
-from lurefs.reporting.answers import Answers
-from lurefs.reporting.chart_style import COLOURS, INK, MUTED, RULE, chart_context, name_axes, new_chart, short, to_svg
-from lurefs.reporting.page_figures import PageFigures
-from lurefs.reporting.wording import count, counted, percent
+from lurefs.reporting.charts.page_figures import PageFigures
+from lurefs.reporting.charts.style import COLOURS, INK, MUTED, RULE, chart_context, name_axes, new_chart, to_svg
 
 N_PAIRS, N_CLASSES, N_CELLS = 12, 40, 12
 MAX_CLASSES = 1000

@@ -6,14 +6,15 @@ from collections.abc import Sequence
 from typing import Any
 
 from lurefs import plugins
-from lurefs.config import PluginConfig
+from lurefs.comparing.answers import Answers, read_answers, shown_of
+from lurefs.comparing.finished_runs import Run
+from lurefs.config.schema import PluginConfig
 from lurefs.data.dataset import ImageDataset
 from lurefs.errors import UserError
-from lurefs.reporting import drawing, narrative, sheets
-from lurefs.reporting.answers import Answers, read_answers, shown_of
-from lurefs.reporting.page_figures import PageFigures
-from lurefs.reporting.runs import Run
-from lurefs.reporting.sheets import EpisodeSheet
+from lurefs.reporting.charts import episode_sheets, image_sheets
+from lurefs.reporting.charts.episode_sheets import EpisodeSheet
+from lurefs.reporting.charts.page_figures import PageFigures
+from lurefs.reporting.sections import narrative
 
 Shown = dict[str, Any]
 
@@ -27,13 +28,17 @@ def section(runs: Sequence[Run], kept: PageFigures) -> Shown:
         answers = read_answers(*chosen[0])
         run = answers.run
         dataset = build_dataset(run.config.benchmarks[answers.benchmark].dataset or run.config.dataset)
-        [typical] = sheets.draw_episodes(answers, [sheets.typical_episode(answers)], dataset, only_wrong=False)
-        hardest = sheets.draw_episodes(answers, sheets.hardest_episodes(answers), dataset, only_wrong=True)
+        [typical] = episode_sheets.draw_episodes(
+            answers, [episode_sheets.typical_episode(answers)], dataset, only_wrong=False
+        )
+        hardest = episode_sheets.draw_episodes(
+            answers, episode_sheets.hardest_episodes(answers), dataset, only_wrong=True
+        )
     except (UserError, OSError) as error:
         return {"missing": reason_of(error)}
-    kept.sheet("episode", drawing.episode_sheet(typical))
+    kept.sheet("episode", image_sheets.episode_sheet(typical))
     for place, sheet in enumerate(hardest, start=1):
-        kept.sheet(f"hardest-{place}", drawing.episode_sheet(sheet))
+        kept.sheet(f"hardest-{place}", image_sheets.episode_sheet(sheet))
     return {
         "missing": "",
         "typical": _shown(typical, narrative.typical_caption(typical, answers)),
@@ -61,8 +66,8 @@ def _shown(sheet: EpisodeSheet, caption: str) -> Shown:
     rows = [
         {
             "row": row,
-            "support": drawing.data_uris(row.support),
-            "query": drawing.data_uris(row.query),
+            "support": image_sheets.data_uris(row.support),
+            "query": image_sheets.data_uris(row.query),
             "said": narrative.row_in_words(row),
         }
         for row in sheet.rows

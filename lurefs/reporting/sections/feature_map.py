@@ -11,11 +11,12 @@ from numpy.typing import NDArray
 
 from episodes.bank import FeatureBank
 from episodes.projection import PERPLEXITY, project
+from lurefs.comparing.finished_runs import Run
+from lurefs.comparing.texts import short
 from lurefs.errors import UserError
-from lurefs.reporting.chart_style import INK, PAPER, chart_context, look_of, new_chart, short, to_svg
-from lurefs.reporting.page_figures import PageFigures
-from lurefs.reporting.runs import Run
-from lurefs.reporting.sheets import spread
+from lurefs.reporting.charts.episode_sheets import spread
+from lurefs.reporting.charts.page_figures import PageFigures
+from lurefs.reporting.charts.style import INK, PAPER, chart_context, look_of, new_chart, to_svg
 
 MAX_CLASSES, MAX_IMAGES = 12, 50
 MIN_POINTS = 10

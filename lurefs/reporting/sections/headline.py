@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from episodes.summary import MIN_SEEDS, summarise_seeds
-from lurefs.reporting.narrative import form
-from lurefs.reporting.seeds import Group
-from lurefs.reporting.verdict_words import (
+from lurefs.comparing.groups import Group
+from lurefs.comparing.texts import percent, plus_minus, plus_minus_seeds, points
+from lurefs.comparing.verdict_words import (
     ONE_TRAINING,
     as_sentence,
     idle_resets,
@@ -17,8 +17,8 @@ from lurefs.reporting.verdict_words import (
     on_what,
     verdict_sentences,
 )
-from lurefs.reporting.verdicts import Verdict, Verdicts
-from lurefs.reporting.wording import percent, plus_minus, plus_minus_seeds, points
+from lurefs.comparing.verdicts import Verdict, Verdicts
+from lurefs.reporting.sections.narrative import form
 
 
 @dataclass(frozen=True, kw_only=True)

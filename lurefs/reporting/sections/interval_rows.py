@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from episodes.summary import MIN_SEEDS, Summary, summarise_seeds
-from lurefs.reporting.figures import Interval
-from lurefs.reporting.seeds import Group
-from lurefs.reporting.verdict_words import control_label
-from lurefs.reporting.verdicts import Scope, Verdicts
-from lurefs.reporting.wording import p_value
+from lurefs.comparing.groups import Group
+from lurefs.comparing.texts import p_value
+from lurefs.comparing.verdict_words import control_label
+from lurefs.comparing.verdicts import Scope, Verdicts
+from lurefs.reporting.charts.curves import Interval
 
 _SCOPES: tuple[Scope, ...] = ("pool", "classes", "seeds")
 

@@ -1,6 +1,6 @@
 """All runs at one look: a row a group of runs, with its accuracy on each benchmark, its difference and its cost.
 
-Runs that differ only by their seed are one row. What the numbers are is told by `lurefs.reporting.wording`.
+Runs that differ only by their seed are one row. What the numbers are is told by `lurefs.comparing.texts`.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from typing import Any
 import numpy as np
 
 from episodes.summary import MIN_SEEDS, summarise_seeds
-from lurefs.reporting.chart_style import glyph_of
-from lurefs.reporting.controls import ControlLevel
-from lurefs.reporting.runs import Run
-from lurefs.reporting.seeds import Group
+from lurefs.comparing.controls import ControlLevel
+from lurefs.comparing.finished_runs import Run
+from lurefs.comparing.groups import Group
+from lurefs.comparing.texts import MISSING, count, duration, number, p_value, percent, points
+from lurefs.comparing.verdict_words import control_label, level_words
+from lurefs.comparing.verdicts import Cell, Scope, Verdicts
+from lurefs.reporting.charts.style import glyph_of
 from lurefs.reporting.series import n_images_seen, seconds_spent
-from lurefs.reporting.verdict_words import control_label, level_words
-from lurefs.reporting.verdicts import Cell, Scope, Verdicts
-from lurefs.reporting.wording import MISSING, count, duration, number, p_value, percent, points
 
 Row = dict[str, Any]
 MAX_LETTERS = 4

@@ -6,8 +6,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from lurefs.reporting import figures, robustness, tables
-from lurefs.reporting.measures import (
+from lurefs.comparing.finished_runs import Run, benchmarks_of
+from lurefs.comparing.groups import Group
+from lurefs.comparing.texts import joined
+from lurefs.comparing.verdict_words import idle_resets
+from lurefs.comparing.verdicts import Cell, Verdicts
+from lurefs.reporting.charts import curves
+from lurefs.reporting.charts.group_styles import SEEDS
+from lurefs.reporting.charts.page_figures import PageFigures
+from lurefs.reporting.sections import robustness, tables
+from lurefs.reporting.sections.measures import (
     ACCURACY,
     CHANGE,
     CHUNKS,
@@ -23,14 +31,8 @@ from lurefs.reporting.measures import (
     Measure,
     few_shot,
 )
-from lurefs.reporting.over_seeds import percent_over_seeds
-from lurefs.reporting.page_figures import PageFigures
-from lurefs.reporting.runs import Run, benchmarks_of
-from lurefs.reporting.seeds import SEEDS, Group
+from lurefs.reporting.sections.tables import percent_over_seeds
 from lurefs.reporting.series import curve, in_words
-from lurefs.reporting.verdict_words import idle_resets
-from lurefs.reporting.verdicts import Cell, Verdicts
-from lurefs.reporting.wording import joined
 
 MAX_LINES = 8
 """Curves that can be followed in one chart."""
@@ -73,14 +75,14 @@ def section(
     }
 
 
-def _levels(runs: Sequence[Run], benchmark: str, judged: Mapping[Cell, Verdicts]) -> list[figures.Level]:
+def _levels(runs: Sequence[Run], benchmark: str, judged: Mapping[Cell, Verdicts]) -> list[curves.Level]:
     """Return what the controls of a benchmark reach by the probe that was fitted after each chunk, percent."""
     scores = (outcome.few_shot.get(benchmark) for run in runs for outcome in run.outcomes)
     probe = next((score.probe for score in scores if score is not None), None)
     if probe is None or (benchmark, probe) not in judged:
         return []
     controls = judged[benchmark, probe].controls
-    return [figures.Level(label=control.words, value=100 * control.mean) for control in controls]
+    return [curves.Level(label=control.words, value=100 * control.mean) for control in controls]
 
 
 def _over_seeds(group: Group, benchmarks: Sequence[str]) -> dict[str, Any]:
@@ -168,7 +170,7 @@ def _robustness(groups: Sequence[Group], kept: PageFigures) -> dict[str, Any] | 
 
 
 def _drawn(
-    lines: Sequence[figures.Line | None],
+    lines: Sequence[curves.Line | None],
     kept: PageFigures,
     *,
     name: str,
@@ -177,7 +179,7 @@ def _drawn(
     x_label: str,
     y_label: str,
     x_is_whole: bool,
-    levels: Sequence[figures.Level] = (),
+    levels: Sequence[curves.Level] = (),
 ) -> list[Chart]:
     """Return the chart of the lines that there are, or nothing if there is none."""
     found = [line for line in lines if line is not None]
@@ -189,5 +191,5 @@ def _drawn(
     if levels:
         caption = f"{caption} Dashed: the controls on all episodes."
         said += "".join(f"; {level.label}: {level.value:.4g}" for level in levels)
-    svg = figures.curves(found, name=name, x_label=x_label, y_label=y_label, x_is_whole=x_is_whole, levels=levels)
+    svg = curves.curves(found, name=name, x_label=x_label, y_label=y_label, x_is_whole=x_is_whole, levels=levels)
     return [kept.chart(name, svg, title=title, caption=caption, said=said)]

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lurefs.outcomes import FewShotScore, cumulative_error_rate
-from lurefs.reporting.figures import Level
+from lurefs.reporting.charts.curves import Level
 from lurefs.reporting.series import Past, Value, n_chunks, n_images_seen
+from lurefs.runs.outcomes import FewShotScore, cumulative_error_rate
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
-from lurefs.reporting.answers import Answers
-from lurefs.reporting.comparison import clean_benchmark
-from lurefs.reporting.runs import Run, summary_of
-from lurefs.reporting.sheets import MAX_QUERY, MAX_WAY, EpisodeRow, EpisodeSheet
-from lurefs.reporting.verdict_words import not_above_controls, on_what
-from lurefs.reporting.verdicts import Verdicts
-from lurefs.reporting.wording import constancy, count, counted, joined, percent, regime, replay, settings, strategy
+from lurefs.comparing.answers import Answers
+from lurefs.comparing.finished_runs import Run, summary_of
+from lurefs.comparing.pairs import clean_benchmark
+from lurefs.comparing.texts import constancy, count, counted, joined, percent, regime, replay, settings, strategy
+from lurefs.comparing.verdict_words import not_above_controls, on_what
+from lurefs.comparing.verdicts import Verdicts
+from lurefs.reporting.charts.episode_sheets import MAX_QUERY, MAX_WAY, EpisodeRow, EpisodeSheet
 
 MAX_LISTED = 5
 """Of more runs than these the facts in which they differ stand in the table of settings alone."""

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 
 from episodes.metrics import N_BINS, Reliability, empty_reliability
+from lurefs.comparing.finished_runs import Run
+from lurefs.comparing.groups import Group
+from lurefs.comparing.texts import count, percent
 from lurefs.errors import UserError
-from lurefs.reporting.figures import Line
-from lurefs.reporting.runs import Run
-from lurefs.reporting.seeds import Group
-from lurefs.reporting.wording import count, percent
+from lurefs.reporting.charts.curves import Line
 
 Row = dict[str, Any]
 

@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from lurefs.outcomes import ChunkOutcome, RobustnessScores
-from lurefs.reporting.figures import Line
-from lurefs.reporting.over_seeds import percent_over_seeds
-from lurefs.reporting.seeds import Group
+from lurefs.comparing.groups import Group
+from lurefs.comparing.texts import count
+from lurefs.reporting.charts.curves import Line
+from lurefs.reporting.sections.tables import percent_over_seeds
 from lurefs.reporting.series import Point, pooled
-from lurefs.reporting.wording import count
+from lurefs.runs.outcomes import ChunkOutcome, RobustnessScores
 
 PIXEL_LEVELS = 255
 

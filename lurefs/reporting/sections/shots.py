@@ -8,14 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from lurefs.config import BenchmarkConfig
-from lurefs.reporting.figures import Line
-from lurefs.reporting.log_chart import log_curves
-from lurefs.reporting.page_figures import PageFigures
-from lurefs.reporting.runs import Run, benchmarks_of
-from lurefs.reporting.seeds import SEEDS, Group
+from lurefs.comparing.finished_runs import Run, benchmarks_of
+from lurefs.comparing.groups import Group
+from lurefs.comparing.texts import MISSING, number, percent
+from lurefs.config.schema import BenchmarkConfig
+from lurefs.reporting.charts.curves import Line
+from lurefs.reporting.charts.group_styles import SEEDS
+from lurefs.reporting.charts.log_curves import log_curves
+from lurefs.reporting.charts.page_figures import PageFigures
 from lurefs.reporting.series import Point, in_words, pooled
-from lurefs.reporting.wording import MISSING, number, percent
 
 NOT_OF_THE_FORM = ("n_episodes", "seed", "target_ci95", "manifest")
 Row = dict[str, Any]

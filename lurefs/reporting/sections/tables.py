@@ -10,13 +10,14 @@ import numpy as np
 
 from episodes.comparison import holm
 from episodes.summary import MIN_SEEDS, summarise_seeds
-from lurefs.outcomes import ChunkOutcome, mean_changed_predictions
-from lurefs.reporting.comparison import clean_benchmark, loss_by_corruption
-from lurefs.reporting.controls import Control, controls_of
-from lurefs.reporting.runs import Run, summary_of, train_seconds
-from lurefs.reporting.seeds import Group
-from lurefs.reporting.verdicts import Verdict, Verdicts
-from lurefs.reporting.wording import MISSING, count, duration, joined, number, p_value, percent, points, win_tie_loss
+from lurefs.comparing.controls import Control, controls_of
+from lurefs.comparing.finished_runs import Run, summary_of, train_seconds
+from lurefs.comparing.groups import Group
+from lurefs.comparing.pairs import clean_benchmark, loss_by_corruption
+from lurefs.comparing.texts import MISSING, count, duration, joined, number, p_value, percent, points, win_tie_loss
+from lurefs.comparing.verdicts import Verdict, Verdicts
+from lurefs.reporting.series import Point, pooled
+from lurefs.runs.outcomes import ChunkOutcome, mean_changed_predictions
 
 Row = dict[str, Any]
 
@@ -90,6 +91,16 @@ def corrupted(runs: Sequence[Run], benchmark: str, probes: Sequence[str]) -> dic
             for (run, clean, loss), p in zip(found, p_values, strict=True)
         ]
     return {probe: of_probe for probe, of_probe in rows.items() if of_probe}
+
+
+def percent_over_seeds(group: Group, fractions: Sequence[float | None]) -> str:
+    """Return the mean over a group's runs in percent, with its interval if there is one; a dash if one has no value."""
+    tracks = [{} if fraction is None else {0.0: Point(x=0, y=100 * fraction)} for fraction in fractions]
+    line = pooled(group, tracks)
+    if line is None:
+        return MISSING
+    width = "" if line.half_width is None else f" ± {number(float(np.asarray(line.half_width)[0]), 2)}"
+    return f"{number(float(np.asarray(line.y)[0]), 2)}{width}"
 
 
 def _mean_of_first(run: Run, benchmark: str, probe: str, n_episodes: int) -> str:

@@ -8,14 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from episodes.transfer_table import TransferFigure, paired_transfer
+from episodes.transfer.table import TransferFigure, paired_transfer
+from lurefs.comparing.finished_runs import Run, reference_run
+from lurefs.comparing.groups import Group
+from lurefs.comparing.texts import MISSING, count, number, percent, points
 from lurefs.errors import UserError
-from lurefs.reporting.figures import Line
-from lurefs.reporting.log_chart import log_curves
-from lurefs.reporting.runs import Run, reference_run
-from lurefs.reporting.seeds import Group
+from lurefs.reporting.charts.curves import Line
+from lurefs.reporting.charts.log_curves import log_curves
 from lurefs.reporting.series import Point, pooled
-from lurefs.reporting.wording import MISSING, count, number, percent, points
 
 Row = dict[str, Any]
 CAPTION = (

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from lurefs.errors import UserError
-from lurefs.unlearn.contract import Changes, ProbeImages
-from lurefs.unlearn.fire import fire
+from lurefs.learning.unlearn.contract import Changes, ProbeImages
+from lurefs.learning.unlearn.fire import fire
 
 
 def apply(model: nn.Module, **params: Any) -> Changes:

@@ -14,11 +14,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lurefs import plugins, saliency
+from lurefs import plugins
 from lurefs.errors import UserError
-from lurefs.saliency import smallest
-from lurefs.unlearn.contract import Changes, ProbeImages
-from lurefs.unlearn.masks import _up_to_threshold, by_magnitude, by_saliency, inverse_saliency, random_mask
+from lurefs.learning import saliency
+from lurefs.learning.saliency import smallest
+from lurefs.learning.unlearn.contract import Changes, ProbeImages
+from lurefs.learning.unlearn.masks import _up_to_threshold, by_magnitude, by_saliency, inverse_saliency, random_mask
 
 
 def model_of(family: str, seed: int) -> nn.Module:

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from lurefs.errors import UserError
-from lurefs.unlearn.contract import Changes, ProbeImages
-from lurefs.unlearn.parts import head, last_layers
+from lurefs.learning.unlearn.contract import Changes, ProbeImages
+from lurefs.learning.unlearn.parts import head, last_layers
 
 
 def model_of(family: str, seed: int) -> nn.Module:

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lurefs.errors import UserError
+from lurefs.learning.unlearn.contract import Changes, ProbeImages
+from lurefs.learning.unlearn.redo import redo
+from lurefs.learning.unlearn.units import watch_units
 from lurefs.ranks import ONE_PROCESS, Ranks
-from lurefs.unlearn.contract import Changes, ProbeImages
-from lurefs.unlearn.redo import redo
-from lurefs.unlearn.units import watch_units
 
 
 def images_of(*, ranks: Ranks = ONE_PROCESS, size: int = 32) -> ProbeImages:

@@ -10,9 +10,9 @@ from torch.nn import functional
 
 from lurefs import plugins
 from lurefs.errors import UserError
+from lurefs.learning.unlearn.contract import Changes, ProbeImages
+from lurefs.learning.unlearn.shrink import dash, shrink_perturb
 from lurefs.ranks import Ranks
-from lurefs.unlearn.contract import Changes, ProbeImages
-from lurefs.unlearn.shrink import dash, shrink_perturb
 
 BATCHES = [
     (torch.tensor([[1.0, 0.0], [0.0, 2.0]]), torch.tensor([0, 1])),

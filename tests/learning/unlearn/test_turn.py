@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from lurefs import plugins
 from lurefs.errors import UserError
-from lurefs.unlearn.contract import Changes, ProbeImages
-from lurefs.unlearn.turn import turn_back
+from lurefs.learning.unlearn.contract import Changes, ProbeImages
+from lurefs.learning.unlearn.turn import turn_back
 
 IMAGES = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
 

@@ -4,8 +4,8 @@ import timm
 import torch
 
 from lurefs import plugins
-from lurefs.unlearn.contract import ProbeImages
-from lurefs.unlearn.whole import from_scratch, nothing
+from lurefs.learning.unlearn.contract import ProbeImages
+from lurefs.learning.unlearn.whole import from_scratch, nothing
 
 
 def test_from_scratch_leaves_nothing_of_the_old_model() -> None:

@@ -8,10 +8,11 @@ from itertools import combinations
 import matplotlib
 import pytest
 
-from lurefs.reporting.chart_style import COLOURS, inline, look_of, short
-from lurefs.reporting.figures import Interval, Level, Line, curves, intervals
-from lurefs.reporting.heat import DEEPEST, heat_map
-from lurefs.reporting.pareto import front, scatter
+from lurefs.comparing.texts import short
+from lurefs.reporting.charts.curves import Interval, Level, Line, curves, intervals
+from lurefs.reporting.charts.heat_map import DEEPEST, heat_map
+from lurefs.reporting.charts.pareto import front, scatter
+from lurefs.reporting.charts.style import COLOURS, inline, look_of
 
 LINES = [
     Line(label="nothing", x=[1, 2, 3], y=[40.0, 50.0, 55.0], half_width=[1.0, 1.0, 2.0], style=0),

@@ -7,8 +7,8 @@ import pytest
 
 from episodes.bank import FeatureBank
 from episodes.confusion import Confusion
-from lurefs.reporting import feature_map
-from lurefs.reporting.confusion import Pair, cells_of, confused_pairs, heat_map, in_words
+from lurefs.reporting.sections import feature_map
+from lurefs.reporting.sections.confusion import Pair, cells_of, confused_pairs, heat_map, in_words
 
 NAMES = ("heart", "star", "moon")
 FOUND = Confusion(

@@ -9,17 +9,18 @@ import numpy as np
 import pytest
 
 from episodes.summary import Summary, summarise_seeds
-from lurefs.config_file import run_config
-from lurefs.outcomes import ChunkOutcome
-from lurefs.reporting import narrative
-from lurefs.reporting.interval_rows import accuracy_intervals
-from lurefs.reporting.leaderboard import COSTS, letters_or_places, rows
-from lurefs.reporting.runs import Run
-from lurefs.reporting.seeds import Group, best_first, groups_of, styled
+from lurefs.comparing.finished_runs import Run
+from lurefs.comparing.groups import Group, best_first, groups_of
+from lurefs.comparing.texts import percent
+from lurefs.comparing.verdicts import judge
+from lurefs.config.load import run_config
+from lurefs.reporting.charts.group_styles import styled
+from lurefs.reporting.sections import narrative
+from lurefs.reporting.sections.interval_rows import accuracy_intervals
+from lurefs.reporting.sections.leaderboard import COSTS, letters_or_places, rows
 from lurefs.reporting.series import cost_point
-from lurefs.reporting.verdicts import judge
-from lurefs.reporting.wording import percent
-from lurefs.results import RunDirectory
+from lurefs.runs.directory import RunDirectory
+from lurefs.runs.outcomes import ChunkOutcome
 
 BENCHMARKS = {"novel": ["ridge"]}
 

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 
 from episodes.summary import half_width
-from lurefs.config_file import run_config
-from lurefs.reporting.log_chart import log_curves
-from lurefs.reporting.page_figures import PageFigures
-from lurefs.reporting.runs import Run
-from lurefs.reporting.seeds import groups_of
+from lurefs.comparing.finished_runs import Run
+from lurefs.comparing.groups import groups_of
+from lurefs.config.load import run_config
+from lurefs.reporting.charts.log_curves import log_curves
+from lurefs.reporting.charts.page_figures import PageFigures
+from lurefs.reporting.sections.shots import AXES, families, section
 from lurefs.reporting.series import Line
-from lurefs.reporting.shots import AXES, families, section
-from lurefs.results import RunDirectory
+from lurefs.runs.directory import RunDirectory
 
 SHOTS, WAYS = AXES
 FORMS: dict[str, dict[str, Any]] = {

@@ -1,0 +1,1 @@
+"""What the page draws: numbers and images in, SVG or PNG out."""

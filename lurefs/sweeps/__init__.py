@@ -1,0 +1,1 @@
+"""Many runs: the cells of a grid, in processes or in an array job."""
