@@ -40,13 +40,13 @@ def test_mode_follows_the_config_then_the_environment(
 
 
 @pytest.mark.parametrize("file_name", [".netrc", "_netrc", "elsewhere"])
-@pytest.mark.parametrize(("host", "has_key"), [("api.wandb.ai", True), ("wandb.example.org", False)])
-def test_key_may_stand_in_the_netrc_file(tmp_path: Path, file_name: str, host: str, has_key: bool) -> None:
+@pytest.mark.parametrize(("host", "is_found"), [("api.wandb.ai", True), ("wandb.example.org", False)])
+def test_key_may_stand_in_the_netrc_file(tmp_path: Path, file_name: str, host: str, is_found: bool) -> None:
     path = tmp_path / file_name
     path.write_text(f"machine {host}\n  login user\n  password {'0' * 40}\n")
     path.chmod(0o600)
     environment = {"HOME": str(tmp_path)} if file_name != "elsewhere" else {"NETRC": str(path)}
-    assert has_key(environment) is has_key
+    assert has_key(environment) is is_found
     assert has_key({**environment, "WANDB_BASE_URL": f"https://{host}"})
 
 
