@@ -203,3 +203,35 @@ def test_episode_rows_have_none_for_what_the_probe_has_not(table: EpisodeTable) 
     rows = episode_rows(table)
     classes = " ".join(str(label) for label in table.classes[7])
     assert rows[7] == [7, classes, table.accuracy[7], None, None, True, 0.003]
+
+
+def test_what_a_reset_did_is_in_the_curves_and_its_share_of_predictions_in_every_cell(
+    run: Any, outcome: Callable[[int], ChunkOutcome]
+) -> None:
+    first, second = outcome(0), outcome(1)
+    assert second.unlearn is not None
+    did = replace(
+        second.unlearn,
+        accuracy_after_new_statistics=0.375,
+        changed_predictions=0.125,
+        logit_change=0.5,
+        silent_before=0.25,
+        silent_after=0.0,
+    )
+    outcomes = [first, replace(second, unlearn=did)]
+    assert {
+        "unlearn_drop": 0.25,
+        "unlearn_drop_new_statistics": 0.125,
+        "unlearn_changed_predictions": 0.125,
+        "unlearn_logit_change": 0.5,
+        "unlearn_silent_before": 0.25,
+        "unlearn_silent_after": 0.0,
+    }.items() <= figures.chunk_rows(outcomes)[1].items()
+    assert figures.pretrain_summary(outcomes)["mean_changed_predictions"] == 0.125
+    run.directory.write_outcomes(outcomes)
+    run.evaluate()
+    summary = run.directory.read_summary()
+    benchmark = next(iter(summary["benchmarks"]))
+    probe = next(iter(summary["benchmarks"][benchmark]["probes"]))
+    assert figures.cell_summary(summary, benchmark, probe, outcomes, {})["mean_changed_predictions"] == 0.125
+    assert "mean_changed_predictions" not in figures.cell_summary(summary, benchmark, probe, [first, second], {})
