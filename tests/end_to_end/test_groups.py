@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -149,12 +150,23 @@ def test_an_interrupt_ends_all_processes_of_a_group(
     root = tmp_path / "pair"
     command = [sys.executable, "-m", "lurefs", "run", "--config", str(group_file), "--run-dir", str(root)]
     command += ["--workers", "2", "learner.epochs=100000"]
-    process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True)
-    until = time.monotonic() + 90
+    process = subprocess.Popen(
+        command,
+        env=environment,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),  # tests in the background ignore it
+    )
+    until = time.monotonic() + 240
     while len(list(root.glob("*/identity.json"))) < 2 and time.monotonic() < until:
         time.sleep(0.1)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does
-    _, error = process.communicate(timeout=30)
+    try:
+        _, error = process.communicate(timeout=60)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)  # nothing may go on learning for ever
+        raise
     assert process.returncode == 130
     assert (
         error.endswith("interrupted; the same command goes on from the last checkpoint\n") and "Traceback" not in error
