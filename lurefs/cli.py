@@ -246,6 +246,7 @@ def _finish(
         runs = read_runs(done)
         _print_transfers(runs)
         if is_group and stage == "run":
+            _note_others(root, done)
             paths += compare.write_comparison(runs, root)
         else:
             compare.print_comparison(runs)
@@ -253,6 +254,14 @@ def _finish(
     console.print_paths(paths)
     cells.tell_failures(failures)
     return cells.exit_code(failures)
+
+
+def _note_others(root: Path, done: Sequence[RunDirectory]) -> None:
+    """Say that a folder holds finished runs that the tables and the page leave out, and how to see all together."""
+    found = {path.parent for path in root.glob("*/summary.json")} - {directory.path for directory in done}
+    if found:
+        runs = f"{len(found)} other finished run{'s' if len(found) > 1 else ''}"
+        console.note(f"{root} holds {runs}, which are not in these tables: 'lurefs compare {root}' takes all")
 
 
 def _print_dry_run(plans: Mapping[str, Plan], waiting: Mapping[str, Plan], root: Path, *, n_shown: int) -> None:

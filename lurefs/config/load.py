@@ -59,7 +59,7 @@ def load(source: str, overrides: Sequence[str] = ()) -> RunGroup:
     if {"parameters", "method"} <= read_yaml(path, resolve=False).keys():
         raise UserError(f"{path} is a grid of runs", "a recipe of one", f"lurefs sweep --config {source}")
     plain = read_yaml(path)
-    variants_first = [text for text in overrides if text.startswith("variants.")]
+    variants_first = [text for text in overrides if text.startswith(("variants.", "variants="))]
     plain = merge(plain, parse_overrides(variants_first))
     rest = parse_overrides([text for text in overrides if text not in variants_first])
     name = str(rest.get("name", plain.get("name", path.stem)))

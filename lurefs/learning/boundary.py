@@ -147,7 +147,7 @@ def apply_strategy(
         raise UserError(
             f"the unlearn strategy {name!r} changed no weight",
             "a strategy that changes some, or 'nothing' for a warm start",
-            "change unlearn.params (e.g. a keep_ratio below 1), or set unlearn.name=nothing",
+            "change unlearn.params (e.g. a smaller keep_ratio), or set unlearn.name=nothing",
         )
     return changes
 

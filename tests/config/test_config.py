@@ -218,3 +218,13 @@ def test_paths_are_anchored_where_the_config_was_read(tmp_path: Path, monkeypatc
     config = run_config({"name": "a", "dataset": {"name": "folder", "params": {"path": "photos"}}})
     assert config.dataset.params["path"] == str(tmp_path / "photos")
     assert yaml.safe_load(to_yaml(config))["dataset"]["params"]["path"] == str(tmp_path / "photos")
+
+
+def test_variants_on_the_command_line_join_those_of_the_file_or_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "two.yaml"
+    path.write_text("name: two\nvariants:\n  lure: {}\n  warm: {unlearn: {name: nothing}}\n")
+    runs = load(str(path), ["variants={head: {unlearn: {name: head}}}"]).runs
+    assert "head" in runs and runs["head"].unlearn.name == "head"
+    with pytest.raises(UserError, match="variants is"):
+        load(str(path), ["variants=[lure]"])
+    assert not load(str(path), ["variants=null"]).variants

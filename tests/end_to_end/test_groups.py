@@ -178,3 +178,14 @@ def test_an_interrupt_ends_all_processes_of_a_group(
             return
         time.sleep(0.05)
     raise AssertionError("a process of the group is still at work")
+
+
+def test_finished_runs_that_a_page_leaves_out_are_named(
+    group_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = tmp_path / "pair"
+    arguments = ["run", "--config", str(group_file), "--run-dir", str(root)]
+    main([*arguments, "seed=0"])
+    assert "other finished" not in capsys.readouterr().err
+    main([*arguments, "seed=1"])
+    assert f"{root} holds 2 other finished runs, which are not in these tables" in capsys.readouterr().err

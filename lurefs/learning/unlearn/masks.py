@@ -67,7 +67,7 @@ def by_saliency(
     that has none). What becomes of the optimizer's moments is `learner.optimizer_state` (released: keep).
 
     Args:
-        keep_ratio: Share of the weights that are kept, in (0, 1].
+        keep_ratio: Share of the weights that are kept, in (0, 1).
         saliency_images: How many images score them.
         probe: Which: of all data seen so far, the new chunk's, or the first chunk's.
         scope: Which parameters are ranked and reset.
@@ -204,6 +204,12 @@ def _check(
     probe: str = "seen",
 ) -> None:
     check_share("keep_ratio", keep_ratio)
+    if keep_ratio == 1:
+        raise UserError(
+            "keep_ratio is 1: nothing would be reset",
+            "a share below 1 of the weights to keep",
+            "lower unlearn.params.keep_ratio, or set unlearn.name=nothing for a warm start",
+        )
     check_choice("scope", scope, ("weights", "named_weight"))
     check_choice("fresh", fresh, ("twin", "uniform_fan_in"))
     check_choice("ranking", ranking, ("auto", "global", "layer"))

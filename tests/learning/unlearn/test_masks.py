@@ -281,6 +281,8 @@ def test_a_model_without_weights_to_unlearn_is_refused() -> None:
     ("name", "params", "words"),
     [
         ("by_saliency", {"keep_ratio": 0.0}, "keep_ratio is 0.0"),
+        ("by_saliency", {"keep_ratio": 1.0}, "keep_ratio is 1: nothing would be reset"),
+        ("random_mask", {"keep_ratio": 1}, "set unlearn.name=nothing"),
         ("by_saliency", {"probe": "newest"}, "one of seen, new, oldest"),
         ("by_saliency", {"saliency_images": 0}, "at least 1"),
         ("by_saliency", {"left_out": "dead"}, "one of structural, zero_score, nothing"),
