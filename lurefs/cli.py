@@ -33,7 +33,7 @@ STAGES = {
     "extract": "embed the benchmarks' images with the last chunk's weights",
     "evaluate": "score the probes on the benchmarks' episodes, and write summary.json",
 }
-LISTS = {"datasets": "dataset", "unlearn": "unlearn", "probes": "probe", "metrics": "metric"}
+LISTS = {"datasets": "dataset", "unlearn": "unlearn", "probes": "probe"}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
