@@ -34,10 +34,11 @@ def add_parser(commands: Any) -> None:
     )
     parser.add_argument("--skip-unfinished", action="store_true", help="leave out runs that are not evaluated yet")
     parser.add_argument("--output", type=Path, metavar="DIR", help="default: comparisons/<names of the runs>")
+    parser.set_defaults(run=run)
 
 
-def run_command(arguments: argparse.Namespace) -> None:
-    """Compare runs: print the tables, write the files and the page.
+def run(arguments: argparse.Namespace) -> int:
+    """Compare runs: print the tables, write the files and the page; return the exit code.
 
     Raises:
         UserError: A run cannot be found or is unfinished, or the runs met different episodes.
@@ -52,6 +53,7 @@ def run_command(arguments: argparse.Namespace) -> None:
     check_same_episodes(runs, benchmarks)
     output = arguments.output or Path("comparisons") / _folder_name(runs)
     console.print_paths(write_comparison(runs, output, benchmark=arguments.benchmark, probe=arguments.probe))
+    return 0
 
 
 def write_comparison(

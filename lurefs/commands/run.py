@@ -6,7 +6,7 @@ import argparse
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lurefs import console
 from lurefs.commands import compare
@@ -27,6 +27,103 @@ STAGES = {
     "extract": "embed the benchmarks' images with the last chunk's weights",
     "evaluate": "score the probes on the benchmarks' episodes, and write summary.json",
 }
+
+
+def add_parser(commands: Any) -> None:
+    """Add the command `run` and those of its stages to an argument parser's commands."""
+    for stage, words in STAGES.items():
+        parser = commands.add_parser(stage, help=words, description=words.capitalize() + ".")
+        parser.add_argument("--config", metavar="NAME_OR_FILE", help="a recipe's name or a YAML file")
+        parser.add_argument("--run-dir", type=Path, metavar="DIR", help="where the results go (default: runs/<name>)")
+        if stage == "run":
+            parser.add_argument(
+                "--run-root", type=Path, metavar="DIR", help="name the run and its directory in DIR by its settings"
+            )
+        parser.add_argument("--workers", type=int, metavar="N", help="processes that do a file's variants and seeds")
+        parser.add_argument("--dry-run", action="store_true", help="check everything and say what would be done")
+        parser.add_argument("overrides", nargs="*", metavar="key.sub=value", help="settings that win over the file")
+        parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Do a stage of all runs of a recipe, then print what they came to; return the exit code.
+
+    Raises:
+        UserError: The config is wrong, a run cannot be run as it is, or its directory cannot be written.
+    """
+    from lurefs.runs.directory import RunDirectory
+    from lurefs.sweeps import cells
+    from lurefs.tracking.agent import is_of_agent
+
+    group, root = _load(arguments)
+    stage, ranks = arguments.command, ranks_of()
+    n_workers = group.n_workers if arguments.workers is None else check_workers("--workers", arguments.workers)
+    plans = cells.plan_runs(list(group.runs.values()))
+    directories = {name: RunDirectory(root / name if group.has_folders else root) for name in plans}
+    if group.has_folders and RunDirectory(root).config_path.is_file():
+        raise UserError(
+            f"{root} holds a run", "a folder for the runs of a group", "give another --run-dir, or move the run"
+        )
+    is_free = ranks.world_size == 1 and not is_of_agent(os.environ)  # else others wait for this very process
+    waiting = cells.unfinished(plans, directories) if stage == "run" and is_free else plans
+    if arguments.dry_run:
+        print_dry_run(plans, waiting, root, n_shown=len(plans))
+        return 0
+    if stage == "run" and ranks.is_first:
+        note_finished(plans, waiting)
+    failures: dict[str, Failure] = {}
+    if len(waiting) > 1 and n_workers > 1 and is_free:
+        failures = cells.run_in_workers(waiting, directories, stage, n_workers=n_workers)
+    elif waiting:
+        cells.run_here(waiting, directories, stage, with_page=not group.has_folders)
+    ranks.leave()
+    return finish(stage, directories, root, failures, is_group=group.has_folders) if ranks.is_first else 0
+
+
+def note_finished(plans: Mapping[str, Plan], waiting: Mapping[str, Plan]) -> None:
+    """Say of several runs how many are finished, and that there is nothing to do where none waits."""
+    if len(plans) > 1:
+        console.note(f"{len(plans)} runs, {len(plans) - len(waiting)} of them finished")
+    if not waiting:
+        console.note("finished, nothing to do")
+
+
+def finish(
+    stage: str, directories: Mapping[str, RunDirectory], root: Path, failures: Mapping[str, Failure], *, is_group: bool
+) -> int:
+    """Print what the runs came to and where it is, write what is of all of them; return the exit code."""
+    from lurefs.comparing.finished_runs import read_runs
+    from lurefs.reporting.page import write_page
+    from lurefs.sweeps import cells
+
+    done = [directory for name, directory in directories.items() if name not in failures]
+    paths = [("results", root)]
+    if done and stage in ("run", "evaluate"):
+        runs = read_runs(done)
+        _print_transfers(runs)
+        if is_group and stage == "run":
+            _note_others(root, done)
+            paths += compare.write_comparison(runs, root)
+        else:
+            compare.print_comparison(runs)
+            paths += [("report", write_page(runs, root))] if stage == "run" else []
+    console.print_paths(paths)
+    cells.tell_failures(failures)
+    return cells.exit_code(failures)
+
+
+def print_dry_run(plans: Mapping[str, Plan], waiting: Mapping[str, Plan], root: Path, *, n_shown: int) -> None:
+    """Check all, say of several runs which are finished, and what the first ones of different settings would do."""
+    from lurefs.sweeps import cells
+
+    cells.refuse(cells.check_runs([plan.config for plan in waiting.values()]), len(plans))
+    for name in plans if len(plans) > 1 else ():
+        print(f"{'to run  ' if name in waiting else 'finished'}  {name}")
+    for config in cells.distinct([plan.config for plan in waiting.values()])[:n_shown]:
+        _print_plan(plans[config.name])
+    for text in cells.padding_notes([plan.config for plan in waiting.values()]):
+        console.note(text)
+    print(f"nothing was run; results would go to {root}" if waiting else f"finished, nothing to do; see {root}")
 
 
 def _load(arguments: argparse.Namespace) -> tuple[RunGroup, Path]:
@@ -55,88 +152,12 @@ def _load(arguments: argparse.Namespace) -> tuple[RunGroup, Path]:
     return group, arguments.run_dir
 
 
-def _run(arguments: argparse.Namespace) -> int:
-    """Do a stage of all runs of a recipe, then print what they came to; return the exit code."""
-    from lurefs.runs.directory import RunDirectory
-    from lurefs.sweeps import cells
-    from lurefs.tracking.agent import is_of_agent
-
-    group, root = _load(arguments)
-    stage, ranks = arguments.command, ranks_of()
-    n_workers = group.n_workers if arguments.workers is None else check_workers("--workers", arguments.workers)
-    plans = cells.plan_runs(list(group.runs.values()))
-    directories = {name: RunDirectory(root / name if group.has_folders else root) for name in plans}
-    if group.has_folders and RunDirectory(root).config_path.is_file():
-        raise UserError(
-            f"{root} holds a run", "a folder for the runs of a group", "give another --run-dir, or move the run"
-        )
-    is_free = ranks.world_size == 1 and not is_of_agent(os.environ)  # else others wait for this very process
-    waiting = cells.unfinished(plans, directories) if stage == "run" and is_free else plans
-    if arguments.dry_run:
-        _print_dry_run(plans, waiting, root, n_shown=len(plans))
-        return 0
-    if stage == "run" and ranks.is_first:
-        _note_finished(plans, waiting)
-    failures: dict[str, Failure] = {}
-    if len(waiting) > 1 and n_workers > 1 and is_free:
-        failures = cells.run_in_workers(waiting, directories, stage, n_workers=n_workers)
-    elif waiting:
-        cells.run_here(waiting, directories, stage, with_page=not group.has_folders)
-    ranks.leave()
-    return _finish(stage, directories, root, failures, is_group=group.has_folders) if ranks.is_first else 0
-
-
-def _note_finished(plans: Mapping[str, Plan], waiting: Mapping[str, Plan]) -> None:
-    if len(plans) > 1:
-        console.note(f"{len(plans)} runs, {len(plans) - len(waiting)} of them finished")
-    if not waiting:
-        console.note("finished, nothing to do")
-
-
-def _finish(
-    stage: str, directories: Mapping[str, RunDirectory], root: Path, failures: Mapping[str, Failure], *, is_group: bool
-) -> int:
-    """Print what the runs came to and where it is, write what is of all of them; return the exit code."""
-    from lurefs.comparing.finished_runs import read_runs
-    from lurefs.reporting.page import write_page
-    from lurefs.sweeps import cells
-
-    done = [directory for name, directory in directories.items() if name not in failures]
-    paths = [("results", root)]
-    if done and stage in ("run", "evaluate"):
-        runs = read_runs(done)
-        _print_transfers(runs)
-        if is_group and stage == "run":
-            _note_others(root, done)
-            paths += compare.write_comparison(runs, root)
-        else:
-            compare.print_comparison(runs)
-            paths += [("report", write_page(runs, root))] if stage == "run" else []
-    console.print_paths(paths)
-    cells.tell_failures(failures)
-    return cells.exit_code(failures)
-
-
 def _note_others(root: Path, done: Sequence[RunDirectory]) -> None:
     """Say that a folder holds finished runs that the tables and the page leave out, and how to see all together."""
     found = {path.parent for path in root.glob("*/summary.json")} - {directory.path for directory in done}
     if found:
         runs = f"{len(found)} other finished run{'s' if len(found) > 1 else ''}"
         console.note(f"{root} holds {runs}, which are not in these tables: 'lurefs compare {root}' takes all")
-
-
-def _print_dry_run(plans: Mapping[str, Plan], waiting: Mapping[str, Plan], root: Path, *, n_shown: int) -> None:
-    """Check all, say of several runs which are finished, and what the first ones of different settings would do."""
-    from lurefs.sweeps import cells
-
-    cells.refuse(cells.check_runs([plan.config for plan in waiting.values()]), len(plans))
-    for name in plans if len(plans) > 1 else ():
-        print(f"{'to run  ' if name in waiting else 'finished'}  {name}")
-    for config in cells.distinct([plan.config for plan in waiting.values()])[:n_shown]:
-        _print_plan(plans[config.name])
-    for text in cells.padding_notes([plan.config for plan in waiting.values()]):
-        console.note(text)
-    print(f"nothing was run; results would go to {root}" if waiting else f"finished, nothing to do; see {root}")
 
 
 def _print_plan(plan: Plan) -> None:

@@ -50,24 +50,26 @@ def add_parser(commands: Any) -> None:
     """Add the command `views` to an argument parser's commands."""
     text = "Make a saved workspace and a report at W&B for runs that were sent there."
     parser = commands.add_parser("views", help="a workspace and a report at W&B for these runs", description=text)
-    parser.add_argument("names", nargs="+", metavar="RUN", help="a run, or a folder of runs")
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="a run, or a folder of runs")
     parser.add_argument("--dry-run", action="store_true", help="print both as JSON, and save nothing")
+    parser.set_defaults(run=run)
 
 
-def run_command(arguments: argparse.Namespace) -> None:
-    """Save the workspace and the report, and print where they are; or print them.
+def run(arguments: argparse.Namespace) -> int:
+    """Save the workspace and the report, and print where they are, or print them; return the exit code.
 
     Raises:
-        UserError: A name leads to no run, wandb-workspaces is not installed, or there is no key.
+        UserError: wandb-workspaces is not installed, a name leads to no run, or there is no key.
     """
-    content = read_content([RunDirectory(path) for path in find_runs(arguments.names)])
     _check_installed()
+    content = read_content([RunDirectory(path) for path in find_runs(arguments.runs)])
     if arguments.dry_run:
         print(json.dumps(specifications(content, content.entity or "ENTITY"), indent=2))
-        return
+        return 0
     check_online(os.environ)
     for label, url in save(content).items():
         print(f"{label:<10} {url}")
+    return 0
 
 
 def read_content(directories: Sequence[RunDirectory]) -> Content:
