@@ -95,6 +95,11 @@ def run_config(values: Mapping[str, Any]) -> RunConfig:
     return config
 
 
+def to_yaml(config: RunConfig) -> str:
+    """Return the resolved configuration as a YAML document that `load` reads back."""
+    return yaml.safe_dump(to_mapping(config), sort_keys=False, allow_unicode=True, width=120)
+
+
 def with_defaults(values: Mapping[str, Any]) -> dict[str, Any]:
     """Lay values over the defaults, so that a part of a default can be changed (`unlearn.params.keep_ratio=0.5`).
 
