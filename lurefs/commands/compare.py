@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from lurefs import console
 from lurefs.errors import UserError, unknown_name, unwritable
+from lurefs.runs.directory import RunDirectory
 from lurefs.runs.find import find_runs
 
 if TYPE_CHECKING:
@@ -96,7 +97,6 @@ def print_comparison(runs: Sequence[Run]) -> None:
 def _read(paths: Sequence[Path], reference: str | None, *, skip_unfinished: bool) -> list[Run]:
     """Read the runs, the chosen reference marked as such."""
     from lurefs.comparing.finished_runs import read_runs
-    from lurefs.runs.directory import RunDirectory
 
     directories = [RunDirectory(path) for path in paths]
     finished = [directory for directory in directories if directory.summary_path.is_file()]

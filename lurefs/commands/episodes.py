@@ -15,6 +15,7 @@ import numpy as np
 from lurefs.config.load import RunGroup, load
 from lurefs.config.schema import RunConfig
 from lurefs.errors import UserError, unknown_name
+from lurefs.runs.directory import RunDirectory
 
 if TYPE_CHECKING:
     from episodes.manifest import Manifest
@@ -174,8 +175,6 @@ def _read_config(source: str | None, run_dir: Path | None) -> RunConfig:
     if source is not None:
         return _one_run(load(source))
     assert run_dir is not None
-    from lurefs.runs.directory import RunDirectory
-
     return RunDirectory(run_dir).read_config()
 
 

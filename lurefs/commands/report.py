@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lurefs import console
+from lurefs.runs.directory import RunDirectory
 from lurefs.runs.find import find_runs
 
 
@@ -25,7 +26,6 @@ def run(arguments: argparse.Namespace) -> int:
         UserError: A run cannot be found or is unfinished, or the folder cannot be written.
     """
     from lurefs.reporting.page import write_report
-    from lurefs.runs.directory import RunDirectory
 
     paths = find_runs(arguments.runs)
     first = Path(arguments.runs[0]) if Path(arguments.runs[0]).is_dir() else paths[0]

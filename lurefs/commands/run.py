@@ -14,10 +14,11 @@ from lurefs.config.load import RunGroup, check_workers, load, recipes_dir
 from lurefs.config.schema import LearnerConfig
 from lurefs.errors import UserError
 from lurefs.ranks import ranks_of
+from lurefs.runs.directory import RunDirectory
+from lurefs.tracking.agent import is_of_agent
 
 if TYPE_CHECKING:
     from lurefs.comparing.finished_runs import Run
-    from lurefs.runs.directory import RunDirectory
     from lurefs.stages.plan import Plan
     from lurefs.sweeps.workers import Failure
 
@@ -51,9 +52,7 @@ def run(arguments: argparse.Namespace) -> int:
     Raises:
         UserError: The config is wrong, a run cannot be run as it is, or its directory cannot be written.
     """
-    from lurefs.runs.directory import RunDirectory
     from lurefs.sweeps import cells
-    from lurefs.tracking.agent import is_of_agent
 
     group, root = _load(arguments)
     stage, ranks = arguments.command, ranks_of()
@@ -144,8 +143,6 @@ def _load(arguments: argparse.Namespace) -> tuple[RunGroup, Path]:
         raise UserError(
             "neither --config nor --run-dir is given", "at least one of the two", f"try --config: {recipes}"
         )
-    from lurefs.runs.directory import RunDirectory
-
     stored = RunDirectory(arguments.run_dir)
     stored.read_config()
     group = load(str(stored.config_path), arguments.overrides)

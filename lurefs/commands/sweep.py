@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from lurefs.commands.run import finish, note_finished, print_dry_run
 from lurefs.config.load import check_workers
+from lurefs.runs.directory import RunDirectory
 
 if TYPE_CHECKING:
     from lurefs.sweeps.workers import Failure
@@ -35,7 +36,6 @@ def run(arguments: argparse.Namespace) -> int:
     Raises:
         UserError: The file is no grid, a cell cannot be run as it is, or Slurm refuses the job.
     """
-    from lurefs.runs.directory import RunDirectory
     from lurefs.sweeps import cells, grid
 
     n_workers = None if arguments.workers is None else check_workers("--workers", arguments.workers)

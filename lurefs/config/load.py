@@ -74,7 +74,7 @@ def load(source: str, overrides: Sequence[str] = ()) -> RunGroup:
     plain, rest = ({key: value for key, value in part.items() if key not in _OF_GROUP} for part in (plain, rest))
     runs = {}
     for variant, changes in ({name: {}} if variants is None else variants).items():
-        values = merge(merge(with_defaults(plain), changes or {}), rest)
+        values = merge(merge(_with_defaults(plain), changes or {}), rest)
         if seeds is None:
             runs[variant] = run_config({**values, "name": variant})
             continue
@@ -90,7 +90,7 @@ def run_config(values: Mapping[str, Any]) -> RunConfig:
     Raises:
         UserError: See `load`.
     """
-    config = from_mapping(RunConfig, with_defaults(values))
+    config = from_mapping(RunConfig, _with_defaults(values))
     config = _absolute_paths(config)
     if config.chunks.n_chunks is None and config.chunks.chunk_size is None:
         config = replace(config, chunks=replace(config.chunks, n_chunks=5))
@@ -103,7 +103,7 @@ def to_yaml(config: RunConfig) -> str:
     return yaml.safe_dump(to_mapping(config), sort_keys=False, allow_unicode=True, width=120)
 
 
-def with_defaults(values: Mapping[str, Any]) -> dict[str, Any]:
+def _with_defaults(values: Mapping[str, Any]) -> dict[str, Any]:
     """Lay values over the defaults, so that a part of a default can be changed (`unlearn.params.keep_ratio=0.5`).
 
     `benchmarks` and `probes` are lists by name: where they are given, the default ones are not added to them.
