@@ -54,25 +54,13 @@ def add_parser(commands: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run again and compare; return the exit code, 1 if not all is the same.
+    """Run again, print what was compared, and return the exit code: 0 if all of it is the same, else 1.
 
     Raises:
-        UserError: See `reproduce`.
+        UserError: The run is not finished, is damaged, cannot be run here, or `--output` is a file or not empty.
     """
-    return 0 if reproduce(arguments.run_dir, arguments.output) else 1
-
-
-def reproduce(run_dir: Path, output: Path | None) -> bool:
-    """Run again, print what was compared, and return whether all of it is the same.
-
-    Args:
-        run_dir: A finished run.
-        output: Where the new run goes and stays; None for a folder that is deleted.
-
-    Raises:
-        UserError: The run is not finished, is damaged, cannot be run here, or `output` is a file or not empty.
-    """
-    old = RunDirectory(run_dir)
+    output = arguments.output
+    old = RunDirectory(arguments.run_dir)
     config = old.read_config()
     old.read_summary()
     old.read_outcomes()
@@ -91,7 +79,7 @@ def reproduce(run_dir: Path, output: Path | None) -> bool:
         print(f"all {sum(part.n_values for part in parts)} values are the same")
     else:
         print("\n".join(["likely reasons:", *(f"  {reason}" for reason in reasons)]))
-    return is_same
+    return 0 if is_same else 1
 
 
 def compare_runs(old: RunDirectory, new: RunDirectory) -> Iterator[Part]:

@@ -41,7 +41,7 @@ def run(arguments: argparse.Namespace) -> int:
     n_workers = None if arguments.workers is None else check_workers("--workers", arguments.workers)
     asked = grid.read_grid(arguments.config, arguments.overrides, arguments.run_root)
     root, elsewhere = asked.run_root, None
-    plans = cells.plan_runs([cell.config for cell in grid.cells_of(asked)])
+    plans = cells.plan_runs(grid.cells_of(asked))
     directories = {name: RunDirectory(root / name) for name in plans}
     if arguments.slurm is not None:
         from lurefs.sweeps import slurm

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from episodes.specs import SpecError
 from episodes.stopping import MIN_EPISODES
@@ -55,25 +55,15 @@ def check_config(config: RunConfig) -> None:
             )
 
 
-def check_run_name(name: str) -> None:
-    """Refuse a name that cannot be that of a run's or a group's folder.
-
-    Raises:
-        UserError: It holds a slash or its like, is hidden, or is too long.
-    """
-    _check_file_name(name, MAX_RUN_NAME)
-
-
-def check_variant_names(names: Iterable[str]) -> None:
+def check_variant_names(names: Collection[str]) -> None:
     """Refuse variants whose folders would clash with each other's, with those of seeds, or with files beside them.
 
     Raises:
         UserError: One of them does.
     """
-    names = list(names)
     _check_twins("variants", names)
     for name in names:
-        check_run_name(name)
+        check_name(name)
         if "--seed-" in name:
             raise UserError(
                 f"the variant {name!r} is named as a seed's run of another one",
@@ -88,7 +78,12 @@ def check_variant_names(names: Iterable[str]) -> None:
             )
 
 
-def _check_file_name(name: str, max_bytes: int) -> None:
+def check_name(name: str, max_bytes: int = MAX_RUN_NAME) -> None:
+    """Refuse a name that cannot be that of a file or folder.
+
+    Raises:
+        UserError: It holds a slash or its like, is hidden, or is too long.
+    """
     is_hidden = not name or name.startswith(".") or name != name.strip()
     if is_hidden or any(character in name for character in "/\\:;,#?'\"<>|*\n\t"):
         raise UserError(
@@ -114,11 +109,11 @@ def _check_twins(where: str, names: Iterable[str]) -> None:
 
 
 def _check_names(config: RunConfig) -> None:
-    check_run_name(config.name)
+    check_name(config.name)
     for where in ("benchmarks", "probes", "transfer"):
         _check_twins(where, getattr(config, where))
         for name in getattr(config, where):
-            _check_file_name(name, MAX_PART_NAME)
+            check_name(name, MAX_PART_NAME)
             if "--" in name or name != name.strip("-"):  # in files' names '--' stands between two of them
                 raise UserError(f"{where} has the name {name!r}", "no '--', and no '-' at an end", f"rename {name!r}")
     if not config.benchmarks or not config.probes:

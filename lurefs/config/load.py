@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 import lurefs
-from lurefs.config.checks import check_config, check_run_name, check_variant_names
+from lurefs.config.checks import check_config, check_name, check_variant_names
 from lurefs.config.schema import RunConfig
 from lurefs.errors import UserError, nearest
 from lurefs.records import from_mapping, to_mapping
@@ -65,7 +65,7 @@ def load(source: str, overrides: Sequence[str] = ()) -> RunGroup:
     name = str(rest.get("name", plain.get("name", path.stem)))
     n_workers = check_workers("workers", rest.get("workers", plain.get("workers", 1)))
     seeds = _seeds_of(plain, rest)
-    check_run_name(name)
+    check_name(name)
     variants = plain.get("variants")
     if variants is not None:
         _check_variants(variants, seeds)

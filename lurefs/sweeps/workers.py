@@ -11,16 +11,14 @@ import sys
 import threading
 import traceback
 from collections import deque
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from typing import Any, TypeVar
+from typing import Any
 
 from lurefs.errors import UserError
-
-K = TypeVar("K", bound=Hashable)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,10 +75,10 @@ class Workers:
         for worker in self._busy.values():  # one that is idle ends by itself
             worker.process.terminate()
 
-    def results(self, calls: Mapping[K, Call]) -> Iterator[tuple[K, Any]]:
+    def results(self, calls: Mapping[str, Call]) -> Iterator[tuple[str, Any]]:
         """Yield each key with what its call returned, or with a `Failure`, as they are done."""
         waiting = deque(calls.items())
-        keys: dict[Connection, K] = {}
+        keys: dict[Connection, str] = {}
         while waiting or keys:
             while waiting and len(keys) < max(1, self.n_workers):
                 key, call = waiting.popleft()
