@@ -36,8 +36,8 @@ HOMES = {
     "learn2learn": {"episodes.sampler"},
     "timm": {"lurefs.learning.backbones", "lurefs.learning.optimizers", "lurefs.stages.stage"},
     "omegaconf": {"lurefs.config.load"},
-    "wandb": {"lurefs.tracking.tracker", "lurefs.tracking.client", "lurefs.commands.push", "lurefs.commands.views"},
-    "wandb_workspaces": {"lurefs.commands.views"},
+    "wandb": {"lurefs.tracking.tracker", "lurefs.tracking.client", "lurefs.commands.push", "lurefs.tracking.views"},
+    "wandb_workspaces": {"lurefs.tracking.views"},
     "sklearn": {
         "episodes.probes",
         "episodes.projection",

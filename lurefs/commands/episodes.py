@@ -15,6 +15,7 @@ import numpy as np
 from lurefs.config.load import RunGroup, load
 from lurefs.config.schema import RunConfig
 from lurefs.errors import UserError, unknown_name
+from lurefs.runs.directory import RunDirectory
 
 if TYPE_CHECKING:
     from episodes.manifest import Manifest
@@ -47,10 +48,11 @@ def add_parser(commands: Any) -> None:
     data.add_argument("--config", metavar="NAME_OR_FILE", help="a config whose data should hold the images")
     data.add_argument("--run-dir", type=Path, metavar="DIR", help="a run whose data should hold the images")
     verify.add_argument("--benchmark", metavar="NAME", help="which benchmark's images (default: any)")
+    parser.set_defaults(run=run)
 
 
-def run_action(arguments: argparse.Namespace) -> None:
-    """Carry out one of the three.
+def run(arguments: argparse.Namespace) -> int:
+    """Carry out one of the three; return the exit code.
 
     Raises:
         UserError: A file is damaged or does not fit, or the config is wrong.
@@ -61,6 +63,7 @@ def run_action(arguments: argparse.Namespace) -> None:
         show(arguments.file, arguments.episode)
     else:
         verify(arguments.file, source=arguments.config, run_dir=arguments.run_dir, benchmark=arguments.benchmark)
+    return 0
 
 
 def make(source: str, overrides: Sequence[str], *, benchmark: str | None, output: Path | None) -> None:
@@ -125,7 +128,7 @@ def verify(path: Path, *, source: str | None, run_dir: Path | None, benchmark: s
     print(f"whole     {len(manifest)} episodes, {manifest.spec.words()}, hash {manifest.hash[:12]}")
     images: Any = manifest.images
     if source is not None or run_dir is not None:
-        name, found = _find_benchmark(manifest, path, _benchmarks(_run(source, run_dir), benchmark))
+        name, found = _find_benchmark(manifest, path, _benchmarks(_read_config(source, run_dir), benchmark))
         images = images or found
         print(f"data      all {len(manifest.rows)} images are among the {len(found.rows)} of benchmark {name}")
     if images is None:
@@ -168,12 +171,10 @@ def _one_run(group: RunGroup) -> RunConfig:
     return runs[0]
 
 
-def _run(source: str | None, run_dir: Path | None) -> RunConfig:
+def _read_config(source: str | None, run_dir: Path | None) -> RunConfig:
     if source is not None:
         return _one_run(load(source))
     assert run_dir is not None
-    from lurefs.runs.directory import RunDirectory
-
     return RunDirectory(run_dir).read_config()
 
 

@@ -11,8 +11,6 @@ import json
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
-import yaml
-
 from episodes.specs import EpisodeSpec, MetaDatasetSpec
 from lurefs.records import to_mapping
 
@@ -416,8 +414,3 @@ def pretrain_identity(config: RunConfig) -> dict[str, Any]:
     """Return what a run's weights depend on, but for the images: its identity without what only measures them."""
     left_out = ("dataset", "benchmarks", "probes", "transfer", "after_chunk", "robustness")
     return {key: value for key, value in run_identity(config).items() if key not in left_out}
-
-
-def to_yaml(config: RunConfig) -> str:
-    """Return the resolved configuration as a YAML document that `load` reads back."""
-    return yaml.safe_dump(to_mapping(config), sort_keys=False, allow_unicode=True, width=120)

@@ -14,7 +14,8 @@ from episodes.transfer.table import summarise_transfer
 from lurefs import cli
 from lurefs.comparing.finished_runs import read_runs
 from lurefs.comparing.groups import groups_of
-from lurefs.config.schema import RunConfig, pretrain_identity, to_yaml
+from lurefs.config.load import to_yaml
+from lurefs.config.schema import RunConfig, pretrain_identity
 from lurefs.errors import UserError
 from lurefs.reporting.sections.transfer import form, label_efficiency, rows
 from lurefs.runs.directory import RunDirectory

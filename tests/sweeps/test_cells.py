@@ -33,7 +33,7 @@ def grid_file(make_config: Callable[..., RunConfig], tmp_path: Path) -> Path:
 
 
 def plans_of(grid_file: Path, *overrides: str) -> dict[str, Plan]:
-    return cells.plan_runs([cell.config for cell in cells_of(read_grid(str(grid_file), overrides))])
+    return cells.plan_runs(cells_of(read_grid(str(grid_file), overrides)))
 
 
 def times(root: Path) -> dict[Path, int]:
