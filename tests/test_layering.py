@@ -34,7 +34,7 @@ ORDER = [
 
 HOMES = {
     "learn2learn": {"episodes.sampler"},
-    "timm": {"lurefs.learning.backbones", "lurefs.learning.optimizers", "lurefs.stages.stage"},
+    "timm": {"lurefs.learning.backbones", "lurefs.learning.optimizers", "lurefs.stages.identity"},
     "omegaconf": {"lurefs.config.load"},
     "wandb": {"lurefs.tracking.tracker", "lurefs.tracking.client", "lurefs.commands.push", "lurefs.commands.views"},
     "wandb_workspaces": {"lurefs.commands.views"},

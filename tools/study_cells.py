@@ -222,7 +222,7 @@ def rounded(value: Any) -> Any:
 
 def machine() -> str:
     """Return the processor's name and the number of its cores."""
-    from lurefs.stages.stage import processor
+    from lurefs.stages.identity import processor
 
     return f"{processor()}, {os.cpu_count()} cores"
 

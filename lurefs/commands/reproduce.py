@@ -19,9 +19,8 @@ import numpy as np
 from lurefs import console
 from lurefs.config.schema import RunConfig
 from lurefs.errors import UserError
-from lurefs.records import to_mapping
+from lurefs.records import differences, to_mapping
 from lurefs.runs.directory import RunDirectory, damaged, read_json
-from lurefs.stages.stage import differences
 
 _NOT_COMPARED = ("seconds", "ms_per_episode", "images_per_second", "version")
 N_SHOWN = 20

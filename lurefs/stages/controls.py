@@ -32,6 +32,7 @@ from lurefs.records import to_mapping
 from lurefs.runs.directory import damaged, read_json
 from lurefs.seeding import seed_stream
 from lurefs.stages.features import make_bank
+from lurefs.stages.identity import result_identity
 from lurefs.stages.plan import Benchmark
 from lurefs.stages.stage import (
     Stage,
@@ -40,7 +41,6 @@ from lurefs.stages.stage import (
     plan_backbone,
     read_or_draw_manifest,
     reference_images,
-    result_identity,
     tell_if_constant,
 )
 

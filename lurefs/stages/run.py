@@ -13,10 +13,11 @@ from lurefs.learning.padding import padding_note
 from lurefs.ranks import ranks_of
 from lurefs.reporting.page import write_report
 from lurefs.runs.directory import RunDirectory
-from lurefs.stages.evaluate import check_probes, evaluate, extract
+from lurefs.stages.checks import check_batches, check_probes, check_robustness
+from lurefs.stages.evaluate import evaluate
+from lurefs.stages.extract import extract
 from lurefs.stages.plan import Plan
-from lurefs.stages.pretrain import check_batches, pretrain
-from lurefs.stages.robustness import check_robustness
+from lurefs.stages.pretrain import pretrain
 from lurefs.stages.stage import open_stage, plan_backbone
 
 

@@ -204,10 +204,10 @@ def test_weights_that_are_not_to_be_kept_are_removed(
     from lurefs.stages import pretrain
 
     accuracies = {0: 0.2, 1: 0.9, 2: 0.4}
-    original = pretrain._with_few_shot
+    original = pretrain.with_few_shot
     monkeypatch.setattr(
         pretrain,
-        "_with_few_shot",
+        "with_few_shot",
         lambda stage, outcome, *rest: original(
             stage, replace(outcome, val_accuracy=accuracies[outcome.chunk_index]), *rest
         ),
@@ -264,11 +264,11 @@ def test_new_benchmarks_and_probes_are_added_without_training_anew(
 def test_benchmarks_on_the_same_images_share_their_features(
     make_config: MakeConfig, directory: RunDirectory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from lurefs.stages import evaluate
+    from lurefs.stages import extract
 
     embedded = []
-    original = evaluate.embed
-    monkeypatch.setattr(evaluate, "embed", lambda *args: embedded.append(args[2].name) or original(*args))
+    original = extract.embed
+    monkeypatch.setattr(extract, "embed", lambda *args: embedded.append(args[2].name) or original(*args))
     spec = {"n_way": 2, "n_query": 5, "n_episodes": 4}
     config = make_config(benchmarks={"a": spec, "b": {**spec, "n_shot": 2}}, after_chunk={"few_shot": False})
     run_stage(make_plan(config), directory, "run")
@@ -380,11 +380,11 @@ def test_corrupted_images_are_met_in_the_episodes_of_the_clean_ones(
 ) -> None:
     from episodes import Probe, collect, score
     from episodes.probes import nearest_centroid
-    from lurefs.stages import evaluate
+    from lurefs.stages import extract
 
     embedded = []
-    original = evaluate.embed
-    monkeypatch.setattr(evaluate, "embed", lambda *args: embedded.append(args[2].name) or original(*args))
+    original = extract.embed
+    monkeypatch.setattr(extract, "embed", lambda *args: embedded.append(args[2].name) or original(*args))
     spec = {"n_way": 3, "n_shot": 1, "n_query": 5, "n_episodes": 20}
     fog = {"corruption": "fog", "severity": 4}
     benchmarks = {

@@ -1,0 +1,122 @@
+"""What only the libraries can tell to be wrong, refused before any work."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from episodes.bank import FeatureBank
+from episodes.manifest import Manifest
+from episodes.scoring import score
+from episodes.transfer.fits import transfer
+from episodes.transfer.split import RowSplit
+from lurefs.data.corruptions import check_corruptible
+from lurefs.errors import UserError, first_line
+from lurefs.learning.schedule import epoch_sizes, n_batches
+from lurefs.stages import attacks
+from lurefs.stages.plan import Plan
+from lurefs.stages.stage import make_probe, plan_backbone
+from lurefs.stages.transfer import unfit
+from lurefs.stages.transfer_plan import plan_transfers
+
+MAX_CHECKED = 32
+"""Made-up images a class at most, in the check of a probe's settings."""
+
+
+def check_probes(plan: Plan) -> None:
+    """Fit every probe on a made-up episode of every benchmark's form, so that a wrong setting is told before the work.
+
+    Raises:
+        UserError: scikit-learn refuses the probe.
+    """
+    check_transfers(plan)
+    rng = np.random.default_rng(0)
+    n_features = plan_backbone(plan).n_features
+    reference = rng.normal(size=(min(len(plan.images.train), n_features + 1), n_features)).astype(np.float32)
+    for probe_name, config in plan.config.probes.items():
+        for name, benchmark in plan.benchmarks.items():
+            spec = benchmark.spec.smallest_uniform()
+            n_images = spec.n_way * (spec.n_shot + 1)
+            bank = FeatureBank.from_arrays(rng.normal(size=(n_images, n_features)), np.arange(n_images) % spec.n_way)
+            manifest = Manifest(
+                spec=replace(spec, n_query=1),
+                seed=0,
+                images_digest=bank.images_digest,
+                classes=np.arange(spec.n_way)[None],
+                support=np.argsort(bank.labels, kind="stable").reshape(spec.n_way, -1)[:, :-1].reshape(1, -1),
+                query=np.argsort(bank.labels, kind="stable").reshape(spec.n_way, -1)[:, -1:].reshape(1, -1),
+            )
+            try:
+                list(score(bank, manifest, make_probe(probe_name, config, reference)))
+            except (ValueError, TypeError) as error:
+                raise UserError(
+                    f"probe {probe_name!r} cannot be fitted on benchmark {name!r} "
+                    f"({spec.n_way}-way {spec.n_shot}-shot): {error}",
+                    "a scikit-learn classifier and parameters that suit the benchmark's form",
+                    f"change probes.{probe_name}, or the n_way and n_shot of the benchmark",
+                ) from error
+
+
+def check_transfers(plan: Plan) -> None:
+    """Fit every transfer's probe on made-up features of its smallest size, so that a wrong setting is told at once.
+
+    Raises:
+        UserError: The transfer asks for what its images cannot give, or scikit-learn refuses the probe.
+    """
+    for name, planned in plan_transfers(plan).items():
+        n_classes = len(planned.images.class_names)
+        n_mean = len(planned.split.train) // n_classes
+        size = min(MAX_CHECKED, *(n_mean if size == "all" else size for size in planned.spec.sizes))
+        labels = np.repeat(np.arange(n_classes), size + 2)
+        bank = FeatureBank.from_arrays(np.random.default_rng(0).normal(size=(len(labels), 4)), labels)
+        rows = np.arange(len(labels)).reshape(n_classes, size + 2)
+        split = RowSplit(train=rows[:, 2:].reshape(-1), validation=rows[:, 0], test=rows[:, 1])
+        try:
+            probe = replace(make_probe(name, planned.config.probe), transform="none")
+            list(transfer(bank, split, probe, replace(planned.spec, sizes=("all",))))
+        except (ValueError, TypeError) as error:
+            raise unfit(name, error) from error
+
+
+def check_batches(plan: Plan) -> None:
+    """Refuse a training batch of one image for a model that cannot learn from one: batch norm needs two values.
+
+    Raises:
+        UserError: There is such a batch.
+    """
+    if smallest_batch(plan) > 1:
+        return
+    backbone = plan_backbone(plan)
+    image = torch.zeros(1, backbone.n_channels, backbone.image_size, backbone.image_size, dtype=torch.uint8)
+    try:
+        with torch.random.fork_rng(devices=[]):  # dropout draws from the global generator
+            backbone.model.train()(backbone.prepare(image))
+    except ValueError as error:
+        raise UserError(
+            f"a chunk leaves one image for a training batch, from which {backbone.name!r} cannot learn: "
+            f"{first_line(error)}",
+            "at least 2 images in every training batch of a model with batch norm",
+            "change chunks.chunk_size so that it leaves no single image over, or lower chunks.n_chunks",
+        ) from error
+
+
+def smallest_batch(plan: Plan) -> int:
+    """Return the number of images of the smallest training batch of a run."""
+    settings, n_train = plan.config.learner, [len(chunk.train) for chunk in plan.chunks]
+    sizes = {size for index in range(len(n_train)) for size in epoch_sizes(n_train, index, settings)}
+    return min(size // n_batches(size, settings.batch_size) for size in sizes)
+
+
+def check_robustness(plan: Plan) -> None:
+    """Refuse what can only fail after the work: a library that is missing, images too small to be corrupted.
+
+    Raises:
+        UserError: One of these.
+    """
+    config = plan.config.robustness
+    if config is not None and config.corruptions:
+        check_corruptible(plan.dataset.image_size)
+    if config is not None and config.attacks:
+        attacks.check_installed()
