@@ -41,7 +41,7 @@ HOMES = {
     "sklearn": {
         "episodes.probes",
         "episodes.projection",
-        "episodes.scoring",
+        "episodes.fitting",
         "episodes.transfer.fits",
         "lurefs.data.sources",
     },

@@ -21,7 +21,8 @@ from torch.nn import functional
 
 from episodes.bank import FeatureBank
 from episodes.files import write_text
-from episodes.scoring import ProbeError, score
+from episodes.fitting import ProbeError
+from episodes.scoring import score
 from episodes.table import EpisodeTable, collect
 from episodes.transforms import needs_reference
 from lurefs import console
