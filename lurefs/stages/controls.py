@@ -34,7 +34,7 @@ from lurefs.runs.directory import damaged, read_json
 from lurefs.seeding import seed_stream
 from lurefs.stages.features import make_bank
 from lurefs.stages.identity import result_identity
-from lurefs.stages.plan import Benchmark
+from lurefs.stages.plan import ImageSet
 from lurefs.stages.stage import (
     Stage,
     embed,
@@ -98,7 +98,7 @@ def score_controls(stage: Stage) -> None:
 
 
 def _bank(
-    stage: Stage, banks: dict[str, FeatureBank], control: str, images: Benchmark, identity: dict[str, Any]
+    stage: Stage, banks: dict[str, FeatureBank], control: str, images: ImageSet, identity: dict[str, Any]
 ) -> FeatureBank:
     """Return a control's features, which are kept among `banks` once they are made."""
     key = digest(identity)
@@ -155,7 +155,7 @@ def image_statistics(images: NDArray[np.uint8]) -> NDArray[np.float32]:
     return features
 
 
-def _identify_twin(stage: Stage, benchmark: Benchmark) -> dict[str, Any]:
+def _identify_twin(stage: Stage, images: ImageSet) -> dict[str, Any]:
     plan = stage.plan
     return {
         "control": "untrained_twin",
@@ -164,38 +164,33 @@ def _identify_twin(stage: Stage, benchmark: Benchmark) -> dict[str, Any]:
         "n_channels": plan.dataset.n_channels,
         "image_size": plan.dataset.image_size,
         "seed": _twin_seed(stage),
-        **_images(benchmark),
+        **images.identity,
     }
 
 
-def _make_twin_bank(stage: Stage, benchmark: Benchmark, identity: dict[str, Any]) -> FeatureBank:
+def _make_twin_bank(stage: Stage, images: ImageSet, identity: dict[str, Any]) -> FeatureBank:
     """Embed by a model of the same build and transform, whose weights are those of another draw and stay initial."""
     backbone = plan_backbone(stage.plan)
     twin = replace(backbone, model=build_twin(backbone, stage.plan.config.backbone, seed=_twin_seed(stage)))
     twin.model.to(stage.device)
-    return make_bank(
-        benchmark, embed(stage, twin, benchmark, f"{benchmark.name}: features of the untrained twin"), identity
-    )
+    batches = embed(stage, twin, images, f"{images.name}: features of the untrained twin")
+    return make_bank(images, batches, identity)
 
 
 def _twin_seed(stage: Stage) -> int:
     return seed_stream(stage.plan.config.seed, "control", "untrained_twin")
 
 
-def _identify_statistics(stage: Stage, benchmark: Benchmark) -> dict[str, Any]:
-    return {"control": "image_statistics", "grid_size": GRID_SIZE, **_images(benchmark)}
+def _identify_statistics(stage: Stage, images: ImageSet) -> dict[str, Any]:
+    return {"control": "image_statistics", "grid_size": GRID_SIZE, **images.identity}
 
 
-def _make_statistics_bank(stage: Stage, benchmark: Benchmark, identity: dict[str, Any]) -> FeatureBank:
+def _make_statistics_bank(stage: Stage, images: ImageSet, identity: dict[str, Any]) -> FeatureBank:
     def batches() -> Iterator[NDArray[np.float32]]:
-        for start in range(0, len(benchmark.rows), READ_AT_ONCE):
-            yield image_statistics(benchmark.dataset.read(benchmark.rows[start : start + READ_AT_ONCE]))
+        for start in range(0, len(images.rows), READ_AT_ONCE):
+            yield image_statistics(images.dataset.read(images.rows[start : start + READ_AT_ONCE]))
 
-    return make_bank(benchmark, batches(), identity)
-
-
-def _images(benchmark: Benchmark) -> dict[str, Any]:
-    return {"dataset": dict(benchmark.dataset.identity), "images_digest": benchmark.images_digest}
+    return make_bank(images, batches(), identity)
 
 
 def _read(path: Path) -> EpisodeTable:
@@ -205,8 +200,8 @@ def _read(path: Path) -> EpisodeTable:
         raise damaged(path, str(error)) from error
 
 
-_Identify = Callable[[Stage, Benchmark], dict[str, Any]]
-_Make = Callable[[Stage, Benchmark, dict[str, Any]], FeatureBank]
+_Identify = Callable[[Stage, ImageSet], dict[str, Any]]
+_Make = Callable[[Stage, ImageSet, dict[str, Any]], FeatureBank]
 _CONTROLS: MappingProxyType[str, tuple[_Identify, _Make]] = MappingProxyType(
     {
         "untrained_twin": (_identify_twin, _make_twin_bank),

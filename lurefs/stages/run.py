@@ -77,7 +77,7 @@ def run_stage(plan: Plan, directory: RunDirectory, stage_name: str, *, with_page
             if stage_name in ("run", "pretrain"):
                 pretrain(stage)
             if stage_name in ("run", "extract"):
-                extract(stage, ranks)
+                extract(stage)
             if stage_name in ("run", "evaluate") and ranks.is_first:
                 evaluate(stage)
             if stage_name == "run" and with_page and ranks.is_first:

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from episodes.bank import FeatureBank
 from episodes.manifest import Manifest, draw_manifest
 from episodes.probes import Probe
-from episodes.sampler import EpisodeSpec
 from episodes.transforms import needs_reference
 from lurefs import console, plugins
 from lurefs.comparing.texts import constancy
@@ -24,7 +23,7 @@ from lurefs.runs.directory import REFERENCE, RunDirectory
 from lurefs.seeding import seed_stream
 from lurefs.stages.features import embed_batches
 from lurefs.stages.identity import claim
-from lurefs.stages.plan import Benchmark, Plan
+from lurefs.stages.plan import Benchmark, ImageSet, Plan
 from lurefs.tracking.tracker import Tracker, start
 
 
@@ -89,42 +88,49 @@ def read_or_draw_manifest(stage: Stage, benchmark: Benchmark) -> Manifest:
     path = stage.directory.manifest_path(benchmark.name)
     if path.exists():
         stored = stage.directory.read_manifest(benchmark.name)
-        made_from = benchmark.spec, benchmark.seed, benchmark.images_digest
+        made_from = benchmark.spec, benchmark.seed, benchmark.images.images_digest
         is_named = benchmark.manifest is None or benchmark.manifest.hash == stored.hash
         if is_named and (stored.spec, stored.seed, stored.images_digest) == made_from:
             return stored
-    manifest = benchmark.manifest or draw_manifest(benchmark, benchmark.spec, seed=benchmark.seed)
+    manifest = benchmark.manifest or draw_manifest(benchmark.images, benchmark.spec, seed=benchmark.seed)
     manifest.save(path)
     return manifest
 
 
 def embed(
-    stage: Stage, backbone: Backbone, benchmark: Benchmark, description: str, ranks: Ranks | None = None
+    stage: Stage, backbone: Backbone, images: ImageSet, description: str, *, is_shared: bool = False
 ) -> Iterator[NDArray[np.float32]]:
-    """Yield a benchmark's features batch by batch, with a progress bar; with `ranks`, this process's share of them."""
+    """Yield the features of images batch by batch, with a progress bar.
+
+    Args:
+        stage: How many images a batch has.
+        backbone: What embeds them.
+        images: Which.
+        description: For the progress bar.
+        is_shared: Whether all processes of the stage embed, each its share; this one embeds all of them otherwise.
+    """
     batch_size = stage.plan.config.learner.eval_batch_size
-    batches = (ranks or Ranks()).share(-(-len(benchmark.rows) // batch_size))
-    return console.track(embed_batches(backbone, benchmark, batch_size, batches), len(batches), description)
+    n_batches = -(-len(images.rows) // batch_size)
+    batches = stage.ranks.share(n_batches) if is_shared else range(n_batches)
+    return console.track(embed_batches(backbone, images, batch_size, batches), len(batches), description)
 
 
-def tell_if_constant(bank: FeatureBank, images: Benchmark, whose: str) -> None:
-    """Note on stderr that the features of a benchmark's images are constant or nearly so, if they are."""
+def tell_if_constant(bank: FeatureBank, images: ImageSet, whose: str) -> None:
+    """Note on stderr that the features of some images are constant or nearly so, if they are."""
     words = constancy(bank.spread)
     if words:
         console.note(f"the features of {whose} on the images of {images.name} are {words}")
 
 
-def reference_images(plan: Plan) -> Benchmark:
+def reference_images(plan: Plan) -> ImageSet:
     """Return the training images of the base classes, on which feature transforms are fitted."""
     rows = plan.images.train
-    return Benchmark(
+    return ImageSet(
         name=REFERENCE,
         dataset=plan.dataset,
         rows=rows,
         labels=np.searchsorted(plan.classes.base, plan.dataset.labels[rows]).astype(np.int64),
         class_names=tuple(plan.dataset.class_names[label] for label in plan.classes.base),
-        spec=EpisodeSpec(),
-        seed=0,
     )
 
 

@@ -101,12 +101,12 @@ def test_both_controls_stand_in_the_summary_with_the_fields_of_a_probe(finished:
 
 def test_image_statistics_are_scored_like_any_other_features(finished: RunDirectory) -> None:
     plan = make_plan(finished.read_config())
-    benchmark = plan.benchmarks[BENCHMARK]
+    images = plan.benchmarks[BENCHMARK].images
     bank = FeatureBank(
-        features=controls.image_statistics(benchmark.dataset.read(benchmark.rows)),
-        labels=benchmark.labels.copy(),
-        image_ids=benchmark.image_ids,
-        class_names=benchmark.class_names,
+        features=controls.image_statistics(images.dataset.read(images.rows)),
+        labels=images.labels.copy(),
+        image_ids=images.image_ids,
+        class_names=images.class_names,
     )
     probe = make_probe(PROBE, plan.config.probes[PROBE])
     expected = collect(score(bank, finished.read_manifest(BENCHMARK), probe), {})
@@ -145,12 +145,12 @@ def test_transforms_are_fitted_on_the_control_s_own_base_features(directory: Run
     evaluate_again(directory, probes={"centred": {"name": "nearest_centroid", "transform": "center,l2"}})
     plan = make_plan(directory.read_config())
     base = plan.dataset.read(plan.images.train)
-    benchmark = plan.benchmarks[BENCHMARK]
+    images = plan.benchmarks[BENCHMARK].images
     bank = FeatureBank(
-        features=controls.image_statistics(benchmark.dataset.read(benchmark.rows)),
-        labels=benchmark.labels.copy(),
-        image_ids=benchmark.image_ids,
-        class_names=benchmark.class_names,
+        features=controls.image_statistics(images.dataset.read(images.rows)),
+        labels=images.labels.copy(),
+        image_ids=images.image_ids,
+        class_names=images.class_names,
     )
     probe = make_probe("centred", plan.config.probes["centred"], controls.image_statistics(base))
     expected = collect(score(bank, directory.read_manifest(BENCHMARK), probe), {})

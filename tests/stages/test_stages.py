@@ -266,9 +266,8 @@ def test_benchmarks_on_the_same_images_share_their_features(
 ) -> None:
     from lurefs.stages import extract
 
-    embedded = []
-    original = extract.embed
-    monkeypatch.setattr(extract, "embed", lambda *args: embedded.append(args[2].name) or original(*args))
+    embedded, original = [], extract.embed
+    monkeypatch.setattr(extract, "embed", lambda *args, **kw: embedded.append(args[2].name) or original(*args, **kw))
     spec = {"n_way": 2, "n_query": 5, "n_episodes": 4}
     config = make_config(benchmarks={"a": spec, "b": {**spec, "n_shot": 2}}, after_chunk={"few_shot": False})
     run_stage(make_plan(config), directory, "run")
@@ -382,9 +381,8 @@ def test_corrupted_images_are_met_in_the_episodes_of_the_clean_ones(
     from episodes.probes import nearest_centroid
     from lurefs.stages import extract
 
-    embedded = []
-    original = extract.embed
-    monkeypatch.setattr(extract, "embed", lambda *args: embedded.append(args[2].name) or original(*args))
+    embedded, original = [], extract.embed
+    monkeypatch.setattr(extract, "embed", lambda *args, **kw: embedded.append(args[2].name) or original(*args, **kw))
     spec = {"n_way": 3, "n_shot": 1, "n_query": 5, "n_episodes": 20}
     fog = {"corruption": "fog", "severity": 4}
     benchmarks = {
@@ -459,7 +457,7 @@ def test_the_features_are_those_of_the_last_checkpoint(make_config: MakeConfig, 
     load_checkpoint(directory.checkpoint_path(2), backbone.model)
     backbone.model.eval()
     benchmark = plan.benchmarks["novel-3way-1shot"]
-    images = torch.from_numpy(plan.dataset.read(benchmark.rows[:4]).transpose(0, 3, 1, 2).copy())
+    images = torch.from_numpy(plan.dataset.read(benchmark.images.rows[:4]).transpose(0, 3, 1, 2).copy())
     with torch.inference_mode():
         expected = backbone.embed(images).numpy()
     np.testing.assert_allclose(directory.read_bank("novel-3way-1shot").features[:4], expected, rtol=1e-4, atol=1e-5)
