@@ -16,7 +16,7 @@ from lurefs.learning import checkpoints
 from lurefs.learning.backbones import Backbone
 from lurefs.learning.images import open_images
 from lurefs.learning.learner import EpochRecord, Learner, learn_online, make_learner
-from lurefs.learning.progress import load_progress, save_progress
+from lurefs.learning.progress import Progress, load_progress, save_progress
 from lurefs.ranks import Ranks
 from lurefs.runs.outcomes import ChunkOutcome
 from lurefs.stages.checks import smallest_batch
@@ -46,8 +46,8 @@ def pretrain(stage: Stage) -> list[ChunkOutcome]:
         manifests = {name: read_or_draw_manifest(stage, benchmark) for name, benchmark in plan.benchmarks.items()}
         outcomes = _complete(stage, outcomes, backbone, manifests)
     if len(outcomes) < len(plan.chunks):
-        _go_back(stage, learner, outcomes)
-        for outcome in _learn(stage, learner, first=len(outcomes)):
+        progress = _go_back(stage, learner, outcomes)
+        for outcome in _learn(stage, learner, first=len(outcomes), progress=progress):
             if ranks.is_first:
                 outcome = _measure_and_store(stage, learner, outcome, outcomes, manifests)
                 stage.tracker.log_chunk(outcome)
@@ -60,7 +60,7 @@ def pretrain(stage: Stage) -> list[ChunkOutcome]:
 def _complete(
     stage: Stage, outcomes: list[ChunkOutcome], backbone: Backbone, manifests: Mapping[str, Manifest]
 ) -> list[ChunkOutcome]:
-    """Check the checkpoints of the chunks that are done, and measure by them what is asked for and was not measured."""
+    """Check the checkpoints of the finished chunks, and use them to fill in missing measurements."""
     for outcome in outcomes:
         path = stage.directory.checkpoint_path(outcome.chunk_index)
         if path.exists() or outcome is outcomes[-1]:
@@ -71,16 +71,14 @@ def _complete(
     return outcomes
 
 
-def _go_back(stage: Stage, learner: Learner, outcomes: Sequence[ChunkOutcome]) -> None:
-    """Load what the last chunk that is done has left, or what the one has that is being learned."""
+def _go_back(stage: Stage, learner: Learner, outcomes: Sequence[ChunkOutcome]) -> Progress | None:
+    """Restore the last finished chunk, or the unfinished one if its progress was saved; return that progress."""
     directory, model = stage.directory, learner.backbone.model
     if outcomes:
         newest = directory.checkpoint_path(outcomes[-1].chunk_index)
         checkpoints.load_checkpoint(newest, model)
         checkpoints.load_optimizer(newest, learner.optimizer)
-    learner.progress = load_progress(
-        directory.progress_path, len(outcomes), model, learner.optimizer, _run_digest(stage)
-    )
+    return load_progress(directory.progress_path, len(outcomes), model, learner.optimizer, _run_digest(stage))
 
 
 def _measure_and_store(
@@ -90,15 +88,19 @@ def _measure_and_store(
     earlier: Sequence[ChunkOutcome],
     manifests: Mapping[str, Manifest],
 ) -> ChunkOutcome:
-    """Store the weights of a chunk, measure what they do beyond the base classes, and store its outcome."""
+    """Store what a chunk led to, then measure its weights beyond the base classes and store that as well.
+
+    What was learned is safe before anything is measured: should that fail, the next start measures by the checkpoint.
+    """
     directory, backbone = stage.directory, learner.backbone
     path = directory.checkpoint_path(outcome.chunk_index)
     checkpoints.save_checkpoint(path, backbone.model, learner.optimizer, _checkpoint_card(stage, outcome))
-    outcome = with_few_shot(stage, outcome, backbone, manifests)
-    outcome = with_robustness(stage, outcome, backbone)
     directory.write_outcomes([*earlier, outcome])
     directory.progress_path.unlink(missing_ok=True)
     checkpoints.remove_older_optimizers(path)
+    outcome = with_few_shot(stage, outcome, backbone, manifests)
+    outcome = with_robustness(stage, outcome, backbone)
+    directory.write_outcomes([*earlier, outcome])
     _remove_weights(stage, [*earlier, outcome])
     return outcome
 
@@ -113,7 +115,8 @@ def _check_ranks(plan: Plan, ranks: Ranks) -> None:
         )
 
 
-def _learn(stage: Stage, learner: Learner, first: int) -> Iterator[ChunkOutcome]:
+def _learn(stage: Stage, learner: Learner, *, first: int, progress: Progress | None) -> Iterator[ChunkOutcome]:
+    """Yield the outcome of every chunk from the first one on that is not done."""
     plan, config = stage.plan, stage.plan.config
     rows = np.concatenate([plan.images.train, plan.images.val, plan.images.test])
     images = open_images(plan.dataset, rows, plan.classes.base, stage.device, config.learner, labels=plan.given_labels)
@@ -127,6 +130,7 @@ def _learn(stage: Stage, learner: Learner, first: int) -> Iterator[ChunkOutcome]
         strategy_name=config.unlearn.name,
         seed=config.seed,
         first=first,
+        progress=progress,
     )
     return console.track_learning(_with_progress(stage, learner, events), len(plan.chunks), first, config.name)
 
@@ -139,9 +143,9 @@ def _with_progress(
     stored = time.monotonic()
     for event in events:
         is_due = every_seconds is not None and time.monotonic() - stored >= every_seconds
-        if isinstance(event, EpochRecord) and learner.progress is not None and is_due and stage.ranks.is_first:
+        if isinstance(event, EpochRecord) and is_due and stage.ranks.is_first:
             path = stage.directory.progress_path
-            save_progress(path, learner.progress, learner.backbone.model, learner.optimizer, _run_digest(stage))
+            save_progress(path, event.progress, learner.backbone.model, learner.optimizer, _run_digest(stage))
             stored = time.monotonic()
         yield event
 
