@@ -22,7 +22,7 @@ IntArray = NDArray[np.int64]
 
 
 class ProbeError(ValueError):
-    """A probe could not be fitted on an episode."""
+    """A probe could not be fitted: scikit-learn refuses these features, or its transform does not suit them."""
 
 
 def predict(
@@ -41,7 +41,7 @@ def predict(
         query_features: Those of the queries, if they come from elsewhere.
     """
     of_both = Features(support=features, query=features if query_features is None else query_features)
-    return fit_episode(of_both, episode, probe.classifier, fit_transform(probe.transform, probe.reference)).predicted
+    return fit_episode(of_both, episode, probe, fit_transform(probe.transform, probe.reference)).predicted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,17 +54,25 @@ class Fit:
     seconds: float
 
 
-def fit_episode(features: Features, episode: Episode, classifier: Classifier, transform: FeatureTransform) -> Fit:
-    """Fit a scikit-learn classifier on an episode; of its warnings only that it did not converge is heard."""
+def fit_episode(features: Features, episode: Episode, probe: Probe, transform: FeatureTransform) -> Fit:
+    """Fit a probe's classifier on an episode; of its warnings only that it did not converge is heard.
+
+    Raises:
+        ProbeError: scikit-learn refuses.
+    """
     from sklearn.exceptions import ConvergenceWarning
 
+    classifier = probe.classifier
     support, query = transform(features.support[episode.support]), transform(features.query[episode.query])
     began = time.perf_counter()
     with warnings.catch_warnings(record=True) as caught, np.errstate(invalid="ignore", divide="ignore"):
         warnings.simplefilter("ignore")
         warnings.simplefilter("always", ConvergenceWarning)
-        classifier.fit(support, episode.support_labels)
-        predicted = np.asarray(classifier.predict(query), dtype=np.int64)
+        try:
+            classifier.fit(support, episode.support_labels)
+            predicted = np.asarray(classifier.predict(query), dtype=np.int64)
+        except ValueError as error:
+            raise ProbeError(f"{probe.name} cannot be fitted on episode {episode.index}: {error}") from error
         probabilities = _probabilities(classifier, query)
     return Fit(
         predicted=predicted,
@@ -76,10 +84,7 @@ def fit_episode(features: Features, episode: Episode, classifier: Classifier, tr
 
 def score_episode(features: Features, episode: Episode, probe: Probe, transform: FeatureTransform) -> EpisodeTable:
     """Score one episode by scikit-learn, as a table of one row."""
-    try:
-        fitted = fit_episode(features, episode, probe.classifier, transform)
-    except ValueError as error:
-        raise ProbeError(f"{probe.name} cannot be fitted on episode {episode.index}: {error}") from error
+    fitted = fit_episode(features, episode, probe, transform)
     labels, probabilities = episode.query_labels, fitted.probabilities
     nll, brier = proper_scores(None if probabilities is None else probabilities[None], labels, 1)
     return EpisodeTable(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 
 from episodes.bank import FeatureBank
 from episodes.executors import Executor
-from episodes.fitting import fit_episode, proper_scores, score_episode
+from episodes.fitting import ProbeError, fit_episode, proper_scores, score_episode
 from episodes.inner_products import Features, Products
 from episodes.manifest import Manifest, draw_manifest
 from episodes.metrics import count_by_confidence, empty_reliability
@@ -107,9 +108,10 @@ def score(
             is looked at after every 100 episodes, from 200 on (see `episodes.stopping`). None scores all.
 
     Raises:
-        ValueError: The manifest was drawn on other images than the bank's, the two banks do not belong together, it has
-            not all the chosen episodes, or the transform has no reference, or one of another number of features.
-        ProbeError: scikit-learn refuses to fit the probe on an episode.
+        ValueError: The manifest was drawn on other images than the bank's, the two banks do not belong together, or it
+            has not all the chosen episodes.
+        ProbeError: scikit-learn refuses to fit the probe on an episode, or the transform has no reference, or one that
+            does not suit it or the bank.
         AuditError: The batched solver is wrong where it was certain.
     """
     block_size = None if target_ci95 is None else BLOCK_SIZE
@@ -149,9 +151,12 @@ def _score_blocks(
         raise ValueError(f"the chosen episodes are {chosen}, but the manifest holds range(0, {len(manifest)})")
     n_features = bank.features.shape[1]
     if probe.reference is not None and probe.reference.shape[1:] != (n_features,):
-        raise ValueError(f"the reference has the shape {probe.reference.shape}, but the bank {n_features} features")
+        raise ProbeError(f"the reference has the shape {probe.reference.shape}, but the bank {n_features} features")
     features = Features(support=bank.features, query=query_bank.features)
-    transform = fit_transform(probe.transform, probe.reference)
+    try:
+        transform = fit_transform(probe.transform, probe.reference)
+    except ValueError as error:
+        raise ProbeError(f"{probe.name} cannot be fitted: {error}") from error
     solver = find_solver(probe.classifier) if probe.solver == "auto" and is_uniform(manifest) else None
     audited = _choose_audited(len(manifest), audit_share)
     if block_size is not None:  # perhaps no more than the first ones are scored
@@ -299,17 +304,13 @@ class _Batch:
         return predicted, probabilities, is_certain
 
     def _fit_one(self, index: int) -> EpisodeTable:
-        probe = Probe(
-            name=self.probe.name,
-            classifier=converged(self.probe.classifier),
-            transform=self.probe.transform,
-            settings=self.probe.settings,
-        )
-        return score_episode(self.raw, self.manifest[index], probe, self.transform)
+        return score_episode(self.raw, self.manifest[index], self._converged(), self.transform)
+
+    def _converged(self) -> Probe:
+        return replace(self.probe, classifier=converged(self.probe.classifier))
 
     def _audit(self, index: int, predicted: NDArray[np.int16], probabilities: FloatArray | None) -> None:
-        episode = self.manifest[index]
-        fit = fit_episode(self.raw, episode, converged(self.probe.classifier), self.transform)
+        fit = fit_episode(self.raw, self.manifest[index], self._converged(), self.transform)
         n_different = int((fit.predicted != predicted).sum())
         gap = 0.0
         if probabilities is not None and fit.probabilities is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -11,13 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 import lurefs
-from episodes.scoring import score_in_parallel
+from episodes.probes import Probe
 from episodes.summary import chance_level, summarise, tails
-from episodes.table import EpisodeTable, collect
-from lurefs import console, plugins
+from episodes.table import EpisodeTable
+from lurefs import plugins
 from lurefs.config.schema import digest, run_identity
 from lurefs.errors import UserError
-from lurefs.runs.directory import REFERENCE, RunDirectory
+from lurefs.runs.directory import REFERENCE
 from lurefs.runs.outcomes import (
     ChunkOutcome,
     accuracy_changes,
@@ -27,8 +27,10 @@ from lurefs.runs.outcomes import (
     cumulative_errors,
     unlearn_seconds,
 )
+from lurefs.stages.cell import Cell, score_cell
 from lurefs.stages.controls import control_spread, read_controls, score_controls
 from lurefs.stages.identity import result_identity
+from lurefs.stages.plan import Benchmark
 from lurefs.stages.stage import Stage, make_probe, probes_need_reference, read_or_draw_manifest
 from lurefs.stages.transfer import evaluate_transfers, summarise_transfers
 
@@ -41,41 +43,46 @@ def evaluate(stage: Stage) -> None:
     """
     plan, directory = stage.plan, stage.directory
     executor = plugins.build("executor", plan.config.executor.name, plan.config.executor.params)
-    reference = directory.read_bank(REFERENCE) if probes_need_reference(plan) else None
+    reference = directory.read_bank(REFERENCE).features if probes_need_reference(plan) else None
+    probes = [make_probe(name, config, reference) for name, config in plan.config.probes.items()]
     for name, benchmark in plan.benchmarks.items():
-        bank, query_bank = (directory.read_bank(images.name) for images in benchmark.sides)
-        manifest = read_or_draw_manifest(stage, benchmark)
-        if {bank.images_digest, query_bank.images_digest} != {manifest.images_digest}:
-            raise UserError(
-                f"the features of benchmark {name!r} are of other images than its episodes",
-                "features and episodes of one configuration",
-                "run 'lurefs extract' first",
-            )
-        bank_digests = digest(dict(bank.identity)), digest(dict(query_bank.identity))
-        for probe_name, probe_config in plan.config.probes.items():
-            probe = make_probe(probe_name, probe_config, None if reference is None else reference.features)
-            identity = result_identity(benchmark, manifest, probe, bank_digests)
-            if _is_scored(directory, name, probe_name, identity):
-                continue
-            blocks = score_in_parallel(
-                bank,
-                manifest,
-                probe,
-                executor,
-                query_bank=query_bank if bank_digests[0] != bank_digests[1] else None,
-                device=str(stage.device),
-                target_ci95=benchmark.target_ci95,
-            )
-            table = collect(console.track_blocks(blocks, len(manifest), f"{name}, {probe_name}"), identity)
-            table.save(directory.episodes_path(name, probe_name))
-    score_controls(stage)
+        for cell in _cells(stage, benchmark, probes):
+            path = directory.episodes_path(name, cell.probe.name)
+            if not path.exists() or directory.read_episodes(name, cell.probe.name).identity != cell.identity:
+                score_cell(cell, executor, stage.device).save(path)
+    score_controls(stage, executor)
     evaluate_transfers(stage)
     write_summary(stage)
     for name in plan.benchmarks:
-        for probe_name in plan.config.probes:
-            stage.tracker.log_cell(name, probe_name)
+        for probe in probes:
+            stage.tracker.log_cell(name, probe.name)
     for name in plan.config.transfer:
         stage.tracker.log_transfer(name)
+
+
+def _cells(stage: Stage, benchmark: Benchmark, probes: Sequence[Probe]) -> list[Cell]:
+    """Return what there is to score on a benchmark, by the features that were extracted."""
+    read = {name: stage.directory.read_bank(name) for name in {images.name for images in benchmark.sides}}
+    bank, query_bank = (read[images.name] for images in benchmark.sides)
+    manifest = read_or_draw_manifest(stage, benchmark)
+    if {bank.images_digest, query_bank.images_digest} != {manifest.images_digest}:
+        raise UserError(
+            f"the features of benchmark {benchmark.name!r} are of other images than its episodes",
+            "features and episodes of one configuration",
+            "run 'lurefs extract' first",
+        )
+    digests = digest(dict(bank.identity)), digest(dict(query_bank.identity))
+    return [
+        Cell(
+            benchmark=benchmark.name,
+            manifest=manifest,
+            probe=probe,
+            banks=(bank, query_bank),
+            identity=result_identity(benchmark, manifest, probe, digests),
+            target_ci95=benchmark.target_ci95,
+        )
+        for probe in probes
+    ]
 
 
 def write_summary(stage: Stage) -> dict[str, Any]:
@@ -175,9 +182,3 @@ def summarise_table(table: EpisodeTable) -> dict[str, Any]:
         "n_by_solver": table.n_by_solver,
         "ms_per_episode": float(table.seconds.mean() * 1000),
     }
-
-
-def _is_scored(directory: RunDirectory, benchmark: str, probe: str, identity: Mapping[str, Any]) -> bool:
-    if not directory.episodes_path(benchmark, probe).exists():
-        return False
-    return directory.read_episodes(benchmark, probe).identity == identity
