@@ -113,8 +113,9 @@ def likely_reasons(old: RunDirectory, new: RunDirectory) -> list[str]:
 
 
 def _run(config: RunConfig, directory: RunDirectory, *, with_page: bool) -> None:
+    from lurefs.stages.checks import check
     from lurefs.stages.plan import make_plan
-    from lurefs.stages.run import check, run_stage
+    from lurefs.stages.run import run_stage
 
     trackers = replace(config.trackers, wandb=replace(config.trackers.wandb, mode="disabled"))
     plan = make_plan(replace(config, trackers=trackers))

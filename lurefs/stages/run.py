@@ -8,30 +8,15 @@ from dataclasses import replace
 
 from lurefs.console import note
 from lurefs.errors import UserError
-from lurefs.learning.backbones import check_backbone
 from lurefs.learning.padding import padding_note
 from lurefs.ranks import ranks_of
 from lurefs.reporting.page import write_report
 from lurefs.runs.directory import RunDirectory
-from lurefs.stages.checks import check_batches, check_probes, check_robustness
 from lurefs.stages.evaluate import evaluate
 from lurefs.stages.extract import extract
 from lurefs.stages.plan import Plan
 from lurefs.stages.pretrain import pretrain
 from lurefs.stages.stage import open_stage, plan_backbone
-
-
-def check(plan: Plan) -> None:
-    """Refuse what only the libraries can tell to be wrong.
-
-    Raises:
-        UserError: An unknown model, one that cannot learn from a batch as small as the plan's smallest, a probe that
-            cannot be fitted on a benchmark's form of episode, or images that cannot be changed as `robustness` asks.
-    """
-    check_backbone(plan.config.backbone)
-    check_batches(plan)
-    check_robustness(plan)
-    check_probes(plan)
 
 
 def padding_notes(plans: Sequence[Plan]) -> list[str]:

@@ -17,8 +17,9 @@ from lurefs.config.schema import RunConfig
 from lurefs.data.dataset import ImageDataset
 from lurefs.errors import UserError
 from lurefs.runs.directory import RunDirectory
+from lurefs.stages.checks import check
 from lurefs.stages.plan import make_plan
-from lurefs.stages.run import check, run_stage
+from lurefs.stages.run import run_stage
 
 MakeConfig = Callable[..., RunConfig]
 
