@@ -19,7 +19,7 @@ from lurefs.runs.directory import RunDirectory
 
 if TYPE_CHECKING:
     from episodes.manifest import Manifest
-    from lurefs.stages.plan import Benchmark
+    from lurefs.stages.plan import Benchmark, ImageSet
 
 N_SHOWN = 3
 
@@ -81,8 +81,8 @@ def make(source: str, overrides: Sequence[str], *, benchmark: str | None, output
             "one benchmark",
             f"add --benchmark: {', '.join(benchmarks)}",
         )
-    for name, images in benchmarks.items():
-        manifest = images.manifest or draw_manifest(images, images.spec, seed=images.seed)
+    for name, found in benchmarks.items():
+        manifest = found.manifest or draw_manifest(found.images, found.spec, seed=found.seed)
         path = output or Path("manifests") / f"{name}.parquet"
         _write(manifest, path)
         print(f"{path}  {len(manifest)} episodes, {manifest.spec.words()}, hash {manifest.hash[:12]}")
@@ -187,18 +187,18 @@ def _benchmarks(run: RunConfig, chosen: str | None) -> dict[str, Benchmark]:
     return benchmarks if chosen is None else {chosen: benchmarks[chosen]}
 
 
-def _find_benchmark(manifest: Manifest, path: Path, benchmarks: Mapping[str, Benchmark]) -> tuple[str, Benchmark]:
+def _find_benchmark(manifest: Manifest, path: Path, benchmarks: Mapping[str, Benchmark]) -> tuple[str, ImageSet]:
     """Return the first benchmark that has the images of the episodes, or refuse with the reason of the first."""
     from lurefs.stages.plan import rebase_manifest
 
     reasons = []
     for name, benchmark in benchmarks.items():
         try:
-            rebase_manifest(manifest, benchmark, path, f"benchmarks.{name}")
+            rebase_manifest(manifest, benchmark.images, path, f"benchmarks.{name}")
         except UserError as error:
             reasons.append(error)
         else:
-            return name, benchmark
+            return name, benchmark.images
     raise reasons[0]
 
 

@@ -20,7 +20,7 @@ import numpy as np
 from lurefs import console
 from lurefs.config.schema import RunConfig
 from lurefs.errors import UserError
-from lurefs.records import to_mapping
+from lurefs.records import differences, to_mapping
 from lurefs.runs.directory import RunDirectory, damaged, read_json
 
 _NOT_COMPARED = ("seconds", "ms_per_episode", "images_per_second", "version")
@@ -106,8 +106,6 @@ def compare_runs(old: RunDirectory, new: RunDirectory) -> Iterator[Part]:
 
 def likely_reasons(old: RunDirectory, new: RunDirectory) -> list[str]:
     """Return in words what is otherwise in how the two runs were made: data, versions, device, threads, processor."""
-    from lurefs.stages.stage import differences
-
     was, now = (run.read_identity() for run in (old, new))
     found = [
         reason
@@ -122,8 +120,9 @@ def likely_reasons(old: RunDirectory, new: RunDirectory) -> list[str]:
 
 
 def _run_again(config: RunConfig, directory: RunDirectory, *, with_page: bool) -> None:
+    from lurefs.stages.checks import check
     from lurefs.stages.plan import make_plan
-    from lurefs.stages.run import check, run_stage
+    from lurefs.stages.run import run_stage
 
     trackers = replace(config.trackers, wandb=replace(config.trackers.wandb, mode="disabled"))
     plan = make_plan(replace(config, trackers=trackers))

@@ -176,12 +176,12 @@ def _print_plan(plan: Plan) -> None:
     print(f"  chunks    {len(plan.chunks)}, replay {run.chunks.replay}{regime(run.chunks)}: {sizes} images to train on")
     print(f"  learner   {run.backbone.name}, {run.unlearn.name}, {_epochs_words(run.learner)}: {n_passes} image passes")
     for name, benchmark in plan.benchmarks.items():
-        spec, target = benchmark.spec, benchmark.target_ci95
+        spec, target, drawn_from = benchmark.spec, benchmark.target_ci95, benchmark.images
         most = "" if target is None else f"until ± {100 * target:g} points, at most "
         corrupt = "" if benchmark.corrupt is None else f", {benchmark.corrupt.words()}"
         print(
             f"  benchmark {name}: {most}{spec.n_episodes} episodes, {spec.words()}{corrupt}, of "
-            f"{len(benchmark.rows)} images in {len(benchmark.class_names)} classes; probes {', '.join(run.probes)}"
+            f"{len(drawn_from.rows)} images in {len(drawn_from.class_names)} classes; probes {', '.join(run.probes)}"
         )
     for name, transfer in plan_transfers(plan).items():
         split = transfer.split

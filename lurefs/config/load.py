@@ -204,7 +204,7 @@ def check_workers(name: str, value: Any) -> int:
     Raises:
         UserError: It is none.
     """
-    if not _is_whole(value) or value < 1:
+    if not _is_count(value) or value < 1:
         raise UserError(f"{name} is {value!r}", "a whole number of at least 1", "leave it out for one process")
     return int(value)
 
@@ -223,13 +223,15 @@ def _seeds_of(plain: Mapping[str, Any], rest: Mapping[str, Any]) -> tuple[int, .
         return None
     if "seed" in rest:
         return (rest["seed"],)
-    if not isinstance(seeds, list) or not seeds or not all(map(_is_whole, seeds)) or len(set(seeds)) < len(seeds):
-        raise UserError(f"seeds is {seeds!r}", "a list of different whole numbers", "write e.g. seeds: [0, 1, 2]")
+    if not isinstance(seeds, list) or not seeds or not all(map(_is_count, seeds)) or len(set(seeds)) < len(seeds):
+        raise UserError(
+            f"seeds is {seeds!r}", "a list of different whole numbers from 0", "write e.g. seeds: [0, 1, 2]"
+        )
     return tuple(seeds)
 
 
-def _is_whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
 def _check_variants(variants: Any, seeds: tuple[int, ...] | None) -> None:
