@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -59,6 +59,12 @@ class EpisodeTable:
     def summary(self) -> Summary:
         """Return the mean accuracy with its intervals; printed, it is one line for people."""
         return summarise(self.accuracy, self.classes)
+
+    def first(self, n_episodes: int) -> EpisodeTable:
+        """Return the results of the first episodes; the counts over all of them, which cannot be cut, are empty."""
+        columns: dict[str, Any] = {name: getattr(self, name)[:n_episodes] for name in COLUMNS}
+        predicted = None if self.predicted is None else self.predicted[:n_episodes]
+        return replace(self, **columns, predicted=predicted, reliability=empty_reliability(), n_by_solver={})
 
     def save(self, path: Path) -> None:
         """Write a Parquet file with the columns `COLUMNS`, and `predicted` if that is known.

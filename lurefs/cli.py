@@ -333,24 +333,24 @@ def _print_transfers(runs: Sequence[Run]) -> None:
     """Print one row a run, transfer and size."""
     rows = []
     for run in runs:
-        for name, transfer in run.summary.get("transfer", {}).items():
-            for size, figures in transfer["sizes"].items():
-                accuracy = figures["accuracy"]
-                over_images = accuracy["ci95_images"]
+        for name, transfer in run.summary.transfer.items():
+            for size, figures in transfer.sizes.items():
+                accuracy = figures.accuracy
+                over_images = accuracy.ci95_images
                 rows.append(
                     (
                         run.label,
                         name,
                         size,
-                        f"{accuracy['mean'] * 100:.2f}",
-                        "-" if accuracy["ci95_repeats"] is None else f"± {accuracy['ci95_repeats'] * 100:.2f}",
+                        f"{accuracy.mean * 100:.2f}",
+                        "-" if accuracy.ci95_repeats is None else f"± {accuracy.ci95_repeats * 100:.2f}",
                         "-" if over_images is None else " to ".join(f"{bound * 100:.2f}" for bound in over_images),
-                        f"{figures['macro_accuracy']['mean'] * 100:.2f}",
-                        "-" if figures["ece"] is None else f"{figures['ece']['mean'] * 100:.1f}",
+                        f"{figures.macro_accuracy.mean * 100:.2f}",
+                        "-" if figures.ece is None else f"{figures.ece.mean * 100:.1f}",
                         "-"
-                        if figures["chosen"] is None
-                        else ", ".join(f"{value:g}" for value in sorted(set(figures["chosen"])))
-                        + (" (edge)" if figures["n_at_edge"] else ""),
+                        if figures.chosen is None
+                        else ", ".join(f"{value:g}" for value in sorted(set(figures.chosen)))
+                        + (" (edge)" if figures.n_at_edge else ""),
                     )
                 )
     columns = ("run", "transfer", "images a class", "accuracy %", "draws", "test images", "macro %", "ECE %", "chosen")

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from episodes.comparison import n_shared_episodes
 from episodes.summary import MIN_SEEDS, Summary, half_width, summarise_seeds
-from lurefs.comparing.finished_runs import Run, summary_of
+from lurefs.comparing.finished_runs import Run
 from lurefs.comparing.groups import Group
 from lurefs.errors import UserError
+from lurefs.runs.summary import ProbeSummary, known
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,19 +22,14 @@ class Control:
     Attributes:
         name: `untrained_twin` or `image_statistics`.
         runs: The runs that it was measured for; those with the same figures share one entry.
-        result: Its figures, with the fields of a probe's.
+        accuracy: Its accuracy.
+        result: All its figures.
     """
 
     name: str
     runs: tuple[Run, ...]
-    result: Mapping[str, Any]
-
-    @property
-    def accuracy(self) -> Summary:
-        """Its accuracy."""
-        found = summary_of(self.result["accuracy"])
-        assert found is not None
-        return found
+    accuracy: Summary
+    result: ProbeSummary
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,15 +59,15 @@ class ControlLevel:
 
 def controls_of(runs: Sequence[Run], benchmark: str, probe: str) -> list[Control]:
     """Return the controls of a benchmark by one probe; runs whose control has the same figures share it."""
-    found: dict[tuple[str, str], Control] = {}
+    found: dict[tuple[str, Summary], Control] = {}
     for run in runs:
-        for name, figures in run.benchmark(benchmark).get("controls", {}).items():
-            result = figures.get("probes", {}).get(probe)
-            if result is None or summary_of(result.get("accuracy")) is None:
+        measured = run.benchmark(benchmark)
+        for name, control in measured.controls.items() if measured is not None else ():
+            result = control.probes.get(probe)
+            if result is None or (accuracy := known(result.accuracy)) is None:
                 continue
-            key = (name, json.dumps(result["accuracy"], sort_keys=True))
-            shared = found[key].runs if key in found else ()
-            found[key] = Control(name=name, runs=(*shared, run), result=result)
+            shared = found[name, accuracy].runs if (name, accuracy) in found else ()
+            found[name, accuracy] = Control(name=name, runs=(*shared, run), accuracy=accuracy, result=result)
     return sorted(found.values(), key=lambda control: control.name, reverse=True)
 
 

@@ -282,8 +282,8 @@ def _mean_of(values: Iterable[float | None]) -> float | None:
 
 def _cost(run: Run, benchmark: str, probe: str) -> dict[str, Any]:
     n_parameters = run.identity.get("backbone", {}).get("n_parameters")
-    result = run.result(benchmark, probe) or {}
-    ece = result.get("ece")
+    result = run.result(benchmark, probe)
+    ece = result.ece if result else None
     return {
         "ece": None if ece is None or math.isnan(ece) else ece,
         "base_test_accuracy": run.outcomes[-1].test_accuracy if run.outcomes else None,
@@ -291,7 +291,7 @@ def _cost(run: Run, benchmark: str, probe: str) -> dict[str, Any]:
         "n_parameters": run.cost.get("n_parameters", n_parameters),
         "n_macs": run.cost.get("n_macs"),
         "images_per_second": run.cost.get("images_per_second"),
-        "ms_per_episode": result.get("ms_per_episode"),
+        "ms_per_episode": result.ms_per_episode if result else None,
         "train_seconds": train_seconds(run) if run.outcomes else None,
     }
 
@@ -308,6 +308,6 @@ def _note(run: Run, reference: Run, found: Verdicts, why_not: str) -> str:
 
 
 def _not_measured(run: Run, benchmark: str, probe: str) -> str:
-    if not run.benchmark(benchmark):
+    if run.benchmark(benchmark) is None:
         return "not measured on this benchmark"
     return "not measured by this probe" if run.accuracy(benchmark, probe) is None else ""

@@ -379,7 +379,7 @@ def _pictures(runs: Sequence[Run], kept: PageFigures) -> dict[str, Any]:
 
 
 def _provenance(run: Run) -> dict[str, Any]:
-    manifests = {name: run.benchmark(name).get("manifest") for name in benchmarks_of([run])}
+    manifests = {name: run.manifest_hash(name) for name in benchmarks_of([run])}
     return {
         "label": run.label,
         "rows": tables.provenance_rows(run),

@@ -11,10 +11,11 @@ import numpy as np
 from episodes.bank import FeatureBank
 from episodes.transfer.fits import transfer
 from episodes.transfer.split import RowSplit
-from episodes.transfer.table import SizeSummary, collect_fits, summarise_transfer
+from episodes.transfer.table import collect_fits, summarise_transfer
 from lurefs import console
 from lurefs.config.schema import digest
 from lurefs.errors import UserError
+from lurefs.runs.summary import TransferSummary
 from lurefs.stages.plan import Plan
 from lurefs.stages.stage import Stage, make_probe
 from lurefs.stages.transfer_plan import Transfer, plan_transfers
@@ -51,8 +52,8 @@ def evaluate_transfers(stage: Stage) -> None:
         table.save(directory.transfer_path(name))
 
 
-def summarise_transfers(stage: Stage) -> dict[str, Any]:
-    """Return the figures of every transfer by size, from its stored fits, as `summary.json` holds them."""
+def summarise_transfers(stage: Stage) -> dict[str, TransferSummary]:
+    """Return the figures of every transfer by size, from its stored fits."""
     return {name: _summarise(stage, planned) for name, planned in plan_transfers(stage.plan).items()}
 
 
@@ -90,21 +91,16 @@ def _identity(planned: Transfer, bank: FeatureBank, settings: dict[str, Any]) ->
     return plain
 
 
-def _summarise(stage: Stage, planned: Transfer) -> dict[str, Any]:
+def _summarise(stage: Stage, planned: Transfer) -> TransferSummary:
     table = stage.directory.read_transfer(planned.name)
-    return {
-        "n_classes": len(planned.images.class_names),
-        "probe": planned.config.probe.name,
-        "parameter": planned.spec.parameter,
-        "grid": list(planned.spec.grid) if planned.spec.parameter else None,
-        "choose_by": planned.spec.choose_by if planned.spec.parameter else None,
-        "sizes": {str(size): _plain(summary) for size, summary in summarise_transfer(table).items()},
-    }
-
-
-def _plain(summary: SizeSummary) -> dict[str, Any]:
-    plain: dict[str, Any] = asdict(summary)
-    return plain
+    return TransferSummary(
+        n_classes=len(planned.images.class_names),
+        probe=planned.config.probe.name,
+        parameter=planned.spec.parameter,
+        grid=list(planned.spec.grid) if planned.spec.parameter else None,
+        choose_by=planned.spec.choose_by if planned.spec.parameter else None,
+        sizes={str(size): summary for size, summary in summarise_transfer(table).items()},
+    )
 
 
 def _unfit(name: str, error: Exception) -> UserError:

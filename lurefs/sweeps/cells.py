@@ -21,6 +21,7 @@ from lurefs.errors import UserError
 from lurefs.ranks import ranks_of
 from lurefs.records import to_mapping
 from lurefs.runs.directory import RunDirectory
+from lurefs.runs.summary import RunSummary
 from lurefs.stages.plan import Plan, make_plan
 from lurefs.sweeps.grid import of_run
 from lurefs.sweeps.workers import Call, Failure, Workers
@@ -60,7 +61,7 @@ def is_finished(plan: Plan, directory: RunDirectory) -> bool:
     summary = directory.read_summary()
     dataset = directory.read_identity().get("dataset")
     return (
-        summary.get("run", {}).get("digest") == digest(run_identity(plan.config))
+        summary.run.digest == digest(run_identity(plan.config))
         and dataset == json.loads(json.dumps(to_mapping(dict(plan.dataset.identity))))
         and len(directory.read_outcomes()) == len(plan.chunks)
         and (not plan.config.controls or _has_controls(summary, directory))
@@ -165,10 +166,9 @@ def run_one(config: RunConfig, directory: RunDirectory, stage: str) -> dict[str,
         from lurefs.stages.run import run_stage
 
         run_stage(make_plan(config), directory, stage, with_page=False)
-    benchmarks = directory.read_summary()["benchmarks"] if stage in ("run", "evaluate") else {}
-    return {
-        name: next(iter(benchmark["probes"].values()))["accuracy"]["mean"] for name, benchmark in benchmarks.items()
-    }
+    benchmarks = directory.read_summary().benchmarks if stage in ("run", "evaluate") else {}
+    found = {name: next(iter(benchmark.probes.values())).accuracy for name, benchmark in benchmarks.items()}
+    return {name: accuracy.mean for name, accuracy in found.items() if accuracy is not None}
 
 
 @contextmanager
@@ -224,15 +224,15 @@ def refuse(wrong: tuple[str, UserError] | None, n_runs: int) -> None:
         raise of_run(*wrong) if n_runs > 1 else wrong[1]
 
 
-def _has_controls(summary: Mapping[str, Any], directory: RunDirectory) -> bool:
+def _has_controls(summary: RunSummary, directory: RunDirectory) -> bool:
     return all(
-        benchmark["controls"]
+        benchmark.controls
         and all(
             directory.control_path(name, control, probe).is_file()
-            for control, found in benchmark["controls"].items()
-            for probe in found["probes"]
+            for control, found in benchmark.controls.items()
+            for probe in found.probes
         )
-        for name, benchmark in summary["benchmarks"].items()
+        for name, benchmark in summary.benchmarks.items()
     )
 
 

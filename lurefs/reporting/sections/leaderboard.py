@@ -232,7 +232,7 @@ def _costs(group: Group, judged: Mapping[str, Verdicts]) -> list[Figure]:
         run.cost.get("n_parameters") or run.identity.get("backbone", {}).get("n_parameters") for run in group.runs
     ]
     episodes = [
-        result.get("ms_per_episode")
+        result.ms_per_episode
         for run in group.runs
         for verdicts in list(judged.values())[:1]
         if (result := run.result(verdicts.benchmark, verdicts.probe))

@@ -87,7 +87,7 @@ def _levels(runs: Sequence[Run], benchmark: str, judged: Mapping[Cell, Verdicts]
 
 def _over_seeds(group: Group, benchmarks: Sequence[str]) -> dict[str, Any]:
     """Return what the chunks of runs of several seeds led to: the means over seeds, with their intervals."""
-    anytime = [run.summary.get("pretrain", {}).get("anytime_accuracy") for run in group.runs]
+    anytime = [run.summary.pretrain.anytime_accuracy for run in group.runs]
     last = [run.outcomes[-1] for run in group.runs]
     few_shot_scores = [[outcome.few_shot.get(name) for outcome in last] for name in benchmarks]
     return {

@@ -24,7 +24,7 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class Varied:
-    """What differs between the benchmarks of a curve."""
+    """What differs between the benchmarks of a curve; `key` names it in their summaries and settings."""
 
     name: str
     key: str
@@ -66,8 +66,8 @@ def families(runs: Sequence[Run], varied: Varied) -> list[Family]:
     found: dict[str, dict[int, str]] = {}
     probes: dict[str, str] = {}
     for benchmark, of_benchmark in benchmarks_of(runs).items():
-        run = next(run for run in runs if run.benchmark(benchmark))
-        value, config = run.benchmark(benchmark).get(varied.key), run.config.benchmarks.get(benchmark)
+        run, stated = next((run, stated) for run in runs if (stated := run.benchmark(benchmark)) is not None)
+        value, config = getattr(stated, varied.key), run.config.benchmarks.get(benchmark)
         if value is None or config is None or not of_benchmark:
             continue
         form = _form(config, varied)
@@ -133,5 +133,4 @@ def _cells(line: Line, family: Family) -> list[str]:
 
 
 def _chance(runs: Sequence[Run], benchmark: str) -> str:
-    stated = next(run.benchmark(benchmark) for run in runs if run.benchmark(benchmark))
-    return percent(stated.get("chance") or 1 / stated["n_way"])
+    return percent(next(found.chance for run in runs if (found := run.benchmark(benchmark)) is not None))
