@@ -17,7 +17,7 @@ from episodes.executors import Executor
 from episodes.inner_products import Features, Products
 from episodes.manifest import Manifest, draw_manifest
 from episodes.metrics import count_by_confidence, empty_reliability, reliability
-from episodes.probes import Classifier, Probe, converged, logistic_regression
+from episodes.probes import Classifier, Probe, converged, fit_quietly, logistic_regression
 from episodes.sampler import Episode, EpisodeSpec
 from episodes.solver import Solver, find_solver
 from episodes.stopping import BLOCK_SIZE, MIN_EPISODES, until_narrow
@@ -397,20 +397,17 @@ class _Fit:
 
 def _fit(features: Features, episode: Episode, classifier: Classifier, transform: FeatureTransform) -> _Fit:
     """Fit a scikit-learn classifier on an episode; of its warnings only that it did not converge is heard."""
-    from sklearn.exceptions import ConvergenceWarning
-
     support, query = transform(features.support[episode.support]), transform(features.query[episode.query])
     began = time.perf_counter()
-    with warnings.catch_warnings(record=True) as caught, np.errstate(invalid="ignore", divide="ignore"):
+    is_converged = fit_quietly(classifier, support, episode.support_labels)
+    with warnings.catch_warnings(), np.errstate(invalid="ignore", divide="ignore"):
         warnings.simplefilter("ignore")
-        warnings.simplefilter("always", ConvergenceWarning)
-        classifier.fit(support, episode.support_labels)
         predicted = np.asarray(classifier.predict(query), dtype=np.int64)
         probabilities = _probabilities(classifier, query)
     return _Fit(
         predicted=predicted,
         probabilities=probabilities,
-        converged=not any(issubclass(entry.category, ConvergenceWarning) for entry in caught),
+        converged=is_converged,
         seconds=time.perf_counter() - began,
     )
 

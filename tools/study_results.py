@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from study_cells import Key, Row, Study
 
-from episodes.comparison import compare_seeds, holm, p_over_seeds
+from episodes.comparison import holm, p_over_seeds
 from episodes.summary import MIN_SEEDS, summarise_seeds
 
 LEVEL = 0.05
@@ -154,7 +154,7 @@ def difference(a: Sequence[float], b: Sequence[float]) -> Difference:
     """Summarise the differences a - b of two strategies, seed by seed."""
     if len(a) < MIN_SEEDS:
         return Difference(mean=sum(x - y for x, y in zip(a, b, strict=True)) / len(a), n_seeds=len(a))
-    summary = compare_seeds(dict(enumerate(a)), dict(enumerate(b)))
+    summary = summarise_seeds({place: x - y for place, (x, y) in enumerate(zip(a, b, strict=True))})
     return Difference(
         mean=summary.mean, n_seeds=summary.n_seeds, ci95_seeds=summary.ci95_seeds, p=p_over_seeds(summary)
     )

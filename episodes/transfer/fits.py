@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from episodes.bank import FeatureBank
 from episodes.metrics import nll, reliability
-from episodes.probes import Classifier, Probe
+from episodes.probes import Classifier, Probe, fit_quietly
 from episodes.scoring import ProbeError
 from episodes.transfer.split import RowSplit, Size, draw_rows, smallest_class
 from episodes.transforms import fit_transform
@@ -159,7 +159,7 @@ def _fit(
     for value in grid:
         if value is not None:
             classifier.set_params(**{name: _like(value, settings[name])})
-        n_not_converged += not _converges(classifier, train, train_labels)
+        n_not_converged += not fit_quietly(classifier, train, train_labels)
         loss = -1.0 if value is None else _loss(classifier, validation, validation_labels, spec.choose_by)
         if loss < lowest:
             lowest, chosen = loss, value
@@ -181,17 +181,6 @@ def _fit(
         seconds=time.perf_counter() - start,
         correct=correct,
     )
-
-
-def _converges(classifier: Classifier, features: NDArray[Any], labels: IntArray) -> bool:
-    """Fit, and return whether the fit ended by its own criterion."""
-    from sklearn.exceptions import ConvergenceWarning
-
-    with warnings.catch_warnings(record=True) as caught, np.errstate(invalid="ignore", divide="ignore"):
-        warnings.simplefilter("ignore")
-        warnings.simplefilter("always", ConvergenceWarning)
-        classifier.fit(features, labels)
-    return not any(issubclass(entry.category, ConvergenceWarning) for entry in caught)
 
 
 def _predict(classifier: Classifier, features: NDArray[Any]) -> tuple[NDArray[Any], FloatArray | None]:
