@@ -132,7 +132,8 @@ def read_runs(directories: Sequence[RunDirectory]) -> list[Run]:
         UserError: A directory is no finished run, or one of its files is damaged.
     """
     configs = [directory.read_config() for directory in directories]
-    labels = unique_labels([config.name for config in configs])
+    folders = [directory.path.resolve().name for directory in directories]
+    labels = _labels([config.name for config in configs], folders)
     return [
         Run(
             label=label,
@@ -156,14 +157,15 @@ def reference_run(runs: Sequence[Run]) -> Run:
 
 def benchmarks_of(runs: Sequence[Run]) -> dict[str, list[str]]:
     """Return the probes that any run was measured by, by benchmark, in the order of the configurations."""
-    found: dict[str, dict[str, None]] = {}
-    for run in runs:
-        measured = run.summary.benchmarks
-        for name in (*(name for name in run.config.benchmarks if name in measured), *measured):
-            probes = measured[name].probes
-            ordered = [*(probe for probe in run.config.probes if probe in probes), *probes]
-            found.setdefault(name, {}).update(dict.fromkeys(ordered))
-    return {name: list(probes) for name, probes in found.items()}
+    names = dict.fromkeys(name for run in runs for name in (*run.config.benchmarks, *run.summary.benchmarks))
+    found = {}
+    for name in names:
+        measured = [stated for run in runs if (stated := run.benchmark(name)) is not None]
+        probes = dict.fromkeys(probe for stated in measured for probe in stated.probes)
+        ordered = dict.fromkeys(probe for run in runs for probe in run.config.probes if probe in probes)
+        if measured:
+            found[name] = list(ordered | probes)
+    return found
 
 
 def best_run(runs: Sequence[Run], benchmark: str, probe: str) -> Run | None:
@@ -184,11 +186,6 @@ def differing_settings(runs: Sequence[Run]) -> dict[str, list[str]]:
     }
 
 
-def train_seconds(run: Run) -> float:
-    """Return the seconds of all training epochs."""
-    return sum(outcome.train_seconds for outcome in run.outcomes)
-
-
 def _flatten(values: Any, path: str = "") -> dict[str, str]:
     if isinstance(values, Mapping) and values:
         flat: dict[str, str] = {}
@@ -196,6 +193,13 @@ def _flatten(values: Any, path: str = "") -> dict[str, str]:
             flat.update(_flatten(value, f"{path}.{key}" if path else str(key)))
         return flat
     return {} if values == {} else {path: values if isinstance(values, str) else json.dumps(values)}
+
+
+def _labels(names: Sequence[str], folders: Sequence[str]) -> list[str]:
+    """Return the names of runs, and of runs that share one the names of their folders, where all of these differ."""
+    counts = Counter(names)
+    labels = [folder if counts[name] > 1 else name for name, folder in zip(names, folders, strict=True)]
+    return labels if len(set(labels)) == len(labels) else unique_labels(names)
 
 
 def unique_labels(names: Sequence[str]) -> list[str]:

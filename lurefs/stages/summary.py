@@ -17,6 +17,7 @@ from lurefs.runs.outcomes import (
     changed_predictions,
     cumulative_error_rate,
     cumulative_errors,
+    train_seconds,
     unlearn_seconds,
 )
 from lurefs.runs.summary import (
@@ -88,7 +89,7 @@ def summarise_outcomes(outcomes: Sequence[ChunkOutcome], *, strategy: str) -> Pr
         robustness=None if last.robustness is None else _summarise_robustness(last.robustness),
         changed_predictions=changed_predictions(outcomes),
         n_images_seen=sum(outcome.n_images_seen for outcome in outcomes),
-        train_seconds=sum(outcome.train_seconds for outcome in outcomes),
+        train_seconds=train_seconds(outcomes),
         unlearn_seconds=sum(map(unlearn_seconds, outcomes)),
     )
 

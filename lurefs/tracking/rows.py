@@ -19,6 +19,7 @@ from lurefs.runs.outcomes import (
     cumulative_error_rate,
     cumulative_errors,
     mean_changed_predictions,
+    train_seconds,
     unlearn_seconds,
 )
 from lurefs.runs.summary import RunSummary, TransferSummary
@@ -83,7 +84,7 @@ def pretrain_summary(outcomes: Sequence[ChunkOutcome]) -> Row:
         "mean_changed_predictions": mean_changed_predictions(outcomes),
         "total_forgotten": sum(outcome.n_forgotten for outcome in outcomes),
         "total_images_seen": sum(outcome.n_images_seen for outcome in outcomes),
-        "total_train_seconds": sum(outcome.train_seconds for outcome in outcomes),
+        "total_train_seconds": train_seconds(outcomes),
         "total_unlearn_seconds": sum(map(unlearn_seconds, outcomes)),
     }
     return without_none(figures)
@@ -136,7 +137,7 @@ def cell_summary(
 
 def train_images_per_second(outcomes: Sequence[ChunkOutcome]) -> float | None:
     """Return the training throughput over all chunks, images per second; None if no time was measured."""
-    seconds = sum(outcome.train_seconds for outcome in outcomes)
+    seconds = train_seconds(outcomes)
     return sum(outcome.n_images_seen for outcome in outcomes) / seconds if seconds > 0 else None
 
 

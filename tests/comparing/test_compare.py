@@ -143,7 +143,7 @@ def test_tells_of_results_that_are_missing(make_run: MakeRun, capsys: pytest.Cap
     make_run("warm", unlearn="nothing")
     text, found = compared(["runs"], capsys)
     assert "there is no runs/lure/episodes/novel--centroid.parquet" in found["rows"][0]["note"]
-    assert "lure: no difference: there is no" in text
+    assert "lure: not compared with warm: there is no" in text
 
 
 def test_goes_to_a_folder_that_names_the_runs(make_run: MakeRun, capsys: pytest.CaptureFixture[str]) -> None:

@@ -25,6 +25,8 @@ from lurefs.comparing import texts
 from lurefs.comparing.answers import Answers, read_answers
 from lurefs.comparing.controls import controls_of
 from lurefs.comparing.finished_runs import read_runs
+from lurefs.comparing.standings import standings
+from lurefs.comparing.text_tables import text_tables
 from lurefs.comparing.verdict_words import verdict_sentences
 from lurefs.comparing.verdicts import Verdicts, judge_all
 from lurefs.config.schema import ChunksConfig
@@ -510,9 +512,9 @@ class TestSeveralRuns:
         assert f"episodes {runs[2].read_manifest('novel').hash[:12]}: other" in page.text
         assert [
             "other",
-            "no difference: the two did not meet the same episodes: episode 0 is another (seeds 5 and 0)",
+            "not compared with warm: the two did not meet the same episodes: episode 0 is another (seeds 5 and 0)",
         ] in page.rows
-        assert "No difference from warm is stated: the two did not meet the same episodes: episode 0" in page.text
+        assert "Not compared with warm: the two did not meet the same episodes: episode 0" in page.text
         assert any(row[:1] == ["lure"] and "/" in "".join(row) and len(row) == 9 for row in page.rows)
 
     @pytest.mark.parametrize("is_other_manifest", [False, True], ids=["stopped earlier", "drawn shorter"])
@@ -545,7 +547,7 @@ class TestSeveralRuns:
     def test_lost_episodes_are_a_reason_and_not_an_error(self, make_run: MakeRun, tmp_path: Path) -> None:
         runs = [make_run("warm", unlearn="nothing"), make_run(gain=1.0)]
         runs[0].episodes_path("novel", "centroid").unlink()
-        assert "no difference: there is no" in read(write_report(runs, tmp_path / "out")).text
+        assert "not compared with warm: there is no" in read(write_report(runs, tmp_path / "out")).text
 
     def test_the_reference_as_the_best_is_set_against_the_next(self, make_run: MakeRun) -> None:
         runs = [make_run("warm", unlearn="nothing", gain=2.0), make_run(gain=1.0), make_run("last")]
@@ -581,11 +583,13 @@ class TestSeveralRuns:
         assert (alone.of_what, alone.difference) == ("lure (3 seeds), by centroid", "")
         few = card_of([*runs["lure"][:2], *runs["warm"][:2]])
         assert few.intervals == "no interval: fewer than 3 seeds"
-        assert few.difference == "No difference from warm (2 seeds) is stated: fewer than 3 seeds."
+        assert few.difference == (
+            "Not compared with warm (2 seeds): both have 2 of the 3 seeds that a difference over seeds needs."
+        )
 
     def test_runs_of_one_name_are_told_apart(self, make_run: MakeRun) -> None:
         runs = read_runs([make_run(folder="first"), make_run(folder="second"), make_run("other")])
-        assert [run.label for run in runs] == ["lure (1)", "lure (2)", "other"]
+        assert [run.label for run in runs] == ["first", "second", "other"]
 
 
 class TestTiesAndControls:
@@ -757,6 +761,24 @@ class TestPage:
         assert {path.name for path in (tmp_path / "out" / "figures").glob("cost-*")} == expected
         assert "timed once" in page.text and f"{2000 * images[0]:,}" in page.text
 
+    def test_training_takes_the_same_time_in_every_table_and_unlearning_is_not_in_it(
+        self, make_run: MakeRun, tmp_path: Path
+    ) -> None:
+        runs = [make_run(), make_run("warm", unlearn="nothing")]
+        for run in runs:
+            first, last = run.read_outcomes()
+            assert last.unlearn is not None
+            did = replace(last.unlearn, seconds=5.0)
+            run.write_outcomes([replace(first, train_seconds=4.0), replace(last, train_seconds=6.0, unlearn=did)])
+        page = read(write_report(runs, tmp_path / "out"))
+        header = next(row for row in page.rows if row[:2] == ["Run", "Training epochs"])
+        assert next(row for row in page.rows if row[:2] == ["lure", "10.0 s"])[header.index("Unlearning")] == "5.0 s"
+        board = next(row for row in page.rows if row[-1] == "Training epochs")
+        assert [row[-1] for row in page.rows if len(row) == len(board) and row[0].endswith("lure")] == ["10.0 s"]
+        _, costs = text_tables(standings(read_runs(runs)))
+        assert costs.columns[-1] == "training epochs"
+        assert [row[-1] for row in costs.rows] == ["10.0 s", "10.0 s"]
+
     def test_changed_images_are_told_where_they_were_measured(self, make_run: MakeRun, tmp_path: Path) -> None:
         runs = [make_run(), make_run("warm", unlearn="nothing")]
         scores = RobustnessScores(
@@ -808,10 +830,11 @@ class TestPage:
         assert "Each run was trained once" not in page.text
         page = read(write_report([*runs["lure"][:2], *runs["warm"]], tmp_path / "fewer"))
         row = next(row for row in page.rows if row[:2] == ["lure (2 seeds)", "2"])
-        assert row[3:] == ["–", "no difference: seed 2 was trained with one of the two only"]
+        reason = "not compared with warm (3 seeds): both have 2 of the 3 seeds that a difference over seeds needs"
+        assert row[3:] == ["–", f"{reason}, since seed 2 has a result in one of the two only"]
         page = read(write_report([*runs["lure"][:2], *runs["warm"][:2]], tmp_path / "two"))
         assert next(row for row in page.rows if row[:2] == ["lure (2 seeds)", "2"])[4:] == [
-            "no difference: fewer than 3 seeds"
+            reason.replace("warm (3", "warm (2")
         ]
 
     def test_answers_by_confidence_are_charted_counted_and_told_in_words(

@@ -85,17 +85,23 @@ def notes(runs: Sequence[Run], benchmark: str, judged: Sequence[Verdicts]) -> li
         if any(known(result.nll) is None for result in results):
             found.append(f"{probe} gives no probabilities, so it has no NLL, Brier score and ECE.")
         found += [f"By {probe}, {sentence}." for sentence in not_above_controls(verdicts)]
+        found += [f"By {probe}, {label}: {mean.note}." for label, mean in verdicts.accuracies.items() if mean.note]
         found += _too_wide(runs, benchmark, probe)
     return found
 
 
 def cut_pairs(judged: Sequence[Verdicts]) -> list[str]:
-    """Say which groups were not paired with the reference on all the episodes that one of the two met."""
+    """Say which groups were not paired with the reference on all the episodes, or seeds, that one of the two has."""
     return [
         f"By {verdicts.probe}, {verdict.group} and {verdict.less} are paired {on_what(verdict)}."
         for verdicts in judged
         for group in verdicts.groups
         if (verdict := verdicts.against_reference(group.label)) is not None and verdict.is_cut
+    ] + [
+        f"By {verdicts.probe}, {verdict.group} less {verdict.less}: {verdict.difference.note}."
+        for verdicts in judged
+        for group in verdicts.groups
+        if (verdict := verdicts.against_reference(group.label)) and verdict.difference and verdict.difference.note
     ]
 
 

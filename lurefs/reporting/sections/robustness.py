@@ -115,7 +115,7 @@ def _row(name: str, groups: Sequence[Group], get: Callable[[RobustnessScores], f
 
 def _cell(group: Group, get: Callable[[RobustnessScores], float | None]) -> str:
     found = [get(last[1]) if (last := last_measured(run.outcomes)) else None for run in group.runs]
-    return percent_over_seeds(group, found)
+    return percent_over_seeds(found)
 
 
 def _corrupted(scores: RobustnessScores, *, kind: str) -> float | None:

@@ -9,15 +9,15 @@ from typing import Any
 import numpy as np
 
 from episodes.comparison import holm
-from episodes.summary import MIN_SEEDS, summarise_seeds
 from lurefs.comparing.controls import Control, controls_of
-from lurefs.comparing.finished_runs import Run, train_seconds
+from lurefs.comparing.estimates import Estimate, over_seeds
+from lurefs.comparing.finished_runs import Run
 from lurefs.comparing.groups import Group
 from lurefs.comparing.pairs import clean_benchmark, loss_by_corruption
 from lurefs.comparing.texts import MISSING, count, duration, joined, number, p_value, percent, points, win_tie_loss
+from lurefs.comparing.verdict_words import not_compared
 from lurefs.comparing.verdicts import Verdict, Verdicts
-from lurefs.reporting.series import Point, pooled
-from lurefs.runs.outcomes import ChunkOutcome, mean_changed_predictions
+from lurefs.runs.outcomes import ChunkOutcome, mean_changed_predictions, train_seconds, unlearn_seconds
 from lurefs.runs.summary import ProbeSummary, known
 
 Row = dict[str, Any]
@@ -49,19 +49,17 @@ def differences(judged: Sequence[Verdicts]) -> dict[str, list[Row]]:
         verdicts.probe: [
             _difference(verdict)
             for group in verdicts.groups
-            if not group.is_pooled
-            and (verdict := verdicts.against_reference(group.label)) is not None
-            and verdict.over_seeds is None
+            if not group.is_pooled and (verdict := verdicts.against_reference(group.label)) is not None
         ]
         for verdicts in judged
     }
     return {probe: of_probe for probe, of_probe in rows.items() if of_probe}
 
 
-def over_seeds(judged: Sequence[Verdicts]) -> dict[str, list[Row]]:
+def seed_rows(judged: Sequence[Verdicts]) -> dict[str, list[Row]]:
     """Return one row a group of several seeds, by probe: its mean, and its difference from the reference's group."""
     rows = {
-        verdicts.probe: [_over_seeds(group, verdicts) for group in verdicts.groups if group.is_pooled]
+        verdicts.probe: [_seed_row(group, verdicts) for group in verdicts.groups if group.is_pooled]
         for verdicts in judged
     }
     return {probe: of_probe for probe, of_probe in rows.items() if of_probe}
@@ -96,14 +94,17 @@ def corrupted(runs: Sequence[Run], benchmark: str, probes: Sequence[str]) -> dic
     return {probe: of_probe for probe, of_probe in rows.items() if of_probe}
 
 
-def percent_over_seeds(group: Group, fractions: Sequence[float | None]) -> str:
-    """Return the mean over a group's runs in percent, with its interval if there is one; a dash if one has no value."""
-    tracks = [{} if fraction is None else {0.0: Point(x=0, y=100 * fraction)} for fraction in fractions]
-    line = pooled(group, tracks)
-    if line is None:
-        return MISSING
-    width = "" if line.half_width is None else f" ± {number(float(np.asarray(line.half_width)[0]), 2)}"
-    return f"{number(float(np.asarray(line.y)[0]), 2)}{width}"
+def percent_over_seeds(fractions: Sequence[float | None]) -> str:
+    """Return the mean over runs in percent, with its interval over seeds if there is one; a dash if no run has any."""
+    known = [fraction for fraction in fractions if fraction is not None]
+    return in_percent(over_seeds(known), len(fractions)) if known else MISSING
+
+
+def in_percent(estimate: Estimate, n_runs: int) -> str:
+    """Return an estimate with its interval in percent, and of how many of the runs it is unless it is of all."""
+    width = "" if estimate.half_width is None else f" ± {percent(estimate.half_width)}"
+    n_known = len(estimate.values)
+    return f"{percent(estimate.mean)}{width}" + (f" ({n_known} of {n_runs} seeds)" if n_known < n_runs else "")
 
 
 def _mean_of_first(run: Run, benchmark: str, probe: str, n_episodes: int) -> str:
@@ -136,10 +137,10 @@ def chunk_rows(run: Run) -> Row:
 def cost_row(run: Run) -> Row:
     """Return what a run cost."""
     seen = sum(outcome.n_images_seen for outcome in run.outcomes)
-    unlearning = sum(outcome.unlearn.seconds for outcome in run.outcomes if outcome.unlearn)
+    unlearning = sum(map(unlearn_seconds, run.outcomes))
     return {
         "run": run.label,
-        "training": duration(train_seconds(run)) if run.outcomes else MISSING,
+        "training": duration(train_seconds(run.outcomes)) if run.outcomes else MISSING,
         "unlearning": duration(unlearning) if run.outcomes else MISSING,
         "images": count(seen) if run.outcomes else MISSING,
         "total": duration(run.summary.run.seconds),
@@ -193,7 +194,7 @@ def _chance(runs: Sequence[Run], benchmark: str) -> dict[float, str]:
 
 
 def _difference(verdict: Verdict) -> Row:
-    row: Row = {"run": verdict.group, "not_paired": verdict.why_not}
+    row: Row = {"run": verdict.group, "not_compared": not_compared(verdict)}
     if verdict.paired is not None:
         paired = verdict.paired
         row |= {
@@ -209,20 +210,17 @@ def _difference(verdict: Verdict) -> Row:
     return row
 
 
-def _over_seeds(group: Group, verdicts: Verdicts) -> Row:
-    means, verdict = (
-        group.mean_by_seed(verdicts.benchmark, verdicts.probe),
-        verdicts.against_reference(group.label),
-    )
-    difference = verdict.over_seeds if verdict else None
+def _seed_row(group: Group, verdicts: Verdicts) -> Row:
+    accuracy, verdict = verdicts.accuracies[group.label], verdicts.against_reference(group.label)
+    difference = verdict.difference if verdict else None
     return {
         "group": group.label,
-        "seeds": count(len(means)),
-        "accuracy": percent(verdicts.means[group.label]),
-        "interval": percent(summarise_seeds(means).ci95_seeds if len(means) >= MIN_SEEDS else None),
-        "why_not": verdict.why_not if verdict else "",
+        "seeds": count(len(accuracy.values)),
+        "accuracy": percent(accuracy.mean),
+        "interval": percent(accuracy.half_width),
+        "not_compared": not_compared(verdict) if verdict else "",
         "difference": MISSING if difference is None else points(difference.mean),
-        "difference_interval": percent(None if difference is None else difference.ci95_seeds),
+        "difference_interval": percent(None if difference is None else difference.half_width),
         "p": p_value(verdict.p.get("seeds") if verdict else None),
     }
 

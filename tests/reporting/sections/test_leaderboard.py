@@ -60,7 +60,7 @@ class TestOneSeed:
     def test_what_is_not_known_is_a_dash_with_its_reason(self) -> None:
         runs = [make_run("warm", 0.5), make_run("a", 0.7)]
         row = board(groups_of(runs), runs[0])["a"]
-        assert row["cells"][0]["difference"].why_not.startswith("no difference: there is no")
+        assert row["cells"][0]["difference"].why_not.startswith("not compared with warm: there is no")
         weights, macs, images, speed, episode, training = row["costs"]
         assert (weights.value, episode.value) == ("2.00", "1.50")
         assert [cost.why_not for cost in (macs, speed, images, training)] == [
@@ -170,7 +170,10 @@ def test_of_many_runs_the_reference_and_the_best_have_the_first_styles() -> None
 def test_a_group_with_a_run_that_was_not_measured_has_the_mean_of_the_others() -> None:
     runs = [make_run("lure0", 0.5, seed=0), make_run("lure1", None, seed=1), make_run("lure2", 0.6, seed=2)]
     accuracy = board(groups_of(runs), runs[0])["lure (3 seeds)"]["cells"][0]["accuracy"]
-    assert (accuracy.value, accuracy.why_not) == ("55.00", "no interval: fewer than 3 seeds")
+    assert (accuracy.value, accuracy.why_not) == (
+        "55.00",
+        "no interval: fewer than 3 seeds; mean of 2 of 3 seeds, since seed 1 has no result",
+    )
 
 
 def test_many_backbones_are_counted_in_the_lead() -> None:
