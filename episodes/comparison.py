@@ -8,9 +8,9 @@ from itertools import combinations
 from string import ascii_letters
 
 import numpy as np
-from numpy.typing import NDArray
 
 from episodes.accuracies import Accuracies
+from episodes.arrays import FloatArray, IntArray
 from episodes.manifest import Manifest
 from episodes.sign_flips import draw_signs, flipped_sums
 from episodes.summary import (
@@ -22,9 +22,6 @@ from episodes.summary import (
     summarise,
 )
 from episodes.table import EpisodeTable
-
-FloatArray = NDArray[np.float64]
-IntArray = NDArray[np.int64]
 
 N_FLIPS = 9_999
 LEVEL = 0.05

@@ -8,11 +8,10 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from episodes.arrays import FloatArray, IntArray
 from episodes.blocks import Block
 from episodes.summary import wilson
 
-FloatArray = NDArray[np.float64]
-IntArray = NDArray[np.int64]
 MAX_PAIRS = 2**22
 """Pairs of classes that are counted at one time."""
 

@@ -14,11 +14,10 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
+from episodes.arrays import FloatArray
 from episodes.summary import half_width
 
-FloatArray = NDArray[np.float64]
 Block = TypeVar("Block")
 
 MIN_EPISODES = 200

@@ -10,10 +10,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-from numpy.typing import NDArray
 
-FloatArray = NDArray[np.float64]
-IntArray = NDArray[np.int64]
+from episodes.arrays import FloatArray, IntArray
 
 MIN_SEEDS = 3
 NORMAL_95 = 1.959963984540054

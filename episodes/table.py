@@ -11,12 +11,11 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from episodes.arrays import FloatArray, IntArray
 from episodes.files import atomic_path
 from episodes.metrics import Reliability, empty_reliability
 from episodes.summary import Summary, summarise
 
-FloatArray = NDArray[np.float64]
-IntArray = NDArray[np.int64]
 COLUMNS = ("index", "classes", "accuracy", "nll", "brier", "converged", "seconds")
 """What every file of results has; files from before the predictions were kept have no more."""
 Rows = TypeVar("Rows", NDArray[np.int64], NDArray[np.int16])

@@ -12,6 +12,8 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 from lurefs.errors import UserError, nearest
 
 T = TypeVar("T")
+Row = dict[str, Any]
+"""Plain values by name: a row of a table, or flat figures."""
 
 
 def from_mapping(record_type: type[T], values: Mapping[str, Any], *, where: str = "") -> T:

@@ -19,11 +19,12 @@ from pathlib import Path
 
 os.environ["OMP_NUM_THREADS"] = "1"
 
-from study_cells import Key, Row, Study, cell_digest, check_names, read_rows, read_study, write_rows
+from study_cells import Key, Study, cell_digest, check_names, read_rows, read_study, write_rows
 from study_workers import measured
 
 from lurefs.console import note
 from lurefs.errors import UserError
+from lurefs.records import Row
 from lurefs.sweeps.workers import Failure
 
 

@@ -17,13 +17,12 @@ from episodes.files import write_text
 from lurefs.config.load import merge, run_config, with_defaults
 from lurefs.config.schema import RunConfig, digest, run_identity
 from lurefs.errors import UserError, nearest
-from lurefs.records import from_mapping, to_mapping
+from lurefs.records import Row, from_mapping, to_mapping
 from lurefs.runs.directory import RunDirectory, damaged
 
 if TYPE_CHECKING:
     from lurefs.runs.outcomes import ChunkOutcome
 
-Row = dict[str, Any]
 Key = tuple[str, str, int]
 """Regime, strategy, seed."""
 N_DIGITS = 6

@@ -12,10 +12,11 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from study_cells import Key, Row, Study
+from study_cells import Key, Study
 from study_results import ACCURACY, COSTS, LEVEL, OUTCOMES, SECONDS, Difference, Measure, Results, mean_and_interval
 
 from episodes.files import write_text
+from lurefs.records import Row
 from lurefs.reporting.charts.curves import Interval, Line, curves, intervals
 from lurefs.reporting.charts.pareto import scatter
 

@@ -6,10 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
-from study_cells import Key, Row, Study
+from study_cells import Key, Study
 
 from episodes.comparison import holm, p_over_seeds
 from episodes.summary import MIN_SEEDS, summarise_seeds
+from lurefs.records import Row
 
 LEVEL = 0.05
 T = TypeVar("T")

@@ -8,9 +8,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from study_cells import Key, Row, measure
+from study_cells import Key, measure
 
 from lurefs.config.schema import RunConfig
+from lurefs.records import Row
 from lurefs.sweeps.workers import Call, Failure, Workers
 
 

@@ -15,6 +15,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from episodes.arrays import FloatArray, IntArray
 from episodes.bank import FeatureBank
 from episodes.metrics import nll, reliability
 from episodes.probes import Classifier, Probe, fit_quietly
@@ -22,8 +23,6 @@ from episodes.scoring import ProbeError
 from episodes.transfer.split import RowSplit, Size, draw_rows, smallest_class
 from episodes.transforms import fit_transform
 
-FloatArray = NDArray[np.float64]
-IntArray = NDArray[np.int64]
 SIZES: tuple[Size, ...] = (1, 2, 4, 8, 16, "all")
 C_GRID = tuple(10.0**power for power in range(-3, 5))
 

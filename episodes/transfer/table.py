@@ -13,15 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from episodes.arrays import FloatArray, IntArray
 from episodes.files import atomic_path
 from episodes.summary import NORMAL_95, half_width, wilson
 from episodes.transfer.fits import TransferFit, recalls
 from episodes.transfer.split import Size
 
-FloatArray = NDArray[np.float64]
-IntArray = NDArray[np.int64]
 COLUMNS = tuple(TransferFit.__dataclass_fields__)
 
 

@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from episodes.summary import FloatArray, Summary, Tails, summarise, tails
+from episodes.arrays import FloatArray
+from episodes.summary import Summary, Tails, summarise, tails
 from episodes.table import EpisodeTable
 from episodes.transfer.table import SizeSummary
 from lurefs.config.schema import CorruptConfig

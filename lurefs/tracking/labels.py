@@ -12,11 +12,10 @@ from typing import Any, Literal
 from lurefs import plugins
 from lurefs.config.schema import LearnerConfig, PluginConfig, RunConfig, digest, run_identity
 from lurefs.errors import UserError
-from lurefs.records import to_mapping
+from lurefs.records import Row, to_mapping
 from lurefs.runs.outcomes import ChunkOutcome
 from lurefs.runs.summary import RunSummary
 
-Row = dict[str, Any]
 _REGIME = ("replay", "schedule", "class_order", "images_per_class", "label_noise")
 
 

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from lurefs.config.schema import RunConfig, digest
+from lurefs.records import Row
 from lurefs.runs.directory import RunDirectory
 from lurefs.runs.outcomes import ChunkOutcome
 from lurefs.tracking import labels
-from lurefs.tracking.labels import About, Card, Row
+from lurefs.tracking.labels import About, Card
 from lurefs.tracking.rows import (
     EPISODE_COLUMNS,
     FIT_COLUMNS,

@@ -11,6 +11,7 @@ import numpy as np
 from episodes.summary import Summary, summarise
 from episodes.table import EpisodeTable
 from episodes.transfer.table import SizeSummary, TransferFigure, TransferTable
+from lurefs.records import Row
 from lurefs.runs.outcomes import (
     ChunkOutcome,
     RobustnessScores,
@@ -23,7 +24,7 @@ from lurefs.runs.outcomes import (
     unlearn_seconds,
 )
 from lurefs.runs.summary import RunSummary, TransferSummary
-from lurefs.tracking.labels import Row, without_none
+from lurefs.tracking.labels import without_none
 
 MAX_CURVE_POINTS = 100
 ROBUSTNESS_COLUMNS = ("chunk_index", "kind", "name", "level", "accuracy")

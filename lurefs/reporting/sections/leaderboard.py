@@ -20,11 +20,11 @@ from lurefs.comparing.groups import Group
 from lurefs.comparing.texts import MISSING, count, duration, number, p_value, percent, points
 from lurefs.comparing.verdict_words import control_label, level_words, not_compared
 from lurefs.comparing.verdicts import Cell, Verdicts
+from lurefs.records import Row
 from lurefs.reporting.charts.style import glyph_of
 from lurefs.reporting.series import n_images_seen
 from lurefs.runs.outcomes import train_seconds
 
-Row = dict[str, Any]
 MAX_LETTERS = 4
 Ties = tuple[tuple[str, str], ...]
 """(letters, what they are over) each."""

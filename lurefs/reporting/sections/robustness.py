@@ -10,14 +10,13 @@ import numpy as np
 
 from lurefs.comparing.groups import Group
 from lurefs.comparing.texts import count
+from lurefs.records import Row
 from lurefs.reporting.charts.curves import Line
 from lurefs.reporting.sections.tables import percent_over_seeds
 from lurefs.reporting.series import Point, pooled
 from lurefs.runs.outcomes import ChunkOutcome, RobustnessScores
 
 PIXEL_LEVELS = 255
-
-Row = dict[str, Any]
 
 
 def last_measured(outcomes: Sequence[ChunkOutcome]) -> tuple[ChunkOutcome, RobustnessScores] | None:

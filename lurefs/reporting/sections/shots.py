@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Any
 
 from lurefs.comparing.estimates import Estimate
 from lurefs.comparing.finished_runs import Run, benchmarks_of
 from lurefs.comparing.groups import Group
 from lurefs.comparing.texts import MISSING, percent
 from lurefs.config.schema import BenchmarkConfig
+from lurefs.records import Row
 from lurefs.reporting.charts.curves import Line
 from lurefs.reporting.charts.group_styles import SEEDS
 from lurefs.reporting.charts.log_curves import log_curves
@@ -19,7 +19,6 @@ from lurefs.reporting.sections.tables import in_percent
 from lurefs.reporting.series import in_words, line_of
 
 NOT_OF_THE_FORM = ("n_episodes", "seed", "target_ci95", "manifest")
-Row = dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
@@ -17,10 +16,9 @@ from lurefs.comparing.pairs import clean_benchmark, loss_by_corruption
 from lurefs.comparing.texts import MISSING, count, duration, joined, number, p_value, percent, points, win_tie_loss
 from lurefs.comparing.verdict_words import not_compared
 from lurefs.comparing.verdicts import Verdict, Verdicts
+from lurefs.records import Row
 from lurefs.runs.outcomes import ChunkOutcome, mean_changed_predictions, train_seconds, unlearn_seconds
 from lurefs.runs.summary import ProbeSummary, known
-
-Row = dict[str, Any]
 
 
 def results(runs: Sequence[Run], benchmark: str, probe: str) -> list[Row]:

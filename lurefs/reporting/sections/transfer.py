@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
@@ -12,11 +11,11 @@ from lurefs.comparing.finished_runs import Run, reference_run
 from lurefs.comparing.groups import Group
 from lurefs.comparing.texts import MISSING, count, number, percent, points
 from lurefs.errors import UserError
+from lurefs.records import Row
 from lurefs.reporting.charts.curves import Line
 from lurefs.reporting.charts.log_curves import log_curves
 from lurefs.reporting.series import Point, pooled
 
-Row = dict[str, Any]
 CAPTION = (
     "Accuracy on the test images of {name} against training images a class. Bars: 95\u00a0% intervals over draws of "
     "the training images; where all are taken there is one fit, and its bar is over test images."
