@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import operator
 import types
 import typing
@@ -53,6 +54,11 @@ def to_mapping(record: Any) -> Any:
     if isinstance(record, list | tuple):
         return [to_mapping(value) for value in record]
     return record
+
+
+def through_json(record: Any) -> Any:
+    """Return what a file of JSON gives back of a record or plain values: numbers, texts, lists and mappings by text."""
+    return json.loads(json.dumps(to_mapping(record)))
 
 
 def _convert(hint: Any, value: Any, path: str) -> Any:

@@ -28,7 +28,7 @@ from lurefs import console
 from lurefs.config.schema import digest
 from lurefs.errors import UserError
 from lurefs.learning.backbones import build_twin
-from lurefs.records import to_mapping
+from lurefs.records import through_json, to_mapping
 from lurefs.runs.directory import damaged, read_json
 from lurefs.seeding import seed_stream
 from lurefs.stages.features import make_bank
@@ -61,14 +61,14 @@ def score_controls(stage: Stage) -> None:
     for name, benchmark in plan.benchmarks.items() if plan.config.controls else ():
         manifest = read_or_draw_manifest(stage, benchmark)
         for control, (identify, make) in _CONTROLS.items():
-            identities = [json.loads(json.dumps(identify(stage, images))) for images in benchmark.sides]
+            identities = [through_json(identify(stage, images)) for images in benchmark.sides]
             digests = digest(identities[0]), digest(identities[1])
             sides = list(zip(benchmark.sides, identities, strict=True))
             for probe_name, probe_config in plan.config.probes.items():
                 probe = make_probe(probe_name, probe_config)
                 identity = result_identity(benchmark, manifest, probe, digests)
                 path = directory.control_path(name, control, probe_name)
-                if path.exists() and _read(path).identity == json.loads(json.dumps(identity)):
+                if path.exists() and _read(path).identity == through_json(identity):
                     continue
                 bank, query_bank = (_bank(stage, banks, control, *side) for side in sides)
                 if needs_reference(probe_config.transform):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -18,6 +17,7 @@ from lurefs.config.schema import digest
 from lurefs.errors import UserError
 from lurefs.learning import checkpoints
 from lurefs.ranks import Ranks
+from lurefs.records import through_json
 from lurefs.runs.directory import REFERENCE, RunDirectory
 from lurefs.stages.controls import score_controls
 from lurefs.stages.cost import Speed, cost_card
@@ -70,7 +70,7 @@ def extract(stage: Stage, ranks: Ranks | None = None) -> None:
     if probes_need_reference(plan):
         wanted[REFERENCE] = reference_images(plan)
     for name, benchmark in wanted.items():
-        identity = json.loads(json.dumps(feature_identity(benchmark, backbone_card(backbone), weights)))
+        identity = through_json(feature_identity(benchmark, backbone_card(backbone), weights))
         bank = _stored_bank(directory, name, identity)
         if bank is None:
             bank = next((other for other in banks.values() if other.identity == identity), None)

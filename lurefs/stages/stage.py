@@ -26,7 +26,7 @@ from lurefs.config.schema import ProbeConfig, RunConfig, digest, pretrain_identi
 from lurefs.errors import UserError
 from lurefs.learning.backbones import Backbone, build_backbone, resolve_device
 from lurefs.ranks import ONE_PROCESS, Ranks
-from lurefs.records import to_mapping
+from lurefs.records import through_json, to_mapping
 from lurefs.runs.directory import REFERENCE, RunDirectory
 from lurefs.seeding import seed_stream
 from lurefs.stages.features import embed_batches
@@ -224,7 +224,7 @@ def _claim(plan: Plan, directory: RunDirectory, backbone: Backbone) -> None:
         "pretrain": pretrain_identity(plan.config),
         "dataset": dict(plan.dataset.identity),
     }
-    card = json.loads(json.dumps(to_mapping(card)))
+    card = through_json(card)
     if directory.identity_path.exists():
         stored = directory.read_identity()
         changes = differences({key: stored.get(key) for key in card}, card)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ from episodes.transfer.table import collect_fits, summarise_transfer
 from lurefs import console
 from lurefs.config.schema import digest
 from lurefs.errors import UserError
+from lurefs.records import through_json
 from lurefs.runs.summary import TransferSummary
 from lurefs.stages.plan import Plan
 from lurefs.stages.stage import Stage, make_probe
@@ -80,15 +80,16 @@ def check_transfers(plan: Plan) -> None:
 
 def _identity(planned: Transfer, bank: FeatureBank, settings: dict[str, Any]) -> dict[str, Any]:
     config = planned.config
-    identity: dict[str, Any] = {
-        "images": bank.images_digest,
-        "split": {"val": config.val, "test": config.test, "seed": config.seed},
-        "spec": asdict(planned.spec),
-        "probe": settings,
-        "bank": digest(dict(bank.identity)),
-    }
-    plain: dict[str, Any] = json.loads(json.dumps(identity))
-    return plain
+    identity: dict[str, Any] = through_json(
+        {
+            "images": bank.images_digest,
+            "split": {"val": config.val, "test": config.test, "seed": config.seed},
+            "spec": planned.spec,
+            "probe": settings,
+            "bank": digest(dict(bank.identity)),
+        }
+    )
+    return identity
 
 
 def _summarise(stage: Stage, planned: Transfer) -> TransferSummary:

@@ -6,7 +6,6 @@ other.
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import traceback
@@ -19,7 +18,7 @@ from lurefs import console
 from lurefs.config.schema import RunConfig, digest, run_identity
 from lurefs.errors import UserError
 from lurefs.ranks import ranks_of
-from lurefs.records import to_mapping
+from lurefs.records import through_json
 from lurefs.runs.directory import RunDirectory
 from lurefs.runs.summary import RunSummary
 from lurefs.stages.plan import Plan, make_plan
@@ -62,7 +61,7 @@ def is_finished(plan: Plan, directory: RunDirectory) -> bool:
     dataset = directory.read_identity().get("dataset")
     return (
         summary.run.digest == digest(run_identity(plan.config))
-        and dataset == json.loads(json.dumps(to_mapping(dict(plan.dataset.identity))))
+        and dataset == through_json(plan.dataset.identity)
         and len(directory.read_outcomes()) == len(plan.chunks)
         and (not plan.config.controls or _has_controls(summary, directory))
     )
