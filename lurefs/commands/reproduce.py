@@ -84,7 +84,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def compare_runs(old: RunDirectory, new: RunDirectory) -> Iterator[Part]:
     """Yield what two finished runs have in common and what not, file by file."""
-    yield _part("summary.json", _leaves(old.read_summary()), _leaves(new.read_summary()))
+    yield _part("summary.json", *(_leaves(to_mapping(run.read_summary())) for run in (old, new)))
     chunks = [[to_mapping(outcome) for outcome in run.read_outcomes()] for run in (old, new)]
     yield _part("chunks.jsonl", _leaves(chunks[0]), _leaves(chunks[1]))
     for pattern, read in (

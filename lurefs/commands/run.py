@@ -99,7 +99,7 @@ def finish(
     paths = [("results", root)]
     if done and stage in ("run", "evaluate"):
         runs = read_runs(done)
-        _print_transfers(runs)
+        print_transfers(runs)
         if is_group and stage == "run":
             _note_others(root, done)
             paths += compare.write_comparison(runs, root)
@@ -199,28 +199,28 @@ def _epochs_words(learner: LearnerConfig) -> str:
     return f"{words}, as many images as were seen without a new start" if learner.match_images_seen else words
 
 
-def _print_transfers(runs: Sequence[Run]) -> None:
+def print_transfers(runs: Sequence[Run]) -> None:
     """Print one row a run, transfer and size."""
     rows = []
     for run in runs:
-        for name, transfer in run.summary.get("transfer", {}).items():
-            for size, figures in transfer["sizes"].items():
-                accuracy = figures["accuracy"]
-                over_images = accuracy["ci95_images"]
+        for name, transfer in run.summary.transfer.items():
+            for size, figures in transfer.sizes.items():
+                accuracy = figures.accuracy
+                over_images = accuracy.ci95_images
                 rows.append(
                     (
                         run.label,
                         name,
                         size,
-                        f"{accuracy['mean'] * 100:.2f}",
-                        "-" if accuracy["ci95_repeats"] is None else f"± {accuracy['ci95_repeats'] * 100:.2f}",
+                        f"{accuracy.mean * 100:.2f}",
+                        "-" if accuracy.ci95_repeats is None else f"± {accuracy.ci95_repeats * 100:.2f}",
                         "-" if over_images is None else " to ".join(f"{bound * 100:.2f}" for bound in over_images),
-                        f"{figures['macro_accuracy']['mean'] * 100:.2f}",
-                        "-" if figures["ece"] is None else f"{figures['ece']['mean'] * 100:.1f}",
+                        f"{figures.macro_accuracy.mean * 100:.2f}",
+                        "-" if figures.ece is None else f"{figures.ece.mean * 100:.1f}",
                         "-"
-                        if figures["chosen"] is None
-                        else ", ".join(f"{value:g}" for value in sorted(set(figures["chosen"])))
-                        + (" (edge)" if figures["n_at_edge"] else ""),
+                        if figures.chosen is None
+                        else ", ".join(f"{value:g}" for value in sorted(set(figures.chosen)))
+                        + (" (edge)" if figures.n_at_edge else ""),
                     )
                 )
     columns = ("run", "transfer", "images a class", "accuracy %", "draws", "test images", "macro %", "ECE %", "chosen")

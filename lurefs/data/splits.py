@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import yaml
 
+from episodes.arrays import IntArray
 from lurefs.config.schema import ClassSplitConfig, ImageSplitConfig
-from lurefs.data.dataset import ImageDataset, IntArray
+from lurefs.data.dataset import ImageDataset
 from lurefs.errors import UserError, unknown_name
 from lurefs.seeding import numpy_generator
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from lurefs.config.schema import digest
 from lurefs.errors import UserError
 from lurefs.learning import checkpoints
 from lurefs.learning.backbones import Backbone
+from lurefs.records import through_json
 from lurefs.runs.directory import RunDirectory
 from lurefs.stages.cost import Speed, cost_card
 from lurefs.stages.features import feature_identity, make_bank
@@ -46,7 +46,7 @@ def extract(stage: Stage) -> None:
     card, speed = backbone_card(backbone), Speed()
     banks: dict[str, FeatureBank] = {}
     for images in _wanted(stage.plan):
-        identity = json.loads(json.dumps(feature_identity(images, card, weights)))
+        identity = through_json(feature_identity(images, card, weights))
         key = digest(identity)
         bank = _stored_bank(directory, images.name, identity)
         if bank is None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from episodes.arrays import IntArray
 from episodes.bank import images_digest
 from episodes.manifest import Manifest
 from episodes.specs import EpisodeSpec, SpecError, check_fits
@@ -17,7 +18,7 @@ from lurefs.config.schema import BenchmarkConfig, CorruptConfig, RunConfig, Tran
 from lurefs.data.arrival import limit_images
 from lurefs.data.chunks import Chunk, make_chunks
 from lurefs.data.corruptions import check_corruptible, corrupted_dataset
-from lurefs.data.dataset import ImageDataset, IntArray
+from lurefs.data.dataset import ImageDataset
 from lurefs.data.noise import give_labels
 from lurefs.data.splits import ClassSplit, ImageSplit, split_classes, split_images
 from lurefs.errors import UserError, first_line

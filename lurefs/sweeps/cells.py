@@ -6,7 +6,6 @@ other.
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import traceback
@@ -20,9 +19,10 @@ from lurefs import console
 from lurefs.config.schema import RunConfig, digest, run_identity
 from lurefs.errors import UserError
 from lurefs.ranks import ranks_of
-from lurefs.records import to_mapping
+from lurefs.records import through_json
 from lurefs.runs.directory import RunDirectory
 from lurefs.runs.outcomes import reset_in_words
+from lurefs.runs.summary import RunSummary
 from lurefs.stages.plan import Plan, make_plan
 from lurefs.sweeps.grid import of_run
 from lurefs.sweeps.workers import Call, Failure, Workers
@@ -62,8 +62,8 @@ def is_finished(plan: Plan, directory: RunDirectory) -> bool:
     summary = directory.read_summary()
     dataset = directory.read_identity().get("dataset")
     return (
-        summary.get("run", {}).get("digest") == digest(run_identity(plan.config))
-        and dataset == json.loads(json.dumps(to_mapping(dict(plan.dataset.identity))))
+        summary.run.digest == digest(run_identity(plan.config))
+        and dataset == through_json(plan.dataset.identity)
         and len(directory.read_outcomes()) == len(plan.chunks)
         and (not plan.config.controls or _has_controls(summary, directory))
     )
@@ -178,10 +178,9 @@ def run_one(config: RunConfig, directory: RunDirectory, stage: str) -> dict[str,
         from lurefs.stages.run import run_stage
 
         run_stage(make_plan(config), directory, stage, with_page=False)
-    benchmarks = directory.read_summary()["benchmarks"] if stage in ("run", "evaluate") else {}
-    return {
-        name: next(iter(benchmark["probes"].values()))["accuracy"]["mean"] for name, benchmark in benchmarks.items()
-    }
+    benchmarks = directory.read_summary().benchmarks if stage in ("run", "evaluate") else {}
+    found = {name: next(iter(benchmark.probes.values())).accuracy for name, benchmark in benchmarks.items()}
+    return {name: accuracy.mean for name, accuracy in found.items() if accuracy is not None}
 
 
 @contextmanager
@@ -245,15 +244,15 @@ def _tell_idle_resets(names: Iterable[str], directories: Directories, stage: str
             console.note(f"{name}: {words}")
 
 
-def _has_controls(summary: Mapping[str, Any], directory: RunDirectory) -> bool:
+def _has_controls(summary: RunSummary, directory: RunDirectory) -> bool:
     return all(
-        benchmark["controls"]
+        benchmark.controls
         and all(
             directory.control_path(name, control, probe).is_file()
-            for control, found in benchmark["controls"].items()
-            for probe in found["probes"]
+            for control, found in benchmark.controls.items()
+            for probe in found.probes
         )
-        for name, benchmark in summary["benchmarks"].items()
+        for name, benchmark in summary.benchmarks.items()
     )
 
 

@@ -28,6 +28,12 @@ def test_a_damaged_file_is_told_by_its_name(tmp_path: Path, name: str, content: 
     assert "\n" not in caught.value.problem
 
 
+def test_a_file_of_chunks_without_any_is_damaged(tmp_path: Path) -> None:
+    (tmp_path / "chunks.jsonl").touch()
+    with pytest.raises(UserError, match=r"chunks\.jsonl is damaged: it is empty"):
+        RunDirectory(tmp_path).read_outcomes()
+
+
 def test_a_stored_configuration_that_is_refused_is_told_by_its_file(
     make_config: Callable[..., RunConfig], tmp_path: Path
 ) -> None:

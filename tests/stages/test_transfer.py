@@ -12,6 +12,7 @@ import pytest
 
 from episodes.transfer.table import summarise_transfer
 from lurefs import cli
+from lurefs.commands import run as run_command
 from lurefs.comparing.finished_runs import read_runs
 from lurefs.comparing.groups import groups_of
 from lurefs.config.load import to_yaml
@@ -53,20 +54,18 @@ def test_a_run_leaves_features_fits_and_figures_of_a_transfer(
     assert [(fit.size, fit.repeat) for fit in table.fits] == [(1, 0), (1, 1), (4, 0), (4, 1), ("all", 0)]
     bank = directory.read_bank("curve")
     assert bank.identity == directory.read_bank("novel-3way-1shot").identity
-    summary = directory.read_summary()["transfer"]["curve"]
-    assert (summary["parameter"], summary["grid"], summary["n_classes"]) == ("C", [1.0, 100.0], 4)
-    assert list(summary["sizes"]) == ["1", "4", "all"]
-    figures = summary["sizes"]["4"]
-    expected = summarise_transfer(table)[4]
-    assert figures["accuracy"]["mean"] == pytest.approx(expected.accuracy.mean)
-    assert figures["accuracy"]["ci95_repeats"] == pytest.approx(expected.accuracy.ci95_repeats)
-    assert figures["chosen"] == [fit.chosen for fit in table.of_size(4)]
-    assert figures["n_at_edge"] == 2
-    assert (figures["n_train"], figures["n_validation"], figures["n_test"]) == (16, 8, 28)
-    assert summary["sizes"]["all"]["accuracy"]["ci95_repeats"] is None
+    summary = directory.read_summary().transfer["curve"]
+    assert (summary.parameter, summary.grid, summary.n_classes) == ("C", [1.0, 100.0], 4)
+    assert list(summary.sizes) == ["1", "4", "all"]
+    figures = summary.sizes["4"]
+    assert figures == summarise_transfer(table)[4]
+    assert figures.chosen == tuple(fit.chosen for fit in table.of_size(4))
+    assert figures.n_at_edge == 2
+    assert (figures.n_train, figures.n_validation, figures.n_test) == (16, 8, 28)
+    assert summary.sizes["all"].accuracy.ci95_repeats is None
     assert "Transfer of whole data sets" in directory.report_path.read_text(encoding="utf-8")
     assert (directory.figures_dir / "transfer-curve.svg").exists()
-    cli._print_transfers(read_runs([directory]))
+    run_command.print_transfers(read_runs([directory]))
     assert "images a class" in capsys.readouterr().out
 
 
@@ -106,10 +105,10 @@ def test_a_transfer_may_have_a_data_set_and_a_probe_of_its_own(
     assert len(planned.images.class_names) == 10
     assert planned.spec.parameter is None
     run_stage(plan, directory, "run")
-    summary = directory.read_summary()["transfer"]["curve"]
-    assert summary["grid"] is None
-    assert summary["sizes"]["all"]["n_validation"] == 0
-    assert summary["sizes"]["all"]["accuracy"]["mean"] > summary["sizes"]["2"]["accuracy"]["mean"] > 0.2
+    summary = directory.read_summary().transfer["curve"]
+    assert summary.grid is None
+    assert summary.sizes["all"].n_validation == 0
+    assert summary.sizes["all"].accuracy.mean > summary.sizes["2"].accuracy.mean > 0.2
 
 
 def test_the_grid_is_over_c_unless_the_probe_sets_it(make_config: MakeConfig) -> None:
