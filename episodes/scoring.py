@@ -402,12 +402,8 @@ def _fit(features: Features, episode: Episode, classifier: Classifier, transform
         warnings.simplefilter("ignore")
         predicted = np.asarray(classifier.predict(query), dtype=np.int64)
         probabilities = _probabilities(classifier, query)
-    return _Fit(
-        predicted=predicted,
-        probabilities=probabilities,
-        converged=is_converged,
-        seconds=time.perf_counter() - began,
-    )
+    seconds = time.perf_counter() - began
+    return _Fit(predicted=predicted, probabilities=probabilities, converged=is_converged, seconds=seconds)
 
 
 def _probabilities(classifier: Classifier, query: NDArray[Any]) -> NDArray[np.float64] | None:
