@@ -62,7 +62,8 @@ class Standing:
         images_per_second: Images that were embedded a second, on the run's own device.
         ms_per_episode: Milliseconds of fit and prediction an episode.
         train_seconds: Seconds of all its training epochs, without unlearning.
-        note: Why it has no figures or no difference, or why the difference is not of the features alone; mostly "".
+        note: Why it has no figures or no difference, which seeds are not in them, or why the difference is not of the
+            features alone; mostly "".
     """
 
     kind: Literal["run", "group", "control"]
