@@ -12,6 +12,7 @@ import pytest
 
 from episodes.transfer.table import summarise_transfer
 from lurefs import cli
+from lurefs.commands.run import _print_transfers
 from lurefs.comparing.finished_runs import read_runs
 from lurefs.comparing.groups import groups_of
 from lurefs.config.load import to_yaml
@@ -65,7 +66,7 @@ def test_a_run_leaves_features_fits_and_figures_of_a_transfer(
     assert summary["sizes"]["all"]["accuracy"]["ci95_repeats"] is None
     assert "Transfer of whole data sets" in directory.report_path.read_text(encoding="utf-8")
     assert (directory.figures_dir / "transfer-curve.svg").exists()
-    cli._print_transfers(read_runs([directory]))
+    _print_transfers(read_runs([directory]))
     assert "images a class" in capsys.readouterr().out
 
 
