@@ -67,7 +67,7 @@ def test_a_run_leaves_features_fits_and_figures_of_a_transfer(
     assert "Transfer of whole data sets" in directory.report_path.read_text(encoding="utf-8")
     assert (directory.figures_dir / "transfer-curve.svg").exists()
     _print_transfers(read_runs([directory]))
-    assert "images a class" in capsys.readouterr().out
+    assert "images per class" in capsys.readouterr().out
 
 
 def test_fits_are_computed_once_and_anew_when_their_setting_changes(
