@@ -43,7 +43,7 @@ def test_a_stored_configuration_that_is_refused_is_told_by_its_file(
     whole = path.read_text()
     for text, problem in (
         (whole[: whole.index("flip:") + 5], "learner.augment.flip is None"),
-        (whole.replace("name: small", "name: ''", 1), "the name '' cannot be a file's name"),
+        (whole.replace("name: small", "name: ''", 1), "the name '' cannot be the name of a file"),
     ):
         path.write_text(text)
         with pytest.raises(UserError) as caught:

@@ -66,7 +66,7 @@ def test_a_run_leaves_features_fits_and_figures_of_a_transfer(
     assert "Transfer of whole data sets" in directory.report_path.read_text(encoding="utf-8")
     assert (directory.figures_dir / "transfer-curve.svg").exists()
     run_command.print_transfers(read_runs([directory]))
-    assert "images a class" in capsys.readouterr().out
+    assert "images per class" in capsys.readouterr().out
 
 
 def test_fits_are_computed_once_and_anew_when_their_setting_changes(
@@ -127,7 +127,7 @@ def test_the_grid_is_over_c_unless_the_probe_sets_it(make_config: MakeConfig) ->
     [
         ({"sizes": [1, 2, 50]}, "transfer.curve.sizes asks for 50 training images a class, but class '1' has 15"),
         ({"sizes": [2, 2]}, "transfer.curve.sizes is [2, 2]"),
-        ({"sizes": [0]}, "different numbers of images a class"),
+        ({"sizes": [0]}, "different numbers of images per class"),
         ({"sizes": ["some"]}, "transfer.curve.sizes[0] is 'some'"),
         ({"val": 0.5, "test": 0.5}, "leaves none to train on"),
         ({"grid": {"C": [1, 0.1]}}, "ascending values"),
