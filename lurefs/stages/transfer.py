@@ -1,23 +1,23 @@
-"""Transfer of whole data sets, as a part of the evaluate stage: features that are there to stored fits and figures."""
+"""Transfer of whole data sets, a part of the evaluate stage: from extracted features to stored fits and figures."""
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from typing import Any
 
 from episodes.bank import FeatureBank
 from episodes.transfer.fits import transfer
-from episodes.transfer.table import SizeSummary, collect_fits, summarise_transfer
+from episodes.transfer.table import collect_fits, summarise_transfer
 from lurefs import console
 from lurefs.config.schema import digest
 from lurefs.errors import UserError
+from lurefs.records import to_mapping
 from lurefs.stages.stage import Stage, make_probe
 from lurefs.stages.transfer_plan import Transfer, plan_transfers
 
 
 def evaluate_transfers(stage: Stage) -> None:
-    """Fit and measure every transfer; results that are there and fit are kept.
+    """Fit and measure every transfer; valid stored results are kept.
 
     Raises:
         UserError: A transfer's features were not extracted, or its probe cannot be fitted.
@@ -27,7 +27,7 @@ def evaluate_transfers(stage: Stage) -> None:
         bank = directory.read_bank(name)
         if bank.images_digest != planned.images.images_digest:
             raise UserError(
-                f"the features of transfer {name!r} are of other images than its configuration asks for",
+                f"the features and the configuration of transfer {name!r} are of different images",
                 "features and transfer of one configuration",
                 "run 'lurefs extract' first",
             )
@@ -54,12 +54,11 @@ def _identity(planned: Transfer, bank: FeatureBank, settings: dict[str, Any]) ->
     identity: dict[str, Any] = {
         "images": bank.images_digest,
         "split": {"val": config.val, "test": config.test, "seed": config.seed},
-        "spec": asdict(planned.spec),
+        "spec": to_mapping(planned.spec),
         "probe": settings,
         "bank": digest(dict(bank.identity)),
     }
-    plain: dict[str, Any] = json.loads(json.dumps(identity))
-    return plain
+    return identity
 
 
 def _summarise(stage: Stage, planned: Transfer) -> dict[str, Any]:
@@ -70,13 +69,8 @@ def _summarise(stage: Stage, planned: Transfer) -> dict[str, Any]:
         "parameter": planned.spec.parameter,
         "grid": list(planned.spec.grid) if planned.spec.parameter else None,
         "choose_by": planned.spec.choose_by if planned.spec.parameter else None,
-        "sizes": {str(size): _plain(summary) for size, summary in summarise_transfer(table).items()},
+        "sizes": {str(size): asdict(summary) for size, summary in summarise_transfer(table).items()},
     }
-
-
-def _plain(summary: SizeSummary) -> dict[str, Any]:
-    plain: dict[str, Any] = asdict(summary)
-    return plain
 
 
 def unfit(name: str, error: Exception) -> UserError:
