@@ -1,4 +1,4 @@
-"""The second stage: embed the images of benchmarks and transfers with the last weights."""
+"""The second stage: features of the images of benchmarks and transfers, by the last weights."""
 
 from __future__ import annotations
 
@@ -31,10 +31,9 @@ from lurefs.stages.transfer_plan import plan_transfers
 
 
 def extract(stage: Stage) -> None:
-    """Embed the images of benchmarks and transfers with the last chunk's weights; banks that fit are read.
+    """Embed the images of benchmarks and transfers with the last chunk's weights; valid stored banks are kept.
 
-    Of several processes each embeds its share, and the first one writes. What it cost is stored where anything was
-    embedded.
+    With several processes each embeds its share, and the first one writes. The cost is stored if anything was embedded.
 
     Raises:
         UserError: The run has no checkpoint of its last chunk.
@@ -45,7 +44,7 @@ def extract(stage: Stage) -> None:
     backbone = plan_backbone(stage.plan)
     card, speed = backbone_card(backbone), Speed()
     banks: dict[str, FeatureBank] = {}
-    for images in _wanted(stage.plan):
+    for images in _image_sets(stage.plan):
         identity = through_json(feature_identity(images, card, weights))
         key = digest(identity)
         bank = _stored_bank(directory, images.name, identity)
@@ -74,8 +73,8 @@ def _last_checkpoint(stage: Stage) -> Path:
     return path
 
 
-def _wanted(plan: Plan) -> list[ImageSet]:
-    """Return the images that the later stages need features of, each name once."""
+def _image_sets(plan: Plan) -> list[ImageSet]:
+    """Return the image sets that later stages need features of, each name once."""
     benchmarks = [images for benchmark in plan.benchmarks.values() for images in (benchmark.images, *benchmark.sides)]
     transfers = [transfer.images for transfer in plan_transfers(plan).values()]
     reference = [reference_images(plan)] if probes_need_reference(plan) else []
@@ -85,7 +84,7 @@ def _wanted(plan: Plan) -> list[ImageSet]:
 def _embed(
     stage: Stage, backbone: Backbone, images: ImageSet, identity: Mapping[str, Any], speed: Speed
 ) -> FeatureBank | None:
-    """Return the features of images, which all processes embed together; None on all processes but the first."""
+    """Embed images on all processes together; return the bank on the first process, None on the others."""
     backbone.model.to(stage.device)
     batches = speed.watch(embed(stage, backbone, images, f"features of {images.name}", is_shared=True))
     none = np.empty((0, backbone.n_features), dtype=np.float32)
