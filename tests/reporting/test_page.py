@@ -325,7 +325,7 @@ class TestOneRun:
         assert f"{as_percent(summary.mean)} %" in text.replace("\u2009", " ")
         pool, classes = as_percent(summary.ci95_episodes), as_percent(summary.ci95_classes)
         assert f"± {pool} on this pool of classes, ± {classes} on new classes of this kind" in text
-        assert "3-way 2-shot, 3 queries a class, chance 33.33 %" in text
+        assert "3-way 2-shot, 3 queries per class, chance 33.33 %" in text
 
     def test_table_holds_the_summary_and_dashes_where_there_is_none(
         self, one_run: RunDirectory, one_page: _Text
@@ -512,7 +512,7 @@ class TestSeveralRuns:
         assert f"episodes {runs[2].read_manifest('novel').hash[:12]}: other" in page.text
         assert [
             "other",
-            "not compared with warm: the two did not meet the same episodes: episode 0 is another (seeds 5 and 0)",
+            "not compared with warm: the two did not meet the same episodes: episode 0 differs (seeds 5 and 0)",
         ] in page.rows
         assert "Not compared with warm: the two did not meet the same episodes: episode 0" in page.text
         assert any(row[:1] == ["lure"] and "/" in "".join(row) and len(row) == 9 for row in page.rows)
