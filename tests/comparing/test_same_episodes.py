@@ -50,7 +50,7 @@ class TestDifferentEpisodes:
     def test_on_corrupted_images_are_refused(self, make_run: MakeRun) -> None:
         one, other = make_run("lure"), make_run("warm")
         change_benchmark(other, "novel", corrupt=CorruptConfig(corruption="fog"))
-        assert "images corrupted" in self.refusal(one, other).problem
+        assert "corruption of their images differs" in self.refusal(one, other).problem
 
 
 class TestCommonEpisodes:

@@ -375,7 +375,7 @@ class TestOneRun:
         assert "4 base, 1 validation, 5 novel" in text
         assert "test_efficientnet (12,345 weights, 6 features)" in text
         assert "3,200 to train on" in text
-        assert "the least salient weights start anew (LURE), keep_ratio 0.8" in text
+        assert "the least salient weights are re-initialised (LURE), keep_ratio 0.8" in text
 
     def test_provenance_lets_a_reader_repeat_the_run(self, one_run: RunDirectory, one_page: _Text) -> None:
         text = one_page.text
@@ -454,7 +454,7 @@ class TestMissingThings:
         run = make_run()
         replace(run.read_episodes("novel", "centroid"), predicted=None).save(run.episodes_path("novel", "centroid"))
         page = read(write_report([run], tmp_path / "out"))
-        reason = "not shown: the results of lure on novel are from before answers were kept."
+        reason = "not shown: the results of lure on novel are older than stored answers."
         assert f"Episodes are {reason}" in page.text and f"Confusions are {reason}" in page.text
         assert "Map of the features." in page.text
 
@@ -883,8 +883,8 @@ class TestPage:
         ({"schedule": "growing", "class_order": "balanced"}, ", growing chunks, every class spread evenly"),
         ({"schedule": "large_first", "first_share": 0.7}, ", 70\u00a0% of the images in the first"),
         ({"class_order": "skewed", "skew_alpha": 0.5}, ", classes spread unevenly (Dirichlet 0.5)"),
-        ({"images_per_class": 16, "label_noise": 0.3}, ", at most 16 images a class, 30\u00a0% of the labels wrong"),
-        ({"chunk_by": "source"}, ", whole sources at a time"),
+        ({"images_per_class": 16, "label_noise": 0.3}, ", at most 16 images per class, 30\u00a0% of the labels wrong"),
+        ({"chunk_by": "source"}, ", whole sources per chunk"),
     ],
 )
 def test_the_page_says_in_which_regime_images_arrived(chunks: dict[str, Any], expected: str) -> None:
