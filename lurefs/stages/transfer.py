@@ -1,4 +1,4 @@
-"""Transfer of whole data sets, as a part of the evaluate stage: features that are there to stored fits and figures."""
+"""Transfer of whole data sets in the evaluate stage: from stored features to stored fits and figures."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from lurefs.stages.transfer_plan import Transfer, plan_transfers
 
 
 def evaluate_transfers(stage: Stage) -> None:
-    """Fit and measure every transfer; results that are there and fit are kept.
+    """Fit and measure every transfer; stored results with the same identity are kept.
 
     Raises:
         UserError: A transfer's features were not extracted, or its probe cannot be fitted.
@@ -27,7 +27,7 @@ def evaluate_transfers(stage: Stage) -> None:
         bank = directory.read_bank(name)
         if bank.images_digest != planned.images.images_digest:
             raise UserError(
-                f"the features of transfer {name!r} are of other images than its configuration asks for",
+                f"the features of transfer {name!r} are not of the images in its configuration",
                 "features and transfer of one configuration",
                 "run 'lurefs extract' first",
             )
@@ -45,7 +45,7 @@ def evaluate_transfers(stage: Stage) -> None:
 
 
 def summarise_transfers(stage: Stage) -> dict[str, TransferSummary]:
-    """Return the figures of every transfer by size, from its stored fits."""
+    """Return the figures of every transfer from its stored fits."""
     return {name: _summarise(stage, planned) for name, planned in plan_transfers(stage.plan).items()}
 
 
@@ -76,7 +76,7 @@ def _summarise(stage: Stage, planned: Transfer) -> TransferSummary:
 
 
 def unfit(name: str, error: Exception) -> UserError:
-    """Build the error for a probe that cannot be fitted in a transfer."""
+    """Return the error for a probe that cannot be fitted in a transfer."""
     return UserError(
         f"the probe of transfer {name!r} cannot be fitted: {error}",
         "a scikit-learn classifier, parameters and a grid that suit the transfer",

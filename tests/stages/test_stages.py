@@ -378,7 +378,7 @@ def test_corrupted_images_are_met_in_the_episodes_of_the_clean_ones(
         assert set(directory.read_outcomes()[-1].few_shot) == set(banks)
         assert directory.read_outcomes()[-1].few_shot[name].accuracy == pytest.approx(expected[:10].mean())
     page = directory.report_path.read_text()
-    assert page.count("Accuracy on corrupted images beside that on clean ones") == 3
+    assert page.count("Accuracy on corrupted and on clean images of the same episodes") == 3
 
     patterns = ("features/*/*", "episodes/*", "controls/*/*", "chunks.jsonl")
     before = times_of_files(directory, *patterns)
