@@ -123,13 +123,7 @@ def compare_tables(
     rng: np.random.Generator,
     manifests: tuple[Manifest, Manifest] | None = None,
 ) -> PairedDifference:
-    """Compare the accuracies of two tables of results on the episodes that both scored.
-
-    Args:
-        a: Results of the first model.
-        b: Results of the second.
-        rng: See `paired_difference`.
-        manifests: See `n_shared_episodes`.
+    """Compare the accuracies of two tables of results on their `n_shared_episodes`.
 
     Raises:
         ValueError: The two did not meet the same episodes; the message says what differs.
@@ -143,10 +137,7 @@ def n_shared_episodes(
 ) -> int:
     """Return the number of first episodes that both tables hold; these must be the same in both.
 
-    Args:
-        a: Results of the first model.
-        b: Results of the second.
-        manifests: The manifests of the two; needed if their hashes differ because one begins with the other.
+    `manifests` are those of the two; they are needed if their hashes differ because one begins with the other.
 
     Raises:
         ValueError: The two did not meet the same episodes; the message says what differs.
@@ -201,13 +192,10 @@ def manifest_difference(a: Manifest, b: Manifest) -> str:
 
 
 def p_over_seeds(difference: SeedSummary) -> float:
-    """Return the two-sided p of no difference *on new seeds*, on this pool of classes, by Student's t of seed means.
+    """Return the two-sided p of no difference *on new seeds*, on this pool of classes, by Student's t over seeds.
 
     The test agrees with `SeedSummary.ci95_seeds`: p is below 0.05 where that interval excludes zero (Student 1908).
     Sign flips, as over episodes, would not do: with five seeds their p is never below 1/16.
-
-    Args:
-        difference: Summary of the differences by seed, of two procedures that share their seeds.
     """
     from scipy.special import stdtr
 
@@ -221,12 +209,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
     """Return p-values corrected for their number, so that the chance of any false rejection stays below the level.
 
     Step-down (Holm 1979, section 3): in ascending order p_(i) becomes max over j <= i of min(1, (k - j + 1) * p_(j)).
-
-    Args:
-        p_values: All of one family, in any order, without NaN.
-
-    Returns:
-        The corrected p-values in the same order.
+    `p_values` are all of one family, without NaN; their order is kept.
     """
     p = np.asarray(p_values, dtype=np.float64)
     order = np.argsort(p, kind="stable")

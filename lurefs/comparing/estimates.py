@@ -66,13 +66,7 @@ def of_training(summary: Summary) -> Estimate:
 
 
 def over_seeds(values: Sequence[float], *, n_episodes: int = 0, note: str = "") -> Estimate:
-    """Return the mean over seeds, with Student's interval from `MIN_SEEDS` seeds on.
-
-    Args:
-        values: At least one.
-        n_episodes: See `Estimate`.
-        note: Likewise.
-    """
+    """Return the mean over seeds of at least one value, with Student's interval from `MIN_SEEDS` values on."""
     has_interval = len(values) >= MIN_SEEDS
     return Estimate(
         mean=float(np.mean(values)),

@@ -57,13 +57,7 @@ def manifests_of(runs: Sequence[Run], benchmark: str) -> dict[str, list[Run]]:
 
 
 def compare_pairs(pairs: Sequence[tuple[Run, Run]], benchmark: str, probe: str) -> list[Comparison]:
-    """Return one comparison per pair (run, reference), on the episodes that both met.
-
-    Args:
-        pairs: The runs, each with its reference.
-        benchmark: The benchmark's name.
-        probe: The probe's name.
-    """
+    """Return one comparison per pair (run, reference), on the episodes that both met."""
     reasons = [_why_not_paired(*pair, benchmark, probe) for pair in pairs]
     chosen = [pair for pair, reason in zip(pairs, reasons, strict=True) if reason is None]
     runs = list({id(run): run for pair in chosen for run in pair}.values())

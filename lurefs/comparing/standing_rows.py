@@ -11,7 +11,7 @@ from lurefs.comparing.controls import ControlLevel
 from lurefs.comparing.estimates import Estimate, Scope
 from lurefs.comparing.finished_runs import Run
 from lurefs.comparing.groups import Group
-from lurefs.comparing.verdict_words import not_compared
+from lurefs.comparing.verdict_words import control_label, not_compared
 from lurefs.comparing.verdicts import Verdict, Verdicts
 from lurefs.runs.outcomes import mean_changed_predictions, train_seconds
 
@@ -187,7 +187,7 @@ def control_row(control: ControlLevel, found: Verdicts) -> Standing:
     """Return the row of a control; it has intervals only if all runs share the control."""
     return Standing(
         kind="control",
-        name=f"control: {control.words}",
+        name=control_label(control),
         benchmark=found.benchmark,
         probe=found.probe,
         **(_accuracy(control.accuracy) | ({} if control.is_shared else {"n_episodes": None})),

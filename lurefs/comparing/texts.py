@@ -65,11 +65,7 @@ def counted(value: int, noun: str) -> str:
 
 
 def constancy(spread: float | None) -> str:
-    """Say that features are (nearly) the same for all images; "" if they are not, or if that is unknown.
-
-    Args:
-        spread: See `episodes.bank.FeatureBank.spread`.
-    """
+    """Say that features of a `FeatureBank.spread` are (nearly) the same for all images; "" if not or unknown."""
     if spread is None or not spread < NEARLY_CONSTANT:
         return ""
     differ = f"they differ between images by {spread:.0e} of their length" if spread else "all images have the same"

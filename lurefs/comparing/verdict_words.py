@@ -93,6 +93,8 @@ def single_trainings(groups: Sequence[Group]) -> str:
 
 def as_sentence(text: str) -> str:
     """Return a text as a sentence with a capital and a full stop; the name of a run keeps its first letter."""
+    if not text:
+        return ""
     is_ours = text.startswith(("none of the ", ONE_TRAINING, "not compared with "))
     return f"{text[0].upper() + text[1:] if is_ours else text}."
 
@@ -137,7 +139,7 @@ def _sentence(verdict: Verdict, scope: Scope, n_pairs: int) -> str:
     told = "told apart" if is_apart(p) else "not told apart"
     corrected = f"p {_equals(p)}" + (f", corrected for {n_pairs} pairs" if n_pairs > 1 else "")
     where = _WHERE[scope]
-    sentence = f"{where[0].upper()}{where[1:]} they are {told} ({corrected})"
+    sentence = f"{where[0].upper()}{where[1:]} the two are {told} ({corrected})"
     is_wide = difference is not None and width is not None and abs(difference.mean) > width
     if not is_apart(p) and is_wide and n_pairs > 1:
         sentence += f": by itself the interval excludes zero, but among {n_pairs} pairs one such can occur by chance"

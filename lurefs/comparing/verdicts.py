@@ -138,14 +138,7 @@ _FAMILIES: dict[Scope, tuple[Scope, ...]] = {
 
 
 def judge(groups: Sequence[Group], reference: Run, benchmark: str, probe: str) -> Verdicts:
-    """Compare all groups on a benchmark by a probe.
-
-    Args:
-        groups: All groups, measured or not.
-        reference: The run whose group the others are compared with.
-        benchmark: The benchmark's name.
-        probe: The probe's name.
-    """
+    """Compare all groups, measured or not, on a benchmark by a probe; `reference` is a run of the reference group."""
     found = {group.label: group.accuracy(benchmark, probe) for group in groups}
     accuracies = {label: accuracy for label, accuracy in found.items() if isinstance(accuracy, Estimate)}
     means = {label: accuracy.mean for label, accuracy in accuracies.items()}

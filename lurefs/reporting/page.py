@@ -149,8 +149,7 @@ def _settings(runs: Sequence[Run]) -> dict[str, Any]:
 def _one_training(groups: Sequence[Group], judged: Mapping[Cell, Verdicts]) -> str:
     """Say which measured groups are single trainings; "" if none is."""
     measured = {label for verdicts in judged.values() for label in verdicts.accuracies}
-    words = single_trainings([group for group in groups if group.label in measured])
-    return as_sentence(words) if words else ""
+    return as_sentence(single_trainings([group for group in groups if group.label in measured]))
 
 
 def _judged(
@@ -257,7 +256,7 @@ def _heat_map(
         name="benchmarks",
         n_controls=len(controls),
     )
-    caption = "Accuracy in %, highest mean first; in each column, the deeper the colour, the higher the run."
+    caption = "Accuracy in %, highest mean first; within a column, deeper colours are higher."
     return [kept.chart("benchmarks", svg, title="All benchmarks", caption=caption)]
 
 

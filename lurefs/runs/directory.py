@@ -254,12 +254,7 @@ class RunDirectory:
         return _load(self.manifest_path(benchmark), Manifest.load)
 
     def read_episodes(self, benchmark: str, probe: str, *, with_predicted: bool = False) -> EpisodeTable:
-        """Return the per-episode results of one probe on one benchmark.
-
-        Args:
-            benchmark: Its name.
-            probe: Its name.
-            with_predicted: Whether to read the predictions too, see `EpisodeTable.load`.
+        """Return the per-episode results of one probe on one benchmark, without predictions unless `with_predicted`.
 
         Raises:
             UserError: They were not computed yet, or the file is damaged.

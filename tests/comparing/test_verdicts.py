@@ -187,8 +187,8 @@ class TestWords:
 
     def test_an_interval_that_leaves_zero_out_is_no_verdict_where_the_corrected_p_is_too_large(self) -> None:
         assert self.said({"pool": 0.0001, "classes": 0.07}) == (
-            "On this pool of classes they are told apart (p < 0.001, corrected for 3 pairs). On new classes of this "
-            "kind they are not told apart (p = 0.070, corrected for 3 pairs): by itself the interval excludes "
+            "On this pool of classes the two are told apart (p < 0.001, corrected for 3 pairs). On new classes of this "
+            "kind the two are not told apart (p = 0.070, corrected for 3 pairs): by itself the interval excludes "
             "zero, but among 3 pairs one such can occur by chance."
         )
 
@@ -198,7 +198,7 @@ class TestWords:
 
     def test_a_single_pair_is_not_corrected(self) -> None:
         said = self.said({"pool": 0.02, "classes": 0.04}, n_pairs=1)
-        assert said.startswith("On this pool of classes they are told apart (p = 0.020). On new classes")
+        assert said.startswith("On this pool of classes the two are told apart (p = 0.020). On new classes")
 
     def test_without_an_interval_over_classes_nothing_is_said_of_them(self) -> None:
         said = self.said({"pool": 0.02}, summary=replace(self.PAIR, ci95_classes=None))

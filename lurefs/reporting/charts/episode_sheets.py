@@ -113,13 +113,7 @@ def hardest_episodes(answers: Answers) -> list[int]:
 def draw_episodes(
     answers: Answers, indices: Sequence[int], dataset: ImageDataset, *, only_wrong: bool
 ) -> list[EpisodeSheet]:
-    """Return episodes with their images and predicted classes.
-
-    Args:
-        answers: The answers of a run.
-        indices: Indices of the episodes.
-        dataset: Data set with their images.
-        only_wrong: Whether to show only misclassified queries.
+    """Return episodes with their images and predicted classes, or with only their misclassified queries.
 
     Raises:
         UserError: The data set lacks images that the run met.

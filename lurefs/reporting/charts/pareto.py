@@ -35,13 +35,10 @@ Box = tuple[float, float, float, float]
 
 
 def front(points: Sequence[Point]) -> list[int]:
-    """Return the indices of the points that no other point beats, cheapest first.
+    """Return the indices of the points (cost, accuracy) that no other point beats, cheapest first.
 
     A point beats another if it is at least as cheap and at least as accurate, and better in one of the two. Of equal
     points only the first is returned.
-
-    Args:
-        points: Pairs of (cost, accuracy).
     """
     order = sorted(range(len(points)), key=lambda place: (points[place][0], -points[place][1], place))
     members: list[int] = []

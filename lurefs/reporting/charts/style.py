@@ -153,13 +153,7 @@ def _with_titles(svg: str) -> str:
 
 
 def inline(svg: str, *, name: str, label: str) -> str:
-    """Return an SVG file as an element for a page, with unique ids and the page's colours.
-
-    Args:
-        svg: The result of `to_svg`.
-        name: Prefix of every id; unique on the page.
-        label: Text for screen readers.
-    """
+    """Return an SVG file as an element for a page: ids have the prefix `name`, screen readers say `label`."""
     view_box = re.search(r'viewBox="([^"]*)"', svg)
     body = svg[svg.index(">", svg.index("<svg")) + 1 : svg.rindex("</svg>")]
     body = re.sub(r"<metadata>.*?</metadata>", "", body, flags=re.DOTALL)

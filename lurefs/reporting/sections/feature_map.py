@@ -97,12 +97,7 @@ def _above(group: NDArray[np.float64]) -> tuple[float, float]:
 
 
 def _apart(places: NDArray[np.float64], names: Sequence[str]) -> NDArray[np.float64]:
-    """Return (n, 2) places of names without overlaps, in shares of the chart; some names move down.
-
-    Args:
-        places: Their preferred places.
-        names: The names.
-    """
+    """Return (n, 2) places of names without overlaps, in shares of the chart; some names move down."""
     apart = places.copy()
     widths = np.array([LETTER * (len(text) + 2) for text in names])
     placed: list[int] = []

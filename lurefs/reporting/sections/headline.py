@@ -93,19 +93,14 @@ def _against_the_others(verdicts: Verdicts) -> tuple[str, str, str]:
         return "", "", ""
     other = verdicts.reference if verdicts.reference in others else others[0]
     role = "" if len(others) == 1 else ", the reference" if other == verdicts.reference else ", the next best"
-    verdict = verdicts.between(best, other)
+    verdict, one_training = verdicts.between(best, other), as_sentence(single_trainings(verdicts.groups))
     if verdict.difference is None:
-        return as_sentence(not_compared(verdict)), "", _one_training(verdicts)
+        return as_sentence(not_compared(verdict)), "", one_training
     difference = f"{points(verdict.difference.mean)} points against {other}{role}, {on_what(verdict)}"
-    said = f"{verdict_sentences(verdict, verdicts)} {_one_training(verdicts)}"
+    said = f"{verdict_sentences(verdict, verdicts)} {one_training}"
     return difference, _intervals(verdict.difference), said.strip()
 
 
 def _intervals(estimate: Estimate) -> str:
     """Return the intervals of an estimate, and the seeds that it leaves out."""
     return "; ".join(filter(None, [plus_minus(estimate), estimate.note]))
-
-
-def _one_training(verdicts: Verdicts) -> str:
-    words = single_trainings(verdicts.groups)
-    return as_sentence(words) if words else ""

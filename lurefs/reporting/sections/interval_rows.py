@@ -17,11 +17,7 @@ _SCOPES: tuple[Scope, ...] = ("pool", "classes", "seeds")
 def accuracy_intervals(groups: Sequence[Group], judged: Sequence[Verdicts]) -> list[Interval]:
     """Return the accuracies of groups by the first probe, best first, or of a single run by all its probes.
 
-    The controls by the first probe come last.
-
-    Args:
-        groups: All groups of the page.
-        judged: The verdicts on one benchmark, one per probe.
+    The controls by the first probe come last. `judged` has the verdicts on one benchmark, one per probe.
     """
     first = judged[0]
     controls = [_interval(control_label(control), control.accuracy, style=-1) for control in first.controls]

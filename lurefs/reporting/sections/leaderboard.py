@@ -74,11 +74,7 @@ def rows(
 ) -> dict[str, list[Row]]:
     """Return probe -> one row per group, highest on the first benchmark first, then one per control.
 
-    Args:
-        groups: All groups of the page.
-        reference: The run that the others are compared with.
-        benchmarks: Benchmark -> probes by which any run was measured.
-        judged: The verdicts by benchmark and probe.
+    `benchmarks` is benchmark -> probes by which any run was measured.
     """
     probes = dict.fromkeys(probe for measured in benchmarks.values() for probe in measured)
     found = {}

@@ -42,14 +42,7 @@ Chart = dict[str, Any]
 def section(
     runs: Sequence[Run], groups: Sequence[Group], judged: Mapping[Cell, Verdicts], kept: PageFigures
 ) -> dict[str, Any]:
-    """Return the section on learning; empty if no run learned here.
-
-    Args:
-        runs: All runs of the page.
-        groups: The same runs in groups.
-        judged: The verdicts; their controls are drawn in the charts of few-shot accuracy.
-        kept: Receives the charts.
-    """
+    """Return the section on learning, with controls in charts of few-shot accuracy; empty if no run learned here."""
     learned = [run for run in runs if run.outcomes]
     groups = [group for group in groups if group.runs[0].outcomes]
     if not groups:
