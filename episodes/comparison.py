@@ -1,4 +1,4 @@
-"""Two or more models on the same episodes: paired differences, how likely they are by chance, and groups of ties."""
+"""Paired comparison of models on the same episodes: differences, p-values and groups of ties."""
 
 from __future__ import annotations
 
@@ -25,24 +25,24 @@ from episodes.table import EpisodeTable
 
 N_FLIPS = 9_999
 LEVEL = 0.05
-"""Of a family of tests: the chance that any of them calls a difference real where there is none."""
+"""Chance that any test of a family calls a difference real where there is none."""
 MAX_EXACT = 16
 _TOLERANCE = 1e-9
 
 
 @dataclass(frozen=True, kw_only=True)
 class PairedDifference:
-    """How much better one model is than another on the same episodes.
+    """Difference of two models on the same episodes.
 
     Attributes:
         difference: Summary of the per-episode differences a - b.
         n_wins: Episodes in which a is better.
-        n_ties: Episodes in which both are equal.
+        n_ties: Episodes in which they are equal.
         n_losses: Episodes in which b is better.
         correlation: Pearson correlation of the two over episodes; NaN if one of them is constant.
-        p_episodes: Two-sided p of no difference *on this pool of classes*, by flips of signs.
+        p_episodes: Two-sided p of no difference *on this pool of classes*, by sign flips.
         p_classes: Two-sided p of no difference *on new classes of this kind*: Student's t of the difference over its
-            jackknife error, with C - 1 degrees of freedom; None where there is no `ci95_classes`.
+            jackknife error, with C - 1 degrees of freedom; None without `ci95_classes`.
     """
 
     difference: Summary
@@ -61,13 +61,13 @@ def paired_difference(
 
     Args:
         a: (n_episodes,) values of the first model.
-        b: (n_episodes,) values of the second, episode by episode.
-        classes: (n_episodes, n_way) int64; negative entries stand for no class.
-        rng: What signs are flipped by, where there are too many differences for all flips.
-        n_flips: How many are drawn then.
+        b: (n_episodes,) values of the second.
+        classes: (n_episodes, n_way) int64; negative entries mean no class.
+        rng: Draws the sign flips if there are too many differences to count all flips.
+        n_flips: Number of flips drawn then.
 
     Raises:
-        ValueError: The two differ in length, or hold fewer than two episodes.
+        ValueError: The two differ in length, or have fewer than two episodes.
     """
     if len(a) != len(b):
         raise ValueError(f"{len(a)} and {len(b)} episodes cannot be paired")
@@ -84,15 +84,15 @@ def paired_differences(
 ) -> dict[tuple[int, int], PairedDifference]:
     """Compare many models in pairs, each pair as `paired_difference` does with an equal generator.
 
-    All pairs share one draw of signs, so that a model's flipped sums are computed once, not once a pair.
+    All pairs share one draw of signs, so that each model's flipped sums are computed only once.
 
     Args:
-        values: One array a model, (n_episodes of it,), all from the same first episode on. Where one of a pair has
-            fewer, the two are compared on those.
-        classes: One array a model, (n_episodes of it, n_way) int64; negative entries stand for no class.
-        pairs: The models i and j of each difference, that of i less that of j.
-        rng: What signs are drawn by.
-        n_flips: How many flips.
+        values: One array per model, (its n_episodes,), all from the same first episode on. A pair is compared on the
+            episodes that both have.
+        classes: One array per model, (its n_episodes, n_way) int64; negative entries mean no class.
+        pairs: The models i and j of each difference i - j.
+        rng: Draws the signs.
+        n_flips: Number of flips.
 
     Raises:
         ValueError: A pair has fewer than two episodes in common.
@@ -123,18 +123,10 @@ def compare_tables(
     rng: np.random.Generator,
     manifests: tuple[Manifest, Manifest] | None = None,
 ) -> PairedDifference:
-    """Compare the accuracies of two tables of results, whose identities must name the same manifest.
-
-    Where one of the two ended earlier, by its width, they are compared on the episodes that both scored.
-
-    Args:
-        a: Results of the first model.
-        b: Results of the second.
-        rng: See `paired_difference`.
-        manifests: See `n_shared_episodes`.
+    """Compare the accuracies of two tables of results on their `n_shared_episodes`.
 
     Raises:
-        ValueError: The two did not meet the same episodes; it says what differs.
+        ValueError: The two did not meet the same episodes; the message says what differs.
     """
     n = n_shared_episodes(a, b, manifests=manifests)
     return paired_difference(a.accuracy[:n], b.accuracy[:n], a.classes[:n], rng=rng)
@@ -143,38 +135,34 @@ def compare_tables(
 def n_shared_episodes(
     a: EpisodeTable | Accuracies, b: EpisodeTable | Accuracies, *, manifests: tuple[Manifest, Manifest] | None = None
 ) -> int:
-    """Return the number of first episodes that both tables hold, all of which must be the same.
+    """Return the number of first episodes that both tables hold; these must be the same in both.
 
-    Args:
-        a: Results of the first model.
-        b: Results of the second.
-        manifests: Those of the two. Where they are given and one begins with the other, the two are compared on the
-            episodes that they share; the hash of a table says too little to tell that.
+    `manifests` are those of the two; they are needed if their hashes differ because one begins with the other.
 
     Raises:
-        ValueError: The two did not meet the same episodes; it says what differs.
+        ValueError: The two did not meet the same episodes; the message says what differs.
     """
     hashes = (a.identity.get("manifest"), b.identity.get("manifest"))
     if None in hashes:
-        raise ValueError("a table does not say which manifest it is of; compare tables with an identity")
+        raise ValueError("a table does not name its manifest; compare tables with an identity")
     n_common = min(len(a), len(b))
     if not np.array_equal(a.index[:n_common], b.index[:n_common]):
-        raise ValueError("the two scored other episodes of their manifests; compare tables that begin with the first")
+        raise ValueError("the two hold different episodes of their manifests; compare tables that begin with the first")
     if hashes[0] != hashes[1]:
         if manifests is None:
             raise ValueError(
-                f"the two are of different manifests, {str(hashes[0])[:12]} and {str(hashes[1])[:12]}; "
+                f"the two tables have different manifests, {str(hashes[0])[:12]} and {str(hashes[1])[:12]}; "
                 "give both manifests to compare on the episodes that they share"
             )
         if hashes != (manifests[0].hash, manifests[1].hash):
-            raise ValueError("the manifests that were given are not those of the tables")
+            raise ValueError("the given manifests are not those of the tables")
         if difference := manifest_difference(manifests[0].prefix(n_common), manifests[1].prefix(n_common)):
             raise ValueError(f"the two did not meet the same episodes: {difference}")
     return n_common
 
 
 def n_common_prefix(a: Manifest, b: Manifest) -> int:
-    """Return with how many episodes two manifests begin alike, whatever banks their rows are of; 0 if with none."""
+    """Return the number of first episodes that two manifests share, even if they index different banks."""
     alike, differ = 0, min(len(a), len(b)) + 1
     while differ - alike > 1:
         middle = (alike + differ) // 2 if differ <= min(len(a), len(b)) else differ - 1
@@ -186,7 +174,7 @@ def n_common_prefix(a: Manifest, b: Manifest) -> int:
 
 
 def manifest_difference(a: Manifest, b: Manifest) -> str:
-    """Say what sets two manifests apart, the most telling thing first; empty if nothing does."""
+    """Return the most telling difference of two manifests in words; empty if they are equal."""
     if a.hash == b.hash:
         return ""
     if a.images_digest != b.images_digest:
@@ -199,18 +187,15 @@ def manifest_difference(a: Manifest, b: Manifest) -> str:
         if not all(
             np.array_equal(getattr(one, name), getattr(other, name)) for name in ("classes", "support", "query")
         ):
-            return f"episode {one.index} is another (seeds {a.seed} and {b.seed})"
+            return f"episode {one.index} differs (seeds {a.seed} and {b.seed})"
     return f"n_episodes is {len(a)} and {len(b)}"
 
 
 def p_over_seeds(difference: SeedSummary) -> float:
-    """Return the two-sided p of no difference *on new seeds*, on this pool of classes, by Student's t of seed means.
+    """Return the two-sided p of no difference *on new seeds*, on this pool of classes, by Student's t over seeds.
 
-    The test that belongs to `SeedSummary.ci95_seeds`: p is below 0.05 where that interval leaves out zero (Student
-    1908). Flips of signs, as over episodes, cannot serve: with five seeds none of their p-values is below 1/16.
-
-    Args:
-        difference: Summary of the differences seed by seed, of two procedures that share their seeds.
+    The test agrees with `SeedSummary.ci95_seeds`: p is below 0.05 where that interval excludes zero (Student 1908).
+    Sign flips, as over episodes, would not do: with five seeds their p is never below 1/16.
     """
     from scipy.special import stdtr
 
@@ -221,15 +206,10 @@ def p_over_seeds(difference: SeedSummary) -> float:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Return p-values corrected for their number: the chance of any false rejection among all stays below the level.
+    """Return p-values corrected for their number, so that the chance of any false rejection stays below the level.
 
     Step-down (Holm 1979, section 3): in ascending order p_(i) becomes max over j <= i of min(1, (k - j + 1) * p_(j)).
-
-    Args:
-        p_values: Those of one family, in any order; NaN is not allowed.
-
-    Returns:
-        The corrected ones, in the same order.
+    `p_values` are all of one family, without NaN; their order is kept.
     """
     p = np.asarray(p_values, dtype=np.float64)
     order = np.argsort(p, kind="stable")
@@ -239,16 +219,16 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def shaffer(p_values: Mapping[tuple[int, int], float], n_models: int) -> dict[tuple[int, int], float]:
-    """Return p-values of all pairs of models, corrected for their number: never larger than those of `holm`.
+    """Return p-values of all pairs of models, corrected for their number; never larger than with `holm`.
 
     Step-down (Shaffer 1986, procedure S1): in ascending order p_(i) becomes max over j <= i of min(1, t_j * p_(j)),
-    where t_j is the largest number of the hypotheses j, j + 1, ... that can be true at once. If some pairs are alike,
-    so are others: the numbers of true ones that are possible among k models are the union over j = 1..k of
-    C(j, 2) + s with s of those of k - j models. Of three models t is 3, 1, 1 where Holm (1979) has 3, 2, 1.
+    where t_j is the largest number of the hypotheses j, j + 1, ... that can be true at once. If some pairs are equal,
+    so are others: the possible numbers of true hypotheses among k models are the union over j = 1..k of C(j, 2) + s,
+    where s are the possible numbers of k - j models. For three models t is 3, 1, 1; in Holm (1979) it is 3, 2, 1.
 
     Args:
-        p_values: Uncorrected p of each pair (i, j), i < j; all pairs, without NaN.
-        n_models: How many models there are.
+        p_values: Uncorrected p of every pair (i, j), i < j, without NaN.
+        n_models: Number of models.
 
     Raises:
         ValueError: A pair has no p-value.
@@ -265,26 +245,26 @@ def shaffer(p_values: Mapping[tuple[int, int], float], n_models: int) -> dict[tu
 
 
 def correct_pairs(p_values: Mapping[tuple[int, int], float], n_models: int) -> dict[tuple[int, int], float]:
-    """Return the p-values of pairs of models, corrected by `shaffer` where all pairs have one, otherwise by `holm`."""
+    """Return the p-values of pairs of models, corrected by `shaffer` if all pairs have one, otherwise by `holm`."""
     if len(p_values) == n_models * (n_models - 1) // 2:
         return shaffer(p_values, n_models)
     return dict(zip(p_values, holm(list(p_values.values())), strict=True))
 
 
 def is_apart(p: float | None) -> bool:
-    """Return whether a corrected p-value tells two models apart: all that calls a difference real goes by this."""
+    """Return whether a corrected p-value tells two models apart; no other rule calls a difference real."""
     return p is not None and p < LEVEL
 
 
 def tie_groups(means: Sequence[float], p_values: Mapping[tuple[int, int], float]) -> list[str]:
-    """Return each model's groups of ties as letters: two models share a letter unless `is_apart` sets them apart.
+    """Return each model's groups of ties as letters: two models share a letter unless they are told apart.
 
     The letters are the compact letter display, by insert and absorb (Piepho 2004, section 2). The best model has the
-    letter `a`; after `z` come capitals, then numbers in brackets. Sharing a letter is no proof of equality: the
+    letter `a`; after `z` come capitals, then numbers in brackets. A shared letter does not prove equality: the
     episodes do not suffice to tell the two apart.
 
     Args:
-        means: One a model; higher is better.
+        means: One per model; higher is better.
         p_values: Corrected p of each pair (i, j), i < j; see `correct_pairs`.
 
     Raises:
@@ -314,7 +294,7 @@ def _all_pairs(p_values: Mapping[tuple[int, int], float], n_models: int) -> list
 
 
 def _n_true_possible(n_models: int) -> set[int]:
-    """Return how many pairs of models can be alike at once, of `shaffer`."""
+    """Return the possible numbers of equal pairs among `n_models` models, see `shaffer`."""
     possible = [{0}, {0}]
     for k in range(2, n_models + 1):
         possible.append({j * (j - 1) // 2 + rest for j in range(1, k + 1) for rest in possible[k - j]})
@@ -322,9 +302,9 @@ def _n_true_possible(n_models: int) -> set[int]:
 
 
 def _paired(a: FloatArray, b: FloatArray, classes: ClassIndex, flipped: FloatArray) -> PairedDifference:
-    """Compare two models whose difference has the sums `flipped`, (n_flips,), under random signs."""
+    """Compare two models; `flipped` holds the (n_flips,) sums of their difference under random signs."""
     differences = a - b
-    # Two counts of right answers may differ by a rounding error of their shares: that is a tie.
+    # Equal counts of correct answers may differ by a rounding error of their shares: that is a tie.
     differences[np.abs(differences) < _TOLERANCE] = 0.0
     summary = summarise(differences, classes)
     constant = np.ptp(a) == 0 or np.ptp(b) == 0
@@ -342,12 +322,12 @@ def _paired(a: FloatArray, b: FloatArray, classes: ClassIndex, flipped: FloatArr
 def _p_of_flips(differences: FloatArray, flipped: FloatArray) -> float:
     """Return the two-sided p of the mean of paired differences under random flips of their signs.
 
-    If the models are alike, each difference is as likely with the other sign, so p is the share of flips whose
-    absolute sum is at least the observed one (Fisher 1935, section 21; Good 2005). With at most `MAX_EXACT` differences
-    that are not zero all flips are counted. With more, n are drawn and p = (1 + number at least as large) / (1 + n),
-    which is never zero and never too small on average (Phipson and Smyth 2010). Where none of them is as large, p is
+    If the models are equal, each difference is as likely with the other sign, so p is the share of flips whose
+    absolute sum is at least the observed one (Fisher 1935, section 21; Good 2005). With at most `MAX_EXACT` nonzero
+    differences all flips are counted. With more, n are drawn and p = (1 + number at least as large) / (1 + n),
+    which is never zero and never too small on average (Phipson and Smyth 2010). If no drawn flip is as large, p is
     Hoeffding's bound of the share of all flips, 2 exp(-S^2 / (2 sum d^2)) with S the sum of the differences d, if that
-    is smaller (Hoeffding 1963, theorem 2): the share itself is smaller still, so p remains valid, and it can survive a
+    is smaller (Hoeffding 1963, theorem 2). The share itself is smaller still, so p remains valid, and it can survive a
     correction for many pairs, which 1 / (1 + n) cannot.
 
     Args:
@@ -359,7 +339,7 @@ def _p_of_flips(differences: FloatArray, flipped: FloatArray) -> float:
     least = abs(float(np.sum(differences))) * (1 - _TOLERANCE) - _TOLERANCE
     if len(sizes) > MAX_EXACT:
         n_at_least = int((np.abs(flipped) >= least).sum())
-        # Only where no flip is as large: the smaller of two valid p-values is no valid one in general.
+        # Only if no flip is as large: in general the smaller of two valid p-values is not valid.
         return (1 + n_at_least) / (1 + len(flipped)) if n_at_least else min(1 / (1 + len(flipped)), _bound(differences))
     sums = np.zeros(1)
     for size in sizes:
@@ -374,7 +354,7 @@ def _bound(differences: FloatArray) -> float:
 
 
 def _letter(place: int) -> str:
-    """Return a sign that stays apart from others when they are written one after the other."""
+    """Return a letter, or a number in brackets; neither runs together with its neighbours."""
     return ascii_letters[place] if place < len(ascii_letters) else f"({place + 1})"
 
 

@@ -1,4 +1,4 @@
-"""Specification of episodes: numbers of classes, support and query images, and a check that the data suffice.
+"""Specification of episodes: numbers of classes, support and query images, and the check against the data.
 
 Nothing is drawn here: `episodes.blocks` draws episodes of a spec, and `episodes.sampler` gives them their indices.
 """
@@ -18,7 +18,7 @@ MIN_ALPHA = 0.05
 
 
 class SpecError(ValueError):
-    """An episode spec that contradicts itself, or for which the data do not suffice.
+    """An episode spec that contradicts itself or that the data cannot fill.
 
     Args:
         problem: What was wrong, with the offending value.
@@ -38,13 +38,13 @@ class SpecError(ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class MetaDatasetSpec:
-    """Limits of episodes with variable ways and shots; `episodes.blocks.meta_dataset_counts` has the procedure.
+    """Limits of episodes with variable ways and shots; see `episodes.blocks.meta_dataset_counts`.
 
     Attributes:
         min_way: Fewest classes per episode.
         max_way: Most classes per episode; all classes if there are fewer.
         max_support: Most support images per episode.
-        max_support_per_class: Most that one class adds to the total support size; its own shots may be more.
+        max_support_per_class: Most images that one class adds to the total support size; its shots may be more.
         max_query: Most query images per class.
     """
 
@@ -63,11 +63,11 @@ class EpisodeSpec:
         n_way: Classes per episode.
         n_shot: Support images per class.
         n_query: Query images per class; the mean number if `query_alpha` is set.
-        n_episodes: Number of episodes of a manifest; no episode depends on it.
+        n_episodes: Number of episodes in a manifest; no episode depends on it.
         shots: Support images of the first, second, ... class of an episode: n_way numbers, in place of `n_shot`.
         shot_range: Fewest and most support images per class, drawn evenly for each class, in place of `n_shot`.
         query_alpha: Concentration of a symmetric Dirichlet distribution from which the class shares of the
-            n_way * n_query queries are drawn: small is unbalanced, infinite would be balanced.
+            n_way * n_query queries are drawn; the smaller, the less balanced.
         meta_dataset: Variable ways and shots, in place of `n_way`, `n_shot` and `n_query`.
         disjoint: Whether no image may be in two episodes.
     """
@@ -130,18 +130,18 @@ class EpisodeSpec:
         return self.n_way if self.meta_dataset is None else self.meta_dataset.max_way
 
     def smallest_uniform(self) -> EpisodeSpec:
-        """Return a uniform spec of one episode, with the fewest classes and shots that this spec allows."""
+        """Return a uniform spec of one episode with the fewest classes and shots that this spec allows."""
         n_shot = 1 if self.meta_dataset is not None else min(self.shots or self.shot_range or (self.n_shot,))
         return EpisodeSpec(n_way=self.min_way, n_shot=n_shot, n_query=self.n_query, n_episodes=1)
 
     def to_card(self) -> dict[str, Any]:
-        """Return the fields as a JSON-serialisable mapping, the unusual ones only if they are set."""
+        """Return the fields as a JSON-serialisable mapping; the unusual ones only if they are set."""
         usual = ("n_way", "n_shot", "n_query", "n_episodes")
         return {name: value for name, value in asdict(self).items() if name in usual or value not in (None, False)}
 
     @classmethod
     def from_card(cls, card: Mapping[str, Any]) -> EpisodeSpec:
-        """Return the spec that `to_card` turned into a mapping."""
+        """Return the spec that a mapping from `to_card` describes."""
         bounds = card.get("meta_dataset")
         return cls(**{**card, "meta_dataset": None if bounds is None else MetaDatasetSpec(**bounds)})
 
@@ -151,7 +151,7 @@ class EpisodeSpec:
         if bounds is not None:
             text = (
                 f"{bounds.min_way}- to {bounds.max_way}-way, up to {bounds.max_support} support images, "
-                f"up to {bounds.max_query} queries a class (Meta-Dataset)"
+                f"up to {bounds.max_query} queries per class (Meta-Dataset)"
             )
         else:
             shots = f"{self.n_shot}-shot"
@@ -159,7 +159,7 @@ class EpisodeSpec:
                 shots = f"{', '.join(str(n_shot) for n_shot in self.shots)} shots"
             elif self.shot_range is not None:
                 shots = f"{self.shot_range[0]}- to {self.shot_range[1]}-shot"
-            queries = f"{self.n_query} queries a class"
+            queries = f"{self.n_query} queries per class"
             if self.query_alpha is not None:
                 queries = f"{self.n_way * self.n_query} queries, class shares Dirichlet({self.query_alpha:g})"
             text = f"{self.n_way}-way {shots}, {queries}"
@@ -282,12 +282,7 @@ def _fix(spec: EpisodeSpec, available: int) -> str:
         return "drop the class"
     n_shot = max(spec.shots or spec.shot_range or (spec.n_shot,))
     n_query = (available - n_shot) // (1 if spec.query_alpha is None else spec.n_way)
-    return (
-        f"lower n_query to {n_query} or less, or drop the class"
-        if n_query > 0
-        else (
-            "lower n_shot and n_query, or drop the class"
-            if spec.shots is None and spec.shot_range is None
-            else "lower shots and queries, or drop the class"
-        )
-    )
+    if n_query > 0:
+        return f"lower n_query to {n_query} or less, or drop the class"
+    has_n_shot = spec.shots is None and spec.shot_range is None
+    return f"lower {'n_shot and n_query' if has_n_shot else 'shots and queries'}, or drop the class"

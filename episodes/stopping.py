@@ -1,11 +1,11 @@
-"""How many episodes to draw: enough for an interval of the wanted width.
+"""Stopping rule for scoring: episodes are scored until the interval is narrow enough.
 
-Only the width decides. "Until the difference is significant" is not offered: a test that is looked at again after every
-block rejects a true hypothesis ever more often, with probability one in the end (Armitage, McPherson and Rowe 1969);
-in a simulation with a look after every 100 of 10,000 episodes it did in 38 % of comparisons instead of 5 %. The width
-of an interval says nothing of which side of zero it lies on, so stopping by it does no such harm.
+"Until the difference is significant" is not offered: a test that is repeated after every block
+rejects a true hypothesis ever more often, with probability one in the end (Armitage, McPherson and Rowe 1969). In a
+simulation with a test after every 100 of 10,000 episodes it did so in 38 % of comparisons instead of 5 %. The width of
+an interval does not tell on which side of zero it lies, so stopping by it does no such harm.
 
-More episodes narrow `ci95_episodes` without end, and `ci95_classes` down to what the number of classes leaves.
+More episodes narrow `ci95_episodes` without end; the number of classes limits `ci95_classes`.
 """
 
 from __future__ import annotations
@@ -31,21 +31,21 @@ def until_narrow(
     *,
     min_episodes: int = MIN_EPISODES,
 ) -> Iterator[Block]:
-    """Yield blocks of results until the mean of all yielded has a `ci95_episodes` of at most the target.
+    """Yield blocks of results until `ci95_episodes` over all of them is at most the target.
 
     The rule is that of Chow and Robbins (1965, section 1): draw until the interval from the estimated standard
     deviation is narrow enough. It covers 95 % in the limit of narrow intervals; `min_episodes` guards against a
-    standard deviation that is small by chance at the start. A block after the last is never asked for, so a generator
+    standard deviation that is small by chance at the start. No block after the last one is requested, so a generator
     of scores computes nothing in vain.
 
     Args:
-        blocks: Results of consecutive episodes; their ends are where the width is looked at.
-        values_of: Gives a block's values, (n,) float.
+        blocks: Results of consecutive episodes; the width is checked after each.
+        values_of: Returns the values of a block, (n,) float.
         target_ci95: The wanted half width.
-        min_episodes: No stop before these.
+        min_episodes: The fewest episodes to score.
 
     Raises:
-        ValueError: The target is not above zero.
+        ValueError: The target is zero or less.
     """
     if not target_ci95 > 0:
         raise ValueError(f"target_ci95 is {target_ci95}, but a half width must be above zero")

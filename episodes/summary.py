@@ -1,6 +1,6 @@
-"""From per-episode results to a mean with intervals, each of which says what it is an interval over, and to its tails.
+"""Summary of one model's per-episode results: the mean with intervals of a named scope, and the worst cases.
 
-One model at a time; two models are in `episodes.comparison`, and how many episodes to draw is in `episodes.stopping`.
+Comparisons of models are in `episodes.comparison`; the number of episodes to draw is in `episodes.stopping`.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ class Summary:
         std: Standard deviation over episodes (ddof 1).
         n: Number of episodes.
         ci95_episodes: Half width of the 95 % interval for *this model on this pool of classes*.
-        ci95_classes: Half width of the 95 % interval for *this model on new classes of this kind*; None where the
-            episodes do not allow one, for the reason in `no_ci95_classes`.
-        no_ci95_classes: Why there is no `ci95_classes`; None where there is one.
+        ci95_classes: Half width of the 95 % interval for *this model on new classes of this kind*; None if the
+            episodes do not allow one.
+        no_ci95_classes: Why `ci95_classes` is missing; None if it is not.
     """
 
     mean: float
@@ -66,14 +66,14 @@ class SeedSummary:
 
 @dataclass(frozen=True, kw_only=True)
 class Tails:
-    """How bad it gets, which a mean hides.
+    """The worst cases, which a mean hides.
 
     Attributes:
-        percentile_5: What 5 % of the episodes fall below (linear interpolation, type 7 of Hyndman and Fan 1996).
-        hardest_class: The class whose episodes have the lowest mean, the first of equals.
-        hardest_class_mean: Mean over the episodes *that hold this class*, of all queries in them. It is not the
-            accuracy on the class itself, which per-episode results do not tell: the other classes pull it to the mean.
-        hardest_class_n: How many episodes hold it.
+        percentile_5: 5th percentile of the episodes (linear interpolation, type 7 of Hyndman and Fan 1996).
+        hardest_class: The class whose episodes have the lowest mean; of equals the first.
+        hardest_class_mean: Mean over the episodes *with this class*, of all their queries. It is not the accuracy on
+            the class itself, which per-episode results do not hold: the other classes pull it to the mean.
+        hardest_class_n: Number of episodes with this class.
     """
 
     percentile_5: float
@@ -84,13 +84,13 @@ class Tails:
 
 @dataclass(frozen=True, kw_only=True)
 class ClassIndex:
-    """Which episodes hold which class: what many values on the same episodes are summed by.
+    """Index from classes to their episodes, to sum many values on the same episodes.
 
     Attributes:
         present: (C,) int64, the classes that occur, ascending.
-        n_of_class: (C,) int64, in how many episodes each does.
-        episodes: (n_entries,) int64, an episode.
-        columns: (n_entries,) int64, the place in `present` of a class in it.
+        n_of_class: (C,) int64, number of episodes with each class.
+        episodes: (n_entries,) int64, an episode per entry.
+        columns: (n_entries,) int64, place in `present` of one class of that episode.
     """
 
     present: IntArray
@@ -99,13 +99,13 @@ class ClassIndex:
     columns: IntArray
 
     def sums(self, values: FloatArray) -> FloatArray:
-        """Return (C,), the sum of the values of the episodes that hold each class."""
+        """Return (C,) sums of the values over the episodes with each class."""
         sums = np.bincount(self.columns, weights=values[self.episodes], minlength=len(self.present))
         return sums.astype(np.float64)
 
 
 def index_classes(classes: IntArray) -> ClassIndex:
-    """Index the classes of episodes, (n_episodes, n_way) int64; negative entries stand for no class."""
+    """Index the classes of episodes, (n_episodes, n_way) int64; negative entries mean no class."""
     episodes, places = np.nonzero(np.asarray(classes) >= 0)
     present, columns = np.unique(np.asarray(classes)[episodes, places], return_inverse=True)
     return ClassIndex(
@@ -117,13 +117,13 @@ def index_classes(classes: IntArray) -> ClassIndex:
 
 
 def summarise(values: FloatArray, classes: IntArray | ClassIndex) -> Summary:
-    """Summarise one value an episode.
+    """Summarise one value per episode.
 
     The interval over episodes is Student's: t(T - 1) * s / sqrt(T) with T episodes (Student 1908).
 
     Args:
         values: (n_episodes,) finite.
-        classes: (n_episodes, n_way) int64, the classes in each episode; negative entries stand for no class. Or their
+        classes: (n_episodes, n_way) int64, the classes in each episode; negative entries mean no class. Or their
             index, which the summaries of several models can share.
 
     Raises:
@@ -131,7 +131,7 @@ def summarise(values: FloatArray, classes: IntArray | ClassIndex) -> Summary:
     """
     values = np.asarray(values, dtype=np.float64)
     if len(values) < 2 or not np.isfinite(values).all():
-        raise ValueError(f"{len(values)} values, all of which must be finite and at least two")
+        raise ValueError(f"a summary needs at least two values, all finite; there are {len(values)}")
     std = float(values.std(ddof=1))
     over_classes = jackknife_over_classes(values, classes)
     return Summary(
@@ -145,14 +145,14 @@ def summarise(values: FloatArray, classes: IntArray | ClassIndex) -> Summary:
 
 
 def half_width(std: float, n: int) -> float:
-    """Return t(n - 1) * std / sqrt(n), half of the 95 % interval of a mean of `n` >= 2 independent values."""
+    """Return t(n - 1) * std / sqrt(n), half the 95 % interval of a mean of `n` >= 2 independent values."""
     return float(student_quantile(n - 1) * std / np.sqrt(n))
 
 
 @lru_cache(maxsize=1024)
 def student_quantile(degrees_of_freedom: int) -> float:
-    """Return the 97.5 % quantile of Student's t, which all 95 % intervals are made with."""
-    from scipy.special import stdtrit  # scipy.stats gives the same bits, and takes most of a second to import
+    """Return the 97.5 % quantile of Student's t, used by all 95 % intervals."""
+    from scipy.special import stdtrit  # scipy.stats gives the same bits, but takes most of a second to import
 
     return float(stdtrit(degrees_of_freedom, 0.975))
 
@@ -161,8 +161,8 @@ def wilson(share: float | FloatArray, n: int | IntArray) -> tuple[FloatArray, Fl
     """Return the ends of the 95 % interval of a share of `n` >= 1 observations, in [0, 1] (Wilson 1927).
 
     Args:
-        share: One, or an array of them; NaN gives NaN.
-        n: Of how many observations each is.
+        share: One or an array of them; NaN gives NaN.
+        n: Number of observations behind each share.
     """
     squared = NORMAL_95**2
     centre = (share + squared / (2 * n)) / (1 + squared / n)
@@ -171,18 +171,18 @@ def wilson(share: float | FloatArray, n: int | IntArray) -> tuple[FloatArray, Fl
 
 
 def jackknife_over_classes(values: FloatArray, classes: IntArray | ClassIndex) -> float | str:
-    """Return the half width of the 95 % interval over classes, or the reason why there is none.
+    """Return the half width of the 95 % interval over classes, or why there is none.
 
     Leave-one-class-out jackknife: theta_(-c) is the mean over the episodes without class c, and
     SE^2 = (C - 1) / C * sum_c (theta_(-c) - mean_c theta_(-c))^2 with C classes and C - 1 degrees of freedom
     (Efron and Stein 1981; on classes as the sampling unit of episodes: Lafargue et al. 2024).
 
-    It needs episodes that avoid each class. Where all episodes hold the same classes, one value an episode says
-    nothing of how classes differ.
+    Each class must be absent from some episodes: if all episodes have the same classes, one value per episode says
+    nothing about how classes differ.
 
     Args:
         values: (n_episodes,).
-        classes: (n_episodes, n_way) int64; negative entries stand for no class. Or their index.
+        classes: (n_episodes, n_way) int64; negative entries mean no class. Or their index.
     """
     values = np.asarray(values, dtype=np.float64)
     index = classes if isinstance(classes, ClassIndex) else index_classes(classes)
@@ -198,16 +198,15 @@ def jackknife_over_classes(values: FloatArray, classes: IntArray | ClassIndex) -
 
 
 def summarise_seeds(mean_of_seed: Mapping[int, float]) -> SeedSummary:
-    """Summarise the means of several training seeds: the unit is the seed, however many episodes each was measured on.
+    """Summarise the means of several training seeds; the unit is the seed, whatever its number of episodes.
 
     The interval is Student's, t(S - 1) * s / sqrt(S) with S seeds (Student 1908).
 
     Args:
-        mean_of_seed: The mean over episodes by seed, all on the same episodes; or, of two procedures that share their
-            seeds, the difference of their means.
+        mean_of_seed: Seed -> mean over episodes, all on the same episodes; or the difference of two procedures' means.
 
     Raises:
-        ValueError: Fewer than three seeds: with two, t(1) = 12.7 makes the interval say nothing.
+        ValueError: Fewer than three seeds: with two, t(1) = 12.7 makes the interval useless.
     """
     if len(mean_of_seed) < MIN_SEEDS:
         raise ValueError(
@@ -216,17 +215,17 @@ def summarise_seeds(mean_of_seed: Mapping[int, float]) -> SeedSummary:
         )
     means = np.array(list(mean_of_seed.values()), dtype=np.float64)
     if not np.isfinite(means).all():
-        raise ValueError("a seed's mean is not finite; leave out what was not measured")
+        raise ValueError("the mean of a seed is not finite; leave out seeds that were not measured")
     std = float(means.std(ddof=1))
     return SeedSummary(mean=float(means.mean()), std=std, n_seeds=len(means), ci95_seeds=half_width(std, len(means)))
 
 
 def tails(values: FloatArray, classes: IntArray) -> Tails:
-    """Return how bad the worst episodes and the hardest class are.
+    """Return the 5th percentile of the episodes, and the hardest class.
 
     Args:
         values: (n_episodes,) finite, higher is better.
-        classes: (n_episodes, n_way) int64; negative entries stand for no class.
+        classes: (n_episodes, n_way) int64; negative entries mean no class.
     """
     values = np.asarray(values, dtype=np.float64)
     index = index_classes(classes)
@@ -244,6 +243,6 @@ def chance_level(classes: IntArray) -> float:
     """Return the accuracy of guessing: 1 / n_way, or its mean over episodes where n_way varies.
 
     Args:
-        classes: (n_episodes, n_way) int64; negative entries stand for no class.
+        classes: (n_episodes, n_way) int64; negative entries mean no class.
     """
     return float((1 / (np.asarray(classes) >= 0).sum(axis=1)).mean())

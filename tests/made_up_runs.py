@@ -80,7 +80,7 @@ def benchmark(probes: Mapping[str, ProbeSummary], **changes: Any) -> BenchmarkSu
     values = {"manifest": "0" * 64, "n_way": 5, "n_shot": 1, "n_query": 15, "n_episodes": 100, "corrupt": None}
     values |= {"target_ci95": None, "feature_spread": 0.5, "controls": {}, "probes": dict(probes), **changes}
     n_way, n_shot, n_query = (values[name] for name in ("n_way", "n_shot", "n_query"))
-    values.setdefault("form", f"{n_way}-way {n_shot}-shot, {n_query} queries a class")
+    values.setdefault("form", f"{n_way}-way {n_shot}-shot, {n_query} queries per class")
     values.setdefault("chance", 1 / n_way)
     return BenchmarkSummary(**values)
 

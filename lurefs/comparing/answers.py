@@ -1,4 +1,4 @@
-"""What a run answered to every query of a benchmark: what the sections on episodes and on classes are made from."""
+"""Answers of a run to every query of a benchmark, for the sections on episodes and on classes."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from lurefs.errors import UserError
 
 @dataclass(frozen=True, kw_only=True)
 class Answers:
-    """The answers of one run by one probe.
+    """Answers of one run by one probe.
 
     Attributes:
-        run: Whose they are.
+        run: The run.
         benchmark: The benchmark's name.
         probe: The probe's name.
         manifest: The episodes.
-        images: What the rows of the manifest and its classes are called.
-        accuracy: (n_episodes,) float64 of the episodes that were scored, perhaps only the first ones.
+        images: Names of the manifest's images and classes.
+        accuracy: (n_episodes,) float64 of the scored episodes, perhaps only the first of the manifest.
         predicted: (n_episodes, n_query) int16, see `EpisodeTable.predicted`.
     """
 
@@ -38,15 +38,15 @@ class Answers:
 
 
 def read_answers(run: Run, benchmark: str, probe: str) -> Answers:
-    """Return what a run answered.
+    """Return the answers of a run.
 
     Raises:
-        UserError: A file is missing or damaged, or is from before the answers were kept.
+        UserError: A file is missing or damaged, or is older than stored answers.
     """
     table = run.directory.read_episodes(benchmark, probe, with_predicted=True)
     if table.predicted is None:
         raise UserError(
-            f"the results of {run.label} on {benchmark} are from before answers were kept",
+            f"the results of {run.label} on {benchmark} are older than stored answers",
             "results with the answer to every query",
             f"delete {run.directory.episodes_path(benchmark, probe)} and run 'lurefs evaluate' again",
         )
@@ -63,9 +63,9 @@ def read_answers(run: Run, benchmark: str, probe: str) -> Answers:
 
 
 def shown_of(runs: Sequence[Run], n_most: int) -> list[tuple[Run, str, str]]:
-    """Return the best run, benchmark and first probe of each pool of classes, of the first `n_most`.
+    """Return the best run, first benchmark and first probe of each of the first `n_most` pools of classes.
 
-    Benchmarks that draw from the same classes share a pool, and the first of them stands for it.
+    Benchmarks that draw from the same classes share a pool.
     """
     found: dict[str, tuple[Run, str, str]] = {}
     for benchmark, probes in benchmarks_of(runs).items():

@@ -1,4 +1,4 @@
-"""What a backbone must beat: the levels of the controls, and which runs are above them on the same episodes."""
+"""Controls that a backbone must beat: their accuracies, and which groups beat them on the same episodes."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from lurefs.runs.summary import ProbeSummary, known
 
 @dataclass(frozen=True, kw_only=True)
 class Control:
-    """The figures of a control by one probe on one benchmark.
+    """Figures of a control by one probe on one benchmark.
 
     Attributes:
         name: `untrained_twin` or `image_statistics`.
-        runs: The runs that it was measured for; those with the same figures share one entry.
+        runs: The runs for which it was measured; runs with equal figures share one entry.
         accuracy: Its accuracy.
         result: All its figures.
     """
@@ -35,12 +35,12 @@ class Control:
 
 @dataclass(frozen=True, kw_only=True)
 class ControlLevel:
-    """What a control reaches, all runs together.
+    """Accuracy of a control over all runs.
 
     Attributes:
         name: `untrained_twin` or `image_statistics`.
-        by_run: Its mean accuracy by the label of the run that it was measured for, fraction.
-        accuracy: Its accuracy, with intervals where all runs share it; otherwise the mean over the runs' own, without.
+        by_run: Label of a run -> mean accuracy of its control, fraction.
+        accuracy: Its accuracy with intervals if all runs share it; otherwise the mean over runs without intervals.
         is_shared: Whether all runs share it.
     """
 
@@ -56,7 +56,7 @@ class ControlLevel:
 
 
 def controls_of(runs: Sequence[Run], benchmark: str, probe: str) -> list[Control]:
-    """Return the controls of a benchmark by one probe; runs whose control has the same figures share it."""
+    """Return the controls of a benchmark by one probe; runs with equal figures share one."""
     found: dict[tuple[str, Summary], Control] = {}
     for run in runs:
         measured = run.benchmark(benchmark)
@@ -70,7 +70,7 @@ def controls_of(runs: Sequence[Run], benchmark: str, probe: str) -> list[Control
 
 
 def control_levels(runs: Sequence[Run], benchmark: str, probe: str) -> list[ControlLevel]:
-    """Return one level a control, the highest first."""
+    """Return one level per control, highest first."""
     by_name: dict[str, list[Control]] = {}
     for control in controls_of(runs, benchmark, probe):
         by_name.setdefault(control.name, []).append(control)
@@ -88,11 +88,11 @@ def _level(name: str, controls: Sequence[Control]) -> ControlLevel:
 
 
 def beats_controls(group: Group, benchmark: str, probe: str) -> dict[str, bool]:
-    """Return whether a group beats each control that all its measured runs have; what is not known is left out.
+    """Return control -> whether a group beats it; controls that a measured run lacks are left out.
 
-    A run beats a control if its mean is higher, and the 95 % interval of their difference over the same episodes
-    excludes zero. A group of at least `MIN_SEEDS` seeds beats it by the interval over seeds of each run less its own
-    control; one of fewer only if each of its runs does.
+    A run beats a control if its mean is higher and the 95 % interval of their difference on the same episodes
+    excludes zero. From `MIN_SEEDS` seeds on the interval is over seeds, of each run minus its own control. With fewer
+    seeds every run must beat it.
     """
     runs = [run for run in group.runs if run.accuracy(benchmark, probe) is not None]
     names = dict.fromkeys(control.name for control in controls_of(runs, benchmark, probe))
@@ -113,10 +113,9 @@ def beats_controls(group: Group, benchmark: str, probe: str) -> dict[str, bool]:
 
 
 def _less_control(run: Run, name: str, benchmark: str, probe: str) -> tuple[float, float | None] | None:
-    """Return the mean of a run's accuracy less that of its control, and its half width over episodes.
+    """Return the mean of a run minus its control and the half width over episodes; None without such a control.
 
-    None where the run has no such control. Without the control's episodes the means of both are all that is known,
-    and the half width is None.
+    If the control's episodes are missing, the difference is that of the stored means, and the half width is None.
     """
     own = run.accuracy(benchmark, probe)
     control = next((control for control in controls_of([run], benchmark, probe) if control.name == name), None)

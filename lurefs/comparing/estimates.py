@@ -1,4 +1,4 @@
-"""What is known of a mean, of one training or over several: value and intervals, in one form for all outputs."""
+"""Means with their intervals, of a single training or over seeds, in one form for all outputs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from episodes.summary import MIN_SEEDS, Summary, summarise_seeds
 
 Scope = Literal["pool", "classes", "seeds"]
-"""What an interval or a test is over: episodes of this pool of classes, new classes of this kind, new seeds."""
+"""Scope of an interval or test: episodes of this pool of classes, new classes of this kind, or new seeds."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,12 +20,12 @@ class Estimate:
 
     Attributes:
         mean: The mean, fraction.
-        values: Of each training, what it is the mean of, fraction.
-        n_episodes: Episodes that it is over; of several trainings the fewest of any.
-        half_widths: Half widths of its 95 % intervals by scope, fraction: of one training on this pool and on new
-            classes, of several over seeds.
-        no_interval: Why one of them is missing; "" if none is.
-        note: Which seeds are not in it, and why; "" if all are.
+        values: The value of each training, fraction.
+        n_episodes: Number of episodes; of several trainings the fewest.
+        half_widths: Half widths of the 95 % intervals by scope, fraction: `pool` and `classes` for a single training,
+            `seeds` for several.
+        no_interval: Why an interval is missing; "" if none is.
+        note: Which seeds are left out, and why; "" if none is.
     """
 
     mean: float
@@ -37,21 +37,21 @@ class Estimate:
 
     @property
     def half_width(self) -> float | None:
-        """The half width over seeds, or of one training that on this pool; None where the seeds are too few."""
+        """The half width over seeds, or on this pool for a single training; None if there are too few seeds."""
         return self.half_widths.get("seeds", self.half_widths.get("pool"))
 
     @property
     def remarks(self) -> str:
-        """All that a reader must know of it; "" if nothing."""
+        """The missing interval and the note as one text."""
         return "; ".join(filter(None, [self.no_interval, self.note]))
 
     def turned(self) -> Estimate:
-        """Return the same difference, seen from the other side."""
+        """Return the same difference with its sign turned."""
         return replace(self, mean=-self.mean, values=tuple(-value for value in self.values))
 
 
 def of_training(summary: Summary) -> Estimate:
-    """Return the estimate of one training."""
+    """Return the estimate of a single training."""
     widths: dict[Scope, float] = {"pool": summary.ci95_episodes}
     if summary.ci95_classes is not None:
         widths["classes"] = summary.ci95_classes
@@ -66,13 +66,7 @@ def of_training(summary: Summary) -> Estimate:
 
 
 def over_seeds(values: Sequence[float], *, n_episodes: int = 0, note: str = "") -> Estimate:
-    """Return the mean over seeds, with Student's interval where there are enough of them for one.
-
-    Args:
-        values: At least one.
-        n_episodes: See `Estimate`.
-        note: Likewise.
-    """
+    """Return the mean over seeds of at least one value, with Student's interval from `MIN_SEEDS` values on."""
     has_interval = len(values) >= MIN_SEEDS
     return Estimate(
         mean=float(np.mean(values)),

@@ -1,4 +1,4 @@
-"""Standings as files: JSON and CSV for programs, Markdown and LaTeX for texts. All are written from the same record."""
+"""Standings as files: JSON and CSV for programs, Markdown and LaTeX for papers."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ _LATEX = {
     "…": r"\ldots{}",
     "\u00a0": "~",
 }
-"""Each character that LaTeX would read as something else, or that its default fonts lack."""
+"""LaTeX for characters that have a meaning in LaTeX or that its default fonts lack."""
 
 
 def write_exports(standings: Standings, folder: Path) -> dict[str, Path]:
-    """Write `comparison.json`, `.csv`, `.md` and `.tex` into a folder; return their paths by what they are."""
+    """Write `comparison.json`, `.csv`, `.md` and `.tex` into a folder; return format -> path."""
     tables, explained = text_tables(standings), legend(standings)
     texts = {
         "JSON": ("json", json.dumps(standings.to_mapping(), indent=2, ensure_ascii=False, allow_nan=False) + "\n"),
@@ -54,7 +54,7 @@ def write_exports(standings: Standings, folder: Path) -> dict[str, Path]:
 
 
 def to_csv(standings: Standings) -> str:
-    """Return the fields of `Standing` and the reference, a line a run, group of several or control; empty if none."""
+    """Return one CSV line per run, group of several runs and control: the reference and the fields of `Standing`."""
     text = io.StringIO()
     names = [field.name for field in fields(Standing)]
     writer = csv.DictWriter(text, ["reference", *names], lineterminator="\n")
@@ -67,7 +67,7 @@ def to_csv(standings: Standings) -> str:
 
 
 def to_markdown(tables: Sequence[TextTable], explained: Sequence[str]) -> str:
-    """Return the tables in GitHub's Markdown, with columns as wide as their widest text, and what explains them."""
+    """Return the tables and their explanations in GitHub's Markdown, with aligned columns."""
     return "\n".join([*map(_markdown_table, tables), "\n".join(f"- {line}" for line in explained), ""])
 
 

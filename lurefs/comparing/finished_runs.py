@@ -1,4 +1,4 @@
-"""Finished runs as they lie in their directories: their settings, figures and episodes, and what they differ in."""
+"""Finished runs read from their directories: settings, figures, episodes, and the settings that differ."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ class Run:
     """One finished run.
 
     Attributes:
-        label: Its name, made unique among the runs it stands beside.
+        label: Its name, made unique among the runs of a comparison.
         directory: Where its files are.
         config: Its configuration.
         summary: Its `summary.json`.
-        outcomes: One a chunk; empty if it was not pre-trained here.
+        outcomes: One per chunk; empty if it was not pre-trained here.
         identity: Its `identity.json`; empty if there is none.
         cost: Its `cost.json`; empty if there is none.
-        is_reference: Whether it was chosen as what the others are compared with.
-        first: On how many first episodes of a benchmark it is judged; on all that it met where nothing is said. The
-            summary is then that of these episodes, and names their manifest.
+        is_reference: Whether the user chose it as the reference of the others.
+        first: Benchmark -> number of first episodes to which it is cut, if it is; the summary then is that of these
+            episodes and has the hash of their manifest.
     """
 
     label: str
@@ -78,23 +78,23 @@ class Run:
         """Return the accuracy of every episode, read once.
 
         Raises:
-            UserError: They are not there, or the file is damaged.
+            UserError: They are missing, or the file is damaged.
         """
         key = (benchmark, probe)
         if key not in self._accuracies:
-            self._accuracies[key] = self._judged(benchmark, self.directory.read_accuracies(benchmark, probe))
+            self._accuracies[key] = self._cut(benchmark, self.directory.read_accuracies(benchmark, probe))
         return self._accuracies[key]
 
     def control_accuracies(self, benchmark: str, control: str, probe: str) -> Accuracies:
         """Return the accuracy of a control on every episode.
 
         Raises:
-            UserError: They are not there, or the file is damaged.
+            UserError: They are missing, or the file is damaged.
         """
-        return self._judged(benchmark, self.directory.read_control_accuracies(benchmark, control, probe))
+        return self._cut(benchmark, self.directory.read_control_accuracies(benchmark, control, probe))
 
-    def _judged(self, benchmark: str, found: Accuracies) -> Accuracies:
-        """Return the accuracies of those episodes on which the run is judged."""
+    def _cut(self, benchmark: str, found: Accuracies) -> Accuracies:
+        """Return the accuracies cut to the episodes in `first`."""
         if benchmark not in self.first:
             return found
         return found.first(self.first[benchmark], manifest=self.summary.benchmarks[benchmark].manifest)
@@ -103,7 +103,7 @@ class Run:
         """Return the episodes of a benchmark, read once.
 
         Raises:
-            UserError: They are not there, or the file is damaged.
+            UserError: They are missing, or the file is damaged.
         """
         if benchmark not in self._manifests:
             self._manifests[benchmark] = self.directory.read_manifest(benchmark)
@@ -118,7 +118,7 @@ class Run:
         return {}
 
     def class_name(self, benchmark: str, label: int) -> str:
-        """Return the name of a class by its index in the feature bank; the index itself if the bank is gone."""
+        """Return the name of a class by its index in the feature bank, or the index if the bank is missing."""
         try:
             return self.directory.read_bank(benchmark).class_names[label]
         except (UserError, IndexError):
@@ -126,10 +126,10 @@ class Run:
 
 
 def read_runs(directories: Sequence[RunDirectory]) -> list[Run]:
-    """Read what is compared of each run; its episodes are read when two runs are paired.
+    """Read the configuration, figures and outcomes of runs; their episodes are read when needed.
 
     Raises:
-        UserError: A directory is no finished run, or one of its files is damaged.
+        UserError: A directory is not a finished run, or one of its files is damaged.
     """
     configs = [directory.read_config() for directory in directories]
     folders = [directory.path.resolve().name for directory in directories]
@@ -149,14 +149,14 @@ def read_runs(directories: Sequence[RunDirectory]) -> list[Run]:
 
 
 def reference_run(runs: Sequence[Run]) -> Run:
-    """Return the run that was chosen, else the first that unlearns nothing, if there is one, else the first."""
+    """Return the chosen run, otherwise the first that unlearns nothing, otherwise the first."""
     chosen = (run for run in runs if run.is_reference)
     warm = (run for run in runs if run.config.unlearn.name == REFERENCE_STRATEGY)
     return next(chosen, None) or next(warm, runs[0])
 
 
 def benchmarks_of(runs: Sequence[Run]) -> dict[str, list[str]]:
-    """Return the probes that any run was measured by, by benchmark, in the order of the configurations."""
+    """Return benchmark -> probes by which any run was measured, in the order of the configurations."""
     names = dict.fromkeys(name for run in runs for name in (*run.config.benchmarks, *run.summary.benchmarks))
     found = {}
     for name in names:
@@ -169,13 +169,13 @@ def benchmarks_of(runs: Sequence[Run]) -> dict[str, list[str]]:
 
 
 def best_run(runs: Sequence[Run], benchmark: str, probe: str) -> Run | None:
-    """Return the run of the highest mean accuracy, the first of equals; None if none was measured."""
+    """Return the run with the highest mean accuracy, of equals the first; None if none was measured."""
     measured = [(accuracy.mean, run) for run in runs if (accuracy := run.accuracy(benchmark, probe)) is not None]
     return max(measured, key=lambda pair: pair[0])[1] if measured else None
 
 
 def differing_settings(runs: Sequence[Run]) -> dict[str, list[str]]:
-    """Return the settings in which the runs differ: dotted path -> one text a run, `–` where it has no such setting."""
+    """Return the settings that differ: dotted path -> one text per run, `–` if it has no such setting."""
     flat = [_flatten(to_mapping(run.config)) for run in runs]
     paths = dict.fromkeys(path for values in flat for path in values)
     rows = {path: [values.get(path, "–") for values in flat] for path in paths}
@@ -196,14 +196,14 @@ def _flatten(values: Any, path: str = "") -> dict[str, str]:
 
 
 def _labels(names: Sequence[str], folders: Sequence[str]) -> list[str]:
-    """Return the names of runs, and of runs that share one the names of their folders, where all of these differ."""
+    """Return the names of runs; runs that share a name have their folders' names, if all of these differ."""
     counts = Counter(names)
     labels = [folder if counts[name] > 1 else name for name, folder in zip(names, folders, strict=True)]
     return labels if len(set(labels)) == len(labels) else unique_labels(names)
 
 
 def unique_labels(names: Sequence[str]) -> list[str]:
-    """Return the names, those that occur several times with their number among equals."""
+    """Return the names; repeated ones are numbered."""
     counts, seen, labels = Counter(names), Counter[str](), []
     for name in names:
         seen[name] += 1

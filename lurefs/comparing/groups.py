@@ -1,4 +1,4 @@
-"""Runs that differ only by their seed, which the charts draw as one."""
+"""Groups of runs that differ only by their seed."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from lurefs.config.schema import run_identity
 
 @dataclass(frozen=True, kw_only=True)
 class Group:
-    """Runs of the same settings and different seeds.
+    """Runs with the same settings and different seeds.
 
     Attributes:
-        label: The run's own label if it is alone, else what they share, and their number.
+        label: The label of a single run; otherwise the shared part of the names and the number of seeds.
         style: Index of the colour, marker and dash in every chart of the page.
         runs: At least one.
     """
@@ -34,15 +34,11 @@ class Group:
 
     @property
     def name(self) -> str:
-        """The label without the number of seeds, where there is little room."""
+        """The label without the number of seeds."""
         return self.label.removesuffix(_n_seeds(len(self.runs)))
 
     def accuracy(self, benchmark: str, probe: str) -> Estimate | str:
-        """Return the accuracy: that of the run if it is alone, else the mean over the seeds that were measured.
-
-        Returns:
-            The estimate, or the reason why there is none: no run was measured.
-        """
+        """Return the accuracy of a single run or the mean over seeds, or why no run was measured."""
         accuracies = {run.config.seed: run.accuracy(benchmark, probe) for run in self.runs}
         found = [accuracy for accuracy in accuracies.values() if accuracy is not None]
         if not found:
@@ -60,7 +56,7 @@ class Group:
 
 
 def groups_of(runs: Sequence[Run]) -> list[Group]:
-    """Return the groups in the order of their first runs; a second run of the same seed has a group of its own."""
+    """Return the groups in the order of their first runs; a second run with the same seed starts a new group."""
     members: list[list[Run]] = []
     shared = {id(run): _shared(run) for run in runs}
     for run in runs:
@@ -78,7 +74,7 @@ def groups_of(runs: Sequence[Run]) -> list[Group]:
 
 
 def best_first(runs: Sequence[Run]) -> list[Run]:
-    """Return the runs by their accuracy on the first benchmark and probe, the highest first, after the reference."""
+    """Return the reference, then the other runs by accuracy on the first benchmark and probe, highest first."""
     reference = reference_run(runs)
     place = next(((name, probes[0]) for name, probes in benchmarks_of(runs).items() if probes), None)
 
@@ -94,7 +90,7 @@ def _shared(run: Run) -> tuple[bool, dict[str, Any]]:
 
 
 def _labels(members: Sequence[Sequence[Run]]) -> list[str]:
-    """Return a label a group: what its names share without the seed, or its settings if they share nothing."""
+    """Return one label per group: the shared part of the names without the seed, otherwise the settings."""
     labels = []
     for group in members:
         if len(group) == 1:
@@ -113,7 +109,7 @@ def _n_seeds(n_seeds: int) -> str:
 
 
 def _without_seed(name: str, seed: int) -> str:
-    """Return a name without `-seed3`, `_s3`, `3` at its end or `seed3-` at its start."""
+    """Return a name without `-seed3`, `_s3` or `3` at its end or `seed3-` at its start."""
     at_end = rf"(?:^|[\W_]+)(?:seed|s)[\W_]*{seed}$|[\W_]*(?<!\d){seed}$"
     at_start = rf"^(?:seed|s)[\W_]*{seed}[\W_]+"
     return re.sub(at_start, "", re.sub(at_end, "", name))

@@ -1,4 +1,4 @@
-"""How far two training procedures are apart: differences of their runs, each seed's on the same episodes."""
+"""Difference of two training procedures over seeds, paired by seed on the same episodes."""
 
 from __future__ import annotations
 
@@ -12,12 +12,9 @@ from lurefs.comparing.texts import joined, seeds_in_words
 
 
 def difference_over_seeds(group: Group, less: Group, benchmark: str, probe: str) -> Estimate | str:
-    """Return the mean of one group less another over the seeds that both were measured with.
+    """Return one group minus another, mean over the seeds of both, or why fewer than `MIN_SEEDS` can be paired.
 
     Seeds that only one of them has, or whose two runs met different episodes, are left out, and the estimate says so.
-
-    Returns:
-        The estimate, or the reason why there is none: fewer than `MIN_SEEDS` such seeds.
     """
     own, others = (
         {run.config.seed: run for run in side.runs if run.accuracy(benchmark, probe) is not None}
@@ -42,5 +39,5 @@ def difference_over_seeds(group: Group, less: Group, benchmark: str, probe: str)
 
 
 def _lonely(seeds: Sequence[int]) -> list[str]:
-    """Say which seeds one side alone was measured with, in one entry; nothing if there is none."""
+    """Say in one entry which seeds only one side has; nothing if there is none."""
     return [f"{seeds_in_words(seeds)} a result in one of the two only"] if seeds else []

@@ -1,7 +1,4 @@
-"""Finished runs side by side: which met the same episodes, and how they differ on them.
-
-Numbers only. What may be concluded from them is in `lurefs.comparing.verdicts`.
-"""
+"""Paired differences of finished runs on the same episodes; `lurefs.comparing.verdicts` draws the conclusions."""
 
 from __future__ import annotations
 
@@ -22,17 +19,17 @@ from lurefs.comparing.finished_runs import Run
 from lurefs.errors import UserError
 
 FLIP_SEED = 0
-"""The p-values of a page are drawn, and equal files must give an equal page."""
+"""Fixed seed of the sign flips, so that equal files give an equal page."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """One run against another, on one benchmark, by one probe.
+    """One run against another on one benchmark by one probe.
 
     Attributes:
         run: The run.
-        reference: What it is compared with.
-        paired: Accuracy of the run less that of the reference, fraction; None if they cannot be paired.
+        reference: The run that it is compared with.
+        paired: Accuracy of the run minus that of the reference, fraction; None if they cannot be paired.
         not_paired: Why they cannot; None if they can.
     """
 
@@ -43,14 +40,11 @@ class Comparison:
 
 
 _Measured = tuple[Run, str]
-"""A run and the benchmark that it was measured on."""
+"""A run and a benchmark."""
 
 
 def manifests_of(runs: Sequence[Run], benchmark: str) -> dict[str, list[Run]]:
-    """Return the runs that met the same episodes of a benchmark, by the hash of the first one's manifest.
-
-    A run that met only the first ones of another's episodes is with it.
-    """
+    """Return manifest hash -> runs that met the same episodes, or the first of them."""
     groups: dict[str, list[Run]] = {}
     for run in runs:
         if (own := run.manifest_hash(benchmark)) is not None:
@@ -63,18 +57,7 @@ def manifests_of(runs: Sequence[Run], benchmark: str) -> dict[str, list[Run]]:
 
 
 def compare_pairs(pairs: Sequence[tuple[Run, Run]], benchmark: str, probe: str) -> list[Comparison]:
-    """Pair the accuracies of runs episode by episode, or say why that cannot be done.
-
-    Where one of a pair met more episodes than the other, they are paired on those that both met.
-
-    Args:
-        pairs: A run, and what it is compared with.
-        benchmark: The benchmark's name.
-        probe: The probe's name.
-
-    Returns:
-        One comparison a pair, in their order.
-    """
+    """Return one comparison per pair (run, reference), on the episodes that both met."""
     reasons = [_why_not_paired(*pair, benchmark, probe) for pair in pairs]
     chosen = [pair for pair, reason in zip(pairs, reasons, strict=True) if reason is None]
     runs = list({id(run): run for pair in chosen for run in pair}.values())
@@ -98,7 +81,7 @@ def compare_pairs(pairs: Sequence[tuple[Run, Run]], benchmark: str, probe: str) 
 
 
 def loss_by_corruption(run: Run, corrupted: str, clean: str, probe: str) -> PairedDifference | None:
-    """Pair a run on a benchmark's corrupted images with itself on the clean ones; None if that cannot be done."""
+    """Return the accuracy of a run on corrupted minus clean images; None if they cannot be paired."""
     try:
         return _pair((run, corrupted), (run, clean), probe)
     except (UserError, ValueError):
@@ -106,7 +89,7 @@ def loss_by_corruption(run: Run, corrupted: str, clean: str, probe: str) -> Pair
 
 
 def clean_benchmark(run: Run, corrupted: str) -> str | None:
-    """Return the benchmark whose images are clean and whose episodes are those of a corrupted one; None if none is."""
+    """Return the benchmark with the same episodes as a corrupted one, but clean images; None if there is none."""
     return next(
         (
             name
@@ -118,7 +101,7 @@ def clean_benchmark(run: Run, corrupted: str) -> str | None:
 
 
 def mean_difference(run: Run, other: Run, benchmark: str, probe: str) -> float | str:
-    """Return the mean of a run's accuracy less another's on the episodes that both met, or why there is none."""
+    """Return the mean difference of two runs on the episodes that both met, or why there is none."""
     one, two = run.accuracy(benchmark, probe), other.accuracy(benchmark, probe)
     is_one_manifest = run.manifest_hash(benchmark) == other.manifest_hash(benchmark)
     if one is not None and two is not None and is_one_manifest and one.n == two.n:
@@ -137,7 +120,7 @@ def _pair(a: _Measured, b: _Measured, probe: str) -> PairedDifference:
 
 
 def _why_not_paired(run: Run, reference: Run, benchmark: str, probe: str) -> str | None:
-    """Return why the two did not meet the same episodes, None if they did."""
+    """Return why two runs cannot be paired; None if they can."""
     try:
         one, other = (side.accuracies(benchmark, probe) for side in (run, reference))
         n_shared_episodes(one, other, manifests=_different_manifests((run, benchmark), (reference, benchmark)))
@@ -149,10 +132,10 @@ def _why_not_paired(run: Run, reference: Run, benchmark: str, probe: str) -> str
 
 
 def _different_manifests(a: _Measured, b: _Measured) -> tuple[Manifest, Manifest] | None:
-    """Return the episodes of two runs on a benchmark each, or None if they are known to be the same.
+    """Return two manifests; None if their hashes are equal.
 
     Raises:
-        UserError: They are not the same, and a file of them is missing or damaged.
+        UserError: A manifest is missing or damaged.
     """
     (run, benchmark), (other, its_benchmark) = a, b
     if run.manifest_hash(benchmark) == other.manifest_hash(its_benchmark):
@@ -161,7 +144,7 @@ def _different_manifests(a: _Measured, b: _Measured) -> tuple[Manifest, Manifest
 
 
 def _begin_alike(a: _Measured, b: _Measured) -> bool:
-    """Return whether the episodes of the one are the first ones of the other."""
+    """Return whether one manifest is a prefix of the other."""
     try:
         manifests = _different_manifests(a, b)
     except UserError:

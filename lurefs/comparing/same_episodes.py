@@ -1,4 +1,4 @@
-"""Whether runs met the same episodes: refused with what differs, or judged on those that all of them met."""
+"""Check that runs met the same episodes, or cut them to the first episodes that all met."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from lurefs.errors import UserError
 from lurefs.runs.summary import BenchmarkSummary, ProbeSummary, summarise_table
 
 MIN_EPISODES = 2
-"""Fewer have no interval."""
+"""Fewer episodes give no interval."""
 
 
 def on_common_episodes(runs: Sequence[Run], benchmarks: Sequence[str]) -> list[Run]:
-    """Return the runs as if each had met only the first episodes of the benchmarks, those that all of them met.
+    """Return the runs, cut to the first episodes of each benchmark that all of them met.
 
     Raises:
-        UserError: They have not even the first episodes in common.
+        UserError: Not even their first episodes are the same.
     """
     first = {name: _n_common(runs, name) for name in benchmarks}
     return [
@@ -29,16 +29,16 @@ def on_common_episodes(runs: Sequence[Run], benchmarks: Sequence[str]) -> list[R
 
 
 def check_same_episodes(runs: Sequence[Run], benchmarks: Sequence[str]) -> None:
-    """Refuse runs that were measured on different episodes of a benchmark of one name.
+    """Raise if runs met different episodes of a benchmark.
 
     Raises:
-        UserError: It says what differs, and whether the first episodes are the same.
+        UserError: The episodes differ; the message says in what, and whether the first ones are the same.
     """
     for name in benchmarks:
         (one, stated), *others = [(run, found) for run in runs if (found := run.benchmark(name)) is not None]
         for other, found in others:
             if stated.corrupt != found.corrupt:
-                raise _differ(name, one, other, "the one has its images corrupted, the other not, or otherwise")
+                raise _differ(name, one, other, "the corruption of their images differs")
             if stated.manifest != found.manifest:
                 manifests = one.manifest(name), other.manifest(name)
                 n_common = n_common_prefix(*manifests)
@@ -59,13 +59,13 @@ def _differ(name: str, one: Run, other: Run, difference: str, *, n_common: int =
         fix = f"add --common-episodes to compare on the first {n_common:,} episodes, which both met; or {fix}"
     return UserError(
         f"{one.label} and {other.label} met different episodes of {name!r}: {difference}",
-        "runs that met the same episodes, without which a difference of their means is mostly one of the draws",
+        "runs that met the same episodes; otherwise much of the difference of their means is due to the draws",
         fix,
     )
 
 
 def _n_common(runs: Sequence[Run], benchmark: str) -> int | None:
-    """Return how many first episodes of a benchmark all runs met, None if all met the same ones and nothing is cut."""
+    """Return the number of first episodes that all runs met; None if all met the same and nothing is cut."""
     distinct = list({found: run for run in runs if (found := run.manifest_hash(benchmark)) is not None}.values())
     met = {
         accuracy.n
@@ -85,14 +85,14 @@ def _n_common(runs: Sequence[Run], benchmark: str) -> int | None:
 
 
 def _cut(run: Run, first: Mapping[str, int]) -> Run:
-    """Return a run whose figures of some benchmarks are those of their first episodes."""
+    """Return a run with the figures of the first episodes of some benchmarks."""
     cut = {name: _first_figures(run, name, n) for name, n in first.items()}
     summary = replace(run.summary, benchmarks={**run.summary.benchmarks, **cut})
     return replace(run, summary=summary, first={**run.first, **first})
 
 
 def _first_figures(run: Run, benchmark: str, n: int) -> BenchmarkSummary:
-    """Return the figures of the first episodes; calibration, which is pooled over all of them, is left out."""
+    """Return the figures of the first episodes, without calibration, which is pooled over all episodes."""
     found, directory = run.summary.benchmarks[benchmark], run.directory
     return replace(
         found,
@@ -108,7 +108,7 @@ def _first_figures(run: Run, benchmark: str, n: int) -> BenchmarkSummary:
 
 
 def _first_of_control(run: Run, benchmark: str, control: str, probes: Sequence[str], n: int) -> dict[str, ProbeSummary]:
-    """Return a control's figures of the first episodes by probe; those whose episodes are gone are left out."""
+    """Return a control's figures of the first episodes by probe; probes whose episodes are missing are left out."""
     found = {}
     for probe in probes:
         with suppress(UserError):

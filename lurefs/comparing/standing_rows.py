@@ -1,4 +1,4 @@
-"""The rows of a comparison: of groups, runs, controls and pairs, on one benchmark by one probe, as numbers."""
+"""Rows of standings as numbers: groups, runs, controls and pairs on one benchmark by one probe."""
 
 from __future__ import annotations
 
@@ -11,59 +11,59 @@ from lurefs.comparing.controls import ControlLevel
 from lurefs.comparing.estimates import Estimate, Scope
 from lurefs.comparing.finished_runs import Run
 from lurefs.comparing.groups import Group
-from lurefs.comparing.verdict_words import not_compared
+from lurefs.comparing.verdict_words import control_label, not_compared
 from lurefs.comparing.verdicts import Verdict, Verdicts
 from lurefs.runs.outcomes import mean_changed_predictions, train_seconds
 
 
 @dataclass(frozen=True, kw_only=True)
 class Standing:
-    """A run, a group or a control on one benchmark by one probe. What does not apply or was not measured is None.
+    """Figures of a run, group or control on one benchmark by one probe; None if not applicable or not measured.
 
     Attributes:
-        kind: `run` is one training, `group` all runs that differ only by their seed, `control` what they must beat.
-        name: The run's or the group's label; of a control `control: ` and its name.
+        kind: `run` for one training, `group` for all runs that differ only by their seed, or `control`.
+        name: The label of the run or group; `control: ` and the name of a control.
         benchmark: The benchmark's name.
         probe: The probe's name.
-        n_runs: How many runs its figures are of; of a group with several, they are means over these.
-        n_episodes: How many episodes its mean is over; of a group with several runs the fewest of any.
+        n_runs: Number of measured runs; the figures of several are means over them.
+        n_episodes: Number of episodes; of several runs the fewest.
         mean: Mean accuracy, fraction.
         ci95_episodes: Half width of its 95 % interval on this pool of classes, fraction.
         ci95_classes: Half width of its 95 % interval on new classes of this kind, fraction.
         ci95_seeds: Half width of its 95 % interval on new seeds, fraction; of a group with at least `MIN_SEEDS` seeds.
-        lowest: The lowest of the means of its runs, fraction.
-        highest: The highest of the means of its runs, fraction.
-        n_paired: On how many episodes it is compared with the reference: the first ones, that both met.
-        difference: Mean of its accuracy less that of the reference on the same episodes, fraction: of two single
-            trainings by episode, of two groups by seed.
+        lowest: Lowest mean of its runs, fraction.
+        highest: Highest mean of its runs, fraction.
+        n_paired: Number of episodes of the comparison with the reference: the first ones, which both met.
+        difference: Its accuracy minus that of the reference on the same episodes, fraction; paired by episode for two
+            single trainings, otherwise by seed.
         difference_ci95_episodes: Half width of its 95 % interval on this pool of classes, fraction.
         difference_ci95_classes: Half width of its 95 % interval on new classes of this kind, fraction.
         difference_ci95_seeds: Half width of its 95 % interval on new seeds, fraction.
-        p_episodes: Two-sided p of no difference on this pool of classes, by flips of signs over episodes, corrected
-            for all pairs of groups.
+        p_episodes: Two-sided p of no difference on this pool of classes, by sign flips over episodes, corrected for
+            all pairs of groups.
         p_classes: Likewise on new classes of this kind, by the jackknife.
         p_seeds: Likewise on new seeds, by Student's t over seeds.
         n_wins: Episodes in which it is better than the reference.
-        n_ties: Episodes in which the two are equal.
+        n_ties: Episodes in which they are equal.
         n_losses: Episodes in which the reference is better.
-        correlation: Of its accuracy with that of the reference, over episodes.
+        correlation: Correlation of its accuracy with that of the reference over episodes.
         ties_pool: Letters on this pool: groups that share one are not told apart by the corrected p-values (5 %); the
             best has `a`.
         ties_classes: Likewise on new classes of this kind.
         ties_seeds: Likewise on new seeds.
-        beats_image_statistics: Whether it is above what statistics of the images reach: the paired 95 % interval
-            excludes zero, over episodes, or over seeds where there are enough.
-        beats_untrained_twin: Likewise of its own untrained twin.
+        beats_image_statistics: Whether it beats image statistics: it is higher, and the paired 95 % interval excludes
+            zero, over episodes, or over seeds if there are enough.
+        beats_untrained_twin: Likewise its own untrained twin.
         ece: Expected calibration error over all queries, fraction.
         base_test_accuracy: Accuracy on held-out images of the base classes after the last chunk, fraction.
-        changed_predictions: Share of predictions that a reset changed, the mean over resets, fraction.
+        changed_predictions: Share of predictions that a reset changed, mean over resets, fraction.
         n_parameters: Parameters of its backbone, head included.
         n_macs: Multiply-adds of embedding one image.
-        images_per_second: Images that were embedded a second, on the run's own device.
-        ms_per_episode: Milliseconds of fit and prediction an episode.
+        images_per_second: Images embedded per second, on the run's own device.
+        ms_per_episode: Milliseconds of fit and prediction per episode.
         train_seconds: Seconds of all its training epochs, without unlearning.
-        note: Why it has no figures or no difference, which seeds are not in them, or why the difference is not of the
-            features alone; mostly "".
+        note: Why figures or the difference are missing, which seeds are left out, or why the difference is not due to
+            the features alone; mostly "".
     """
 
     kind: Literal["run", "group", "control"]
@@ -108,22 +108,22 @@ class Standing:
 
 @dataclass(frozen=True, kw_only=True)
 class Pair:
-    """One group less another on one benchmark by one probe.
+    """Difference of two groups on one benchmark by one probe.
 
     Attributes:
         benchmark: The benchmark's name.
         probe: The probe's name.
-        group: The one.
-        less: The other.
-        difference: Mean of their difference, fraction; None if there is none.
-        ci95_episodes: Half width of its 95 % interval on this pool of classes, of this difference by itself.
+        group: Label of the first group.
+        less: Label of the second group.
+        difference: Mean of the first minus the second, fraction; None if they cannot be compared.
+        ci95_episodes: Half width of its 95 % interval on this pool of classes, not widened for the number of pairs.
         ci95_classes: Likewise on new classes of this kind.
         ci95_seeds: Likewise on new seeds.
         p_episodes: See `Standing`; the p-values of all pairs of a benchmark and probe are corrected together.
         p_classes: Likewise.
         p_seeds: Likewise.
-        correction: `Shaffer` where all pairs were tested, otherwise `Holm`.
-        no_difference: Why there is no difference; "" if there is one.
+        correction: `Shaffer` if all pairs were tested, otherwise `Holm`.
+        no_difference: Why they cannot be compared; "" if they can.
     """
 
     benchmark: str
@@ -142,7 +142,7 @@ class Pair:
 
 
 def group_row(group: Group, found: Verdicts, reference: Run) -> Standing:
-    """Return a group's figures; a single training has those of its run."""
+    """Return the row of a group."""
     benchmark, probe = found.benchmark, found.probe
     verdict, accuracy = found.against_reference(group.label), group.accuracy(benchmark, probe)
     beats = found.beats.get(group.label, {})
@@ -164,9 +164,9 @@ def group_row(group: Group, found: Verdicts, reference: Run) -> Standing:
 
 
 def run_row(run: Run, group: Group, of_group: Standing) -> Standing:
-    """Return a run's figures: those of its group where it is alone in it, else its own without any difference.
+    """Return the row of a run: that of its group if it is alone, otherwise its own figures without a difference.
 
-    Of several seeds only the group has a difference, a test and letters: a single training stands for no procedure.
+    Only the group of several seeds has a difference, a test and letters: one of its trainings does not stand for it.
     """
     if not group.is_pooled:
         return replace(of_group, kind="run", name=run.label)
@@ -184,10 +184,10 @@ def run_row(run: Run, group: Group, of_group: Standing) -> Standing:
 
 
 def control_row(control: ControlLevel, found: Verdicts) -> Standing:
-    """Return what a control reaches: its own intervals where all runs share it, else the mean over the runs' own."""
+    """Return the row of a control; it has intervals only if all runs share the control."""
     return Standing(
         kind="control",
-        name=f"control: {control.words}",
+        name=control_label(control),
         benchmark=found.benchmark,
         probe=found.probe,
         **(_accuracy(control.accuracy) | ({} if control.is_shared else {"n_episodes": None})),
@@ -195,7 +195,7 @@ def control_row(control: ControlLevel, found: Verdicts) -> Standing:
 
 
 def pair_row(pair: Verdict, found: Verdicts) -> Pair:
-    """Return a pair of groups as numbers."""
+    """Return the row of a pair."""
     widths = pair.difference.half_widths if pair.difference else {}
     return Pair(
         benchmark=found.benchmark,
@@ -258,7 +258,7 @@ def _difference(verdict: Verdict) -> dict[str, Any]:
 
 
 def _mean_of(values: Iterable[float | None]) -> float | None:
-    """Return the mean of what is known; a number that all share stays as it is."""
+    """Return the mean of the known values; equal values are not averaged."""
     known = [value for value in values if value is not None]
     if not known:
         return None
@@ -282,7 +282,7 @@ def _cost(run: Run, benchmark: str, probe: str) -> dict[str, Any]:
 
 
 def _note(group: Group, accuracy: Estimate | str, reference: Run, found: Verdicts) -> str:
-    """Say all that a reader must know of a group's row: why figures are missing, and which seeds are not in them."""
+    """Return the note of a group's row, see `Standing`."""
     if isinstance(accuracy, str):
         return accuracy
     verdict = found.against_reference(group.label)

@@ -1,7 +1,7 @@
-"""Runs side by side as numbers: what `lurefs compare` prints and writes, and what others can mirror.
+"""Standings of runs as numbers: the content of `comparison.json`, and of what `lurefs compare` prints.
 
-All accuracies, differences and half widths are fractions. All p-values and letters are those of
-`lurefs.comparing.verdicts`: corrected for all pairs of training procedures on a benchmark by a probe.
+Accuracies, differences and half widths are fractions. P-values and letters come from `lurefs.comparing.verdicts`:
+they are corrected for all pairs of training procedures on a benchmark by a probe.
 """
 
 from __future__ import annotations
@@ -18,24 +18,24 @@ from lurefs.comparing.verdicts import Cell, Verdicts, judge_all
 from lurefs.errors import unknown_name
 
 VERSION = 2
-"""Of the keys of `comparison.json`; another meaning of a key is another version."""
+"""Version of the keys of `comparison.json`; it changes with the meaning of a key."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ComparedRun:
-    """Which run a label stands for.
+    """Facts about one compared run.
 
     Attributes:
         run: Its label.
         group: Label of its group: all runs that differ from it only by their seed.
-        path: Its directory, as it was named.
-        digest: Of its configuration.
+        path: Its directory, as the user named it.
+        digest: Digest of its configuration.
         seed: Its seed.
         backbone: timm's name of its backbone.
         strategy: Its unlearn strategy.
         version: The version of lurefs that measured it.
-        device: Where its images were embedded; None if that is not known.
-        n_threads: With how many threads.
+        device: Device that embedded its images; None if unknown.
+        n_threads: Number of threads that embedded them; None if unknown.
     """
 
     run: str
@@ -52,20 +52,20 @@ class ComparedRun:
 
 @dataclass(frozen=True, kw_only=True)
 class Standings:
-    """Runs side by side.
+    """Comparison of runs.
 
     Attributes:
         reference: Label of the group that the others are compared with; None for a single one.
-        one_training_each: Whether single trainings are compared, whose order another seed may turn.
+        one_training_each: Whether a single training is compared, whose place may change with its seed.
         runs: The runs, in the order in which they were named.
-        manifests: Benchmark -> hash of the episodes that the runs were judged on.
-        cut: Benchmark -> number of first episodes that all runs were cut to; only those that were cut.
-        groups: One a group of runs that differ only by their seed, benchmark and probe, the main result; a run without
-            others is a group of its own. Those of one benchmark and probe stand together.
-        controls: One a control, benchmark and probe: the mean over the runs' own, which image statistics share.
-        rows: One a run, benchmark and probe, in the order of the runs.
-        pairs: One a pair of groups, benchmark and probe.
-        verdicts: What all this was read off.
+        manifests: Benchmark -> hash of the episodes of the comparison.
+        cut: Benchmark -> number of first episodes to which all runs were cut; only those that were cut.
+        groups: The main result: one row per benchmark, probe and group of runs that differ only by their seed. A
+            single run is a group too.
+        controls: One row per benchmark, probe and control: the mean over runs, which share image statistics.
+        rows: One row per benchmark, probe and run.
+        pairs: One per benchmark, probe and pair of groups.
+        verdicts: The verdicts behind all of these.
     """
 
     reference: str | None
@@ -80,7 +80,7 @@ class Standings:
     verdicts: Mapping[Cell, Verdicts]
 
     def to_mapping(self) -> dict[str, Any]:
-        """Return what `comparison.json` holds: these fields, and what wrote them; fractions, seconds, counts."""
+        """Return the content of `comparison.json`: all fields but `verdicts`, and the versions."""
         parts = {name: getattr(self, name) for name in ("reference", "one_training_each", "manifests", "cut")}
         lists = {
             name: [asdict(entry) for entry in getattr(self, name)]
@@ -90,15 +90,15 @@ class Standings:
 
 
 def standings(runs: Sequence[Run], *, benchmark: str | None = None, probe: str | None = None) -> Standings:
-    """Return the runs side by side; those of a benchmark must have met the same episodes, see `same_episodes`.
+    """Return the standings of runs that met the same episodes, see `same_episodes`.
 
-    Runs that ended at different episodes of one manifest, by their widths, keep their own means, and each is compared
-    with the reference on the first episodes, which both met.
+    Runs that stopped at different episodes of one manifest keep their own means; pairs of them are compared on the
+    first episodes, which both met.
 
     Args:
         runs: At least one.
-        benchmark: Only this one.
-        probe: Only this one.
+        benchmark: Only this one; all if None.
+        probe: Only this one; all if None.
 
     Raises:
         UserError: No run was measured on that benchmark, or by that probe.
@@ -131,7 +131,7 @@ def standings(runs: Sequence[Run], *, benchmark: str | None = None, probe: str |
 
 
 def chosen_cells(runs: Sequence[Run], benchmark: str | None, probe: str | None) -> dict[str, list[str]]:
-    """Return the probes by benchmark that are compared: all that any run was measured by, or the chosen ones.
+    """Return benchmark -> probes to compare: all by which any run was measured, or the chosen ones.
 
     Raises:
         UserError: No run was measured on that benchmark, or by that probe.

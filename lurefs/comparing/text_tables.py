@@ -1,4 +1,4 @@
-"""Standings as tables of texts: one form for the terminal, for Markdown and for LaTeX."""
+"""Standings as tables of texts, for the terminal, Markdown and LaTeX alike."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ class TextTable:
     """A table as people read it.
 
     Attributes:
-        title: What it shows, and over what its intervals are.
-        columns: Heads of the columns; the first is that of the rows' names.
-        rows: One text a column.
-        notes: What a reader must know of single rows.
-        optional: Columns that give way where a line has not room for all, the first one first.
-        is_explained: Whether a reader needs `legend`.
+        title: Its title.
+        columns: Column headers; the first is that of the rows' names.
+        rows: One text per column.
+        notes: Remarks on single rows.
+        optional: Indices of the columns to drop if the terminal is too narrow, in this order.
+        is_explained: Whether it needs `legend`.
     """
 
     title: str
@@ -42,16 +42,13 @@ class TextTable:
 
 
 def text_tables(standings: Standings) -> list[TextTable]:
-    """Return a table of results for each benchmark and probe, and one of the costs.
-
-    The best group stands first in the results, then the controls; the costs are in the order of the groups.
-    """
+    """Return one table of results per benchmark and probe, best group first and controls last, and one of costs."""
     found = [_results(standings, verdicts) for verdicts in standings.verdicts.values()]
     return [*found, _costs(standings)]
 
 
 def legend(standings: Standings) -> list[str]:
-    """Say what the columns of the results mean, those that there are."""
+    """Explain the columns of the results that these standings have."""
     pools = any(group.ci95_episodes is not None for group in standings.groups)
     seeds = any(group.ci95_seeds is not None for group in standings.groups)
     widths = ["on this pool of classes, over episodes (± pool)", "on new classes of this kind, over classes (± new)"]
@@ -60,13 +57,13 @@ def legend(standings: Standings) -> list[str]:
     if any(pair.difference is not None for pair in standings.pairs):
         said += [
             UNCORRECTED,
-            "p: of no difference, corrected for all pairs of a table, so that the best may be picked afterwards.",
-            "Ties: those that share a letter are not told apart, their corrected p is 0.05 or more"
+            "p: p-value of no difference, corrected for all pairs of a table: the best may be picked afterwards.",
+            "Ties: runs that share a letter are not told apart, their corrected p is 0.05 or more"
             + (" (on this pool / on new classes)." if pools else "."),
         ]
     if standings.controls:
         said.append(
-            "Controls: the same backbone as it was initialised, by another draw; statistics of the images, without a "
+            "Controls: the same backbone untrained, with other initial weights; statistics of the images, without a "
             "network. They have no rank and no test."
         )
     return said
@@ -77,10 +74,10 @@ class _Column:
     """A column of the results.
 
     Attributes:
-        head: Its head.
-        text: What a row says.
-        gives_way: When it gives way where there is no room, from 1; 0 if never.
-        is_needed: Whether it is there if no group has a value for it.
+        head: Its header.
+        text: Returns the text of a row.
+        gives_way: Place in the order of dropped columns, from 1; 0 if it is never dropped.
+        is_needed: Whether it is shown even if no group has a value for it.
     """
 
     head: str
@@ -116,7 +113,7 @@ def _title(standings: Standings, verdicts: Verdicts, groups: Sequence[Standing])
 
 
 def _notes(verdicts: Verdicts) -> list[str]:
-    """Return what the whole table must say: what does not beat the controls, idle resets, tests, single trainings."""
+    """Return the remarks on a table: groups that do not beat controls, idle resets, tests, single trainings."""
     said = [as_sentence(text) for text in not_above_controls(verdicts)]
     said += idle_resets(verdicts.groups)
     said += [note for control in verdicts.controls if (note := control_note(control))]
@@ -190,7 +187,7 @@ def _costs(standings: Standings) -> TextTable:
     names = dict.fromkeys(row.name for row in standings.groups)
     return TextTable(
         title="What it costs" + (f" ({next(iter(devices.values()))})" if len(devices) == 1 else ""),
-        columns=("run", "parameters, M", "multiply-adds, M", "images a second", "ms an episode", "training epochs"),
+        columns=("run", "parameters, M", "multiply-adds, M", "images per second", "ms per episode", "training epochs"),
         rows=tuple(_cost([row for row in standings.groups if row.name == name]) for name in names),
         notes=(several,) if len(devices) > 1 else (),
     )
@@ -198,23 +195,19 @@ def _costs(standings: Standings) -> TextTable:
 
 def _cost(rows: Sequence[Standing]) -> tuple[str, ...]:
     row = rows[0]
-    spans = sorted({number(ms, 2): ms for each in rows if (ms := each.ms_per_episode) is not None}.items(), key=_second)
+    spans = sorted((ms, number(ms, 2)) for each in rows if (ms := each.ms_per_episode) is not None)
     return (
         row.name,
         _millions(row.n_parameters),
         _millions(row.n_macs),
         MISSING if row.images_per_second is None else number(row.images_per_second, 0),
-        MISSING if not spans else " to ".join(dict.fromkeys((spans[0][0], spans[-1][0]))),
+        MISSING if not spans else " to ".join(dict.fromkeys((spans[0][1], spans[-1][1]))),
         duration(row.train_seconds),
     )
 
 
-def _second(pair: tuple[str, float]) -> float:
-    return pair[1]
-
-
 def _millions(value: int | None) -> str:
-    """Return a number in millions, with three digits that tell something."""
+    """Return a number in millions with three significant digits."""
     if value is None:
         return MISSING
     return f"{value / 1e6:.3g}" if value < 1e9 else number(value / 1e6, 0)

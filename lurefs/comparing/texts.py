@@ -1,4 +1,4 @@
-"""Numbers as people read them, and what may be said of them: no more than their intervals allow."""
+"""Numbers, intervals and settings as texts for people."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _SCOPES: Mapping[Scope, str] = MappingProxyType(
 
 
 def percent(fraction: float | None, digits: int = 2) -> str:
-    """Return a fraction as a percentage, without the sign `%`."""
+    """Return a fraction as a percentage, without `%`."""
     return number(None if fraction is None else 100 * fraction, digits)
 
 
@@ -39,7 +39,7 @@ def points(difference: float, digits: int = 2) -> str:
 
 
 def number(value: float | None, digits: int) -> str:
-    """Return a number with a true minus sign; a dash if there is none, or if it is NaN."""
+    """Return a number with a true minus sign; a dash for None and NaN."""
     if value is None or not math.isfinite(value):
         return MISSING
     text = f"{value:,.{digits}f}"
@@ -47,14 +47,14 @@ def number(value: float | None, digits: int) -> str:
 
 
 def p_value(p: float | None) -> str:
-    """Return a p-value with three digits, and a small one as a bound."""
+    """Return a p-value with three digits; a small one as a bound."""
     if p is None or not math.isfinite(p):
         return MISSING
     return "< 0.001" if p < 0.0005 else number(p, 3)
 
 
 def count(value: int | None) -> str:
-    """Return a whole number with separators of thousands."""
+    """Return a whole number with thousands separators."""
     return MISSING if value is None else f"{value:,}"
 
 
@@ -65,11 +65,7 @@ def counted(value: int, noun: str) -> str:
 
 
 def constancy(spread: float | None) -> str:
-    """Say of features that (nearly) do not differ between images that they are so; "" of others, and if not known.
-
-    Args:
-        spread: See `episodes.bank.FeatureBank.spread`.
-    """
+    """Say that features of a `FeatureBank.spread` are (nearly) the same for all images; "" if not or unknown."""
     if spread is None or not spread < NEARLY_CONSTANT:
         return ""
     differ = f"they differ between images by {spread:.0e} of their length" if spread else "all images have the same"
@@ -79,7 +75,7 @@ def constancy(spread: float | None) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """Return a time in the unit in which it is read: seconds, minutes or hours."""
+    """Return a time in seconds, minutes or hours."""
     if seconds is None or not math.isfinite(seconds):
         return MISSING
     if seconds < 99.95:
@@ -100,7 +96,7 @@ def seeds_in_words(seeds: Sequence[int]) -> str:
 
 
 def plus_minus(estimate: Estimate, digits: int = 2) -> str:
-    """Return the half widths in percentage points, each with its scope, and why one is missing."""
+    """Return the half widths in percentage points, each with its scope, and why any is missing."""
     widths = ", ".join(
         f"±\u00a0{percent(width, digits)} {_SCOPES[scope]}" for scope, width in estimate.half_widths.items()
     )
@@ -108,26 +104,26 @@ def plus_minus(estimate: Estimate, digits: int = 2) -> str:
 
 
 def win_tie_loss(paired: PairedDifference) -> str:
-    """Return on how many episodes the first is better, both are equal, and the second is better."""
+    """Return the numbers of episodes in which the first is better, both are equal, and the second is better."""
     return f"{count(paired.n_wins)} / {count(paired.n_ties)} / {count(paired.n_losses)}"
 
 
 def strategy(config: PluginConfig) -> str:
-    """Say what an unlearn strategy does between chunks, with its parameters and the share of weights that it keeps."""
+    """Say what an unlearn strategy does between chunks, with its parameters and keep ratio."""
     words = {
         "nothing": "nothing is unlearned (warm start)",
-        "from_scratch": "all weights start anew (from scratch)",
-        "by_saliency": "the least salient weights start anew (LURE)",
-        "random_mask": "weights chosen at random start anew",
-        "by_magnitude": "the smallest weights start anew",
-        "inverse_saliency": "the most salient weights start anew (control)",
-        "last_layers": "the last layers start anew",
-        "head": "the classifier starts anew",
+        "from_scratch": "all weights are re-initialised (from scratch)",
+        "by_saliency": "the least salient weights are re-initialised (LURE)",
+        "random_mask": "random weights are re-initialised",
+        "by_magnitude": "the smallest weights are re-initialised",
+        "inverse_saliency": "the most salient weights are re-initialised (control)",
+        "last_layers": "the last layers are re-initialised",
+        "head": "the classifier is re-initialised",
         "shrink_perturb": "all weights shrink and are perturbed",
-        "dash": "weights shrink unless they point to where the loss falls (DASH)",
+        "dash": "weights shrink unless they point where the loss falls (DASH)",
         "fire": "weight matrices become orthogonal (FIRE)",
-        "redo": "dormant units start anew (ReDo)",
-        "turn_back": "weights turn towards fresh ones, as far as the data ask for",
+        "redo": "dormant units are re-initialised (ReDo)",
+        "turn_back": "weights turn towards fresh ones, as far as the data require",
     }.get(config.name, config.name)
     known = inspect.signature(plugins.resolve("unlearn", config.name)).parameters
     kept = {"keep_ratio": known["keep_ratio"].default} if "keep_ratio" in known else {}
@@ -141,29 +137,29 @@ def settings(params: Mapping[str, Any], *, opening: str = " (", closing: str = "
 
 
 def replay(kind: str, buffer_size: int | None) -> str:
-    """Say which old images come again with a chunk."""
+    """Say which old images are replayed with a chunk."""
     return {
-        "full": "with all old images again",
-        "none": "without the old images",
-        "buffer": f"with a buffer of {count(buffer_size)} old images",
+        "full": "with all old images replayed",
+        "none": "without replay",
+        "buffer": f"with a replay buffer of {count(buffer_size)} images",
     }[kind]
 
 
 def regime(config: ChunksConfig) -> str:
-    """Say what is special in how the images arrive, each part after a comma; nothing if all is as by default."""
+    """Say which settings of the arrival of images differ from the defaults, each after a comma."""
     parts = {
         "growing chunks": config.schedule == "growing",
         f"{100 * config.first_share:g}\u00a0% of the images in the first": config.schedule == "large_first",
-        "whole sources at a time": config.chunk_by == "source",
+        "whole sources per chunk": config.chunk_by == "source",
         "every class spread evenly": config.class_order == "balanced",
         f"classes spread unevenly (Dirichlet {config.skew_alpha})": config.class_order == "skewed",
-        f"at most {config.images_per_class} images a class": config.images_per_class is not None,
+        f"at most {config.images_per_class} images per class": config.images_per_class is not None,
         f"{100 * config.label_noise:g}\u00a0% of the labels wrong": config.label_noise > 0,
     }
     return "".join(f", {words}" for words, is_so in parts.items() if is_so)
 
 
 def short(label: str, length: int = LABEL_LENGTH) -> str:
-    """Return a name cut to `length`, such that matplotlib does not leave it out if it starts with `_`."""
+    """Return a name cut to `length`, guarded so that matplotlib does not hide it if it starts with `_`."""
     text = label if len(label) <= length else label[: length - 1] + "…"
     return f"\u200b{text}" if text.startswith("_") else text

@@ -1,4 +1,4 @@
-"""What may be said of a verdict: whether two groups are told apart, what does not beat its controls, and no more."""
+"""Verdicts as sentences: whether groups are told apart, and which do not beat their controls."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from lurefs.comparing.texts import count, joined, p_value, percent
 from lurefs.comparing.verdicts import Verdict, Verdicts
 from lurefs.runs.outcomes import reset_in_words
 
-ONE_TRAINING = "one training each: another seed may turn the order"
-UNCORRECTED = "An interval (±, 95 %) is that of one mean or difference by itself; none is widened for their number."
+ONE_TRAINING = "one training each: another seed may change the order"
+UNCORRECTED = "Each interval (±, 95 %) is that of one mean or difference by itself; none is widened for their number."
 MAX_NAMED = 5
-"""Of more groups than these that do not beat a control their number is said."""
+"""If more groups do not beat a control, only their number is given."""
 _WHERE: Mapping[Scope, str] = MappingProxyType(
     {
         "pool": "on this pool of classes",
@@ -27,19 +27,19 @@ _WHERE: Mapping[Scope, str] = MappingProxyType(
 
 
 def verdict_sentences(verdict: Verdict, verdicts: Verdicts) -> str:
-    """Say by the corrected p-values whether two groups are told apart, a sentence a scope; "" if nothing was tested."""
+    """Say whether two groups are told apart, one sentence per scope; "" if nothing was tested."""
     if verdict.paired is not None and verdict.paired.n_wins == verdict.paired.n_losses == 0:
         return "The two are equal on every episode."
     said = [_sentence(verdict, scope, verdicts.n_tested(scope)) for scope in _WHERE if scope in verdict.p]
     if verdict.paired is not None and "classes" not in verdict.p:
-        said.append("Nothing is said of new classes: there is no interval over them.")
+        said.append("Nothing is known about new classes: there is no interval over them.")
     if "seeds" in verdict.p:
-        said.append("Nothing is said of new classes.")
+        said.append("Nothing is known about new classes.")
     return " ".join(said)
 
 
 def on_what(verdict: Verdict) -> str:
-    """Say over what the two were paired."""
+    """Say how the two groups were paired."""
     if "seeds" in verdict.p:
         return "seed by seed"
     if verdict.paired is None or not verdict.is_cut:
@@ -48,12 +48,12 @@ def on_what(verdict: Verdict) -> str:
 
 
 def not_compared(verdict: Verdict) -> str:
-    """Say why two groups have no difference; "" if they have one. It does not end with a full stop."""
+    """Say why two groups cannot be compared, without a full stop; "" if they can."""
     return f"not compared with {verdict.less}: {verdict.why_not}" if verdict.difference is None else ""
 
 
 def correction_words(verdicts: Verdicts) -> str:
-    """Say for what the p-values are corrected, and how; "" where one pair or none was tested."""
+    """Say for how many pairs the p-values are corrected, and how; "" if fewer than two were tested."""
     n_pairs, n_tested = len(verdicts.pairs), sum(bool(pair.p) for pair in verdicts.pairs)
     if n_tested < 2:
         return ""
@@ -62,14 +62,14 @@ def correction_words(verdicts: Verdicts) -> str:
 
 
 def not_above_controls(verdicts: Verdicts) -> list[str]:
-    """Say of each control which groups do not beat it, with its level; none of them ends with a full stop."""
+    """Say which groups do not beat each control, with its accuracy; without full stops."""
     return [
         _not_above(control, below, verdicts) for control in verdicts.controls if (below := verdicts.not_above(control))
     ]
 
 
 def idle_resets(groups: Sequence[Group]) -> list[str]:
-    """Say of each group whose resets changed no prediction that they did not, as of how many of its runs."""
+    """Say for each group how many resets changed no prediction, and in how many of its runs."""
     said = []
     for group in groups:
         found = [words for run in group.runs if (words := reset_in_words(run.outcomes))]
@@ -79,7 +79,7 @@ def idle_resets(groups: Sequence[Group]) -> list[str]:
 
 
 def single_trainings(groups: Sequence[Group]) -> str:
-    """Say which of several groups are single trainings, so that their place is that of one seed; "" if none is."""
+    """Say which of several groups are single trainings, whose place may change with the seed; "" if none is."""
     singles = [group.label for group in groups if not group.is_pooled]
     if not singles or len(groups) == 1:
         return ""
@@ -87,18 +87,20 @@ def single_trainings(groups: Sequence[Group]) -> str:
         return ONE_TRAINING
     who = joined(singles) if len(singles) <= MAX_NAMED else f"{len(singles)} of {len(groups)} training procedures"
     if len(singles) == 1:
-        return f"{who} is a single training: another seed may turn its place"
-    return f"{who} are single trainings: another seed may turn their places"
+        return f"{who} is a single training: another seed may change its place"
+    return f"{who} are single trainings: another seed may change their places"
 
 
 def as_sentence(text: str) -> str:
-    """Return what is said of groups as a sentence of its own; a run's name keeps its first letter."""
+    """Return a text as a sentence with a capital and a full stop; the name of a run keeps its first letter."""
+    if not text:
+        return ""
     is_ours = text.startswith(("none of the ", ONE_TRAINING, "not compared with "))
     return f"{text[0].upper() + text[1:] if is_ours else text}."
 
 
 def level_words(control: ControlLevel, groups: Sequence[Group] = ()) -> str:
-    """Return a control's accuracy in percent, of some groups or of all: one number, or the lowest and the highest."""
+    """Return a control's accuracy in percent for some groups or all: one number, or the lowest and the highest."""
     chosen = {run.label for group in groups for run in group.runs} or control.by_run.keys()
     found = [mean for label, mean in control.by_run.items() if label in chosen]
     lowest, highest = percent(min(found)), percent(max(found))
@@ -111,10 +113,10 @@ def control_label(control: ControlLevel) -> str:
 
 
 def control_note(control: ControlLevel) -> str:
-    """Say what the row of a control is of; "" if all runs share it."""
+    """Explain the row of a control that differs between runs; "" if all share it."""
     if control.is_shared:
         return ""
-    return f"{control_label(control)}: each run has its own; the mean over runs, of {level_words(control)}"
+    return f"{control_label(control)}: each run has its own; the mean over runs, from {level_words(control)}"
 
 
 def _not_above(control: ControlLevel, below: Sequence[Group], verdicts: Verdicts) -> str:
@@ -137,10 +139,10 @@ def _sentence(verdict: Verdict, scope: Scope, n_pairs: int) -> str:
     told = "told apart" if is_apart(p) else "not told apart"
     corrected = f"p {_equals(p)}" + (f", corrected for {n_pairs} pairs" if n_pairs > 1 else "")
     where = _WHERE[scope]
-    sentence = f"{where[0].upper()}{where[1:]} they are {told} ({corrected})"
+    sentence = f"{where[0].upper()}{where[1:]} the two are {told} ({corrected})"
     is_wide = difference is not None and width is not None and abs(difference.mean) > width
     if not is_apart(p) and is_wide and n_pairs > 1:
-        sentence += f": by itself the interval leaves zero out, but among {n_pairs} pairs one such can come by chance"
+        sentence += f": by itself the interval excludes zero, but among {n_pairs} pairs one such can occur by chance"
     return f"{sentence}."
 
 

@@ -1,8 +1,8 @@
-"""Which training procedures are told apart on a benchmark by a probe: one record that all tables and sentences go by.
+"""Verdicts: which training procedures are told apart on a benchmark by a probe. All tables and sentences use them.
 
 Runs that differ only by their seed are one group, and groups are compared in pairs. Two single trainings are compared
-episode by episode, two groups that share at least three seeds seed by seed; of any other two it is said why not. The
-p-values of all pairs are corrected together, so that the best may be picked after they were measured. Numbers only.
+by episode, two groups that share at least three seeds by seed; any other pair has a reason why not. The p-values of all
+pairs are corrected together, so that the best may be picked after they were measured.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ Cell = tuple[str, str]
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """One group less another.
+    """Difference of two groups.
 
     Attributes:
-        group: Label of the one.
-        less: Label of the other.
-        difference: Their difference, episode by episode of two single trainings, otherwise seed by seed, fraction;
-            None if there is none.
-        why_not: Why there is none; "" if there is one.
-        paired: The difference of two single trainings in more detail; None of others.
+        group: Label of the first group.
+        less: Label of the second group.
+        difference: The first minus the second, fraction, by episode for two single trainings, otherwise by seed; None
+            if they cannot be compared.
+        why_not: Why they cannot be compared; "" if they can.
+        paired: More about the difference of two single trainings; None for others.
         p: Two-sided p of no difference by scope, corrected for all pairs of the benchmark and probe.
-        is_cut: Whether one of the two met episodes that they were not paired on.
+        is_cut: Whether one of the two met more episodes than those of the comparison.
     """
 
     group: str
@@ -50,7 +50,7 @@ class Verdict:
     is_cut: bool = False
 
     def turned(self) -> Verdict:
-        """Return the other less the one."""
+        """Return the second group minus the first."""
         paired = self.paired
         if paired is not None:
             summary = replace(paired.difference, mean=-paired.difference.mean)
@@ -66,15 +66,15 @@ class Verdicts:
     Attributes:
         benchmark: The benchmark's name.
         probe: The probe's name.
-        groups: Those that were measured, the highest mean first.
-        accuracies: Accuracy by group.
-        reference: Label of the group that the others are set against; None if it was not measured.
+        groups: The measured groups, highest mean first.
+        accuracies: Group -> accuracy.
+        reference: Label of the group that the others are compared with; None if it was not measured.
         pairs: Each pair of groups once.
-        letters: Scope -> group -> letters: two groups share one unless they are told apart; empty where a pair has no
-            test of that scope.
+        letters: Scope -> group -> letters: two groups share one unless they are told apart. A scope is missing if a
+            pair has no test of it.
         correction: How the p-values were corrected for their number.
-        controls: What the controls reach, the highest first.
-        beats: Group -> control -> whether the group beats it; what is not known is left out.
+        controls: The controls' accuracies, highest first.
+        beats: Group -> control -> whether the group beats it, if known.
     """
 
     benchmark: str
@@ -89,7 +89,7 @@ class Verdicts:
     beats: Mapping[str, Mapping[str, bool]]
 
     def between(self, group: str, less: str) -> Verdict:
-        """Return one group less another, by their labels."""
+        """Return the verdict on one group minus another, by their labels."""
         for pair in self.pairs:
             if (pair.group, pair.less) == (group, less):
                 return pair
@@ -98,30 +98,30 @@ class Verdicts:
         raise KeyError(f"{group!r} and {less!r} are not both measured on {self.benchmark!r} by {self.probe!r}")
 
     def against_reference(self, group: str) -> Verdict | None:
-        """Return a group less the reference; None for the reference, and where one of the two was not measured."""
+        """Return the verdict on a group minus the reference; None for the reference, or if one was not measured."""
         if self.reference is None or group == self.reference or group not in self.accuracies:
             return None
         return self.between(group, self.reference)
 
     def n_tested(self, scope: Scope) -> int:
-        """Return for how many pairs the p-values of a scope are corrected."""
+        """Return the number of pairs for which the p-values of a scope are corrected."""
         family = _FAMILIES[scope]
         return sum(any(of_pair in family for of_pair in pair.p) for pair in self.pairs)
 
     @property
     def means(self) -> dict[str, float]:
-        """Mean accuracy by group, fraction."""
+        """Group -> mean accuracy, fraction."""
         return {label: accuracy.mean for label, accuracy in self.accuracies.items()}
 
     @property
     def ranks(self) -> dict[str, int]:
-        """The place of each group by its mean; equal means share a place."""
+        """Group -> place by its mean; equal means share a place."""
         means = self.means
         return {label: 1 + sum(other > mean for other in means.values()) for label, mean in means.items()}
 
     @property
     def has_single_trainings(self) -> bool:
-        """Whether a group is a single training, with whose seed its place may turn."""
+        """Whether any of several groups is a single training, whose place may change with its seed."""
         return len(self.groups) > 1 and any(not group.is_pooled for group in self.groups)
 
     def not_above(self, control: ControlLevel) -> list[Group]:
@@ -134,24 +134,17 @@ _FAMILIES: dict[Scope, tuple[Scope, ...]] = {
     "seeds": ("pool", "seeds"),
     "classes": ("classes",),
 }
-"""The scopes whose p-values are corrected together: each pair has one test of its own runs or seeds."""
+"""Scope -> scopes whose p-values are corrected together: a pair is tested over episodes or over seeds, never both."""
 
 
 def judge(groups: Sequence[Group], reference: Run, benchmark: str, probe: str) -> Verdicts:
-    """Compare all groups on a benchmark by a probe.
-
-    Args:
-        groups: All groups, those that were not measured as well.
-        reference: The run whose group the others are set against.
-        benchmark: The benchmark's name.
-        probe: The probe's name.
-    """
+    """Compare all groups, measured or not, on a benchmark by a probe; `reference` is a run of the reference group."""
     found = {group.label: group.accuracy(benchmark, probe) for group in groups}
     accuracies = {label: accuracy for label, accuracy in found.items() if isinstance(accuracy, Estimate)}
     means = {label: accuracy.mean for label, accuracy in accuracies.items()}
     measured = sorted((group for group in groups if group.label in means), key=lambda group: -means[group.label])
     of_reference = next(group.label for group in groups if reference in group.runs)
-    # With the reference last, the combinations hold each group less the reference.
+    # With the reference last, its pairs are each group minus the reference.
     ordered = sorted(measured, key=lambda group: group.label == of_reference)
     pairs = _corrected(_differences(ordered, benchmark, probe), [group.label for group in ordered])
     n_tested = sum(bool(pair.p) for pair in pairs)
@@ -170,7 +163,7 @@ def judge(groups: Sequence[Group], reference: Run, benchmark: str, probe: str) -
 
 
 def judge_all(runs: Sequence[Run], cells: Iterable[Cell] | None = None) -> dict[Cell, Verdicts]:
-    """Return what `judge` finds on each benchmark by each probe, or on some of them."""
+    """Return the verdicts on each benchmark by each probe, or only on some of them."""
     if cells is None:
         cells = [(benchmark, probe) for benchmark, probes in benchmarks_of(runs).items() for probe in probes]
     groups, reference = groups_of(runs), reference_run(runs)
@@ -178,7 +171,7 @@ def judge_all(runs: Sequence[Run], cells: Iterable[Cell] | None = None) -> dict[
 
 
 def _differences(groups: Sequence[Group], benchmark: str, probe: str) -> list[Verdict]:
-    """Return each pair's difference, or why there is none, with p-values that are not corrected."""
+    """Return each pair's difference with uncorrected p-values, or why it has none."""
     chosen = [pair for pair in combinations(groups, 2) if not any(group.is_pooled for group in pair)]
     comparisons = compare_pairs([(a.runs[0], b.runs[0]) for a, b in chosen], benchmark, probe)
     singles = {(a.label, b.label): found for (a, b), found in zip(chosen, comparisons, strict=True)}
@@ -214,7 +207,7 @@ def _of_singles(verdict: Verdict, paired: PairedDifference, a: Run, b: Run, cell
 
 
 def _corrected(verdicts: Sequence[Verdict], labels: Sequence[str]) -> list[Verdict]:
-    """Return the pairs with p-values that are corrected for all pairs of their family."""
+    """Return the pairs with p-values corrected for all pairs of their family."""
     place = {label: number for number, label in enumerate(labels)}
     corrected: list[dict[Scope, float]] = [{} for _ in verdicts]
     for family in dict.fromkeys(_FAMILIES.values()):

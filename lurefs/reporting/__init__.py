@@ -1,1 +1,1 @@
-"""The report page: `page` puts it together from what is in `sections`, which draw with `charts`."""
+"""The report page: `page` joins the `sections`, which draw with `charts`."""

@@ -1,4 +1,4 @@
-"""Whether a page is the one that would be written now: it says at its end what it was made from."""
+"""Check whether a page is up to date, by a digest of its sources at its end."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from lurefs.comparing.finished_runs import Run
 from lurefs.config.schema import digest
 
 _TAIL = 200
-"""How many bytes of a page's end hold what `with_origin` adds."""
+"""Number of bytes at the end of a page that hold what `with_origin` adds."""
 
 
 def made_from(runs: Sequence[Run]) -> str:
-    """Return a digest of what a page about the runs depends on: what was read of each, and the code that draws it.
+    """Return a digest of all that a page depends on: the content of the runs, and the code of the page.
 
-    The per-episode results take part by the figures over them, and by the hash of their manifest.
+    Per-episode results count by the figures over them and by the hash of their manifest.
     """
     names = [field.name for field in fields(Run) if field.name != "directory"]
     read = [[str(run.directory.path), *(getattr(run, name) for name in names)] for run in runs]
@@ -28,12 +28,12 @@ def made_from(runs: Sequence[Run]) -> str:
 
 
 def with_origin(page: str, origin: str) -> str:
-    """Return the page with what it was made from at its end."""
+    """Return the page with the digest of its sources at its end."""
     return f"{page.rstrip()}\n{_mark(origin)}\n"
 
 
 def is_current(path: Path, origin: str) -> bool:
-    """Say whether a page, and its figures, are there and were made from this."""
+    """Return whether a page and its figures exist and were made from these sources."""
     if not path.is_file() or not (path.parent / "figures").is_dir():
         return False
     return path.read_bytes()[-_TAIL:].decode("utf-8", errors="replace").endswith(f"{_mark(origin)}\n")
@@ -45,7 +45,7 @@ def _mark(origin: str) -> str:
 
 @cache
 def _code() -> str:
-    """Return a digest of lurefs' version, and of the sources of the page and of its numbers."""
+    """Return a digest of the version of lurefs and of the code of the page and of its numbers."""
     package = Path(lurefs.__file__).parent
     numbers = Path(episodes.__file__).parent
     paths = [*package.glob("reporting/**/*.*"), *package.glob("comparing/*.py"), *numbers.glob("**/*.py")]

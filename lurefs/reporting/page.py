@@ -1,7 +1,7 @@
-"""The page for people: finished runs -> `report.html` and its figures. Composition only, nothing is measured here.
+"""Report page: finished runs -> `report.html` and its figures. Nothing is measured here.
 
-The page is one file that needs no network: charts are inline SVG, images are data URIs. It says nothing that the files
-of the runs do not say, so equal files give equal bytes.
+The page is one file that needs no network: charts are inline SVG, images are data URIs. It depends only on the files of
+the runs, so equal files give equal bytes.
 """
 
 from __future__ import annotations
@@ -57,31 +57,31 @@ N_HEADLINES = 2
 
 
 def write_report(directories: Sequence[RunDirectory], destination: Path) -> Path:
-    """Write `report.html` and `figures/` about one or several finished runs.
+    """Write `report.html` and `figures/` about finished runs.
 
     Args:
-        directories: The runs; of several, those that met the same episodes are compared in pairs.
-        destination: The folder of the two.
+        directories: The runs; those that met the same episodes are compared in pairs.
+        destination: The folder for both.
 
     Returns:
         The path of the page.
 
     Raises:
-        UserError: There is no run, a directory is no finished run, one of its files is damaged, or the page cannot
+        UserError: There is no run, a directory is not a finished run, one of its files is damaged, or the page cannot
             be written.
     """
     if not directories:
-        raise UserError("a report of no runs was asked for", "at least one run directory", "name one")
+        raise UserError("there is no run to report on", "at least one run directory", "name one")
     return write_page(read_runs(directories), destination)
 
 
 def write_page(runs: Sequence[Run], destination: Path, *, judged: Mapping[Cell, Verdicts] | None = None) -> Path:
-    """Write `report.html` and `figures/` about runs that were read, unless they are there; see `write_report`.
+    """Write the page about runs that were read, unless it is up to date; see `write_report`.
 
     Args:
         runs: At least one.
-        destination: The folder of the two.
-        judged: What is known of these runs already; the rest is found here.
+        destination: The folder for page and figures.
+        judged: Verdicts on these runs, if known; missing ones are computed.
 
     Raises:
         UserError: A file of a run is damaged, or the page cannot be written.
@@ -128,7 +128,7 @@ def write_page(runs: Sequence[Run], destination: Path, *, judged: Mapping[Cell, 
 
 
 def _title(runs: Sequence[Run], groups: Sequence[Group]) -> str:
-    """Name what is compared: runs, or the training procedures that they are seeds of."""
+    """Return the title: the single label, or the number of runs or training procedures."""
     if len(groups) == 1:
         return groups[0].label
     pooled = any(group.is_pooled for group in groups)
@@ -136,7 +136,7 @@ def _title(runs: Sequence[Run], groups: Sequence[Group]) -> str:
 
 
 def _settings(runs: Sequence[Run]) -> dict[str, Any]:
-    """Return the table of settings that differ: a row a setting, of many runs a row a run; empty if none differs."""
+    """Return the table of settings that differ, one row per setting, or per run if there are many; empty if none."""
     found, labels = differing_settings(runs), [run.label for run in runs]
     if not found:
         return {}
@@ -147,16 +147,15 @@ def _settings(runs: Sequence[Run]) -> dict[str, Any]:
 
 
 def _one_training(groups: Sequence[Group], judged: Mapping[Cell, Verdicts]) -> str:
-    """Say which of the groups that were measured are single trainings; "" if none is."""
+    """Say which measured groups are single trainings; "" if none is."""
     measured = {label for verdicts in judged.values() for label in verdicts.accuracies}
-    words = single_trainings([group for group in groups if group.label in measured])
-    return as_sentence(words) if words else ""
+    return as_sentence(single_trainings([group for group in groups if group.label in measured]))
 
 
 def _judged(
     runs: Sequence[Run], benchmarks: Mapping[str, Sequence[str]], known: Mapping[Cell, Verdicts]
 ) -> dict[Cell, Verdicts]:
-    """Return the verdicts on all benchmarks by all probes."""
+    """Return the verdicts on all benchmarks by all probes, and compute those not yet known."""
     cells = [(name, probe) for name, probes in benchmarks.items() for probe in probes]
     found = judge_all(runs, [cell for cell in cells if cell not in known])
     return {cell: known[cell] if cell in known else found[cell] for cell in cells}
@@ -165,7 +164,7 @@ def _judged(
 def _board(
     runs: Sequence[Run], groups: Sequence[Group], judged: Mapping[Cell, Verdicts], kept: PageFigures
 ) -> dict[str, Any]:
-    """Return the leaderboard with its charts; empty for a single run, or if nothing was measured."""
+    """Return the leaderboard with its charts; empty for a single run, or without measurements."""
     benchmarks = {name: probes for name, probes in benchmarks_of(runs).items() if probes}
     if len(runs) == 1 or not benchmarks:
         return {}
@@ -187,18 +186,18 @@ def _board(
     }
 
 
-def _scopes(cells: Sequence[Mapping[str, Any]], told: Callable[[Mapping[str, Any]], Any]) -> str:
-    """Say which scopes occur in the leaderboard's cells, in their order."""
-    scopes = dict.fromkeys(tuple(scope for _, scope in told(cell)) for cell in cells)
+def _scopes(cells: Sequence[Mapping[str, Any]], entries_of: Callable[[Mapping[str, Any]], Any]) -> str:
+    """Return the scopes in the cells of the leaderboard, in their order, as words."""
+    scopes = dict.fromkeys(tuple(scope for _, scope in entries_of(cell)) for cell in cells)
     return ", or ".join(", then ".join(names) for names in scopes if names)
 
 
 def _cost_charts(
     groups: Sequence[Group], benchmarks: Mapping[str, Sequence[str]], kept: PageFigures
 ) -> list[dict[str, Any]]:
-    """Return accuracy on the first benchmark against each cost in which the runs differ.
+    """Return charts of accuracy on the first benchmark against each cost in which the runs differ.
 
-    Costs that are proportional to an earlier one would give the same picture, and are left out.
+    Costs proportional to an earlier one would give the same picture, and are left out.
     """
     name, probe = next((name, probes[0]) for name, probes in benchmarks.items())
     charts: list[dict[str, Any]] = []
@@ -219,8 +218,8 @@ def _cost_charts(
             names=[group.name for group in groups if group.label in drawn],
         )
         caption = (
-            f"Accuracy on {name}, by {probe}. Further up and to the left is better; no run beats those in bold, "
-            "which the line joins, in both. Bars: 95\u00a0% on this pool of classes, or over seeds."
+            f"Accuracy on {name}, by {probe}. Further up and to the left is better. The line joins the runs in bold: "
+            "no other run beats them in both. Bars: 95\u00a0% on this pool of classes, or over seeds."
         )
         title = f"Accuracy against {cost.title}"
         charts.append(kept.chart(f"cost-{cost.name}", svg, title=title, caption=caption, said=series.in_words(lines)))
@@ -228,7 +227,7 @@ def _cost_charts(
 
 
 def _shares(costs: Mapping[str, float]) -> dict[str, float]:
-    """Return each cost as a share of the largest, to six digits: equal ones make equal charts but for the scale."""
+    """Return each cost as a share of the largest, to six digits; equal shares give the same picture."""
     return {group: round(cost / max(costs.values()), 6) for group, cost in costs.items() if any(costs.values())}
 
 
@@ -238,7 +237,7 @@ def _heat_map(
     judged: Mapping[Cell, Verdicts],
     kept: PageFigures,
 ) -> list[dict[str, Any]]:
-    """Return the map of all runs, controls and benchmarks; nothing where it has a single column or two runs."""
+    """Return the heat map of all runs, controls and benchmarks; nothing for one benchmark or two runs."""
     if len(benchmarks) < 2 or len(groups) < 3:
         return []
     columns = [judged[name, probes[0]] for name, probes in benchmarks.items()]
@@ -257,7 +256,7 @@ def _heat_map(
         name="benchmarks",
         n_controls=len(controls),
     )
-    caption = "Accuracy in %, the highest mean first; the deeper the ground, the higher among the runs of its column."
+    caption = "Accuracy in %, highest mean first; within a column, deeper colours are higher."
     return [kept.chart("benchmarks", svg, title="All benchmarks", caption=caption)]
 
 
@@ -302,7 +301,7 @@ def _benchmark(
 
 
 def _difference_chart(groups: Sequence[Group], judged: Sequence[Verdicts], kept: PageFigures) -> list[dict[str, Any]]:
-    """Return the differences from the reference on a benchmark by its first probe, the best first."""
+    """Return the chart of differences from the reference on a benchmark by its first probe, best first."""
     rows = interval_rows.difference_intervals(groups, judged[0]) if judged else []
     if not rows:
         return []
@@ -312,15 +311,15 @@ def _difference_chart(groups: Sequence[Group], judged: Sequence[Verdicts], kept:
         " / ".join(leaderboard.SCOPES[scope] for scope in scopes) for scopes in interval_rows.tested(first)
     )
     svg = curves.intervals(rows, name=name, x_label="difference, points", zero_line=True, note_label=noted)
-    caption = f"Accuracy on {first.benchmark} less that of {first.reference}, by {first.probe}. {_bars(groups)}."
+    caption = f"Accuracy on {first.benchmark} minus that of {first.reference}, by {first.probe}. {_bars(groups)}."
     if words := correction_words(first):
-        caption += f" Beside them p, {words}."
+        caption += f" On the right: p, {words}."
     said = "; ".join(f"{row.label}: {row.value:+.2f}, p {row.note}" for row in rows)
     return [kept.chart(name, svg, title="Paired differences", caption=caption, said=said)]
 
 
 def _accuracy_chart(groups: Sequence[Group], judged: Sequence[Verdicts], kept: PageFigures) -> list[dict[str, Any]]:
-    """Return the accuracies on a benchmark, where there is more than one."""
+    """Return the chart of accuracies on a benchmark, if there are several."""
     rows = interval_rows.accuracy_intervals(groups, judged) if judged else []
     if len(rows) < 2:
         return []
@@ -330,11 +329,11 @@ def _accuracy_chart(groups: Sequence[Group], judged: Sequence[Verdicts], kept: P
 
 
 def _bars(groups: Sequence[Group]) -> str:
-    """Say what the bars of an interval chart are over."""
+    """Explain the bars of an interval chart."""
     alone = "Thick bar: 95\u00a0% interval on this pool of classes; thin bar: on new classes of this kind"
     if not any(group.is_pooled for group in groups):
         return alone
-    over_seeds = "Of several seeds the mean, its bar the 95\u00a0% interval over seeds"
+    over_seeds = "For several seeds: their mean, with its 95\u00a0% interval over seeds"
     return over_seeds if all(group.is_pooled for group in groups) else f"{alone}. {over_seeds}"
 
 
@@ -350,8 +349,8 @@ def _reliability_chart(
     lines = reliability.curves(calibration, groups)
     svg = curves.reliability(lines, name=f"reliability-{name}")
     caption = (
-        f"How often answers of a confidence are right on {name}, by {probes[0]}, all queries pooled; on the "
-        "straight line confidence and accuracy are equal, above it a probe is less sure than it should be."
+        f"Accuracy of the answers at each confidence on {name}, by {probes[0]}, all queries pooled. On the straight "
+        "line confidence equals accuracy; above it a probe is underconfident, below it overconfident."
     )
     said = series.in_words(lines)
     return [kept.chart(f"reliability-{name}", svg, caption=caption, title="Reliability", said=said)]
@@ -371,7 +370,7 @@ def _transfer(runs: Sequence[Run], groups: Sequence[Group], name: str, kept: Pag
 
 
 def _pictures(runs: Sequence[Run], kept: PageFigures) -> dict[str, Any]:
-    """Return samples of the classes; where the images cannot be read, the reason takes their place."""
+    """Return sample images of the classes, or why they cannot be read."""
     pictures: dict[str, Any] = {"samples": [], "missing": []}
     config = runs[0].config
     try:

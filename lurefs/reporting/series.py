@@ -1,7 +1,7 @@
-"""From runs to what the charts draw, in percent: curves over chunks, and accuracy against cost.
+"""Curves for the charts, in percent: values over chunks, and accuracy against cost.
 
-A curve of one run has the intervals that its values have. Runs that differ only by their seed give one curve: at each
-place the mean over seeds, with Student's 95 % interval over seeds where there are enough of them for one.
+A curve of one run has the intervals of its values. Runs that differ only by their seed give one curve: the mean over
+seeds at each place, with Student's 95 % interval over seeds if there are enough of them.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from lurefs.reporting.charts.curves import Line
 from lurefs.runs.outcomes import ChunkOutcome
 
 Past = Sequence[ChunkOutcome]
-"""The chunks of a run up to and including the one that a value is of."""
+"""The chunks of a run up to and including the current one."""
 
 Value = Callable[[Past], float | None]
 Place = TypeVar("Place", float, str)
@@ -31,9 +31,9 @@ class Point:
     """One place of a curve.
 
     Attributes:
-        x: Where it stands.
+        x: Its position.
         y: Its value.
-        half_width: Half width of the interval of this value, or None.
+        half_width: Half width of the value's interval, or None.
     """
 
     x: float
@@ -47,22 +47,17 @@ def n_chunks(past: Past) -> float:
 
 
 def n_images_seen(past: Past) -> float:
-    """Return the images that went through a training step so far."""
+    """Return the number of images in all training steps so far."""
     return sum(outcome.n_images_seen for outcome in past)
 
 
 def curve(group: Group, y: Value, *, x: Value = n_chunks, interval: Value | None = None) -> Line | None:
-    """Return a value of every chunk that has one; None if there is no chunk that has one in every run."""
+    """Return the curve of a value over chunks that have it in every run; None if there is no such chunk."""
     return pooled(group, [_track(run.outcomes, x, y, interval) for run in group.runs])
 
 
 def pooled(group: Group, tracks: Sequence[Mapping[Place, Point]]) -> Line | None:
-    """Return one curve through the places that every track has; None if there is none.
-
-    Args:
-        group: The runs.
-        tracks: Of each run, the points by what identifies their places among runs.
-    """
+    """Return the mean curve over the places that every run's track has; None if there is no such place."""
     places = [place for place in tracks[0] if all(place in track for track in tracks)]
     if not places:
         return None
@@ -79,7 +74,7 @@ def pooled(group: Group, tracks: Sequence[Mapping[Place, Point]]) -> Line | None
 
 
 def line_of(group: Group, places: Mapping[float, Estimate]) -> Line | None:
-    """Return a curve through estimates by their places; None if there is none."""
+    """Return a curve through estimates at their places; None without estimates."""
     if not places:
         return None
     widths = [100 * width for estimate in places.values() if (width := estimate.half_width) is not None]
@@ -94,7 +89,7 @@ def line_of(group: Group, places: Mapping[float, Estimate]) -> Line | None:
 
 
 def cost_point(group: Group, cost: Callable[[Run], float | None], benchmark: str, probe: str) -> Line | None:
-    """Return accuracy against a cost, the mean over seeds of both; None if a run has no cost, or none an accuracy."""
+    """Return accuracy against cost, both as means over seeds; None if a run lacks a cost or all lack an accuracy."""
     costs, accuracy = [cost(run) for run in group.runs], group.accuracy(benchmark, probe)
     known = [value for value in costs if value is not None]
     if len(known) < len(costs) or isinstance(accuracy, str):
@@ -103,7 +98,7 @@ def cost_point(group: Group, cost: Callable[[Run], float | None], benchmark: str
 
 
 def in_words(lines: Sequence[Line]) -> str:
-    """Say where each curve starts and ends, for those who do not see it."""
+    """Say where each curve starts and ends, for screen readers."""
     said = []
     for line in lines:
         y = np.asarray(line.y)

@@ -1,1 +1,1 @@
-"""The run directory: its files, how runs are found, and the outcome of each chunk."""
+"""The run directory: its files and records, and the search for runs by name."""

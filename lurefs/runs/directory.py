@@ -1,4 +1,4 @@
-"""The run directory: the names of its files and the typed records in them. All else mirrors it."""
+"""Run directory: the names of its files, and reading and writing of the records in them."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ from lurefs.runs.summary import VERSION, RunSummary, as_mapping
 
 T = TypeVar("T")
 REFERENCE = "base--train"
-"""Name of the feature bank that feature transforms are fitted on; no benchmark can have it."""
+"""Name of the feature bank on which feature transforms are fitted; no benchmark can have it."""
 
 
 @dataclass(frozen=True)
 class RunDirectory:
-    """Where the files of one run are.
+    """The files of one run.
 
     Attributes:
         path: The directory; it need not exist yet.
@@ -47,12 +47,12 @@ class RunDirectory:
 
     @property
     def identity_path(self) -> Path:
-        """What the weights were made from, JSON; written before the first chunk is learned."""
+        """Everything that the weights depend on, JSON; written before the first chunk is learned."""
         return self.path / "identity.json"
 
     @property
     def chunks_path(self) -> Path:
-        """One `ChunkOutcome` a line, JSON."""
+        """One `ChunkOutcome` per line, JSON."""
         return self.path / "chunks.jsonl"
 
     @property
@@ -62,17 +62,17 @@ class RunDirectory:
 
     @property
     def cost_path(self) -> Path:
-        """What the backbone costs to use, JSON; not there in runs of earlier versions."""
+        """Cost of using the backbone, JSON; missing in runs of earlier versions."""
         return self.path / "cost.json"
 
     @property
     def log_path(self) -> Path:
-        """What a run said that ran in a process of its own, and why it failed; not there if no run did."""
+        """Output of a run in a process of its own, and why it failed; missing for other runs."""
         return self.path / "log.txt"
 
     @property
     def report_path(self) -> Path:
-        """The page for people; not there if the run is one of several, which have a page together."""
+        """The report page; missing if the run is one of several, which share a page."""
         return self.path / "report.html"
 
     @property
@@ -86,11 +86,11 @@ class RunDirectory:
 
     @property
     def progress_path(self) -> Path:
-        """How far the chunk is that is being learned; gone when it is done."""
+        """State of the unfinished chunk; deleted when the chunk is done."""
         return self.path / "checkpoints" / "progress.pt"
 
     def features_dir(self, benchmark: str) -> Path:
-        """The feature bank of one benchmark by the last chunk's weights."""
+        """The feature bank of one benchmark, by the weights after the last chunk."""
         return self.path / "features" / benchmark
 
     def manifest_path(self, benchmark: str) -> Path:
@@ -110,13 +110,13 @@ class RunDirectory:
         return self.path / "controls" / control / f"{benchmark}--{probe}.parquet"
 
     def control_card_path(self, benchmark: str, control: str) -> Path:
-        """What is known of one control's features of a benchmark, JSON; not there in runs of earlier versions."""
+        """Facts about one control's features of a benchmark, JSON; missing in runs of earlier versions."""
         return self.path / "controls" / control / f"{benchmark}.json"
 
     def result_paths(self, config: RunConfig, n_chunks: int) -> list[Path]:
-        """Return the files without which a run is not finished; its page can be made from them.
+        """Return the files that a finished run must have; its page can be made from them.
 
-        Of the weights they are the last ones: `lurefs run` goes by these, and would not make earlier ones again.
+        Of the weights only the last are required: `lurefs run` does not make earlier ones again.
         """
         weights = self.checkpoint_path(n_chunks - 1)
         return [
@@ -138,13 +138,13 @@ class RunDirectory:
         """Return the stored configuration.
 
         Raises:
-            UserError: This is no run directory, or its configuration is damaged.
+            UserError: This is not a run directory, or its configuration is damaged.
         """
         import yaml
 
         if not self.config_path.is_file():
             raise UserError(
-                f"{self.path} is no run directory: it has no config.yaml",
+                f"{self.path} is not a run directory: it has no config.yaml",
                 "a directory that 'lurefs run' made",
                 "check the path, or give --config to start a run there",
             )
@@ -160,7 +160,7 @@ class RunDirectory:
             raise UserError(f"{self.config_path}: {error.problem}", error.expected, error.fix) from error
 
     def read_identity(self) -> dict[str, Any]:
-        """Return what the weights were made from; empty if no stage was started yet.
+        """Return the content of `identity.json`; empty before the first stage.
 
         Raises:
             UserError: The file is damaged.
@@ -168,7 +168,7 @@ class RunDirectory:
         return read_json(self.identity_path) if self.identity_path.is_file() else {}
 
     def read_outcomes(self) -> list[ChunkOutcome]:
-        """Return the outcomes of the chunks that are done, in order; empty before the first, when there is no file.
+        """Return the outcomes of the finished chunks in order; empty before the first.
 
         Raises:
             UserError: A line is damaged, or the file has none.
@@ -186,7 +186,7 @@ class RunDirectory:
         return outcomes
 
     def write_outcomes(self, outcomes: Sequence[ChunkOutcome]) -> None:
-        """Store the outcomes of all chunks that are done."""
+        """Store the outcomes of all finished chunks."""
         lines = [json.dumps(to_mapping(outcome)) for outcome in outcomes]
         write_text(self.chunks_path, "".join(line + "\n" for line in lines))
 
@@ -220,7 +220,7 @@ class RunDirectory:
         write_text(self.summary_path, json.dumps(as_mapping(summary), indent=2, ensure_ascii=False) + "\n")
 
     def read_cost(self) -> dict[str, Any]:
-        """Return what `lurefs.stages.cost.cost_card` found; empty if the run is older than that.
+        """Return the content of `cost.json`; empty for runs of earlier versions.
 
         Raises:
             UserError: The file is damaged.
@@ -228,7 +228,7 @@ class RunDirectory:
         return read_json(self.cost_path) if self.cost_path.is_file() else {}
 
     def write_cost(self, cost: Mapping[str, Any]) -> None:
-        """Store what the backbone costs to use."""
+        """Store the cost of using the backbone."""
         write_text(self.cost_path, json.dumps(cost, indent=2) + "\n")
 
     def read_bank(self, benchmark: str) -> FeatureBank:
@@ -254,12 +254,7 @@ class RunDirectory:
         return _load(self.manifest_path(benchmark), Manifest.load)
 
     def read_episodes(self, benchmark: str, probe: str, *, with_predicted: bool = False) -> EpisodeTable:
-        """Return the per-episode results of one probe on one benchmark.
-
-        Args:
-            benchmark: Its name.
-            probe: Its name.
-            with_predicted: Whether to read the predictions too, see `EpisodeTable.load`.
+        """Return the per-episode results of one probe on one benchmark, without predictions unless `with_predicted`.
 
         Raises:
             UserError: They were not computed yet, or the file is damaged.
@@ -267,7 +262,7 @@ class RunDirectory:
         return _load(self.episodes_path(benchmark, probe), partial(EpisodeTable.load, with_predicted=with_predicted))
 
     def read_accuracies(self, benchmark: str, probe: str) -> Accuracies:
-        """Return the accuracies of the episodes that `read_episodes` has, without the rest.
+        """Return only the accuracies of `read_episodes`.
 
         Raises:
             UserError: They were not computed yet, or the file is damaged.
@@ -278,16 +273,16 @@ class RunDirectory:
         """Return the per-episode results of one probe on a control's features of a benchmark, without predictions.
 
         Raises:
-            UserError: They are not there, or the file is damaged.
+            UserError: They are missing, or the file is damaged.
         """
         path = self.control_path(benchmark, control, probe)
         return _load(path, partial(EpisodeTable.load, with_predicted=False))
 
     def read_control_accuracies(self, benchmark: str, control: str, probe: str) -> Accuracies:
-        """Return the accuracies of a control on the episodes that it met.
+        """Return only the accuracies of `read_control_episodes`.
 
         Raises:
-            UserError: They are not there, or the file is damaged.
+            UserError: They are missing, or the file is damaged.
         """
         return _load(self.control_path(benchmark, control, probe), Accuracies.load)
 
@@ -300,21 +295,21 @@ class RunDirectory:
         return _load(self.transfer_path(name), TransferTable.load)
 
     def check_writable(self) -> None:
-        """Refuse a place where the directory cannot be made, without making it.
+        """Raise if the directory cannot be made or written; nothing is made.
 
         Raises:
-            UserError: A part of the path is a file, or may not be written to.
+            UserError: A part of the path is a file, or is write-protected.
         """
         existing = next(place for place in (self.path.absolute(), *self.path.absolute().parents) if place.exists())
         if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
-            raise _unwritable(self.path, f"{existing} is no folder that can be written to")
+            raise _unwritable(self.path, f"{existing} is not a writable folder")
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the directory for this process alone, and create it if it is not there.
+        """Lock the directory for this process, and create it if it is missing.
 
         Raises:
-            UserError: It cannot be written, or another process holds it.
+            UserError: It cannot be written, or another process has locked it.
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -327,7 +322,7 @@ class RunDirectory:
             except OSError as error:
                 raise UserError(
                     f"another process is working in {self.path}",
-                    "one process a run directory",
+                    "one process per run directory",
                     "wait for it to end, or give another --run-dir",
                 ) from error
             handle.write(f"{os.getpid()}\n")
@@ -336,14 +331,14 @@ class RunDirectory:
             yield
 
     def _remove_partial_files(self) -> None:
-        """Remove what a process that was killed in the middle of a file has left."""
+        """Remove partial files of a killed process."""
         for depth in ("", "*/", "*/*/"):
             for path in self.path.glob(f"{depth}.*.partial*"):
                 path.unlink(missing_ok=True)
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Return the object in a file of JSON.
+    """Return the object in a JSON file.
 
     Raises:
         UserError: The file is damaged.
@@ -355,15 +350,15 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def damaged(path: Path, reason: str) -> UserError:
-    """Build the error for a file that is there but cannot be used."""
+    """Return the error for a file that exists but cannot be used."""
     return UserError(f"{path} is damaged: {reason}", "the file as lurefs wrote it", f"delete {path} and run again")
 
 
 def _parse(text: bytes) -> dict[str, Any]:
-    """Return the object in a text of JSON; a `ValueError` says what is wrong with the text."""
+    """Return the object in a JSON text, or raise `ValueError`."""
     values = json.loads(text.decode("utf-8"))
     if not isinstance(values, dict):
-        raise ValueError("it is no JSON object")
+        raise ValueError("it is not a JSON object")
     return values
 
 
@@ -376,7 +371,7 @@ def _damaged_config(path: Path, reason: str) -> UserError:
 
 
 def _load(path: Path, load: Callable[[Path], T]) -> T:
-    """Read a file that the stage 'evaluate' writes."""
+    """Read a file of the stage 'evaluate'."""
     try:
         return load(path)
     except FileNotFoundError as error:
@@ -388,7 +383,7 @@ def _load(path: Path, load: Callable[[Path], T]) -> T:
 def _unwritable(path: Path, reason: str) -> UserError:
     return UserError(
         f"the run directory {path} cannot be written: {reason}",
-        "a folder that can be made and written to",
+        "a folder that can be created and written",
         "give another one with --run-dir",
     )
 

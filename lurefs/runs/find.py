@@ -1,4 +1,4 @@
-"""From what a person calls runs to their directories: paths, folders of runs, patterns, names."""
+"""Search for run directories by path, folder of runs, pattern or name."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from lurefs.errors import UserError, nearest
 
 ROOT = Path("runs")
-"""Where `lurefs run` puts its results, and where names are looked for."""
+"""Folder where `lurefs run` puts its results and where names are searched."""
 
 
 def find_runs(names: Sequence[str], *, root: Path = ROOT) -> list[Path]:
@@ -18,11 +18,11 @@ def find_runs(names: Sequence[str], *, root: Path = ROOT) -> list[Path]:
 
     Args:
         names: Each is a run directory, a folder with runs at any depth, a pattern such as `runs/*-seed?`, or the name
-            of a run or folder below `root` or beside another one of these.
-        root: See there.
+            of a run or folder below `root` or beside another of the given directories.
+        root: First folder in which names are searched.
 
     Raises:
-        UserError: One of them leads to no run, or a name to several.
+        UserError: A name leads to no run, or the name of a run to several.
     """
     places = [root, *dict.fromkeys(Path(name).parent for name in names if Path(name).is_dir())]
     found = [path for name in names for path in _resolve(name, places)]
@@ -33,8 +33,8 @@ def runs_below(folder: Path, *, above: tuple[Path, ...] = ()) -> Iterator[Path]:
     """Yield the run directories at or below a folder, in the order of their names.
 
     Args:
-        folder: Where to look; hidden folders are passed over, and links are followed.
-        above: The folders that led here, so that a link to one of them ends.
+        folder: Where to look; hidden folders are skipped, and links are followed.
+        above: Folders on the way here; links back to them are not followed.
     """
     if (folder / "config.yaml").is_file():
         yield folder
@@ -63,7 +63,7 @@ def _resolve(name: str, places: Sequence[Path]) -> list[Path]:
 
 
 def _named(name: str, places: Sequence[Path]) -> list[Path]:
-    """Return the run or the runs of the folder that a name means: right below a place, or the only one of that name."""
+    """Return the runs with a name: those directly below a place, otherwise the only run of that name at any depth."""
     for place in places:
         if (place / name).is_dir() and (found := list(runs_below(place / name))):
             return found
@@ -72,8 +72,8 @@ def _named(name: str, places: Sequence[Path]) -> list[Path]:
     if len(matches) > 1:
         raise UserError(
             f"{name!r} is the name of {len(matches)} runs: {', '.join(map(str, matches))}",
-            "a name of one run",
-            "give the path of the run that is meant",
+            "the name of a single run",
+            "give the path of that run",
         )
     if not matches:
         searched = ", ".join(str(place) for place in places)

@@ -1,7 +1,7 @@
-"""The figures of a finished run, as `summary.json` holds them: one record that is written and read nowhere else.
+"""Figures of a finished run: the records of `summary.json`.
 
-Every accuracy, half width and calibration error is a fraction. A key is always in the file unless its record says when
-it is left out; what was not measured is null.
+Every accuracy, half width and calibration error is a fraction. Every key is in the file unless its record says
+otherwise; null means not measured.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ from lurefs.config.schema import CorruptConfig
 from lurefs.records import to_mapping
 
 VERSION = 1
-"""Of the keys of `summary.json`; another meaning of a key is another version. Files without one are of the first."""
+"""Version of the keys of `summary.json`; it changes with the meaning of a key. Files without one have version 1."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ProbeSummary:
-    """The figures of one probe on the episodes of one benchmark.
+    """Figures of one probe on the episodes of one benchmark.
 
     Attributes:
-        accuracy: Share of queries classified rightly; null if it is not finite on every episode.
-        tails: How bad the worst episodes and the hardest class are, by accuracy.
-        nll: Mean negative log-likelihood of the queries, nats; null where the classifier has no probabilities.
+        accuracy: Share of correctly classified queries; null if it is not finite on every episode.
+        tails: Accuracy of the worst episodes and of the hardest class.
+        nll: Mean negative log-likelihood of the queries, nats; null if the classifier has no probabilities.
         brier: Mean Brier score of the queries; null likewise.
         ece: Expected calibration error over all queries, fraction; null likewise, and for a part of the episodes.
-        n_not_converged: Episodes whose fit ended by its limit of iterations.
-        n_by_solver: How many episodes were solved how, see `EpisodeTable`.
+        n_not_converged: Episodes whose fit stopped at its limit of iterations.
+        n_by_solver: Number of episodes by solver, see `EpisodeTable`.
         ms_per_episode: Milliseconds of fit and prediction, mean over episodes.
     """
 
@@ -50,12 +50,11 @@ class ProbeSummary:
 
 @dataclass(frozen=True, kw_only=True)
 class ControlSummary:
-    """The figures of one control on the episodes of one benchmark.
+    """Figures of one control on the episodes of one benchmark.
 
     Attributes:
         probes: By the probe's name in the configuration.
-        feature_spread: By how much its features differ between images, see `FeatureBank.spread`; null where it is not
-            known.
+        feature_spread: How much its features differ between images, see `FeatureBank.spread`; null if unknown.
     """
 
     probes: dict[str, ProbeSummary]
@@ -64,21 +63,21 @@ class ControlSummary:
 
 @dataclass(frozen=True, kw_only=True)
 class BenchmarkSummary:
-    """The figures of one benchmark.
+    """Figures of one benchmark.
 
     Attributes:
         manifest: Hash of its episodes.
-        n_way: Classes an episode; null where episodes differ in it.
-        n_shot: Support images a class; null where episodes or classes differ in it.
-        n_query: Query images a class; null likewise.
+        n_way: Classes per episode; null if it varies between episodes.
+        n_shot: Support images per class; null if it varies between episodes or classes.
+        n_query: Query images per class; null likewise.
         form: The form of its episodes in words.
-        corrupt: Which images are corrupted, and how; null if none are.
-        n_episodes: Episodes of the manifest; a probe met fewer where its width ended the scoring.
-        target_ci95: Half width of the interval over episodes that ends the scoring, fraction; null for none.
+        corrupt: Which images are corrupted, and how; null for none.
+        n_episodes: Episodes of the manifest; a probe met fewer if `target_ci95` stopped its scoring.
+        target_ci95: Half width of the interval over episodes that stops the scoring, fraction; null for none.
         chance: Accuracy of guessing, fraction.
-        feature_spread: By how much the features differ between images, see `FeatureBank.spread`.
+        feature_spread: How much the features differ between images, see `FeatureBank.spread`.
         probes: By the probe's name in the configuration.
-        controls: By the control's name, `untrained_twin` or `image_statistics`; empty where none were scored.
+        controls: By the control's name, `untrained_twin` or `image_statistics`; empty if none was scored.
     """
 
     manifest: str
@@ -101,7 +100,7 @@ class RobustnessSummary:
 
     Attributes:
         n_images: Test images that were changed and classified.
-        clean_accuracy: Accuracy on the same images unchanged, fraction; null where it was not noted down.
+        clean_accuracy: Accuracy on the same images unchanged, fraction; null if not recorded.
         corruption_accuracy: Mean over corruptions and severities, fraction; null if none was measured.
         attacks: Accuracy by attack and epsilon, fraction.
     """
@@ -114,22 +113,22 @@ class RobustnessSummary:
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainSummary:
-    """The figures of pre-training on the base classes, over all chunks.
+    """Figures of pre-training on the base classes, over all chunks.
 
     Attributes:
         strategy: The unlearn strategy's name.
         n_chunks: Number of chunks.
         test_accuracy: Accuracy on held-out images after each chunk, fraction.
-        accuracy_changes: By how much each chunk but the first changed it, fraction.
+        accuracy_changes: Its change by each chunk after the first, fraction.
         anytime_accuracy: Its mean over chunks, fraction.
-        cumulative_errors: Wrongly classified test images summed over chunks, a count.
+        cumulative_errors: Misclassified test images summed over chunks, a count.
         cumulative_error_rate: The same as a share of all test predictions, fraction.
-        n_forgotten: Test images classified rightly after a chunk and wrongly after the next, summed over chunks.
+        n_forgotten: Test images classified correctly after a chunk and wrongly after the next, summed over chunks.
         test_ece: Expected calibration error on test images after the last chunk, fraction.
         test_nll: Mean negative log-likelihood on them, nats.
-        generalisation_gap: Accuracy on training images less that on test images after the last chunk, fraction.
+        generalisation_gap: Accuracy on training minus test images after the last chunk, fraction.
         robustness: Accuracy on changed images; null if it was not measured.
-        changed_predictions: Share of predictions that each reset changed, fraction; only of resets that were measured.
+        changed_predictions: Share of predictions that each measured reset changed, fraction.
         n_images_seen: Images that went through a training step, summed over epochs and chunks.
         train_seconds: Seconds of all training epochs, without unlearning.
         unlearn_seconds: Seconds of all unlearning.
@@ -155,15 +154,15 @@ class PretrainSummary:
 
 @dataclass(frozen=True, kw_only=True)
 class TransferSummary:
-    """The figures of one transfer.
+    """Figures of one transfer.
 
     Attributes:
         n_classes: Number of classes.
         probe: The probe's name.
-        parameter: The setting of the probe that is chosen on validation images; null if it is fixed.
-        grid: Its values; null likewise.
-        choose_by: What they are chosen by; null likewise.
-        sizes: By training images a class, `"1"` and more or `"all"`.
+        parameter: The setting of the probe that is chosen on validation images; null if none is.
+        grid: Its candidate values; null likewise.
+        choose_by: The metric of the choice; null likewise.
+        sizes: By training images per class: `"1"`, `"2"`, … or `"all"`.
     """
 
     n_classes: int
@@ -176,11 +175,11 @@ class TransferSummary:
 
 @dataclass(frozen=True, kw_only=True)
 class RunStatement:
-    """Which run the figures are of.
+    """The run that the figures belong to.
 
     Attributes:
         name: Its name.
-        digest: Of what its numbers depend on.
+        digest: Digest of all that its numbers depend on.
         seed: Its seed.
         version: The version of lurefs that measured it.
         seconds: Seconds of its chunks, episodes and transfers.
@@ -195,12 +194,12 @@ class RunStatement:
 
 @dataclass(frozen=True, kw_only=True)
 class RunSummary:
-    """The figures of a finished run.
+    """Figures of a finished run.
 
     Attributes:
-        version: Of the keys; a file of before there was one has the keys of version 1.
-        run: Which run they are of.
-        pretrain: What its chunks led to.
+        version: Version of the keys, see `VERSION`.
+        run: The run that they belong to.
+        pretrain: Figures of its chunks.
         benchmarks: By the benchmark's name in the configuration; empty if it has none.
         transfer: By the transfer's name in the configuration; the key is left out if it has none.
     """
@@ -213,13 +212,13 @@ class RunSummary:
 
 
 def as_mapping(summary: RunSummary) -> dict[str, Any]:
-    """Return what `summary.json` holds."""
+    """Return the content of `summary.json`."""
     values: dict[str, Any] = to_mapping(summary)
     return values if summary.transfer else {key: value for key, value in values.items() if key != "transfer"}
 
 
 def summarise_table(table: EpisodeTable) -> ProbeSummary:
-    """Return the figures of one probe on one benchmark; null where the classifier has no probabilities."""
+    """Return the figures of one probe on one benchmark from its per-episode table."""
 
     def figures(values: FloatArray) -> Summary | None:
         return summarise(values, table.classes) if np.isfinite(values).all() else None
@@ -238,5 +237,5 @@ def summarise_table(table: EpisodeTable) -> ProbeSummary:
 
 
 def known(summary: Summary | None) -> Summary | None:
-    """Return a mean with its intervals; None if there is none, or if it is NaN."""
+    """Return the summary, or None if its mean is NaN or it is missing."""
     return None if summary is None or math.isnan(summary.mean) else summary

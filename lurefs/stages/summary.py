@@ -1,4 +1,4 @@
-"""The end of the evaluate stage: from what a run directory holds to the run's figures."""
+"""Last step of the evaluate stage: from the files of a run directory to its summary."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from lurefs.stages.transfer import summarise_transfers
 
 
 def write_summary(stage: Stage) -> None:
-    """Compute the run's figures from its files, and store them.
+    """Compute the run's figures from its files, and write `summary.json`.
 
     Raises:
         UserError: A file of results is missing or damaged.
@@ -72,7 +72,7 @@ def write_summary(stage: Stage) -> None:
 
 
 def summarise_outcomes(outcomes: Sequence[ChunkOutcome], *, strategy: str) -> PretrainSummary:
-    """Return the figures of the chunks: over all of them, and calibration, gap and robustness after the last one."""
+    """Return the figures over all chunks; calibration, gap and robustness are those after the last one."""
     last = outcomes[-1]
     return PretrainSummary(
         strategy=strategy,

@@ -1,1 +1,1 @@
-"""The mirror of run directories at Weights & Biases: what it is told, how it is called, how it is looked at."""
+"""Mirror of run directories at Weights & Biases: records, client, tracker and saved views."""

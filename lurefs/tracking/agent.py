@@ -1,8 +1,8 @@
-"""The one W&B run of an agent's command in a sweep, which is one of ours.
+"""Map from the run id given by `wandb agent` to one of our W&B runs.
 
-`wandb agent` starts a command with the id of a run and of the sweep in its environment, where every `wandb.init` would
-attach to that run. A command of ours opens several W&B runs. The agent's is the first cell, since its accuracy is what
-a sweep compares. The run directory keeps the pair, so that a rerun and `lurefs push` find the run in its sweep again.
+`wandb agent` starts a command with the ids of a run and a sweep in its environment, and every `wandb.init` would attach
+to that run. Our command opens several W&B runs. The agent's run becomes the first cell, since a sweep compares its
+accuracy. The run directory keeps both ids, so that a rerun and `lurefs push` find the run in its sweep.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ _VARIABLES = ("WANDB_RUN_ID", "WANDB_SWEEP_ID", "WANDB_SWEEP_PARAM_PATH")
 
 @dataclass(frozen=True, kw_only=True)
 class AgentRun:
-    """A run that a sweep waits for.
+    """A run for which a sweep waits.
 
     Attributes:
         run_id: Its id at W&B.
-        sweep_id: The sweep's.
+        sweep_id: The sweep's id.
         card_id: The id that the W&B run would have without a sweep.
-        parameters: What the sweep chose, by the names in its file.
-        project: Of the sweep, and so of all runs of the command; None for that of the config.
-        entity: Likewise.
+        parameters: Values chosen by the sweep, by the names in its file.
+        project: The sweep's project, for all runs of the command; None for that of the config.
+        entity: The sweep's entity; None likewise.
     """
 
     run_id: str
@@ -44,16 +44,16 @@ class AgentRun:
 
 
 def is_of_agent(environment: Mapping[str, str]) -> bool:
-    """Say whether an agent started this command, and its sweep waits for a run of it, even of one that is finished."""
+    """Return whether an agent started this command, so that its sweep waits for a run, even a finished one."""
     run, sweep, _ = _VARIABLES
     return bool(environment.get(run) and environment.get(sweep))
 
 
 def take_agent_run(config: RunConfig, environment: MutableMapping[str, str]) -> AgentRun | None:
-    """Take an agent's run out of the environment; None if there is none.
+    """Remove an agent's run from the environment and return it; None if there is none.
 
-    Of several runs in one command, as of variants, the first has it and the others find nothing. Nor does wandb, which
-    would attach all that it opens to it.
+    If one command has several runs, e.g. of variants, only the first gets it. Its removal also keeps wandb from
+    attaching every W&B run to it.
     """
     is_ours = is_of_agent(environment)
     run, sweep, path = (environment.pop(name, "") for name in _VARIABLES)
@@ -70,12 +70,12 @@ def take_agent_run(config: RunConfig, environment: MutableMapping[str, str]) -> 
 
 
 def write_agent_run(path: Path, agent: AgentRun) -> None:
-    """Keep which W&B run belongs to the sweep."""
+    """Store the agent's run."""
     write_text(path, json.dumps(asdict(agent), indent=1) + "\n")
 
 
 def read_agent_run(path: Path) -> AgentRun | None:
-    """Return what `write_agent_run` kept; None if that is nothing."""
+    """Return the stored agent's run; None if there is none."""
     try:
         return AgentRun(**json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
@@ -83,7 +83,7 @@ def read_agent_run(path: Path) -> AgentRun | None:
 
 
 def _read_parameters(path: Path) -> dict[str, Any]:
-    """Return the values in the file that the agent wrote, `{name: {value: ...}}`; empty if it cannot be read."""
+    """Return the values in the agent's file, `{name: {value: ...}}`; empty if it cannot be read."""
     try:
         stored = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, yaml.YAMLError):

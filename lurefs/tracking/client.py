@@ -1,6 +1,6 @@
-"""How wandb is called: where its files go, how a W&B run is opened, filled and ended. Errors are the caller's to judge.
+"""Client of wandb: opens, fills and ends W&B runs. The caller handles its errors.
 
-wandb is imported when a run is opened. What it leaves on disk stays below the run directory's folder `wandb`.
+wandb is imported when a run is opened. Its files on disk stay below the run directory's folder `wandb`.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ FINISH_SECONDS = 60.0
 
 
 class UploadError(Exception):
-    """A W&B run did not arrive whole; to send it again completes it."""
+    """A W&B run arrived incomplete; sending it again completes it."""
 
 
 class Client:
-    """Opens W&B runs of one run directory, and knows which offline copies of them are complete.
+    """Opens the W&B runs of one run directory, and records which offline copies are complete.
 
     Args:
-        home: Where the folder `wandb` is or will be.
-        project: At W&B.
+        home: Parent of the folder `wandb`.
+        project: The project at W&B.
         entity: The user or team; None for the key's default.
-        mode: Where to; it may be changed between two runs.
-        agent: The run that an agent's sweep waits for.
+        mode: Online or offline; it may change between two runs.
+        agent: The run for which an agent's sweep waits.
     """
 
     def __init__(
@@ -57,13 +57,13 @@ class Client:
         self._home = home
         self._agent = agent
         self._marker_path = self.folder / "mirrored.json"
-        self._sent: dict[str, str] = {}  # by id, the digest of what this process sent
-        self._written: dict[str, str] = {}  # the same, of offline copies alone
+        self._sent: dict[str, str] = {}  # id -> digest of what this process sent
+        self._written: dict[str, str] = {}  # the same for offline copies only
 
     def has(self, record: Record) -> bool:
-        """Say whether this process sent the record, or an offline copy of it is complete.
+        """Return whether this process sent the record, or a complete offline copy of it exists.
 
-        What an earlier process sent online is known to the service alone, which is asked when the run is opened.
+        Only the service knows what earlier processes sent online; it is asked when the run is opened.
         """
         run_id = self.id_of(record.card)
         if self._sent.get(run_id) == record.digest:
@@ -72,11 +72,11 @@ class Client:
         return kept and any(self.folder.glob(f"offline-run-*-{run_id}"))
 
     def id_of(self, card: Card) -> str:
-        """Return the id at W&B: the card's, or the agent's for the run that its sweep waits for."""
+        """Return the id at W&B: the agent's for the run of its sweep, otherwise the card's."""
         return self._agent.run_id if self._is_agents(card) and self._agent else card.id
 
     def open(self, card: Card, step_metric: str | None) -> Any:
-        """Start a W&B run, or go on with it, in place of what earlier processes left of it on this disk."""
+        """Start or resume a W&B run; local copies from earlier processes are removed."""
         self.drop_local_copies(card)
         run = self._init(card)
         if step_metric is not None:
@@ -90,7 +90,7 @@ class Client:
             run.log(row, step=step)
 
     def fill(self, run: Any, record: Record) -> None:
-        """Send what a record holds beside its curves."""
+        """Send everything in a record except its curves."""
         import wandb
 
         run.config.update(record.card.config, allow_val_change=True)
@@ -99,7 +99,7 @@ class Client:
         content |= {key: wandb.Html(page, inject=False) for key, page in record.pages.items()}
         content |= {key: wandb.Image(str(path)) for key, path in record.images.items()}
         run.summary.update(content)
-        if run.starting_step == 0:  # a chart is a row of the history, and would be there twice
+        if run.starting_step == 0:  # a chart is a row of the history, and would appear twice
             for key, chart in record.charts.items():
                 run.log({key: _chart(run, chart)})
         for weights in record.weights:
@@ -108,11 +108,11 @@ class Client:
             run.log_artifact(artifact, aliases=[weights.alias])  # wandb itself calls the newest one `latest`
 
     def finish(self, run: Any, record: Record) -> None:
-        """End a W&B run; one that is not complete counts as stopped, and is gone on with later.
+        """End a W&B run; an incomplete one is marked as stopped, and can be resumed.
 
         Raises:
             TimeoutError: The upload took over `FINISH_SECONDS`.
-            UploadError: The service refused a part of it.
+            UploadError: The service rejected a part of it.
         """
         if record.is_complete:
             self._sent[run.id] = record.digest
@@ -124,27 +124,27 @@ class Client:
             raise UploadError(error)
 
     def close(self) -> None:
-        """Let wandb write its files, and note down which offline copies are complete."""
+        """Let wandb write its files, and record which offline copies are complete."""
         import wandb
 
-        if wandb.run is not None:  # the caller's process has a run of its own, and the service belongs to both
+        if wandb.run is not None:  # the caller's process has its own run, and shares the service
             return
         wandb.teardown()  # only now is the log on disk: finish() returns earlier
         if self._written:
             self._write_marker({**self._read_marker(), **self._written})
         shutil.rmtree(self.folder / "cache", ignore_errors=True)
-        if not any(self.folder.glob("offline-run-*")):  # offline copies need what was staged for them
+        if not any(self.folder.glob("offline-run-*")):  # offline copies need their staged artifacts
             shutil.rmtree(self.folder / "artifacts", ignore_errors=True)
 
     def forget_failed_start(self) -> None:
-        """End wandb's service, which still holds the id of a run that did not start."""
+        """Stop wandb's service, which still holds the id of a run that did not start."""
         import wandb
 
         if wandb.run is None:
             wandb.teardown()
 
     def drop_local_copies(self, card: Card) -> None:
-        """Remove what an earlier process left of a run: `wandb sync` of two copies would double the rows."""
+        """Remove local copies of a run from earlier processes: `wandb sync` of two copies would double the rows."""
         run_id = self.id_of(card)
         marker = self._read_marker()
         if marker.pop(run_id, None) is not None:
@@ -177,7 +177,7 @@ class Client:
         )
 
     def _read_marker(self) -> dict[str, str]:
-        """Return, by id, the digest of what a complete offline copy holds."""
+        """Return id -> digest of the content of each complete offline copy."""
         try:
             return {str(key): str(value) for key, value in json.loads(self._marker_path.read_text()).items()}
         except (OSError, ValueError, AttributeError):
@@ -189,11 +189,11 @@ class Client:
 
 @contextmanager
 def environment(folder: Path) -> Iterator[None]:
-    """Keep wandb's files in a folder while it is called, and hide what it trips over; afterwards all is as it was.
+    """Set the environment variables of wandb while it is called, and restore them afterwards.
 
-    Only these variables say where artifacts are staged and cached, that its first steps are silent and call no git, and
-    that it does not report on itself over the network, which it would do offline as well. Its service inherits them.
-    An empty variable makes wandb fail.
+    Only variables set where artifacts are staged and cached, keep its first steps silent and without git, and turn off
+    its error reports over the network, which it would send offline too. Its service inherits them. Empty variables are
+    hidden, since they make wandb fail.
     """
     hidden = [name for name, value in os.environ.items() if name.startswith("WANDB_") and not value]
     chosen = {
@@ -218,7 +218,7 @@ def environment(folder: Path) -> Iterator[None]:
 
 
 def one_line(error: Exception) -> str:
-    """Return the name and the first line of an error."""
+    """Return the name and first line of an error."""
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 
@@ -230,7 +230,7 @@ def _table(table: Table) -> Any:
 
 
 def _chart(run: Any, chart: Chart) -> Any:
-    """Return a chart of a table by a specification that is stored with the entity, which this does the first time."""
+    """Return a chart of a table, and store its specification with the entity if it is not there yet."""
     import wandb
 
     with suppress(wandb.Error):  # it is there already
@@ -247,7 +247,7 @@ def _chart(run: Any, chart: Chart) -> Any:
 
 
 def _client_settings(sweep_id: str | None) -> Any:
-    """Return wandb's settings: silent, nothing gathered beside what is sent, no wait without end."""
+    """Return wandb's settings: silent, no data beyond the records, limited waiting times."""
     import wandb
 
     wanted: dict[str, Any] = {
@@ -272,7 +272,7 @@ def _client_settings(sweep_id: str | None) -> Any:
 
 
 def _fatal_error(log_path: Path) -> str | None:
-    """Return what made wandb give up on an upload, of which `finish` says nothing; None if nothing did."""
+    """Return the error by which wandb gave up an upload, which `finish` does not raise; None if there is none."""
     try:
         lines = log_path.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:

@@ -1,7 +1,6 @@
-"""A comparison of runs as one W&B run: its leaderboard, the paired differences as a chart, its page.
+"""Record of a comparison of runs for W&B: its leaderboard, charts of its intervals, its page.
 
-All is read from the folder that `lurefs compare` wrote; nothing is computed again, so its corrected p-values are those
-of every other table.
+All is read from the folder of `lurefs compare`; nothing is computed again.
 """
 
 from __future__ import annotations
@@ -24,10 +23,7 @@ ACCURACY_CHART, DIFFERENCE_CHART = "lurefs-accuracy", "lurefs-paired-differences
 
 
 def comparison_record(folder: Path) -> Record:
-    """Return what W&B is told of a comparison.
-
-    Args:
-        folder: Where `comparison.json` is, and its page beside it.
+    """Return the record of a comparison from the folder of its `comparison.json` and page.
 
     Raises:
         UserError: The file is damaged.
@@ -36,7 +32,7 @@ def comparison_record(folder: Path) -> Record:
 
 
 def compared_paths(folder: Path) -> list[Path]:
-    """Return the directories of the runs that were compared.
+    """Return the directories of the compared runs.
 
     Raises:
         UserError: The file is damaged.
@@ -45,10 +41,7 @@ def compared_paths(folder: Path) -> list[Path]:
 
 
 def leaderboard(numbers: Mapping[str, Any]) -> Table:
-    """Return the groups of a comparison, best first within benchmark and probe, then the controls.
-
-    Runs that differ only by their seed are one group. Those that were not measured stand last.
-    """
+    """Return groups and controls by benchmark and probe: best group first, controls next, unmeasured groups last."""
     about = _about_groups(numbers)
     rows = [*numbers["groups"], *numbers["controls"]]
     columns = ["name", *RUN_COLUMNS, *(name for name in rows[0] if name != "name")] if rows else []
@@ -62,7 +55,7 @@ def leaderboard(numbers: Mapping[str, Any]) -> Table:
 
 
 def _about_groups(numbers: Mapping[str, Any]) -> dict[str, Row]:
-    """Return what is known of each group: that of its first run, and the seed where it is a single one."""
+    """Return the facts about each group: those of its first run, without the seed if it has several runs."""
     about: dict[str, Row] = {}
     for run in numbers["runs"]:
         known = {name: run.get(name) for name in RUN_COLUMNS}
@@ -73,12 +66,12 @@ def _about_groups(numbers: Mapping[str, Any]) -> dict[str, Row]:
 def intervals(numbers: Mapping[str, Any], value: str, half_widths: str) -> Table:
     """Return one figure of groups and controls in percentage points, with the bounds of its 95 % intervals.
 
-    Of several seeds the interval is that over seeds, and takes the place of the one over episodes.
+    For several seeds the interval over seeds takes the place of the one over episodes.
 
     Args:
         numbers: The content of `comparison.json`.
-        value: The figure's name; rows that do not have it are left out.
-        half_widths: What the names of its half widths begin with.
+        value: The figure's name; rows without it are left out.
+        half_widths: Prefix of the names of its half widths.
     """
     rows = []
     for row in [*numbers["groups"], *numbers["controls"]]:
@@ -111,7 +104,7 @@ def _record(numbers: Mapping[str, Any], page: Path) -> Record:
         ),
         "paired_differences": Chart(
             name=DIFFERENCE_CHART,
-            title=f"Accuracy less that of {numbers['reference']}, points",
+            title=f"Accuracy minus that of {numbers['reference']}, points",
             table=intervals(numbers, "difference", "difference_"),
             spec=_spec(has_zero=True),
         ),
@@ -126,14 +119,14 @@ def _record(numbers: Mapping[str, Any], page: Path) -> Record:
 
 
 def _summary(numbers: Mapping[str, Any]) -> Row:
-    """Return which group is best at each benchmark and probe, how far ahead of the reference, and how sure that is."""
+    """Return the best group of each benchmark and probe, with its difference from the reference and its p-values."""
     best: dict[str, Mapping[str, Any]] = {}
     for row in numbers["groups"]:
         if row["mean"] is not None:
             held = best.setdefault(_cell(row), row)
             if row["mean"] > held["mean"]:
                 best[_cell(row)] = row
-    told = {
+    names = {
         "best_run": "name",
         "best_accuracy": "mean",
         "best_difference": "difference",
@@ -144,7 +137,7 @@ def _summary(numbers: Mapping[str, Any]) -> Row:
         "best_beats_untrained_twin": "beats_untrained_twin",
     }
     figures = {
-        f"{what}/{row['benchmark']}/{row['probe']}": row[name] for row in best.values() for what, name in told.items()
+        f"{what}/{row['benchmark']}/{row['probe']}": row[name] for row in best.values() for what, name in names.items()
     }
     return without_none({"one_training_each": numbers["one_training_each"], **figures})
 
@@ -154,7 +147,7 @@ def _cell(row: Mapping[str, Any]) -> str:
 
 
 def _spec(*, has_zero: bool) -> dict[str, Any]:
-    """Return a Vega-Lite chart of `INTERVAL_COLUMNS`: a row a group or control, a panel a benchmark and probe."""
+    """Return a Vega-Lite chart of `INTERVAL_COLUMNS`: one row per group or control, one panel per cell."""
     value = {"field": "${field:value}", "type": "quantitative", "title": None, "scale": {"zero": has_zero}}
     zero = [{"mark": {"type": "rule", "strokeDash": [4, 4]}, "encoding": {"x": {"datum": 0}}}] if has_zero else []
     diamond = {"type": "point", "shape": "diamond", "size": 90, "filled": True, "fill": "white", "stroke": "black"}

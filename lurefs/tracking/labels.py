@@ -1,4 +1,4 @@
-"""How W&B runs are labelled: ids, names, groups, tags, and the flat settings to sort and filter by."""
+"""Labels of W&B runs: ids, names, groups, tags, and flat settings to sort and filter by."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ _REGIME = ("replay", "schedule", "class_order", "images_per_class", "label_noise
 
 @dataclass(frozen=True, kw_only=True)
 class Card:
-    """How one W&B run is labelled.
+    """Labels of one W&B run.
 
     Attributes:
-        id: Follows from the configuration, so that a rerun finds its earlier records.
-        name: For people.
-        group: What it may be compared with: the protocol's digest and the benchmark.
-        job_type: What was done.
+        id: Derived from the configuration, so that a rerun finds its earlier records.
+        name: Its name for people.
+        group: Digest of the protocol and name of the benchmark; runs of one group are comparable.
+        job_type: The kind of its content.
         tags: Short words to filter by.
-        config: Flat settings to filter by, without those that are not known yet.
+        config: Flat settings to filter by, without those that are still unknown.
     """
 
     id: str
@@ -42,11 +42,11 @@ class Card:
 
 @dataclass(frozen=True, kw_only=True)
 class About:
-    """What the labels of a run are made from.
+    """Facts from which the labels of a run are made.
 
     Attributes:
         config: Its configuration.
-        identity: The content of `identity.json`; empty before that is written.
+        identity: The content of `identity.json`; empty before it is written.
         cost: The content of `cost.json`; empty before the features are extracted.
     """
 
@@ -56,12 +56,7 @@ class About:
 
 
 def pretrain_card(about: About, outcomes: Sequence[ChunkOutcome]) -> Card:
-    """Label the pre-training of a run; its protocol is the images, their splits and their chunks.
-
-    Args:
-        about: The run.
-        outcomes: The chunks that are done.
-    """
+    """Label the pre-training of a run; its protocol is the images, their splits and their chunks."""
     config = about.config
     images = about.identity.get("dataset", config.dataset)
     protocol = digest([images, config.class_split, config.image_split, config.chunks])
@@ -77,7 +72,7 @@ def pretrain_card(about: About, outcomes: Sequence[ChunkOutcome]) -> Card:
 
 
 def cell_card(about: About, summary: RunSummary, benchmark: str, probe: str) -> Card:
-    """Label one probe on one benchmark; its protocol is the manifest, so that a group has the same episodes."""
+    """Label one probe on one benchmark; its protocol is the manifest, so a group has the same episodes."""
     described = summary.benchmarks[benchmark]
     accuracy, corrupt = described.probes[probe].accuracy, described.corrupt
     protocol = described.manifest[:12]
@@ -107,7 +102,7 @@ def transfer_card(about: About, summary: RunSummary, name: str, images: str) -> 
         about: The run.
         summary: Its figures.
         name: The transfer's key in the config.
-        images: Digest of its images and their split, which are its protocol.
+        images: Digest of its images and their split: its protocol.
     """
     described = summary.transfer[name]
     return Card(
@@ -140,7 +135,7 @@ def report_card(about: About) -> Card:
 
 
 def comparison_card(numbers: Mapping[str, Any]) -> Card:
-    """Label a comparison by the content of its `comparison.json`: other numbers are another W&B run."""
+    """Label a comparison by the content of its `comparison.json`; other numbers make another W&B run."""
     labels = [run["run"] for run in numbers["runs"]]
     named = ", ".join(labels) if len(labels) <= 4 else f"{labels[0]} and {len(labels) - 1} more"
     return Card(
@@ -166,9 +161,9 @@ def cell_id(config: RunConfig, benchmark: str, probe: str) -> str:
 
 
 def run_id(config: RunConfig, part: str) -> str:
-    """Return an id of at most 64 characters that W&B accepts and a person can read.
+    """Return a readable id of at most 64 characters that W&B accepts.
 
-    Where something had to be replaced or cut off, a digest keeps different parts different.
+    If characters are replaced or cut off, a digest keeps different ids different.
     """
     wanted = f"{digest(run_identity(config))}-{part}"
     readable = re.sub(r"[^A-Za-z0-9_.-]", "_", wanted)
@@ -176,12 +171,12 @@ def run_id(config: RunConfig, part: str) -> str:
 
 
 def tags(config: RunConfig) -> tuple[str, ...]:
-    """Return the run's tags, at most 64 characters each as W&B demands."""
+    """Return the run's tags, at most 64 characters each, as W&B requires."""
     return _short([config.backbone.name, config.unlearn.name, config.dataset.name, *config.trackers.wandb.tags])
 
 
 def without_none(row: Row) -> Row:
-    """Return what is known of a row: W&B would show None as a value."""
+    """Return a row without None, which W&B would show as a value."""
     return {key: value for key, value in row.items() if value is not None}
 
 
@@ -222,7 +217,7 @@ def _flat_config(about: About) -> Row:
 
 
 def _learning(learner: LearnerConfig) -> Row:
-    """Return how chunks are learned; `schedule` alone is that of the chunks' sizes, so the rate's has another name."""
+    """Return the learner's settings; its `schedule` is `lr_schedule` here, since chunks have a `schedule` too."""
     params = learner.optimizer.params
     return {
         "optimizer": learner.optimizer.name,
@@ -238,9 +233,9 @@ def _learning(learner: LearnerConfig) -> Row:
 
 
 def _keep_ratio(unlearn: PluginConfig) -> float | None:
-    """Return the share of weights that a strategy keeps, its default where none is set; None if it has no such share.
+    """Return a strategy's keep ratio, set or default; None if it has none.
 
-    The mirror goes on where a strategy of somebody's own cannot be imported, e.g. on the machine that pushes.
+    A custom strategy that cannot be imported, e.g. on the machine that pushes, does not stop the mirror.
     """
     default = None
     with suppress(UserError):

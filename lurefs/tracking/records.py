@@ -1,6 +1,6 @@
-"""A run directory as W&B runs: one holds the chunks of pre-training, one each a cell or a transfer, one the page.
+"""Records of a run directory for W&B: one W&B run for pre-training, one per cell or transfer, one for the page.
 
-Nothing is sent here, and wandb is not needed: a record is what will be sent, read from the directory alone.
+They are read from the directory alone, without wandb.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ class Weights:
 
     Attributes:
         path: The safetensors file.
-        alias: What to ask for it by.
-        metadata: What it is.
+        alias: Its alias at W&B.
+        metadata: Facts about it.
     """
 
     path: Path
@@ -59,9 +59,9 @@ class Chart:
     """A Vega-Lite chart of a table.
 
     Attributes:
-        name: Of the chart at W&B.
-        title: For people.
-        table: What is drawn.
+        name: Its name at W&B.
+        title: Its title.
+        table: Its data.
         spec: The Vega-Lite specification, whose fields are `${field:COLUMN}`.
     """
 
@@ -73,19 +73,19 @@ class Chart:
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
-    """All that one W&B run holds.
+    """Content of one W&B run.
 
     Attributes:
         card: Its labels.
-        step_metric: What its curves are drawn over; None if it has none.
-        rows: The points of its curves, in order.
+        step_metric: Key of x of its curves; None without curves.
+        rows: Points of its curves, in order.
         summary: Flat figures.
         tables: Tables by key.
         pages: HTML by key.
-        images: Picture files by key.
+        images: Image files by key.
         charts: Charts by key.
-        weights: Checkpoints, the earliest first.
-        is_complete: Whether nothing is to follow.
+        weights: Checkpoints, earliest first.
+        is_complete: Whether nothing will follow.
     """
 
     card: Card
@@ -101,16 +101,16 @@ class Record:
 
     @property
     def digest(self) -> str:
-        """A short hash of the content, for which a file stands by its name."""
+        """Digest of the content; files count only by name."""
         files = [*map(str, self.images.values()), *(weights.metadata for weights in self.weights)]
         return digest([self.rows, self.summary, self.tables, self.pages, self.charts, files, self.is_complete])
 
 
 def records_of(config: RunConfig, directory: RunDirectory) -> Iterator[Record]:
-    """Yield what a run directory holds, whether it is finished or not.
+    """Yield the records of a run directory, finished or not.
 
     Raises:
-        UserError: A file is damaged, or one that the summary speaks of is missing.
+        UserError: A file is damaged, or one that the summary names is missing.
     """
     if directory.read_outcomes():
         yield pretrain_record(config, directory)
@@ -126,7 +126,7 @@ def records_of(config: RunConfig, directory: RunDirectory) -> Iterator[Record]:
 
 
 def pretrain_record(config: RunConfig, directory: RunDirectory) -> Record:
-    """Return the chunks that are done, and the figures over all of them once they are."""
+    """Return the record of the finished chunks, with the figures over all chunks once all are finished."""
     outcomes = directory.read_outcomes()
     is_complete = bool(outcomes) and len(outcomes) == (config.chunks.n_chunks or len(outcomes))
     robustness = robustness_rows(outcomes)
@@ -142,7 +142,7 @@ def pretrain_record(config: RunConfig, directory: RunDirectory) -> Record:
 
 
 def cell_record(config: RunConfig, directory: RunDirectory, benchmark: str, probe: str) -> Record:
-    """Return one cell: its figures, the running accuracy, the result of every episode."""
+    """Return the record of one cell: its figures, the running accuracy, the result of every episode."""
     about, summary = _about(config, directory), directory.read_summary()
     table = directory.read_episodes(benchmark, probe)
     return Record(
@@ -155,7 +155,7 @@ def cell_record(config: RunConfig, directory: RunDirectory, benchmark: str, prob
 
 
 def transfer_record(config: RunConfig, directory: RunDirectory, name: str) -> Record:
-    """Return one transfer: its figures by training images a class, those of the largest size, every fit."""
+    """Return the record of one transfer: its figures by size, those of the largest size, every fit."""
     summary, table = directory.read_summary(), directory.read_transfer(name)
     images = digest([table.identity.get("images"), table.identity.get("split")])
     rows = transfer_rows(summary.transfer[name])
@@ -169,7 +169,7 @@ def transfer_record(config: RunConfig, directory: RunDirectory, name: str) -> Re
 
 
 def report_record(config: RunConfig, directory: RunDirectory, path: Path) -> Record:
-    """Return a report page, with the sheets of images that stand beside it."""
+    """Return the record of a report page and its image sheets."""
     return Record(
         card=labels.report_card(_about(config, directory)),
         pages={"report": path.read_text(encoding="utf-8")},
@@ -182,11 +182,11 @@ def _about(config: RunConfig, directory: RunDirectory) -> About:
 
 
 def _weights(config: RunConfig, directory: RunDirectory, outcomes: Sequence[ChunkOutcome]) -> list[Weights]:
-    """Return the checkpoints that the config asks to send, of those that are still there."""
+    """Return the checkpoints to send by the config, as far as their files exist."""
     wanted = config.trackers.wandb.checkpoints
     if wanted == "none":
         return []
-    from lurefs.learning.checkpoints import read_identity  # it needs torch, which the rest does not
+    from lurefs.learning.checkpoints import read_identity  # needs torch, unlike the rest
 
     found = []
     for outcome in outcomes if wanted == "all" else outcomes[-1:]:

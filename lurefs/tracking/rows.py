@@ -1,4 +1,4 @@
-"""What W&B is told of a run: curves, flat figures, tables. Pure functions of what the run directory holds."""
+"""Curves, flat figures and tables of a run for W&B, as pure functions of the run directory."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ EPISODE_COLUMNS = ("index", "classes", "accuracy", "nll", "brier", "converged", 
 
 
 def chunk_rows(outcomes: Sequence[ChunkOutcome]) -> list[Row]:
-    """Return the row of each chunk in the curves of pre-training."""
+    """Return one row per chunk for the curves of pre-training."""
     rows = []
     for n_done, outcome in enumerate(outcomes, start=1):
         row: Row = {
@@ -63,7 +63,7 @@ def chunk_rows(outcomes: Sequence[ChunkOutcome]) -> list[Row]:
 
 
 def _unlearn_row(did: UnlearnReport) -> Row:
-    """Return what a reset did; figures that an older run did not measure are left out."""
+    """Return the measured effects of a reset."""
     figures = {
         "unlearn_drop": did.accuracy_before - did.accuracy_after,
         "unlearn_changed_predictions": did.changed_predictions,
@@ -77,7 +77,7 @@ def _unlearn_row(did: UnlearnReport) -> Row:
 
 
 def pretrain_summary(outcomes: Sequence[ChunkOutcome]) -> Row:
-    """Return the figures over all chunks; W&B itself adds those of the last one."""
+    """Return the figures over all chunks; W&B itself adds those of the last chunk."""
     figures = {
         "anytime_accuracy": anytime_accuracy(outcomes),
         "cumulative_error_rate": cumulative_error_rate(outcomes),
@@ -98,9 +98,9 @@ def cell_summary(
     outcomes: Sequence[ChunkOutcome],
     cost: Mapping[str, Any],
 ) -> Row:
-    """Return the flat figures of one cell, without those that its probe does not have.
+    """Return the flat figures of one cell, without missing ones.
 
-    `images_per_second` is how fast the backbone embeds, from `cost.json`; the speed of training has a name of its own.
+    `images_per_second` is the speed of embedding, from `cost.json`; `train_images_per_second` is that of training.
     `control_NAME` is the accuracy of a control on the same episodes by the same probe.
     """
     described = summary.benchmarks[benchmark]
@@ -137,13 +137,13 @@ def cell_summary(
 
 
 def train_images_per_second(outcomes: Sequence[ChunkOutcome]) -> float | None:
-    """Return the training throughput over all chunks, images per second; None if no time was measured."""
+    """Return the training speed over all chunks, images per second; None if no time was measured."""
     seconds = train_seconds(outcomes)
     return sum(outcome.n_images_seen for outcome in outcomes) / seconds if seconds > 0 else None
 
 
 def transfer_rows(described: TransferSummary) -> list[Row]:
-    """Return the figures of a transfer by training images a class; the largest size has the mean over classes."""
+    """Return one row per size of a transfer; the size `all` counts as its mean number per class."""
     rows = []
     for size, figures in described.sizes.items():
         n_images = figures.n_train / described.n_classes if size == "all" else int(size)
@@ -174,7 +174,7 @@ def _mean(figure: Summary | TransferFigure | None) -> float | None:
 
 
 def running_accuracy(table: EpisodeTable) -> list[Row]:
-    """Return the accuracy over the first `episode` episodes and its interval, at `MAX_CURVE_POINTS` points or fewer."""
+    """Return the accuracy over the first `episode` episodes with its interval, at up to `MAX_CURVE_POINTS` points."""
     first = max(2, len(table) // MAX_CURVE_POINTS)
     points = np.unique(np.linspace(first, len(table), MAX_CURVE_POINTS).round().astype(int))
     rows = []
@@ -191,7 +191,7 @@ def running_accuracy(table: EpisodeTable) -> list[Row]:
 
 
 def episode_rows(table: EpisodeTable) -> list[list[Any]]:
-    """Return one row an episode, as `EPISODE_COLUMNS`; its classes are one text, a missing value is None."""
+    """Return one row per episode with `EPISODE_COLUMNS`; its classes are one text, missing values None."""
     floats = {
         name: [_plain(value) for value in getattr(table, name).tolist()]
         for name in ("accuracy", "nll", "brier", "seconds")
@@ -206,7 +206,7 @@ def episode_rows(table: EpisodeTable) -> list[list[Any]]:
 
 
 def robustness_rows(outcomes: Sequence[ChunkOutcome]) -> list[list[Any]]:
-    """Return one row a chunk, change and level, in the order of `ROBUSTNESS_COLUMNS`; accuracy is a fraction."""
+    """Return one row per chunk, change and level with `ROBUSTNESS_COLUMNS`; accuracies are fractions."""
     return [
         [outcome.chunk_index, kind, name, float(level), accuracy]
         for outcome in outcomes
@@ -218,12 +218,12 @@ def robustness_rows(outcomes: Sequence[ChunkOutcome]) -> list[list[Any]]:
 
 
 def fit_rows(table: TransferTable) -> list[list[Any]]:
-    """Return one row a fit of a transfer, in the order of `FIT_COLUMNS`; a missing value is None."""
+    """Return one row per fit of a transfer with `FIT_COLUMNS`; missing values are None."""
     return [[_plain(getattr(fit, name)) for name in FIT_COLUMNS] for fit in table.fits]
 
 
 def _robustness_row(scores: RobustnessScores | None) -> Row:
-    """Return robustness under keys without dots, which W&B takes for nesting; empty if it was not measured."""
+    """Return robustness under keys without dots, which would nest at W&B; empty if not measured."""
     if scores is None:
         return {}
     row: Row = {"clean": scores.clean_accuracy, "corruptions": scores.corruption_accuracy}

@@ -1,7 +1,7 @@
-"""Weights & Biases as a mirror of the run directory: a run never depends on its tracker, and can be sent again.
+"""Tracker that mirrors the run directory to Weights & Biases; its errors never stop the run.
 
-What is sent are the records of `lurefs.tracking`, read from the directory alone, so that a rerun goes on where the last
-one was stopped. Here is decided when, where to, and what an error costs: the mirror, never the run.
+It sends the records of `lurefs.tracking.records`, read from the directory alone, so that a rerun resumes where the last
+one stopped.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from lurefs.tracking.records import Record
 Mode = Literal["online", "offline", "disabled"]
 
 AGENT_FILE = "wandb/agent.json"
-"""Which W&B run of a directory belongs to a sweep."""
+"""File with the W&B run of a directory that belongs to a sweep."""
 _MODE_OF_WORD: Mapping[str, Mode] = {
     "online": "online",
     "run": "online",
@@ -40,36 +40,36 @@ _log = logging.getLogger(__name__)
 
 
 class Tracker:
-    """Receives the records of a run. This one keeps nothing.
+    """Tracker that discards all records.
 
     Args:
-        note: One line for the user: where the records go, and why there.
+        note: One line for the user: where the records go, and why.
     """
 
     def __init__(self, note: str) -> None:
         self.note = note
 
     def log_chunk(self, outcome: ChunkOutcome) -> None:
-        """Take a chunk whose outcome is on disk."""
+        """Record a chunk whose outcome is on disk."""
 
     def finish_pretrain(self) -> None:
-        """Take note that all chunks are done."""
+        """Record that all chunks are done."""
 
     def log_cell(self, benchmark: str, probe: str) -> None:
-        """Take the summary and the per-episode results of one probe on one benchmark."""
+        """Record the summary and the per-episode results of one probe on one benchmark."""
 
     def log_transfer(self, name: str) -> None:
-        """Take the summary and the fits of one transfer."""
+        """Record the summary and the fits of one transfer."""
 
     def log_report(self, path: Path) -> None:
-        """Take a report page."""
+        """Record a report page."""
 
     def close(self) -> None:
-        """End the tracking; a second call does nothing. Never raises."""
+        """End tracking; a second call does nothing. Never raises."""
 
 
 def start(config: RunConfig, directory: RunDirectory) -> Tracker:
-    """Return the tracker that the configuration and the user's environment ask for.
+    """Return the tracker for the configuration and the user's environment.
 
     Raises:
         UserError: `WANDB_MODE` has no known value; or tracking is strict and the online start failed.
@@ -83,7 +83,7 @@ def start(config: RunConfig, directory: RunDirectory) -> Tracker:
     except ImportError as error:
         if settings.strict and mode == "online":
             raise _no_online_start(one_line(error)) from error
-        return Tracker("W&B: not installed; the records are in the run directory alone")
+        return Tracker("W&B: not installed; the records are only in the run directory")
     if mode == "online" and not has_key(os.environ):
         if settings.strict:
             raise _no_online_start("no API key was found")
@@ -94,13 +94,13 @@ def start(config: RunConfig, directory: RunDirectory) -> Tracker:
 
 
 def choose_mode(configured: str, environment: Mapping[str, str]) -> tuple[Mode, str]:
-    """Return the mode and, in a few words, what decided it.
+    """Return the mode and the reason for it in a few words.
 
-    A mode in the configuration wins; `auto` follows `WANDB_DISABLED`, then `WANDB_MODE`, then whether there is a key.
-    Empty variables mean unset.
+    A mode in the configuration wins; `auto` follows `WANDB_DISABLED`, then `WANDB_MODE`, then whether a key exists.
+    Empty variables count as unset.
 
     Raises:
-        UserError: `WANDB_MODE` has a value that W&B does not know.
+        UserError: `WANDB_MODE` has an unknown value.
     """
     if configured != "auto":
         return _MODE_OF_WORD[configured], f"trackers.wandb.mode={configured}"
@@ -119,7 +119,7 @@ def choose_mode(configured: str, environment: Mapping[str, str]) -> tuple[Mode, 
 
 
 def has_key(environment: Mapping[str, str]) -> bool:
-    """Say whether the user has a key for W&B: in the environment, or in the netrc file for W&B's address."""
+    """Return whether the user has a key for W&B, in the environment or the netrc file."""
     if environment.get("WANDB_API_KEY") or environment.get("WANDB_IDENTITY_TOKEN_FILE"):
         return True
     host = urlsplit(environment.get("WANDB_BASE_URL") or "https://api.wandb.ai").netloc
@@ -136,14 +136,14 @@ def has_key(environment: Mapping[str, str]) -> bool:
 
 
 class WandbTracker(Tracker):
-    """Feeds W&B, online or into the run directory's folder `wandb`.
+    """Sends records to W&B, online or into the run directory's folder `wandb`.
 
-    W&B's errors are told and cost the mirror, never the run; only a strict tracker raises, when it cannot start online.
+    Errors of W&B become warnings. Only a strict tracker raises, if it cannot start online.
 
     Args:
         config: The run's configuration.
-        directory: The run directory, from which all is read that is sent.
-        mode: Where to; it turns to `offline` when the service cannot be reached.
+        directory: The run directory, from which all records are read.
+        mode: Online or offline; it changes to offline if the service cannot be reached.
         reason: Why this mode.
     """
 
@@ -156,10 +156,10 @@ class WandbTracker(Tracker):
         self._set_mode(mode, reason)
         self._is_started = False
         self._pretrain: Any = None  # the open W&B run of pre-training
-        self._n_sent = 0  # how many chunks it holds
+        self._n_sent = 0  # number of chunks in it
 
     def start_pretrain(self) -> None:
-        """Open the W&B run of pre-training if chunks are still to come, so that a failure shows before the work.
+        """Open the W&B run of pre-training if chunks are missing, so that a failure shows before the work.
 
         Raises:
             UserError: Tracking is strict and the online start failed.
@@ -170,12 +170,12 @@ class WandbTracker(Tracker):
         self._is_started = True
 
     def log_chunk(self, outcome: ChunkOutcome) -> None:
-        """Send the chunks on disk that W&B does not have yet; `outcome` is the last of them."""
+        """Send the chunks on disk that W&B lacks; `outcome` is the last of them."""
         record = records.pretrain_record(self._config, self._directory)
         self._attempt(lambda: self._send_chunks(record))
 
     def finish_pretrain(self) -> None:
-        """Send what is missing, the figures over all chunks, and end the W&B run."""
+        """Send the missing chunks and the figures over all chunks, and end the W&B run."""
         record = records.pretrain_record(self._config, self._directory)
         if record.is_complete and not self._client.has(record):
             self._attempt(lambda: self._finish_pretrain(record))
@@ -186,16 +186,16 @@ class WandbTracker(Tracker):
         self._send(records.cell_record(self._config, self._directory, benchmark, probe))
 
     def log_transfer(self, name: str) -> None:
-        """Send one transfer as a W&B run of its own: accuracy by images a class, the table of fits."""
+        """Send one transfer as a W&B run of its own: accuracy by size, the table of fits."""
         self.finish_pretrain()
         self._send(records.transfer_record(self._config, self._directory, name))
 
     def log_report(self, path: Path) -> None:
-        """Send a report page and its sheets of images as a W&B run of its own."""
+        """Send a report page and its image sheets as a W&B run of its own."""
         self._send(records.report_record(self._config, self._directory, path))
 
     def close(self) -> None:
-        """End what is open, let W&B write its files, and note down which offline copies are complete. Never raises."""
+        """End the open run, let W&B write its files, and record complete offline copies. Never raises."""
         self._attempt(self._close)
 
     def _attempt(self, action: Callable[[], None]) -> None:
@@ -221,7 +221,7 @@ class WandbTracker(Tracker):
         self._n_sent = self._pretrain.starting_step
         if self._n_sent > len(record.rows):
             _log.warning(
-                "W&B: run %s already holds %d chunks, of another run directory with the same configuration",
+                "W&B: run %s already has %d chunks, from another run directory with the same configuration",
                 self._pretrain.id,
                 self._n_sent,
             )
@@ -238,7 +238,7 @@ class WandbTracker(Tracker):
         self._finish(run, record)
 
     def _open(self, card: Card, step_metric: str | None) -> Any:
-        """Start a W&B run, offline where it does not start online."""
+        """Start a W&B run, offline if it does not start online."""
         try:
             return self._client.open(card, step_metric)
         except Exception as error:
@@ -257,10 +257,10 @@ class WandbTracker(Tracker):
         except TimeoutError:
             self._go_offline(f"{run.name}: the upload took over {FINISH_SECONDS:g} s; {self._way_out()}")
         except UploadError as error:
-            _log.warning("W&B: %s did not arrive whole, %s: %s", run.name, self._way_out(), error)
+            _log.warning("W&B: %s arrived incomplete, %s: %s", run.name, self._way_out(), error)
 
     def _way_out(self) -> str:
-        """Say what completes what did not arrive: a run that is finished is not run again."""
+        """Return how to complete an upload: a finished run is not run again."""
         return f"'lurefs push {self._directory.path}' completes it"
 
     def _close(self) -> None:
@@ -276,12 +276,12 @@ class WandbTracker(Tracker):
 
     def _go_offline(self, reason: str) -> None:
         self._set_mode("offline", reason)
-        if self._is_started:  # before, the caller has not shown the note yet
+        if self._is_started:  # before, the caller has not shown the note
             _log.warning("%s", self.note)
 
 
 def open_client(config: RunConfig, directory: RunDirectory, mode: Literal["online", "offline"]) -> Client:
-    """Return what opens the W&B runs of a directory; an agent's run in the environment becomes one of them."""
+    """Return the client for a run directory; it takes an agent's run from the environment."""
     path = directory.path / AGENT_FILE
     agent = take_agent_run(config, os.environ)
     if agent is not None:
@@ -299,6 +299,6 @@ def open_client(config: RunConfig, directory: RunDirectory, mode: Literal["onlin
 def _no_online_start(reason: str) -> UserError:
     return UserError(
         f"W&B did not start online: {reason}",
-        "a server that answers and a key that it accepts, because trackers.wandb.strict is true",
+        "a server that answers and accepts the key, because trackers.wandb.strict is true",
         "run 'wandb login', or set trackers.wandb.mode=offline or trackers.wandb.strict=false",
     )

@@ -1,7 +1,7 @@
-"""A saved workspace and a report at W&B, made for what some runs hold; made again, they replace the earlier ones.
+"""Saved workspace and report at W&B for some runs; they replace earlier ones.
 
-Every key that they name is one that the mirror writes. wandb-workspaces is in an optional group of lurefs: only the
-command `lurefs views` imports this file.
+They use only keys that the mirror writes. wandb-workspaces is an optional dependency: only the command `lurefs views`
+imports this file.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ from lurefs.tracking.records import Record
 
 REPORT = "lurefs: which backbone or strategy is better, by how much, at what cost"
 WORKSPACE_NAME = "nw-lurefs-v"
-"""The workspace's name in addresses, by which it is found again."""
+"""The workspace's name in addresses."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Content:
-    """What the views are about.
+    """Content of the views.
 
     Attributes:
-        project: At W&B.
+        project: The project at W&B.
         entity: The user or team; None for the key's default.
-        cells: The benchmarks with the probes that they were measured by.
-        curves: Keys of the curves over chunks of base and few-shot accuracy.
+        cells: Benchmark -> its probes.
+        curves: Keys of the curves of base and few-shot accuracy over chunks.
     """
 
     project: str
@@ -49,7 +49,7 @@ class Content:
 
 
 def read_content(directories: Sequence[RunDirectory]) -> Content:
-    """Return what the views of these runs are about; project and entity are those of the first."""
+    """Return the content of the views of these runs; project and entity are those of the first."""
     found = [
         record
         for directory in directories
@@ -70,7 +70,7 @@ def read_content(directories: Sequence[RunDirectory]) -> Content:
 
 
 def specifications(content: Content, entity: str) -> dict[str, Any]:
-    """Return workspace and report as W&B stores them."""
+    """Return workspace and report as JSON, as W&B stores them."""
     views = {"workspace": workspace(content, entity), "report": report(content, entity)}
     return {
         name: json.loads(view._to_model().spec.model_dump_json(by_alias=True, exclude_none=True))
@@ -79,10 +79,10 @@ def specifications(content: Content, entity: str) -> dict[str, Any]:
 
 
 def save(content: Content) -> dict[str, str]:
-    """Save both in place of earlier ones, and return their addresses.
+    """Save workspace and report, replacing earlier ones, and return their addresses.
 
     Raises:
-        UserError: W&B refuses.
+        UserError: W&B rejects them.
     """
     try:
         with tempfile.TemporaryDirectory(prefix="lurefs-views-") as scratch, environment(Path(scratch)):
@@ -90,7 +90,7 @@ def save(content: Content) -> dict[str, str]:
                 return _save(content, wandb.Api())
             finally:
                 wandb.teardown()
-    except Exception as error:  # the packages have a dozen kinds of them, and none is ours
+    except Exception as error:  # the packages raise a dozen kinds of errors
         raise UserError(
             f"W&B did not take the views: {one_line(error)}",
             "a server that answers, a key that may write to the project, and runs in it",
@@ -111,10 +111,10 @@ def _save(content: Content, api: Any) -> dict[str, str]:
 
 
 def workspace(content: Content, entity: str) -> Any:
-    """Return the saved workspace: accuracy, cost, learning, all settings beside each other.
+    """Return the saved workspace with accuracy, cost, learning and settings.
 
-    It shows the cells of the first benchmark and probe, since a mean over several would compare unlike with unlike; its
-    filter leads to the others.
+    It shows only cells of the first benchmark and probe, since a mean over several would mix different measurements;
+    change its filter to see others.
     """
     benchmark = next(iter(content.cells), None)
     named = f"lurefs: {benchmark}, {content.cells[benchmark][0]}" if benchmark else "lurefs"
@@ -129,7 +129,7 @@ def workspace(content: Content, entity: str) -> Any:
             ws.Section(name="Accuracy by backbone", panels=_bars(), **few),
             ws.Section(name="Accuracy against cost", panels=_scatters(), **few),
             ws.Section(name="Learning, by strategy", panels=_curves(content), **few),
-            ws.Section(name="Settings and results", panels=[_parallel(), _comparer()], **few),
+            ws.Section(name="Settings and results", panels=[_parallel(), wr.RunComparer(diff_only="split")], **few),
         ],
         settings=ws.WorkspaceSettings(max_runs=100),
         runset_settings=ws.RunsetSettings(
@@ -145,7 +145,7 @@ def workspace(content: Content, entity: str) -> Any:
 
 
 def report(content: Content, entity: str) -> Any:
-    """Return the report: a section a benchmark and probe, whose runs alone it shows, then how they learned."""
+    """Return the report: one section per benchmark and probe, then the curves of learning."""
 
     def runs(name: str, filters: str) -> list[Any]:
         return [wr.Runset(name=name, filters=filters)]  # of the report's own project
@@ -153,15 +153,15 @@ def report(content: Content, entity: str) -> Any:
     compared = wr.PanelGrid(runsets=runs("comparisons", 'JobType = "compare"'), panels=_interval_charts(entity))
     blocks: list[Any] = [
         wr.MarkdownBlock(
-            text="Thick intervals say what is known of this pool of classes, thin ones of new classes of this kind. "
-            "Runs that were sent without a comparison have bars only: their whiskers are the spread over runs."
+            text="Thick intervals are for this pool of classes or over seeds, thin ones for new classes of this kind. "
+            "Runs that were sent without a comparison have only bars: their whiskers are the range over runs."
         ),
         wr.H2(text="Accuracy with intervals, and paired differences"),
         compared,
     ]
     for benchmark, probes in content.cells.items():
         for probe in probes:
-            panels = [*_bars(), *_scatters(), _parallel(), _comparer()]
+            panels = [*_bars(), *_scatters(), _parallel(), wr.RunComparer(diff_only="split")]
             blocks += [
                 wr.H2(text=f"{benchmark}, {probe}"),
                 wr.PanelGrid(runsets=runs("cells", _of_cell(benchmark, probe)), panels=panels),
@@ -188,7 +188,7 @@ def _interval_charts(entity: str) -> list[Any]:
         )
         for key, chart, title in (
             ("accuracy", ACCURACY_CHART, "Accuracy, %"),
-            ("paired_differences", DIFFERENCE_CHART, "Accuracy less that of the reference, points"),
+            ("paired_differences", DIFFERENCE_CHART, "Accuracy minus that of the reference, points"),
         )
     ]
 
@@ -208,7 +208,7 @@ def _bars() -> list[Any]:
 
 def _scatters() -> list[Any]:
     costs: dict[str, Any] = {
-        "multiply-adds of an image, 10^9": wr.Config("backbone_gmacs"),
+        "multiply-adds per image, 10^9": wr.Config("backbone_gmacs"),
         "parameters, 10^6": wr.Config("backbone_params_m"),
         "images seen in training": wr.SummaryMetric("total_images_seen"),
     }
@@ -240,10 +240,6 @@ def _parallel() -> Any:
         title="Settings and results",
         columns=[wr.ParallelCoordinatesPlotColumn(metric=metric) for metric in [*settings, *figures]],
     )
-
-
-def _comparer() -> Any:
-    return wr.RunComparer(diff_only="split")
 
 
 def _few_shot_keys(found: Sequence[Record]) -> list[str]:

@@ -49,8 +49,8 @@ def test_all_benchmarks_are_made_by_default(
     monkeypatch.chdir(tmp_path)
     make(str(recipe), ["benchmarks.two.n_episodes=7"], benchmark=None, output=None)
     printed = capsys.readouterr().out
-    assert "manifests/one.parquet  20 episodes, 3-way 1-shot, 5 queries a class, hash" in printed
-    assert "manifests/two.parquet  7 episodes, 2-way 1- to 4-shot, 2 queries a class, hash" in printed
+    assert "manifests/one.parquet  20 episodes, 3-way 1-shot, 5 queries per class, hash" in printed
+    assert "manifests/two.parquet  7 episodes, 2-way 1- to 4-shot, 2 queries per class, hash" in printed
     assert len(Manifest.load(tmp_path / "manifests" / "two.parquet")) == 7
 
 
@@ -80,7 +80,7 @@ def test_show_says_what_is_in_a_file(file: Path, capsys: pytest.CaptureFixture[s
     show(file, None)
     printed = capsys.readouterr().out
     manifest = Manifest.load(file)
-    assert printed.startswith("episodes  20, 3-way 1-shot, 5 queries a class\nseed      0\n")
+    assert printed.startswith("episodes  20, 3-way 1-shot, 5 queries per class\nseed      0\n")
     assert f"hash      {manifest.hash}" in printed
     assert f"images    {len(manifest.rows)} in 4 classes, drawn from 96" in printed
     assert printed.count("\nepisode ") == 3
@@ -240,7 +240,7 @@ def test_the_path_of_a_file_is_stored_absolute(
 @pytest.mark.parametrize(
     ("values", "words"),
     [
-        ({"n_way": 2, "shots": [1, 3]}, "2-way 1, 3 shots, 15 queries a class"),
+        ({"n_way": 2, "shots": [1, 3]}, "2-way 1, 3 shots, 15 queries per class"),
         ({"n_way": 2, "shot_range": [1, 3]}, "2-way 1- to 3-shot"),
         ({"n_way": 2, "n_query": 3, "query_alpha": 2}, r"6 queries, class shares Dirichlet\(2\)"),
         ({"meta_dataset": {"min_way": 2}}, "2- to 50-way"),

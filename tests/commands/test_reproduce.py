@@ -100,7 +100,7 @@ def test_a_run_that_is_not_finished_or_lost_its_data_is_refused(
 ) -> None:
     run = RunDirectory(tmp_path / "begun")
     assert failing(["reproduce", str(run.path)]) == 2
-    assert "is no run directory" in capsys.readouterr().err
+    assert "is not a run directory" in capsys.readouterr().err
     run.write_config(make_config())
     assert failing(["reproduce", str(run.path)]) == 2
     assert "has no summary.json" in capsys.readouterr().err

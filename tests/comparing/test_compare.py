@@ -90,7 +90,7 @@ def test_takes_the_reference_that_is_named(make_run: MakeRun, capsys: pytest.Cap
     _, found = compared(["runs", "--reference", "lure"], capsys)
     assert found["reference"] == "lure"
     page = Path("out/report.html").read_text()
-    assert "Accuracy less that of lure" in page
+    assert "Accuracy minus that of lure" in page
     assert "did you mean 'lure'" in refused(["runs", "--reference", "lurre"], capsys)
 
 

@@ -70,7 +70,7 @@ def test_results_stand_with_the_best_first_in_percent(found: Standings) -> None:
     assert results.rows[0][-1] == f"{best.n_wins}/{best.n_ties}/{best.n_losses}"
     assert results.notes == (
         "p: corrected for all 3 pairs (Shaffer)",
-        "one training each: another seed may turn the order",
+        "one training each: another seed may change the order",
     )
     assert [row[0] for row in costs.rows] == ["lure_1", "warm", "other"]
 

@@ -29,7 +29,7 @@ class TestDifferentEpisodes:
     def test_of_another_seed_are_refused(self, make_run: MakeRun) -> None:
         error = self.refusal(make_run("lure"), make_run("warm", episode_seed=3))
         assert "lure and warm met different episodes of 'novel'" in error.problem
-        assert "episode 0 is another (seeds 0 and 3)" in error.problem
+        assert "episode 0 differs (seeds 0 and 3)" in error.problem
         assert error.fix == "give both the same benchmarks.novel.seed and run 'lurefs evaluate' again"
 
     def test_of_another_form_are_refused(self, make_run: MakeRun) -> None:
@@ -50,7 +50,7 @@ class TestDifferentEpisodes:
     def test_on_corrupted_images_are_refused(self, make_run: MakeRun) -> None:
         one, other = make_run("lure"), make_run("warm")
         change_benchmark(other, "novel", corrupt=CorruptConfig(corruption="fog"))
-        assert "images corrupted" in self.refusal(one, other).problem
+        assert "corruption of their images differs" in self.refusal(one, other).problem
 
 
 class TestCommonEpisodes:
@@ -78,5 +78,5 @@ class TestCommonEpisodes:
         assert (found.cut, found.rows[0].n_episodes) == ({}, 40)
 
     def test_are_refused_where_there_are_none(self, make_run: MakeRun) -> None:
-        with pytest.raises(UserError, match="episode 0 is another"):
+        with pytest.raises(UserError, match="episode 0 differs"):
             self.cut(make_run("lure"), make_run("warm", episode_seed=3))

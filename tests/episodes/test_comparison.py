@@ -325,7 +325,7 @@ class TestTables:
 
     def test_of_other_episodes_of_one_manifest_are_refused(self) -> None:
         later = replace(table(manifest()), index=np.arange(12) + 1)
-        with pytest.raises(ValueError, match="scored other episodes of their manifests"):
+        with pytest.raises(ValueError, match="hold different episodes of their manifests"):
             compare_tables(table(manifest()), later, rng=rng())
 
     def test_of_two_manifests_are_refused(self) -> None:
@@ -333,7 +333,7 @@ class TestTables:
             compare_tables(table(manifest()), table(manifest(seed=4)), rng=rng())
 
     def test_without_a_manifest_s_name_are_refused(self) -> None:
-        with pytest.raises(ValueError, match="does not say which manifest"):
+        with pytest.raises(ValueError, match="does not name its manifest"):
             compare_tables(replace(table(manifest()), identity={}), table(manifest()), rng=rng())
 
     def test_share_the_beginning_of_a_longer_manifest(self) -> None:
@@ -344,7 +344,7 @@ class TestTables:
 
     def test_that_do_not_begin_alike_are_refused_and_told_why(self) -> None:
         one, other = manifest(n_episodes=30), manifest(seed=4)
-        with pytest.raises(ValueError, match=r"episode 0 is another \(seeds 3 and 4\)"):
+        with pytest.raises(ValueError, match=r"episode 0 differs \(seeds 3 and 4\)"):
             compare_tables(table(one), table(other), rng=rng(), manifests=(one, other))
 
     def test_manifests_of_other_tables_are_refused(self) -> None:
@@ -359,7 +359,7 @@ class TestTables:
         (manifest(), ""),
         (manifest(images="xyz"), "their images differ (abc and xyz)"),
         (manifest(n_shot=1), "n_shot is 2 and 1"),
-        (manifest(seed=4), "episode 0 is another (seeds 3 and 4)"),
+        (manifest(seed=4), "episode 0 differs (seeds 3 and 4)"),
         (manifest(n_episodes=5), "n_episodes is 12 and 5"),
     ],
 )

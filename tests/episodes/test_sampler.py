@@ -402,7 +402,7 @@ def test_counts_are_stated_only_where_all_episodes_and_classes_have_them(
 
 
 def test_specs_in_words() -> None:
-    assert SPEC.words() == "4-way 2-shot, 3 queries a class"
-    assert SPECS["shots"].words() == "3-way 1, 2, 5 shots, 3 queries a class"
+    assert SPEC.words() == "4-way 2-shot, 3 queries per class"
+    assert SPECS["shots"].words() == "3-way 1, 2, 5 shots, 3 queries per class"
     assert SPECS["query_alpha"].words() == "3-way 2-shot, 9 queries, class shares Dirichlet(2)"
-    assert SPECS["disjoint"].words() == "2-way 1-shot, 2 queries a class, no image in two episodes"
+    assert SPECS["disjoint"].words() == "2-way 1-shot, 2 queries per class, no image in two episodes"

@@ -250,13 +250,13 @@ class TestFiltering:
     def test_words_choose_rows_and_the_number_is_told(self, open_page: Any) -> None:
         page = open_page()
         assert status(page) == "4 of 4 rows are shown."
-        page.get_by_label("Runs whose name holds").fill("Atto convnext")
+        page.get_by_label("Run name contains").fill("Atto convnext")
         assert names(page) == ["convnext_atto"]
         assert status(page) == "1 of 4 rows are shown."
         group = page.locator(".board tbody tr[data-group]:visible").get_attribute("data-group")
         faded = page.locator("svg .mark.out").count()
         assert faded > 0 and page.locator(f'svg .mark.out[data-group="{group}"]').count() == 0
-        page.get_by_label("Runs whose name holds").fill("")
+        page.get_by_label("Run name contains").fill("")
         assert len(names(page)) == 4 and page.locator(".out").count() == 0
 
     def test_a_benchmark_hides_the_columns_and_the_parts_of_the_others(self, open_page: Any) -> None:
@@ -300,7 +300,7 @@ class TestMarks:
 
     def test_the_tab_key_goes_from_the_filters_to_the_headers(self, open_page: Any) -> None:
         page = open_page()
-        page.get_by_label("Runs whose name holds").focus()
+        page.get_by_label("Run name contains").focus()
         at = "() => [document.activeElement].map((at) => at.id || at.className || at.innerText)[0]"
         reached = []
         for _ in range(4):

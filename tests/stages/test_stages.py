@@ -367,7 +367,7 @@ def test_corrupted_images_are_met_in_the_episodes_of_the_clean_ones(
     summary = directory.read_summary().benchmarks
     assert len({benchmark.manifest for benchmark in summary.values()}) == 1
     assert summary["query"].corrupt == CorruptConfig(**fog)
-    assert summary["query"].form == "3-way 1-shot, 5 queries a class, queries under fog of severity 4"
+    assert summary["query"].form == "3-way 1-shot, 5 queries per class, queries under fog of severity 4"
     clean, foggy = directory.read_bank("clean"), directory.read_bank("query--fog-4")
     assert clean.images_digest == foggy.images_digest and not np.array_equal(clean.features, foggy.features)
     manifest, probe = directory.read_manifest("clean"), Probe(name="p", classifier=nearest_centroid())
@@ -378,7 +378,7 @@ def test_corrupted_images_are_met_in_the_episodes_of_the_clean_ones(
         assert set(directory.read_outcomes()[-1].few_shot) == set(banks)
         assert directory.read_outcomes()[-1].few_shot[name].accuracy == pytest.approx(expected[:10].mean())
     page = directory.report_path.read_text()
-    assert page.count("Accuracy on corrupted images beside that on clean ones") == 3
+    assert page.count("Accuracy on corrupted and on clean images of the same episodes") == 3
 
     patterns = ("features/*/*", "episodes/*", "controls/*/*", "chunks.jsonl")
     before = times_of_files(directory, *patterns)
@@ -404,9 +404,9 @@ def test_counts_that_a_form_leaves_open_are_null_and_the_form_is_said(
         [getattr(summary[name], count) for count in ("n_way", "n_shot", "n_query")] for name in ("ranged", "varied")
     )
     assert (ranged, varied) == ([3, None, 5], [None, None, None])
-    assert summary["ranged"].form == "3-way 1- to 4-shot, 5 queries a class"
+    assert summary["ranged"].form == "3-way 1- to 4-shot, 5 queries per class"
     page = directory.report_path.read_text()
-    assert "3-way 1- to 4-shot, 5 queries a class, chance 33.33" in page
+    assert "3-way 1- to 4-shot, 5 queries per class, chance 33.33" in page
     assert "2- to 4-way, up to 500 support images" in page
 
 

@@ -184,7 +184,7 @@ def test_the_figure_has_a_line_a_run_and_pairs_runs_of_equal_draws(make_config: 
     svg = label_efficiency(groups_of(runs), "curve")
     assert svg is not None
     assert "from_scratch" in svg
-    assert "training images a class" in svg
+    assert "training images per class" in svg
     found = rows(runs, "curve")
     assert [row["size"] for row in found] == ["1", "1", "4", "4", "all", "all"]
     a, b = (directory.read_transfer("curve") for directory in (directories[1], directories[0]))

@@ -139,7 +139,7 @@ def test_upload_that_the_server_refuses_is_told(run: Any, server: Any, caplog: p
     run.learn(tracker)
     tracker.finish_pretrain()
     tracker.close()
-    assert f"did not arrive whole, 'lurefs push {run.directory.path}' completes it" in caplog.text
+    assert f"arrived incomplete, 'lurefs push {run.directory.path}' completes it" in caplog.text
 
 
 def test_other_directory_with_the_same_configuration_is_told(
@@ -148,4 +148,4 @@ def test_other_directory_with_the_same_configuration_is_told(
     run.go()
     run.directory.chunks_path.unlink()
     run.start().close()
-    assert "already holds 3 chunks" in caplog.text
+    assert "already has 3 chunks" in caplog.text

@@ -1,1 +1,1 @@
-"""What the page draws: numbers and images in, SVG or PNG out."""
+"""Charts and image sheets of the page: numbers and images in, SVG or PNG out."""

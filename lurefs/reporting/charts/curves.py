@@ -1,6 +1,6 @@
-"""The report's charts as SVG texts: one small chart a file, so that a phone shows each at its full width.
+"""Charts of curves and intervals as SVG; each is small, so that a phone shows it at full width.
 
-Numbers in, text out; nothing here knows of runs or files, and how charts look is in `lurefs.reporting.charts.style`.
+Nothing here knows runs or files; `lurefs.reporting.charts.style` has the style of charts.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Line:
         y: (n,) values.
         style: Index of its colour, marker and dash.
         half_width: (n,) half widths of intervals, or None.
-        has_band: Whether the intervals are drawn as a band instead of bars: they are over seeds.
+        has_band: Whether the intervals are over seeds and drawn as a band instead of bars.
     """
 
     label: str
@@ -56,11 +56,11 @@ class Line:
 
 @dataclass(frozen=True, kw_only=True)
 class Level:
-    """A level that curves are measured by, such as that of a control.
+    """A level to compare curves with, such as the accuracy of a control.
 
     Attributes:
         label: Its name.
-        value: Where it lies.
+        value: Its height.
     """
 
     label: str
@@ -69,15 +69,15 @@ class Level:
 
 @dataclass(frozen=True, kw_only=True)
 class Interval:
-    """One row of an interval chart: a value with a thick bar (this pool) inside a thin one (new classes).
+    """One row of an interval chart: a value with a thick bar (this pool or seeds) and a thin one (new classes).
 
     Attributes:
         label: The row's name.
-        value: The middle.
+        value: The middle of the bars.
         inner: Half width of the thick bar.
         outer: Half width of the thin bar, or None.
         style: Index of its colour and marker; -1 for a control, which is grey.
-        note: A few words to its right, such as wins and losses.
+        note: A few words to its right, such as p-values.
     """
 
     label: str
@@ -97,15 +97,15 @@ def curves(
     x_is_whole: bool = True,
     levels: Sequence[Level] = (),
 ) -> str:
-    """Draw one curve a line, with its intervals.
+    """Draw curves with their intervals.
 
     Args:
         lines: At least one.
-        name: Salt of the file's ids: two charts on one page need two names.
-        x_label: What x is, with its unit.
-        y_label: What y is, with its unit.
+        name: Salt of the file's ids; unique on a page.
+        x_label: Label of x, with the unit.
+        y_label: Label of y, with the unit.
         x_is_whole: Whether x is counted in steps, as chunks are; otherwise it is an amount, and starts at zero.
-        levels: Dashed lines across the chart, with their names on them.
+        levels: Dashed lines across the chart, with their names.
     """
     from matplotlib.ticker import FuncFormatter, MaxNLocator
 
@@ -125,7 +125,7 @@ def curves(
 
 
 def _draw_levels(axes: Axes, levels: Sequence[Level]) -> None:
-    """Draw dashed lines with their names; of two that lie close the lower one has its name below."""
+    """Draw dashed lines with their names above; of two close ones the lower has its name below."""
     heights = sorted(level.value for level in levels)
     low, high = axes.get_ylim()
     is_close = len(heights) > 1 and heights[1] - heights[0] < 0.12 * (max(high, *heights) - min(low, *heights))
@@ -158,14 +158,14 @@ def reliability(lines: Sequence[Line], *, name: str) -> str:
 
 
 def _shifts(lines: Sequence[Line]) -> list[float]:
-    """Return by how much of a step each line is set apart, so that bars of curves that run together can be told."""
+    """Return the shift of each line in steps, so that bars of close curves do not overlap."""
     n_bars = sum(line.half_width is not None and not line.has_band for line in lines)
     step = min(0.06, 0.4 / max(1, len(lines))) if n_bars else 0.0
     return [step * (index - (len(lines) - 1) / 2) for index in range(len(lines))]
 
 
 def draw_line(axes: Axes, line: Line, x: NDArray[np.float64], *, is_named: bool = True) -> Artist:
-    """Draw a line with its intervals at (n,) places `x`, and return what stands for it in the legend."""
+    """Draw a line with its intervals at (n,) positions `x`, and return its handle for the legend."""
     look, y = look_of(line.style), np.asarray(line.y, dtype=float)
     if not is_named:
         look |= {"color": MUTED, "marker": "o", "markersize": 1, "linestyle": "-", "linewidth": 0.6, "alpha": 0.6}
@@ -173,7 +173,10 @@ def draw_line(axes: Axes, line: Line, x: NDArray[np.float64], *, is_named: bool 
         half_width = np.asarray(line.half_width, dtype=float)
         if line.has_band:
             axes.fill_between(x, y - half_width, y + half_width, color=look["color"], alpha=0.16, linewidth=0)
-            for edge in (y - half_width, y + half_width):  # in the line's dash, for whoever cannot tell the colours
+            for edge in (
+                y - half_width,
+                y + half_width,
+            ):  # in the line's dash, for those who cannot tell the colours apart
                 axes.plot(x, edge, color=look["color"], linestyle=look["linestyle"], linewidth=0.5, alpha=0.6)
         else:
             axes.errorbar(x, y, yerr=half_width, fmt="none", ecolor=look["color"], elinewidth=1.4)
@@ -184,7 +187,7 @@ def draw_line(axes: Axes, line: Line, x: NDArray[np.float64], *, is_named: bool 
 
 
 def told(line: Line) -> list[str]:
-    """Return what a reader who points at a place of the line is told, one text a place."""
+    """Return the hover texts of a line, one per point."""
     widths = [""] * len(np.asarray(line.x))
     if line.half_width is not None:
         widths = [f" ± {width:.2g}" for width in np.asarray(line.half_width)]
@@ -193,7 +196,7 @@ def told(line: Line) -> list[str]:
 
 
 def draw_lines(axes: Axes, lines: Sequence[Line], shifts: Sequence[float]) -> None:
-    """Draw all lines, each set apart by its shift, and their legend; of many, some are thin and grey."""
+    """Draw all lines with their shifts, and their legend; if there are many, some are thin and grey."""
     are_many = len(lines) > MAX_NAMED
     named = [line.style < MAX_NAMED or not are_many for line in lines]
     drawn = [
@@ -209,14 +212,14 @@ def draw_lines(axes: Axes, lines: Sequence[Line], shifts: Sequence[float]) -> No
 def intervals(
     rows: Sequence[Interval], *, name: str, x_label: str, zero_line: bool = False, note_label: str = ""
 ) -> str:
-    """Draw one value a row with its two intervals, the first row on top.
+    """Draw one value per row with its intervals, the first row on top.
 
     Args:
         rows: At least one.
         name: Salt of the file's ids.
-        x_label: What the values are, with their unit.
+        x_label: Label of the values, with the unit.
         zero_line: Whether to draw a line at zero, for differences.
-        note_label: What stands above the rows' notes.
+        note_label: Header of the rows' notes.
     """
     with chart_context(name):
         figure, axes = new_chart(height_inches=0.75 + (0.42 if len(rows) <= MAX_NAMED else 0.27) * len(rows))

@@ -1,4 +1,4 @@
-"""The images that the report shows: samples of the classes, and episodes with what a probe made of them."""
+"""Images for the report: samples of the classes, and episodes with the answers of a probe."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ class Strip:
 
     Attributes:
         class_name: Its name.
-        images: (n, size, size, channels) uint8 as people see them.
-        is_ink: Whether they are grey ink on light paper, so that a dark page may turn them round.
+        images: (n, size, size, channels) uint8 for display.
+        is_ink: Whether they are grey ink on light paper, so that a dark page may invert them.
     """
 
     class_name: str
@@ -41,14 +41,13 @@ class EpisodeRow:
     """One class of an episode.
 
     Attributes:
-        letter: What the class is called in the marks.
+        letter: Letter of the class in the marks.
         class_name: Its name.
-        support: (n, size, size, channels) uint8, what the probe learned from.
-        query: (n, size, size, channels) uint8, what it was asked, or of that what was named wrongly; the first
-            `MAX_QUERY`.
-        taken_for: Of each of these queries the letter of the predicted class; "" where it is right.
-        n_right: How many of all queries of the class are right.
-        n_query: How many there are.
+        support: (n, size, size, channels) uint8, support images.
+        query: (n, size, size, channels) uint8, the first `MAX_QUERY` query images, or misclassified ones.
+        taken_for: Letter of the predicted class of each shown query; "" if correct.
+        n_right: Number of correct queries of the class.
+        n_query: Number of queries of the class.
     """
 
     letter: str
@@ -66,13 +65,13 @@ class EpisodeSheet:
 
     Attributes:
         index: Its number in the manifest, from 0.
-        only_wrong: Whether only queries that were named wrongly are shown.
+        only_wrong: Whether only misclassified queries are shown.
         median_accuracy: Median accuracy over all episodes of the manifest, fraction.
-        rows: One a class; at most `MAX_WAY`.
-        n_right: Right answers in the whole episode.
+        rows: One per class; at most `MAX_WAY`.
+        n_right: Correct answers in the whole episode.
         n_query: Queries in the whole episode.
         n_way: Classes in the whole episode.
-        n_shot: Support images a class.
+        n_shot: Support images per class.
         is_ink: See `Strip`.
     """
 
@@ -88,7 +87,7 @@ class EpisodeSheet:
 
 
 def sample_strips(dataset: ImageDataset, classes: IntArray) -> list[Strip]:
-    """Return up to `MAX_IMAGES` images of up to `MAX_CLASSES` of the classes, spread evenly over each."""
+    """Return up to `MAX_IMAGES` images of up to `MAX_CLASSES` classes, both spread evenly over all."""
     read, is_ink = _reader(dataset)
     return [
         Strip(
@@ -101,12 +100,12 @@ def sample_strips(dataset: ImageDataset, classes: IntArray) -> list[Strip]:
 
 
 def typical_episode(answers: Answers) -> int:
-    """Return the first of the episodes whose accuracy is nearest to the median."""
+    """Return the first episode whose accuracy is nearest to the median."""
     return int(np.abs(answers.accuracy - np.median(answers.accuracy)).argmin())
 
 
 def hardest_episodes(answers: Answers) -> list[int]:
-    """Return the `N_HARDEST` episodes of the lowest accuracy, the lowest first, of equals the first; none at 100 %."""
+    """Return up to `N_HARDEST` episodes with the lowest accuracy below 100 %, lowest first."""
     lowest = np.argsort(answers.accuracy, kind="stable")[:N_HARDEST]
     return [int(index) for index in lowest if answers.accuracy[index] < 1]
 
@@ -114,16 +113,10 @@ def hardest_episodes(answers: Answers) -> list[int]:
 def draw_episodes(
     answers: Answers, indices: Sequence[int], dataset: ImageDataset, *, only_wrong: bool
 ) -> list[EpisodeSheet]:
-    """Return episodes with their images and what each query was taken for.
-
-    Args:
-        answers: Whose answers.
-        indices: Which episodes.
-        dataset: Where their images are read.
-        only_wrong: Whether only queries that were named wrongly are shown.
+    """Return episodes with their images and predicted classes, or with only their misclassified queries.
 
     Raises:
-        UserError: The data set has not the images that the run met.
+        UserError: The data set lacks images that the run met.
     """
     readers = _episode_readers(answers, dataset)
     return [_draw_episode(answers, index, readers, only_wrong) for index in indices]
@@ -134,7 +127,7 @@ _Read = Callable[[IntArray], ImageArray]
 
 @dataclass(frozen=True, kw_only=True)
 class _Readers:
-    """What reads images by rows of the manifest."""
+    """Functions that read images by rows of the manifest."""
 
     support: _Read
     query: _Read
@@ -189,7 +182,7 @@ def _episode_readers(answers: Answers, dataset: ImageDataset) -> _Readers:
             raise UserError(
                 f"the data set {dataset.name} no longer has the images of {answers.benchmark}",
                 "the images that the run met",
-                "give the run's own data back, or run again",
+                "restore the data of the run, or run again",
             )
         if not ids:
             return np.zeros((0, dataset.image_size, dataset.image_size, dataset.n_channels), dtype=np.uint8)
@@ -204,9 +197,9 @@ def _episode_readers(answers: Answers, dataset: ImageDataset) -> _Readers:
 
 
 def _reader(dataset: ImageDataset, *, of: ImageDataset | None = None) -> tuple[Callable[[IntArray], ImageArray], bool]:
-    """Return what reads images as people draw, dark ink on light paper, and whether they are such drawings.
+    """Return a function that reads images, and whether they are drawings; those become dark ink on light paper.
 
-    Where `of` is given, it is read in place of the data set whose drawings are judged.
+    If `of` is given, its images are read, but `dataset` decides whether they are drawings.
     """
     of = of or dataset
     median = float(np.median(dataset.read(spread(np.arange(len(dataset)), 200))))
@@ -216,7 +209,7 @@ def _reader(dataset: ImageDataset, *, of: ImageDataset | None = None) -> tuple[C
 
 
 def spread(values: IntArray, n_most: int) -> IntArray:
-    """Return at most `n_most` of the values, at even distances."""
+    """Return at most `n_most` of the values, evenly spaced."""
     places = np.linspace(0, len(values) - 1, min(n_most, len(values))).round().astype(np.int64)
     return values[places]
 

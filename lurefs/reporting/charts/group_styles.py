@@ -1,4 +1,4 @@
-"""Which colour, marker and dash each group of runs has, and what the charts say of groups."""
+"""Colour, marker and dash of each group of runs, and the caption for groups."""
 
 from __future__ import annotations
 
@@ -9,16 +9,11 @@ from lurefs.comparing.finished_runs import Run
 from lurefs.comparing.groups import Group
 from lurefs.reporting.charts.style import MAX_NAMED
 
-SEEDS = "Several seeds: their mean; bands: its 95\u00a0% interval over seeds."
+SEEDS = "For several seeds: their mean, with its 95\u00a0% interval over seeds as a band."
 
 
 def styled(groups: Sequence[Group], ranked: Sequence[Run]) -> list[Group]:
-    """Return the groups; of more than can be named in a chart, those that matter most have the first styles.
-
-    Args:
-        groups: In any order, which is kept.
-        ranked: All their runs, those first that matter most.
-    """
+    """Return the groups; if there are too many to name in a chart, those of the first `ranked` runs get low styles."""
     if len(groups) <= MAX_NAMED:
         return list(groups)
     order = list(dict.fromkeys(group.label for run in ranked for group in groups if run in group.runs))
@@ -26,5 +21,5 @@ def styled(groups: Sequence[Group], ranked: Sequence[Run]) -> list[Group]:
 
 
 def styles_of(groups: Sequence[Group]) -> dict[str, int]:
-    """Return the style of each run, by its label."""
+    """Return label of a run -> style."""
     return {run.label: group.style for group in groups for run in group.runs}

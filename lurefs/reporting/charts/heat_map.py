@@ -1,4 +1,4 @@
-"""All benchmarks at one look: accuracies of the runs as a map of numbers, each on a ground as deep as it is high."""
+"""Heat map of accuracies: runs by benchmarks; deeper colours are higher."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from lurefs.comparing.texts import short
 from lurefs.reporting.charts.style import COLOURS, INK, MUTED, PAPER, chart_context, mark, new_chart, to_svg
 
 DEEPEST = 0.5
-"""Of the ground's colour: on it the page's ink keeps a contrast of 4.5 in light and dark."""
+"""Highest opacity of a cell; the numbers keep a contrast of 4.5 on light and dark pages."""
 
 
 def heat_map(
@@ -21,15 +21,15 @@ def heat_map(
     name: str,
     n_controls: int = 0,
 ) -> str:
-    """Draw one row a run and one column a benchmark; the ground goes from a column's lowest value to its highest.
+    """Draw one row per run and one column per benchmark, coloured from a column's lowest value to its highest.
 
     Args:
         labels: (n,) names of the rows.
-        styles: (n,) of their runs.
+        styles: (n,) styles of their runs.
         columns: (m,) names of the columns.
-        values: n rows of m accuracies, percent; None where there is none.
+        values: n rows of m accuracies, percent; None if not measured.
         name: Salt of the file's ids.
-        n_controls: How many of the last rows are of controls: they stand apart, without a ground.
+        n_controls: Number of controls, which are the last rows, below a line and without colour.
     """
     from matplotlib.patches import Rectangle
 
@@ -40,8 +40,8 @@ def heat_map(
             depths = [*_depths([row[column] for row in values[:n_runs]]), *[0.0] * n_controls]
             for place, (row, depth) in enumerate(zip(values, depths, strict=True)):
                 value = row[column]
-                ground = Rectangle((column, place), 1, 1, facecolor=COLOURS[0], alpha=depth, edgecolor=PAPER, lw=2)
-                cell = axes.add_patch(ground)
+                square = Rectangle((column, place), 1, 1, facecolor=COLOURS[0], alpha=depth, edgecolor=PAPER, lw=2)
+                cell = axes.add_patch(square)
                 said = "not measured" if value is None else f"{value:.2f} %"
                 mark(cell, styles[place], [f"{labels[place]}, {benchmark}: {said}"])
                 text = "–" if value is None else f"{value:.1f}"
@@ -62,7 +62,7 @@ def heat_map(
 
 
 def _depths(values: Sequence[float | None]) -> list[float]:
-    """Return how deep each cell of a column is, from next to nothing at its lowest value to `DEEPEST`."""
+    """Return the opacity of each cell of a column, from almost 0 for the lowest value to `DEEPEST`."""
     found = [value for value in values if value is not None]
     low, spread = min(found, default=0.0), max(found, default=0.0) - min(found, default=0.0)
     return [0.0 if value is None else 0.04 + (DEEPEST - 0.04) * ((value - low) / (spread or 1)) for value in values]

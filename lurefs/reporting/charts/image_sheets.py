@@ -1,4 +1,4 @@
-"""Images of the page: small ones inside it, and whole sheets of them as PNG files."""
+"""Images of the page: data URIs, and whole sheets as PNG files."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ WRONG = COLOURS[1]
 
 
 def samples_sheet(strips: Sequence[Strip]) -> Image:
-    """Return one image of all strips, a class a row, its name on the left."""
+    """Return one image of all strips: one row per class, its name on the left."""
     return _sheet([(strip.class_name, list(strip.images), [""] * len(strip.images)) for strip in strips])
 
 
 def episode_sheet(sheet: EpisodeSheet) -> Image:
-    """Return one image of an episode: name, support, a gap, queries; wrong ones are framed and bear a letter."""
+    """Return one image of an episode: name, support, gap, queries; wrong ones have a frame and a letter."""
     return _sheet(
         [
             (
@@ -38,7 +38,7 @@ def episode_sheet(sheet: EpisodeSheet) -> Image:
 
 
 def data_uris(images: ImageArray) -> list[str]:
-    """Return each image as a data URI: PNG, or JPEG if it has colours, a quarter of that for photographs."""
+    """Return each image as a data URI: PNG if it is grey, otherwise JPEG, a quarter of the size for photographs."""
     return [_data_uri(_image(image)) for image in images]
 
 
@@ -58,7 +58,7 @@ def png_bytes(image: Image) -> bytes:
 
 
 def _image(pixels: ImageArray) -> Image:
-    """Return one image, made smaller if it is large: the page shows it a fingertip wide."""
+    """Return one image, at most `MAX_PIXELS` wide."""
     import PIL.Image
 
     image = PIL.Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)

@@ -1,4 +1,4 @@
-"""A chart whose x doubles from tick to tick, as shots and training images do."""
+"""Chart with a log2 x axis, for shots and training images."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from lurefs.reporting.charts.curves import Line, draw_line
 from lurefs.reporting.charts.style import add_legend, chart_context, name_axes, new_chart, to_svg
 
 SHIFT = 0.06
-"""Bars of curves that run together are set apart by this part of a doubling."""
+"""Shift between curves, as a share of a doubling, so that their bars do not overlap."""
 
 
 def log_curves(lines: Sequence[Line], ticks: Mapping[float, str], *, name: str, x_label: str) -> str:
@@ -18,9 +18,9 @@ def log_curves(lines: Sequence[Line], ticks: Mapping[float, str], *, name: str, 
 
     Args:
         lines: At least one.
-        ticks: Where x is named, and how.
+        ticks: Position -> text.
         name: Salt of the file's ids.
-        x_label: What x is, with its unit.
+        x_label: Label of x, with the unit.
     """
     with chart_context(name):
         figure, axes = new_chart()

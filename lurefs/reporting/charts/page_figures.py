@@ -1,4 +1,4 @@
-"""The charts and sheets of one page, kept until all are made, then written beside it."""
+"""Charts and image sheets of one page, kept in memory until all are made."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class PageFigures:
-    """What a page shows, and the files of it.
+    """Charts and image sheets of a page, and their files.
 
     Args:
         folder: Where the files go.
@@ -24,14 +24,14 @@ class PageFigures:
         self._files: dict[str, bytes] = {}
 
     def chart(self, name: str, svg: str, *, caption: str, title: str = "", said: str = "") -> dict[str, Any]:
-        """Keep a chart, and return what the page shows of it.
+        """Keep a chart, and return its element, title and caption for the page.
 
         Args:
             name: Its file's name without suffix.
-            svg: What is drawn.
-            caption: What it is, below it.
+            svg: The drawing.
+            caption: The text below it.
             title: A few words before the caption.
-            said: What only a screen reader says, after title and caption.
+            said: Text for screen readers only, after title and caption.
         """
         from markupsafe import Markup
 

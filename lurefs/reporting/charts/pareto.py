@@ -1,4 +1,4 @@
-"""Accuracy against cost: which runs no other one beats in both, and the chart that names them beside their markers."""
+"""Chart of accuracy against cost, with its Pareto front."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 LOG_FROM = 20
-"""Costs whose largest is this many times the smallest stand on a logarithmic axis."""
+"""Ratio of the largest to the smallest cost from which the axis is logarithmic."""
 NAME_LENGTH, NAME_SIZE = 22, 9.5
 Point = tuple[float, float]
 Box = tuple[float, float, float, float]
@@ -35,13 +35,10 @@ Box = tuple[float, float, float, float]
 
 
 def front(points: Sequence[Point]) -> list[int]:
-    """Return the indices of the points that no other one beats, from the cheapest on.
+    """Return the indices of the points (cost, accuracy) that no other point beats, cheapest first.
 
-    One beats another if it is at least as cheap and at least as accurate, and better in one of the two. Of equal points
-    the first stands for all.
-
-    Args:
-        points: (cost, accuracy) each.
+    A point beats another if it is at least as cheap and at least as accurate, and better in one of the two. Of equal
+    points only the first is returned.
     """
     order = sorted(range(len(points)), key=lambda place: (points[place][0], -points[place][1], place))
     members: list[int] = []
@@ -59,16 +56,16 @@ def scatter(
     y_label: str,
     names: Sequence[str] = (),
 ) -> str:
-    """Draw accuracy against cost, one mean point a line, and the front of those that none beats as a step line.
+    """Draw accuracy against cost, one point per line, and the Pareto front as a step line.
 
-    The members of the front are named beside their markers, and the others as well if there are few.
+    The members of the front are named beside their markers, and the others too if there are few.
 
     Args:
         lines: At least one; x is the cost, y the accuracy.
         name: Salt of the file's ids.
-        x_label: What the cost is, with its unit.
-        y_label: What the accuracy is, with its unit.
-        names: What to write beside the markers; the lines' labels if empty.
+        x_label: Label of the cost, with the unit.
+        y_label: Label of the accuracy, with the unit.
+        names: Names beside the markers; the lines' labels if empty.
     """
     names = names or [line.label for line in lines]
     points = [(float(np.mean(np.asarray(line.x))), float(np.mean(np.asarray(line.y)))) for line in lines]
@@ -104,7 +101,7 @@ def _set_limits(axes: Axes, costs: Sequence[float]) -> None:
 
 
 def _draw_front(axes: Axes, members: Sequence[Point]) -> None:
-    """Draw what is reached at each cost: level from a member to the next, and on to the dearest side."""
+    """Draw the best accuracy at each cost as steps from member to member, up to the edge of the chart."""
     costs = [cost for cost, _ in members] + [axes.get_xlim()[1]]
     reached = [accuracy for _, accuracy in members] + [members[-1][1]]
     axes.step(costs, reached, where="post", color=MUTED, lw=1.2, zorder=1)
@@ -119,7 +116,7 @@ def _draw_point(axes: Axes, line: Line, *, is_member: bool) -> None:
 
 
 def _step_boxes(axes: Axes, members: Sequence[Point]) -> list[Box]:
-    """Return where the front is drawn, for names to stay off it."""
+    """Return the boxes of the front's lines, which names avoid."""
     places: Any = axes.transData.transform(members)
     boxes = [
         box
@@ -134,9 +131,9 @@ def _step_boxes(axes: Axes, members: Sequence[Point]) -> list[Box]:
 def _name_points(
     axes: Axes, points: Sequence[Point], steps: Sequence[Box], named: Sequence[tuple[int, str, bool]]
 ) -> None:
-    """Write names near their points where there is room, in the order given; one without room is left to pointing.
+    """Write names near their points, in the given order; names that do not fit appear on hover.
 
-    A thin line joins a name with its point, since the place beside it may be taken.
+    A thin line joins each name with its point.
     """
     places: Any = axes.transData.transform(points)
     scale = axes.figure.dpi / 72
@@ -167,7 +164,7 @@ def _name_points(
 
 
 def _free_boxes(at: Point, width: float, height: float, taken: Sequence[Box], limits: Box) -> Iterator[Box]:
-    """Yield the boxes beside a point that nothing is in, the nearest and most usual ones first."""
+    """Yield the free boxes around a point, nearest first."""
     (x, y), gap = at, 8
     for reach in (gap, gap + height, gap + 2 * height):
         for across, up in ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (-1, 1), (1, -1), (-1, -1)):

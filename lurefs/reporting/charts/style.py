@@ -1,6 +1,6 @@
-"""How all charts look: colours, markers, dashes, legends, and how a chart becomes a text. What is drawn is not here.
+"""Style of all charts: colours, markers, dashes, legends, and their export as SVG.
 
-Lines differ by colour, by marker and by dash, so that none needs colour. There are 36 styles; of the first 18 no two
+Lines differ by colour, marker and dash, so that nobody needs the colours. There are 36 styles; no two of the first 18
 share more than one of the three.
 """
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Okabe and Ito's colours, which people with any form of colour vision tell apart; yellow is too light for lines.
+# Okabe and Ito's colours, for any form of colour vision; yellow is too light for lines.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 MARKERS = ("o", "s", "^", "D", "v", "P")
 GLYPHS = ("●", "■", "▲", "◆", "▼", "✚")
@@ -32,11 +32,11 @@ INK, MUTED, RULE, PAPER = "#20242b", "#5b6472", "#d9dde3", "#fffffe"
 WIDTH_INCHES = 4.6
 HEIGHT_INCHES = 3.1
 MAX_NAMED = 10
-"""Of more curves than these, those of a higher style are drawn thin and grey, without a name in the legend."""
+"""If there are more curves, those with a higher style are thin, grey and without a name in the legend."""
 
 
 def chart_context(name: str) -> Any:
-    """Return a context in which charts look alike and files depend on their content only."""
+    """Return a context in which charts look alike and files depend only on their content."""
     import matplotlib
 
     settings: Any = {
@@ -76,7 +76,7 @@ def new_chart(*, height_inches: float = HEIGHT_INCHES) -> tuple[Figure, Axes]:
 
 
 def look_of(index: int) -> dict[str, Any]:
-    """Return how matplotlib draws the line of a style."""
+    """Return matplotlib's settings for the line of a style."""
     turn = index // len(COLOURS)
     return {
         "color": COLOURS[index % len(COLOURS)],
@@ -93,13 +93,13 @@ def glyph_of(index: int) -> str:
 
 
 def name_axes(axes: Axes, x_label: str, y_label: str) -> None:
-    """Say what x and y are, with their units."""
+    """Label x and y."""
     axes.set_xlabel(x_label)
     axes.set_ylabel(y_label)
 
 
 def add_legend(axes: Axes, handles: Sequence[Any], labels: Sequence[str]) -> None:
-    """Name the curves above the chart, which grows by what many names need; a single one needs no name."""
+    """Add a legend above the chart if there are several curves; the chart grows with many names."""
     if len(labels) < 2:
         return
     shown = [short(label) for label in labels]
@@ -114,32 +114,32 @@ def add_legend(axes: Axes, handles: Sequence[Any], labels: Sequence[str]) -> Non
 
 
 def mark(artist: Artist, style: int, texts: Sequence[str]) -> None:
-    """Say what a drawn thing shows, for those who point at it: `to_svg` turns this into a `<title>` a place.
+    """Attach hover texts to an artist; `to_svg` turns them into `<title>` elements.
 
     Args:
-        artist: A patch, or a line with one marker a text.
-        style: Of the runs that it is of: the page highlights them together.
-        texts: One for the whole, or one a marker.
+        artist: A patch, or a line with one marker per text.
+        style: Style of its runs, which the page highlights together.
+        texts: One for the whole, or one per marker.
     """
     artist.set_gid("mark " + json.dumps([style, *texts]))
 
 
 def to_svg(figure: Figure, name: str) -> str:
-    """Return a figure as the text of an SVG file, with the texts of its marks."""
+    """Return a figure as SVG, with the texts of its marks."""
     buffer = io.StringIO()
     with warnings.catch_warnings():
-        # The text is stored as text: a glyph that matplotlib's font lacks is drawn by the reader's own fonts.
+        # Texts stay texts: the browser's fonts have the glyphs that matplotlib's font lacks.
         warnings.filterwarnings("ignore", message="Glyph .* missing")
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": "lurefs", "Title": name})
     return _with_titles(buffer.getvalue())
 
 
 def _with_titles(svg: str) -> str:
-    """Replace what `mark` left in the ids by groups with a title."""
+    """Replace the ids from `mark` by groups with titles."""
     parts = re.split(r"""<g id=(["'])mark (\[.*?\])\1>""", svg)
     titled = [parts[0]]
-    for told, body in zip(parts[2::3], parts[3::3], strict=True):
-        style, *texts = json.loads(unescape(told))
+    for encoded, body in zip(parts[2::3], parts[3::3], strict=True):
+        style, *texts = json.loads(unescape(encoded))
         opened = [f'<g class="mark" data-group="{style}"><title>{escape(text)}</title>' for text in texts]
         if len(texts) == 1:
             titled += [opened[0], body]
@@ -153,13 +153,7 @@ def _with_titles(svg: str) -> str:
 
 
 def inline(svg: str, *, name: str, label: str) -> str:
-    """Turn an SVG file into an element for a page: ids of its own, and the page's colours instead of fixed ones.
-
-    Args:
-        svg: What `to_svg` returned.
-        name: Put before every id, since ids must be unique on a page.
-        label: What a screen reader says.
-    """
+    """Return an SVG file as an element for a page: ids have the prefix `name`, screen readers say `label`."""
     view_box = re.search(r'viewBox="([^"]*)"', svg)
     body = svg[svg.index(">", svg.index("<svg")) + 1 : svg.rindex("</svg>")]
     body = re.sub(r"<metadata>.*?</metadata>", "", body, flags=re.DOTALL)

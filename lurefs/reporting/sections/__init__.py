@@ -1,1 +1,1 @@
-"""The sections of the report page: one file for each, with its tables and sentences."""
+"""Sections of the report page, one per file, with their tables and sentences."""

@@ -1,4 +1,4 @@
-"""The section on the classes of each pool: which are hard, which are taken for which, and a map of their features."""
+"""Section on the classes of each pool: hard classes, confusions, and a map of the features."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Shown = dict[str, Any]
 
 
 def section(runs: Sequence[Run], kept: PageFigures) -> list[Shown]:
-    """Return what the page shows of each of the first `N_POOLS` pools of classes, by the best run on it."""
+    """Return the section for the first `N_POOLS` pools of classes, each by its best run."""
     return [_pool(run, benchmark, probe, kept) for run, benchmark, probe in shown_of(runs, N_POOLS)]
 
 
@@ -31,7 +31,7 @@ def _pool(run: Run, benchmark: str, probe: str, kept: PageFigures) -> Shown:
 
 
 def _or_reason(show: Callable[[], Shown]) -> Shown:
-    """Return what is shown, or in its place why it cannot be."""
+    """Return the content, or why it cannot be shown."""
     try:
         return {"missing": "", **show()}
     except (UserError, OSError) as error:

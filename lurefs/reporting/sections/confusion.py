@@ -1,4 +1,4 @@
-"""Which classes are hard and which are taken for which, as tables, a sentence and a heat map."""
+"""Hard classes and confusions, as tables, a sentence and a heat map."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from lurefs.reporting.charts.style import COLOURS, INK, MUTED, RULE, chart_conte
 
 N_PAIRS, N_CLASSES, N_CELLS = 12, 40, 12
 MAX_CLASSES = 1000
-"""Pairs are counted in square tables, which take some fifty megabytes then."""
+"""Pairs are counted in square tables, which take about fifty megabytes at this size."""
 MOST_OPAQUE = 0.6
-"""Numbers must be read on the darkest cell, on light and dark pages."""
+"""Opacity of the darkest cell; its number must be readable on light and dark pages."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pair:
-    """The class of some queries, and another that they were taken for."""
+    """The class of some queries, and another class that was predicted for them."""
 
     asked: int
     taken_for: int
 
 
 def section(answers: Answers, kept: PageFigures) -> dict[str, Any]:
-    """Return what the page says of the classes of one benchmark.
+    """Return the tables, sentence and chart on the classes of one benchmark.
 
     Raises:
         UserError: There are too many classes, or fewer answers than queries.
@@ -63,9 +63,9 @@ def section(answers: Answers, kept: PageFigures) -> dict[str, Any]:
 
 
 def confused_pairs(found: Confusion) -> list[Pair]:
-    """Return the pairs that were confused at least once, by the lower ends of their intervals, the highest first.
+    """Return the pairs that were confused at least once, highest lower end of their interval first.
 
-    By the rates themselves, pairs that met in a single episode would stand on top.
+    By the rate itself, pairs that met in a single episode would come first.
     """
     low, _ = found.interval
     is_pair = found.n_taken > 0
@@ -76,10 +76,10 @@ def confused_pairs(found: Confusion) -> list[Pair]:
 
 
 def in_words(found: Confusion, pairs: Sequence[Pair], names: Sequence[str]) -> list[str]:
-    """Say of each pair how often the one was taken for the other, and of how much that is."""
+    """Say how often the one class of each pair was taken for the other, with the counts."""
     rate = found.rate
     return [
-        f"When {names[pair.asked]} and {names[pair.taken_for]} stood together, {names[pair.asked]} was taken for "
+        f"When {names[pair.asked]} and {names[pair.taken_for]} met in an episode, {names[pair.asked]} was taken for "
         f"{names[pair.taken_for]} in {percent(rate[pair.asked, pair.taken_for], 1)}\u00a0% of its "
         f"{counted(int(found.n_queries[pair.asked, pair.taken_for]), 'query')}, in "
         f"{counted(int(found.n_episodes[pair.asked, pair.taken_for]), 'episode')}."
@@ -88,7 +88,7 @@ def in_words(found: Confusion, pairs: Sequence[Pair], names: Sequence[str]) -> l
 
 
 def cells_of(pairs: Sequence[Pair], n_most: int) -> list[int]:
-    """Return the classes of the first pairs, each once, `n_most` at most."""
+    """Return up to `n_most` classes of the first pairs, each once."""
     seen: dict[int, None] = {}
     for pair in pairs:
         seen.update(dict.fromkeys((pair.asked, pair.taken_for)))
@@ -96,7 +96,7 @@ def cells_of(pairs: Sequence[Pair], n_most: int) -> list[int]:
 
 
 def _hardest_first(found: Confusion) -> list[int]:
-    """Return the classes that were asked for, those of the lowest accuracy first."""
+    """Return the classes that have queries, lowest accuracy first."""
     accuracy = np.diagonal(found.rate)
     asked = np.flatnonzero(np.diagonal(found.n_queries) > 0)
     return [int(label) for label in asked[np.argsort(accuracy[asked], kind="stable")]]
@@ -146,16 +146,16 @@ def _heat_map_chart(
     name = f"confusion-{answers.benchmark}"
     svg = heat_map(rate, [names[label] for label in shown], name=name)
     caption = (
-        f"The {len(shown)} classes of {answers.benchmark} that are confused most, those that are confused with one "
-        "another side by side. Row: the class asked for; column: what it was taken for; number: in how many of 100 "
-        "queries, where both stood in an episode. A dot: the two never met."
+        f"The {len(shown)} classes of {answers.benchmark} that are confused most; those that are confused with each "
+        "other are side by side. Row: true class; column: predicted class; number: % of the row's queries, in "
+        "episodes with both classes. A dot: the two never met."
     )
     said = " ".join(in_words(found, pairs[:3], names))
     return [kept.chart(name, svg, caption=caption, title="Confusions", said=said)]
 
 
 def heat_map(rate: FloatArray, names: Sequence[str], *, name: str) -> str:
-    """Draw (n, n) rates as cells that are the darker the higher they are, with their percentages in them."""
+    """Draw (n, n) rates as a heat map with percentages; darker is higher."""
     from matplotlib.patches import Rectangle
 
     n = len(names)
@@ -183,5 +183,5 @@ def heat_map(rate: FloatArray, names: Sequence[str], *, name: str) -> str:
         axes.set_yticks(range(n), shown, fontsize=9)
         axes.tick_params(length=0)
         axes.spines[["left", "bottom"]].set_visible(False)
-        name_axes(axes, "taken for", "asked for")
+        name_axes(axes, "predicted class", "true class")
         return to_svg(figure, name)

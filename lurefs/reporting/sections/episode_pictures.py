@@ -1,4 +1,4 @@
-"""The section on single episodes: a typical one with all its images, and the hardest with what was named wrongly."""
+"""Section on single episodes: a typical one with all images, and the hardest with their misclassified images."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Shown = dict[str, Any]
 
 
 def section(runs: Sequence[Run], kept: PageFigures) -> Shown:
-    """Return what the page shows of episodes of the best run on the first benchmark, or why it shows none."""
+    """Return episodes of the best run on the first benchmark, or why they cannot be shown."""
     chosen = shown_of(runs, 1)
     if not chosen:
         return {}
@@ -48,7 +48,7 @@ def section(runs: Sequence[Run], kept: PageFigures) -> Shown:
 
 
 def build_dataset(config: PluginConfig) -> ImageDataset:
-    """Return a data set that a run names.
+    """Build the data set of a run.
 
     Raises:
         UserError: It cannot be built.
@@ -58,7 +58,7 @@ def build_dataset(config: PluginConfig) -> ImageDataset:
 
 
 def reason_of(error: Exception) -> str:
-    """Return what is wrong, without what to do about it."""
+    """Return the problem of an error, without the fix."""
     return error.problem if isinstance(error, UserError) else str(error)
 
 

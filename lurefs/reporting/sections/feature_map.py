@@ -1,4 +1,4 @@
-"""A map of the features of some classes: each image a point, neighbours near one another."""
+"""Map of the features of some classes (t-SNE): each image is a point."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ MAX_CLASSES, MAX_IMAGES = 12, 50
 MIN_POINTS = 10
 SEED = 0
 LETTER, LINE = 0.016, 0.048
-"""Width of a letter and height of a name, in shares of the chart."""
+"""Width of a letter and height of a name, as shares of the chart."""
 
 
 def charts(run: Run, benchmark: str, kept: PageFigures) -> list[dict[str, Any]]:
-    """Return the map of a benchmark's features by one run, as the one chart of a list.
+    """Return a list with the map of a benchmark's features by one run.
 
     Raises:
-        UserError: The features are gone or damaged, or too few.
+        UserError: The features are missing or damaged, or too few.
     """
     bank = run.directory.read_bank(benchmark)
     rows = rows_to_map(bank)
@@ -44,27 +44,27 @@ def charts(run: Run, benchmark: str, kept: PageFigures) -> list[dict[str, Any]]:
     n_classes = len(np.unique(bank.labels))
     caption = (
         f"Features of {len(rows)} images of {len(shown)} of the {n_classes} classes of {benchmark}, spread evenly over "
-        f"all, by {run.label}: t-SNE at perplexity {PERPLEXITY:g} of features of length one, begun at their principal "
-        "components. Images that are near one another here have like features; how far apart two groups are, how "
-        "large they are, and where they lie mean nothing."
+        f"all, by {run.label}: t-SNE with perplexity {PERPLEXITY:g} of features of length one, started from their "
+        "principal components. Images that are close together here have similar features; the distance between two "
+        "groups, their sizes and their positions mean nothing."
     )
     said = f"Classes: {', '.join(bank.class_names[label] for label in shown)}."
     return [kept.chart(name, svg, caption=caption, title="Map of the features", said=said)]
 
 
 def rows_to_map(bank: FeatureBank) -> IntArray:
-    """Return rows of up to `MAX_IMAGES` images of up to `MAX_CLASSES` classes, both spread evenly over all."""
+    """Return the rows of up to `MAX_IMAGES` images of up to `MAX_CLASSES` classes, both spread evenly over all."""
     classes = spread(np.unique(bank.labels), MAX_CLASSES)
     return np.concatenate([spread(np.flatnonzero(bank.labels == label), MAX_IMAGES) for label in classes])
 
 
 def scatter_classes(places: NDArray[np.float64], labels: IntArray, names: Sequence[str], *, name: str) -> str:
-    """Draw (n, 2) places, those of a class by one marker and colour, its name above most of them.
+    """Draw a scatter plot of images, one marker and colour per class, with the class names.
 
     Args:
-        places: Where the images lie.
+        places: (n, 2) positions of the images.
         labels: (n,) their classes.
-        names: Of the classes, in ascending order of their labels.
+        names: Names of the classes, in ascending order of their labels.
         name: Salt of the file's ids.
     """
     groups = [places[labels == label] for label in np.unique(labels)]
@@ -89,7 +89,7 @@ def scatter_classes(places: NDArray[np.float64], labels: IntArray, names: Sequen
 
 
 def _above(group: NDArray[np.float64]) -> tuple[float, float]:
-    """Return the place above the core of some points: the third that is nearest to their middlemost one."""
+    """Return the place above the core of some points: the third of them nearest the medoid."""
     distances = np.linalg.norm(group[:, None] - group, axis=2)
     nearest = distances[distances.sum(axis=1).argmin()].argsort(kind="stable")
     core = group[nearest[: max(1, len(group) // 3)]]
@@ -97,12 +97,7 @@ def _above(group: NDArray[np.float64]) -> tuple[float, float]:
 
 
 def _apart(places: NDArray[np.float64], names: Sequence[str]) -> NDArray[np.float64]:
-    """Return (n, 2) places of names, in shares of the chart, such that none covers another: from the top, some lower.
-
-    Args:
-        places: Where they would be.
-        names: What is written there.
-    """
+    """Return (n, 2) places of names without overlaps, in shares of the chart; some names move down."""
     apart = places.copy()
     widths = np.array([LETTER * (len(text) + 2) for text in names])
     placed: list[int] = []
@@ -116,5 +111,5 @@ def _apart(places: NDArray[np.float64], names: Sequence[str]) -> NDArray[np.floa
 
 
 def _rounded(svg: str) -> str:
-    """Return a drawing whose places have one decimal: a tenth of a point, which nobody sees."""
+    """Return an SVG with its positions rounded to a tenth of a point."""
     return re.sub(r'(\b[xy]="-?\d+\.\d)\d+', r"\1", svg)

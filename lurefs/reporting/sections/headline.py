@@ -1,4 +1,4 @@
-"""What came of one benchmark, in the sentences of a card: the best, what it must be above, and what may be said."""
+"""Card with the result of one benchmark: the best accuracy, its controls, its difference and the verdict."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ from lurefs.reporting.sections.narrative import form
 
 @dataclass(frozen=True, kw_only=True)
 class Headline:
-    """What came of one benchmark.
+    """Result of one benchmark.
 
     Attributes:
         benchmark: Its name.
         form: The form of its episodes and its chance level.
-        warnings: What does not beat its controls, a sentence a control; said before anything else.
-        accuracy: The best accuracy, percent; of several seeds their mean.
+        warnings: One sentence per control that is not beaten, shown first.
+        accuracy: The best accuracy, percent; the mean of several seeds.
         intervals: Its intervals, each with its scope.
-        of_what: Whose accuracy it is, and by which probe.
-        controls: What the controls reach; "" if there are none.
-        difference: How far it is from the reference or the next best; "" for a single run or group.
+        of_what: Its run or group, and its probe.
+        controls: Accuracies of the controls; "" if there are none.
+        difference: Its difference from the reference or the next best; "" for a single run or group.
         difference_intervals: The intervals of that difference; "" if there is none.
-        verdict: What may be said of it; "" if there is none.
+        verdict: Whether the two are told apart; "" if there is no difference.
     """
 
     benchmark: str
@@ -51,10 +51,7 @@ class Headline:
 
 
 def headline(verdicts: Verdicts) -> Headline | None:
-    """Return what came of one benchmark by one probe; None if nothing was measured.
-
-    Runs that differ only by their seed are judged by their mean, so that no lucky seed stands for all.
-    """
+    """Return the result of one benchmark by one probe; None if nothing was measured."""
     if not verdicts.groups:
         return None
     best, n_groups = verdicts.groups[0], len(verdicts.groups)
@@ -77,7 +74,7 @@ def headline(verdicts: Verdicts) -> Headline | None:
 
 
 def warnings(judged: Sequence[Verdicts]) -> list[str]:
-    """Say of each benchmark, by the first probe of those given, what does not beat its controls, and of idle resets."""
+    """Return sentences on groups that do not beat their controls on a benchmark, and on idle resets."""
     said = []
     for verdicts in judged:
         said += [f"On {verdicts.benchmark}, {sentence}." for sentence in not_above_controls(verdicts)]
@@ -86,28 +83,24 @@ def warnings(judged: Sequence[Verdicts]) -> list[str]:
 
 
 def _against_the_others(verdicts: Verdicts) -> tuple[str, str, str]:
-    """Return the difference from the reference, or from the next best if the reference is best or was not measured.
+    """Return the difference of the best from the reference or the next best, its intervals, and the verdict.
 
-    Its intervals and what may be said of it come after it. Any pair may be picked: all pairs are corrected together.
+    The next best is taken if the reference is best or was not measured. Any pair may be picked, since all pairs are
+    corrected together.
     """
     best, *others = (group.label for group in verdicts.groups)
     if not others:
         return "", "", ""
     other = verdicts.reference if verdicts.reference in others else others[0]
     role = "" if len(others) == 1 else ", the reference" if other == verdicts.reference else ", the next best"
-    verdict = verdicts.between(best, other)
+    verdict, one_training = verdicts.between(best, other), as_sentence(single_trainings(verdicts.groups))
     if verdict.difference is None:
-        return as_sentence(not_compared(verdict)), "", _one_training(verdicts)
+        return as_sentence(not_compared(verdict)), "", one_training
     difference = f"{points(verdict.difference.mean)} points against {other}{role}, {on_what(verdict)}"
-    said = f"{verdict_sentences(verdict, verdicts)} {_one_training(verdicts)}"
+    said = f"{verdict_sentences(verdict, verdicts)} {one_training}"
     return difference, _intervals(verdict.difference), said.strip()
 
 
 def _intervals(estimate: Estimate) -> str:
-    """Return the intervals of an estimate, and which seeds are not in it."""
+    """Return the intervals of an estimate, and the seeds that it leaves out."""
     return "; ".join(filter(None, [plus_minus(estimate), estimate.note]))
-
-
-def _one_training(verdicts: Verdicts) -> str:
-    words = single_trainings(verdicts.groups)
-    return as_sentence(words) if words else ""

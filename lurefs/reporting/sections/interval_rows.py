@@ -1,4 +1,4 @@
-"""The rows of interval charts, in percent: accuracies, and differences from the reference, the best first."""
+"""Rows of interval charts, in percent: accuracies and differences from the reference, best first."""
 
 from __future__ import annotations
 
@@ -15,13 +15,9 @@ _SCOPES: tuple[Scope, ...] = ("pool", "classes", "seeds")
 
 
 def accuracy_intervals(groups: Sequence[Group], judged: Sequence[Verdicts]) -> list[Interval]:
-    """Return the accuracies to chart: several groups by the first probe, the best first, or one run by all its probes.
+    """Return the accuracies of groups by the first probe, best first, or of a single run by all its probes.
 
-    Of several seeds it is their mean, and its interval is over seeds. The controls by the first probe come last.
-
-    Args:
-        groups: All of the page.
-        judged: The verdicts on one benchmark, by each probe.
+    The controls by the first probe come last. `judged` has the verdicts on one benchmark, one per probe.
     """
     first = judged[0]
     controls = [_interval(control_label(control), control.accuracy, style=-1) for control in first.controls]
@@ -38,7 +34,7 @@ def accuracy_intervals(groups: Sequence[Group], judged: Sequence[Verdicts]) -> l
 
 
 def difference_intervals(groups: Sequence[Group], verdicts: Verdicts) -> list[Interval]:
-    """Return the differences from the reference, the best first, beside each its corrected p-values."""
+    """Return the differences from the reference, best first, with their corrected p-values as notes."""
     found = []
     for group in groups:
         verdict = verdicts.against_reference(group.label)
@@ -49,14 +45,14 @@ def difference_intervals(groups: Sequence[Group], verdicts: Verdicts) -> list[In
 
 
 def tested(verdicts: Verdicts) -> list[tuple[Scope, ...]]:
-    """Return the scopes of the tests that stand beside the differences, each combination once."""
+    """Return the scopes of the p-values in the notes, each combination once."""
     found = [verdicts.against_reference(group.label) for group in verdicts.groups]
     scopes = [tuple(scope for scope in _SCOPES if scope in verdict.p) for verdict in found if verdict is not None]
     return list(dict.fromkeys(combination for combination in scopes if combination))
 
 
 def _interval(label: str, estimate: Estimate, *, style: int, note: str = "") -> Interval:
-    """Return an estimate as a row; its bar has no width where there is no interval."""
+    """Return an estimate as a row; its bar has no width if it has no interval."""
     width, classes = estimate.half_width, estimate.half_widths.get("classes")
     return Interval(
         label=label,

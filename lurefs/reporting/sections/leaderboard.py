@@ -1,7 +1,4 @@
-"""All runs at one look: a row a group of runs, with its accuracy on each benchmark, its difference and its cost.
-
-Runs that differ only by their seed are one row. What the numbers are is told by `lurefs.comparing.texts`.
-"""
+"""Leaderboard: one row per group of runs, with its accuracy and difference on each benchmark and its costs."""
 
 from __future__ import annotations
 
@@ -27,21 +24,21 @@ from lurefs.runs.outcomes import train_seconds
 
 MAX_LETTERS = 4
 Ties = tuple[tuple[str, str], ...]
-"""(letters, what they are over) each."""
+"""Pairs of (letters, scope)."""
 MIN_RANKED = 3
-"""Of fewer groups the difference says all."""
+"""Fewer groups are not ranked: their difference says all."""
 SCOPES: Mapping[Scope, str] = MappingProxyType({"pool": "this pool", "classes": "new classes", "seeds": "new seeds"})
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
-    """A cost that accuracy is set against; less of it is better. None is a time, which would chart the machine's noise.
+    """A cost that accuracy is charted against; lower is better. Times are left out: they are too noisy.
 
     Attributes:
-        name: Of its chart's file.
-        title: What it is, within a sentence.
-        label: What it is, with its unit.
-        value: Its value of a run; None if it is not known.
+        name: Name of its chart's file.
+        title: Its name within a sentence.
+        label: Its name with the unit.
+        value: Returns the cost of a run; None if it is unknown.
     """
 
     name: str
@@ -52,14 +49,14 @@ class Cost:
 
 @dataclass(frozen=True, kw_only=True)
 class Figure:
-    """A value with its intervals, as people read them.
+    """A value with its intervals, as texts.
 
     Attributes:
-        value: What it is; a dash if there is none.
-        number: The same to sort by; None if there is none.
-        intervals: (half width, what it is over) each.
-        tests: (corrected p, what it is over) each.
-        why_not: The reason if there is none, or what must be said of it.
+        value: The value; a dash if it is missing.
+        number: The same as a number to sort by; None if it is missing.
+        intervals: Pairs of (half width, scope).
+        tests: Pairs of (corrected p, scope).
+        why_not: Why the value is missing, or a remark on it.
     """
 
     value: str
@@ -75,15 +72,9 @@ def rows(
     benchmarks: Mapping[str, Sequence[str]],
     judged: Mapping[Cell, Verdicts],
 ) -> dict[str, list[Row]]:
-    """Return one row a group, by probe, then one a control.
+    """Return probe -> one row per group, highest on the first benchmark first, then one per control.
 
-    The group that is highest on the first benchmark that the probe measured comes first.
-
-    Args:
-        groups: All of the page.
-        reference: What the others are set against.
-        benchmarks: The probes that any run was measured by, by benchmark.
-        judged: The verdicts by benchmark and probe.
+    `benchmarks` is benchmark -> probes by which any run was measured.
     """
     probes = dict.fromkeys(probe for measured in benchmarks.values() for probe in measured)
     found = {}
@@ -128,7 +119,7 @@ def _cell(group: Group, benchmark: str, verdicts: Verdicts | None, letters: Mapp
 
 
 def _of_controls(benchmarks: Sequence[str], judged: Mapping[str, Verdicts]) -> list[Row]:
-    """Return a row a control: its levels, without rank, difference and cost."""
+    """Return one row per control: its accuracies, without rank, difference and cost."""
     names = dict.fromkeys(control.name for verdicts in judged.values() for control in verdicts.controls)
     found: list[Row] = []
     for name in names:
@@ -163,7 +154,7 @@ def _figure(accuracy: Estimate) -> Figure:
 
 
 def _difference(group: Group, verdicts: Verdicts) -> Figure:
-    """Return how far a group is from the reference's, and the corrected p of no difference."""
+    """Return the difference of a group from the reference, with its corrected p-values."""
     verdict = verdicts.against_reference(group.label)
     if verdict is None:
         is_reference = group.label == verdicts.reference
@@ -184,9 +175,10 @@ def _intervals(widths: Mapping[Scope, float | None]) -> tuple[tuple[str, str], .
 
 
 def letters_or_places(letters: Mapping[str, Ties], ranks: Mapping[str, int]) -> Mapping[str, Ties]:
-    """Return the letters of ties, or where a group has too many to read, the places that the ties leave open to each.
+    """Return the letters of ties, or if any group has too many of them, the possible places of each group.
 
-    A group stays behind those that are better and told apart from it, and before those that are worse and told apart.
+    A group is placed behind those that are better and told apart from it, and before those that are worse and told
+    apart.
     """
     if all(len(_single(text)) <= MAX_LETTERS for of_group in letters.values() for text, _ in of_group):
         return letters
@@ -204,12 +196,12 @@ def _places(label: str, letters: Mapping[str, Ties], ranks: Mapping[str, int], s
 
 
 def _single(letters: str) -> set[str]:
-    """Return the letters of a group; beyond the alphabet one is a number in brackets."""
+    """Return the single letters of a group; after the alphabet they are numbers in brackets."""
     return set(re.findall(r"\(\d+\)|\w", letters))
 
 
 def _letters(verdicts: Verdicts) -> dict[str, Ties]:
-    """Return each group's letters of ties with what they are over; empty where the groups cannot be ranked."""
+    """Return each group's letters of ties with their scopes; empty for too few groups."""
     if len(verdicts.groups) < MIN_RANKED:
         return {}
     return {
@@ -221,7 +213,7 @@ def _letters(verdicts: Verdicts) -> dict[str, Ties]:
 
 
 def _costs(group: Group, judged: Mapping[str, Verdicts]) -> list[Figure]:
-    """Return what a group costs, the mean over its seeds: its size and arithmetic, images seen, and times."""
+    """Return the costs of a group, means over its seeds: weights, multiply-adds, images seen and times."""
     stated = [
         run.cost.get("n_parameters") or run.identity.get("backbone", {}).get("n_parameters") for run in group.runs
     ]
@@ -231,7 +223,7 @@ def _costs(group: Group, judged: Mapping[str, Verdicts]) -> list[Figure]:
         for verdicts in list(judged.values())[:1]
         if (result := run.result(verdicts.benchmark, verdicts.probe))
     ]
-    why_not = "not measured: the run is older than this measure"
+    why_not = "not measured: the run is older than this measurement"
     untrained = "not trained here"
     return [
         _cost(stated, lambda value: number(value / 1e6, 2 if value < 1e7 else 1), "not recorded"),
@@ -243,12 +235,12 @@ def _costs(group: Group, judged: Mapping[str, Verdicts]) -> list[Figure]:
     ]
 
 
-def _cost(values: Sequence[float | None], tell: Any, why_not: str) -> Figure:
+def _cost(values: Sequence[float | None], format_value: Any, why_not: str) -> Figure:
     found = [value for value in values if value is not None]
     if not found:
         return Figure(value=MISSING, number=None, why_not=why_not)
     mean = float(np.mean(found))
-    return Figure(value=tell(mean), number=mean)
+    return Figure(value=format_value(mean), number=mean)
 
 
 def _gmacs(run: Run) -> float | None:
@@ -261,18 +253,18 @@ def _images_seen(run: Run) -> float | None:
 
 
 def _training_tmacs(run: Run) -> float | None:
-    """Return the multiply-adds of all training steps, 10^12: a backward pass counts as two forward ones."""
+    """Return the multiply-adds of all training steps, 10^12; a backward pass counts as two forward passes."""
     gmacs, n_images = _gmacs(run), _images_seen(run)
     return None if gmacs is None or n_images is None else 3 * gmacs * n_images / 1e3
 
 
 COSTS = (
-    Cost(name="macs", title="arithmetic", label="GMACs an image (10⁹ multiply-adds)", value=_gmacs),
+    Cost(name="macs", title="arithmetic", label="GMACs per image (10⁹ multiply-adds)", value=_gmacs),
     Cost(name="images", title="images seen in training", label="images seen in training", value=_images_seen),
     Cost(
         name="training",
         title="arithmetic of training",
-        label="training, 10¹² multiply-adds (each step as three passes)",
+        label="training, 10¹² multiply-adds (a step counts as three passes)",
         value=_training_tmacs,
     ),
 )

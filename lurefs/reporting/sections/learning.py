@@ -1,4 +1,4 @@
-"""The section on learning: what the method claims, chunk by chunk and against its cost, as charts and tables."""
+"""Section on learning: charts and tables over chunks and against cost."""
 
 from __future__ import annotations
 
@@ -35,21 +35,14 @@ from lurefs.reporting.sections.tables import percent_over_seeds
 from lurefs.reporting.series import curve, in_words
 
 MAX_LINES = 8
-"""Curves that can be followed in one chart."""
+"""Most curves that can be followed in one chart."""
 Chart = dict[str, Any]
 
 
 def section(
     runs: Sequence[Run], groups: Sequence[Group], judged: Mapping[Cell, Verdicts], kept: PageFigures
 ) -> dict[str, Any]:
-    """Return what the page says of learning; empty if no run learned here.
-
-    Args:
-        runs: All runs of the page.
-        groups: The same, those of equal settings together.
-        judged: The verdicts, whose controls are drawn where few-shot accuracy is.
-        kept: Where the charts are kept.
-    """
+    """Return the section on learning, with controls in charts of few-shot accuracy; empty if no run learned here."""
     learned = [run for run in runs if run.outcomes]
     groups = [group for group in groups if group.runs[0].outcomes]
     if not groups:
@@ -76,7 +69,7 @@ def section(
 
 
 def _levels(runs: Sequence[Run], benchmark: str, judged: Mapping[Cell, Verdicts]) -> list[curves.Level]:
-    """Return what the controls of a benchmark reach by the probe that was fitted after each chunk, percent."""
+    """Return the accuracies of a benchmark's controls by the probe that was fitted after each chunk, percent."""
     scores = (outcome.few_shot.get(benchmark) for run in runs for outcome in run.outcomes)
     probe = next((score.probe for score in scores if score is not None), None)
     if probe is None or (benchmark, probe) not in judged:
@@ -86,7 +79,7 @@ def _levels(runs: Sequence[Run], benchmark: str, judged: Mapping[Cell, Verdicts]
 
 
 def _over_seeds(group: Group, benchmarks: Sequence[str]) -> dict[str, Any]:
-    """Return what the chunks of runs of several seeds led to: the means over seeds, with their intervals."""
+    """Return the figures of a group of several seeds: means over seeds with intervals."""
     anytime = [run.summary.pretrain.anytime_accuracy for run in group.runs]
     last = [run.outcomes[-1] for run in group.runs]
     few_shot_scores = [[outcome.few_shot.get(name) for outcome in last] for name in benchmarks]
@@ -101,7 +94,7 @@ def _over_seeds(group: Group, benchmarks: Sequence[str]) -> dict[str, Any]:
 
 
 def _panels(groups: Sequence[Group], kept: PageFigures, measures: Sequence[Measure]) -> list[Chart]:
-    """Return the charts over chunks; where there are too many curves for one, one a backbone."""
+    """Return the charts over chunks; one per backbone if there are too many curves for one."""
     by_backbone: dict[str, list[Group]] = {}
     for group in groups:
         by_backbone.setdefault(group.runs[0].config.backbone.name, []).append(group)
@@ -119,7 +112,7 @@ def _panels(groups: Sequence[Group], kept: PageFigures, measures: Sequence[Measu
 def _charts(
     groups: Sequence[Group], kept: PageFigures, measures: Sequence[Measure], axes: Sequence[Axis]
 ) -> list[Chart]:
-    """Return one chart a measure and axis, without those that no group has a value for."""
+    """Return one chart per measure and axis, without empty ones."""
     return [chart for measure in measures for axis in axes for chart in _chart(groups, kept, measure, axis)]
 
 
@@ -139,7 +132,7 @@ def _chart(groups: Sequence[Group], kept: PageFigures, measure: Measure, axis: A
 
 
 def _robustness(groups: Sequence[Group], kept: PageFigures) -> dict[str, Any] | None:
-    """Return the charts and the table of changed images; None if robustness was not measured."""
+    """Return the charts and the table of robustness; None if it was not measured."""
     measured = robustness.measured(groups)
     if not measured:
         return None
@@ -149,7 +142,7 @@ def _robustness(groups: Sequence[Group], kept: PageFigures) -> dict[str, Any] | 
         kept,
         name="robustness-severity",
         title="Corrupted images by severity",
-        caption="Mean over corruptions, after the last chunk; severity 0, where it is drawn, is the unchanged image.",
+        caption="Mean over corruptions, after the last chunk; severity 0, if drawn, is the unchanged image.",
         y_label="accuracy, %",
         x_label="severity",
         x_is_whole=True,
@@ -160,7 +153,7 @@ def _robustness(groups: Sequence[Group], kept: PageFigures) -> dict[str, Any] | 
             kept,
             name=f"robustness-attack-{attack}",
             title=f"Attack {attack}",
-            caption="Images changed to deceive it, after the last chunk; 0, where it is drawn, is the unchanged image.",
+            caption="Images changed to deceive the model, after the last chunk; 0, if drawn, is the unchanged image.",
             y_label="accuracy, %",
             x_label="largest change of a pixel, in 1/255",
             x_is_whole=False,
@@ -180,7 +173,7 @@ def _drawn(
     x_is_whole: bool,
     levels: Sequence[curves.Level] = (),
 ) -> list[Chart]:
-    """Return the chart of the lines that there are, or nothing if there is none."""
+    """Return the chart of the lines that are not None; nothing if all are."""
     found = [line for line in lines if line is not None]
     if not found:
         return []

@@ -1,4 +1,4 @@
-"""What is charted of every chunk, and against what: one table of the claims of the method."""
+"""Measures that are charted over chunks and against cost."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from lurefs.runs.outcomes import FewShotScore, cumulative_error_rate
 
 @dataclass(frozen=True, kw_only=True)
 class Measure:
-    """What is charted of every chunk.
+    """A figure of every chunk, and its chart.
 
     Attributes:
         name: Name of the chart's file.
-        title: What it is called.
-        y_label: What y is, with its unit.
-        caption: What it is.
-        value: Its value; None where a chunk has none.
-        interval: Half width of the value's own interval, or None.
-        levels: What the values are measured by.
+        title: Title of the chart.
+        y_label: Label of y, with the unit.
+        caption: Caption of the chart.
+        value: Returns its value; None if a chunk has none.
+        interval: Returns the half width of the value's own interval, or None.
+        levels: Accuracies of controls, drawn as dashed lines.
     """
 
     name: str
@@ -35,15 +35,15 @@ class Measure:
 
 @dataclass(frozen=True, kw_only=True)
 class Axis:
-    """What a measure is charted against.
+    """The x axis of a chart of a measure.
 
     Attributes:
-        label: What x is, with its unit.
-        value: Where a chunk stands.
-        is_whole: Whether it is counted in steps.
-        name: What follows the measure's name.
-        title: What follows the measure's title.
-        caption: What follows the measure's caption.
+        label: Label of x, with the unit.
+        value: Returns the position of a chunk.
+        is_whole: Whether x is counted in steps.
+        name: Suffix of the measure's name.
+        title: Suffix of the measure's title.
+        caption: Suffix of the measure's caption.
     """
 
     label: str
@@ -60,7 +60,7 @@ COSTS = (
         name="-by-images",
         title=" against images seen",
         label="images seen so far",
-        caption="Images count as often as they went through a training step.",
+        caption="An image counts as often as it was trained on.",
         value=n_images_seen,
         is_whole=False,
     ),
@@ -84,7 +84,7 @@ GAP = Measure(
     name="learning-gap",
     title="Generalisation gap",
     y_label="gap, points",
-    caption="Accuracy on images it was trained on, less that on held-out images; lower is better.",
+    caption="Accuracy on training images minus accuracy on held-out images; lower is better.",
     value=lambda past: 100 * past[-1].generalisation_gap,
 )
 ECE = Measure(
@@ -105,21 +105,21 @@ CHANGE = Measure(
     name="learning-change",
     title="Change of accuracy",
     y_label="change, points",
-    caption="Base accuracy less that after the chunk before: what was gained less what was forgotten.",
+    caption="Base accuracy minus that after the previous chunk: what was gained minus what was forgotten.",
     value=lambda past: 100 * (past[-1].test_accuracy - past[-2].test_accuracy) if len(past) > 1 else None,
 )
 FORGOTTEN = Measure(
     name="learning-forgotten",
     title="Forgotten",
     y_label="of held-out images, %",
-    caption="Held-out base images that were named rightly after the chunk before and are named wrongly now.",
+    caption="Held-out base images that were classified correctly after the previous chunk and wrongly after this one.",
     value=lambda past: 100 * past[-1].n_forgotten / past[-1].n_test if len(past) > 1 else None,
 )
 GAINED = Measure(
     name="learning-gained",
     title="Gained",
     y_label="of held-out images, %",
-    caption="Held-out base images that were named wrongly after the chunk before and are named rightly now.",
+    caption="Held-out base images that were classified wrongly after the previous chunk and correctly after this one.",
     value=lambda past: 100 * past[-1].n_gained / past[-1].n_test if len(past) > 1 else None,
 )
 CORRUPTED = Measure(
@@ -132,7 +132,7 @@ CORRUPTED = Measure(
 
 
 def few_shot(benchmark: str, levels: Sequence[Level] = ()) -> Measure:
-    """Return the measure of one benchmark, with the levels that its accuracy is measured by, percent."""
+    """Return the measure of few-shot accuracy on one benchmark, percent."""
 
     def score(past: Past) -> FewShotScore | None:
         return past[-1].few_shot.get(benchmark)

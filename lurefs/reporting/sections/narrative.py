@@ -1,4 +1,4 @@
-"""The sentences of the report: what was run, what came of it, and what a reader must know of a table."""
+"""Sentences of the report: the runs and their settings, captions of episodes, and notes on tables."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from lurefs.reporting.charts.episode_sheets import MAX_QUERY, MAX_WAY, EpisodeRo
 from lurefs.runs.summary import BenchmarkSummary, known
 
 MAX_LISTED = 5
-"""Of more runs than these the facts in which they differ stand in the table of settings alone."""
+"""If there are more runs, the facts in which they differ are only in the table of settings."""
 
 
 def lead(runs: Sequence[Run], warnings: Sequence[str] = ()) -> str:
-    """Say in two sentences what was run, after what does not beat its controls."""
+    """Return the lead: the warnings, then two sentences on what was run."""
     backbones = _distinct(run.config.backbone.name for run in runs)
     trained = f"{len(backbones)} backbones" if len(backbones) > MAX_LISTED else joined(backbones)
     verb, whose = ("was", "its") if len(backbones) == 1 else ("were", "their")
@@ -36,13 +36,13 @@ def lead(runs: Sequence[Run], warnings: Sequence[str] = ()) -> str:
     places = joined(_distinct(place for run in runs for place in _measured_on(run)))
     first = "".join(f"{warning} " for warning in warnings)
     return first + (
-        f"{trained} {verb} trained{times} on {classes}{arrival}. Then {whose} features were frozen, and measured on "
-        f"{places}, from a few labelled images a class."
+        f"{trained} {verb} trained{times} on {classes}{arrival}. Then the weights were frozen, and {whose} features "
+        f"measured on {places}, with a few labelled images per class."
     )
 
 
 def facts(runs: Sequence[Run]) -> list[tuple[str, list[str]]]:
-    """Return what was run as (name, values): one value where the runs agree, else one a run, or their number."""
+    """Return facts about the runs as (name, values): one value if all agree, otherwise one per run or their number."""
     rows = []
     for name, describe in _FACTS.items():
         values = [describe(run) for run in runs]
@@ -63,19 +63,17 @@ def form(runs: Sequence[Run], benchmark: str) -> str:
 
 
 def _stop(found: BenchmarkSummary) -> str:
-    """Say by which width the scoring ends, if it does."""
+    """Say at which width of the interval scoring stops; "" if it does not."""
     if found.target_ci95 is None:
         return ""
     return f"; until ± {percent(found.target_ci95)} on this pool, at most {counted(found.n_episodes, 'episode')}"
 
 
 def notes(runs: Sequence[Run], benchmark: str, judged: Sequence[Verdicts]) -> list[str]:
-    """Return what a reader of a benchmark's table must know: its gaps, and their reasons."""
+    """Return the notes on a benchmark's table: missing values and their reasons, controls that are not beaten."""
     found = _constant_features(runs, benchmark)
     if any(run.is_corrupted(benchmark) and not clean_benchmark(run, benchmark) for run in runs):
-        found.append(
-            "What the corruption costs is not said: no benchmark of the same form and seed has the images as they are."
-        )
+        found.append("The loss by the corruption is unknown: no benchmark of the same form and seed has clean images.")
     for verdicts in judged:
         probe = verdicts.probe
         summaries = [summary for run in runs if (summary := run.accuracy(benchmark, probe)) is not None]
@@ -91,14 +89,14 @@ def notes(runs: Sequence[Run], benchmark: str, judged: Sequence[Verdicts]) -> li
 
 
 def cut_pairs(judged: Sequence[Verdicts]) -> list[str]:
-    """Say which groups were not paired with the reference on all the episodes, or seeds, that one of the two has."""
+    """Say which groups were paired with the reference on only some of their episodes or seeds."""
     return [
         f"By {verdicts.probe}, {verdict.group} and {verdict.less} are paired {on_what(verdict)}."
         for verdicts in judged
         for group in verdicts.groups
         if (verdict := verdicts.against_reference(group.label)) is not None and verdict.is_cut
     ] + [
-        f"By {verdicts.probe}, {verdict.group} less {verdict.less}: {verdict.difference.note}."
+        f"By {verdicts.probe}, {verdict.group} minus {verdict.less}: {verdict.difference.note}."
         for verdicts in judged
         for group in verdicts.groups
         if (verdict := verdicts.against_reference(group.label)) and verdict.difference and verdict.difference.note
@@ -106,46 +104,46 @@ def cut_pairs(judged: Sequence[Verdicts]) -> list[str]:
 
 
 def row_in_words(row: EpisodeRow) -> str:
-    """Say what a row of the episode shows, for those who do not see it."""
+    """Describe a row of the episode, for screen readers."""
     wrong = [letter for letter in row.taken_for if letter]
     taken = joined([f"{wrong.count(letter)} for {letter}" for letter in _distinct(sorted(wrong))]) if wrong else ""
-    said = f"{row.letter}, {row.class_name}: {row.n_right} of {counted(row.n_query, 'image')} named rightly"
+    said = f"{row.letter}, {row.class_name}: {row.n_right} of {counted(row.n_query, 'image')} classified correctly"
     return f"{said}; taken {taken}" if taken else said
 
 
 def typical_caption(sheet: EpisodeSheet, answers: Answers) -> str:
-    """Say which episode is shown and why."""
+    """Return the caption of the typical episode."""
     median = percent(sheet.median_accuracy)
     return (
-        f"Episode {sheet.index} of {answers.benchmark}, by {answers.run.label} and {answers.probe}: {_rightly(sheet)}. "
+        f"Episode {sheet.index} of {answers.benchmark}, by {answers.run.label} and {answers.probe}: {_right(sheet)}. "
         f"It is the first of those nearest to the median of all episodes ({median}\u00a0%).{_cut_images(sheet)}"
     )
 
 
 def hardest_caption(sheet: EpisodeSheet, place: int) -> str:
-    """Say which episode is shown and what of it; `place` is 1 for the hardest."""
+    """Return the caption of a hard episode; `place` is 1 for the hardest."""
     rank = ("the lowest", "the second lowest", "the third lowest")[place - 1]
-    return f"Episode {sheet.index}, with {rank} accuracy: {_rightly(sheet)}.{_cut_images(sheet)}"
+    return f"Episode {sheet.index}, with {rank} accuracy: {_right(sheet)}.{_cut_images(sheet)}"
 
 
-def _rightly(sheet: EpisodeSheet) -> str:
+def _right(sheet: EpisodeSheet) -> str:
     share = percent(sheet.n_right / sheet.n_query)
-    return f"{sheet.n_right} of {sheet.n_query} images named rightly ({share}\u00a0%)"
+    return f"{sheet.n_right} of {sheet.n_query} images classified correctly ({share}\u00a0%)"
 
 
 def _cut_images(sheet: EpisodeSheet) -> str:
-    """Say what of an episode is not shown, with a space before it; nothing if all of it is."""
+    """Say which part of an episode is not shown, after a space; "" if all of it is shown."""
     text = ""
     if sheet.n_way > MAX_WAY:
         text += f" The first {MAX_WAY} of {sheet.n_way} classes are shown."
     most = max(row.n_query - row.n_right if sheet.only_wrong else row.n_query for row in sheet.rows)
     if most > MAX_QUERY:
-        text += f" At most {MAX_QUERY} of the {most} images a class are shown."
+        text += f" At most {MAX_QUERY} of the {most} images per class are shown."
     return text
 
 
 def _constant_features(runs: Sequence[Run], benchmark: str) -> list[str]:
-    """Say whose features hardly differ between images, so that what is measured of them says little."""
+    """Say whose features are (nearly) the same for all images."""
     whose: dict[str, list[str]] = {}
     for run in runs:
         if (described := run.benchmark(benchmark)) is None:
@@ -158,7 +156,7 @@ def _constant_features(runs: Sequence[Run], benchmark: str) -> list[str]:
 
 
 def _too_wide(runs: Sequence[Run], benchmark: str, probe: str) -> list[str]:
-    """Say which runs met all their episodes and still have a wider interval than was asked for."""
+    """Say which runs met all their episodes and still have an interval above `target_ci95`."""
     said = []
     for run in runs:
         accuracy, described = run.accuracy(benchmark, probe), run.benchmark(benchmark)
@@ -166,7 +164,7 @@ def _too_wide(runs: Sequence[Run], benchmark: str, probe: str) -> list[str]:
         if accuracy is not None and target is not None and accuracy.ci95_episodes > target:
             said.append(
                 f"By {probe}, {run.label} was still at ± {percent(accuracy.ci95_episodes)} on this pool after all "
-                f"{counted(accuracy.n, 'episode')}, not at the ± {percent(target)} that was asked for."
+                f"{counted(accuracy.n, 'episode')}, above the target of ± {percent(target)}."
             )
     return said
 
@@ -176,7 +174,7 @@ def _distinct(texts: Iterable[str]) -> list[str]:
 
 
 def _measured_on(run: Run) -> list[str]:
-    """Say which classes the benchmarks draw from."""
+    """Return the classes from which the benchmarks draw, in words."""
     split = run.identity.get("split", {})
     places = []
     for benchmark in run.config.benchmarks.values():
@@ -212,7 +210,7 @@ def _backbone(run: Run) -> str:
     config, known = run.config.backbone, run.identity.get("backbone", {})
     details = [f"{count(known['n_parameters'])} weights"] if "n_parameters" in known else []
     details += [f"{count(known['n_features'])} features"] if "n_features" in known else []
-    details += ["weights of another training to begin with"] if config.pretrained or config.checkpoint_path else []
+    details += ["starts from weights of another training"] if config.pretrained or config.checkpoint_path else []
     return f"{config.name} ({', '.join(details)})" if details else config.name
 
 
@@ -225,10 +223,10 @@ def _arrival(run: Run) -> str:
 
 def _learning(run: Run) -> str:
     config = run.config.learner
-    return f"{counted(config.epochs, 'epoch')} a chunk, batches of {config.batch_size}, {config.optimizer.name}"
+    return f"{counted(config.epochs, 'epoch')} per chunk, batches of {config.batch_size}, {config.optimizer.name}"
 
 
-_IMAGE_PARTS = MappingProxyType({"to train on": "train", "for validation": "val", "to test on": "test"})
+_IMAGE_PARTS = MappingProxyType({"for training": "train", "for validation": "val", "for test": "test"})
 _FACTS: Mapping[str, Callable[[Run], str]] = MappingProxyType(
     {
         "Images": _dataset,

@@ -1,4 +1,4 @@
-"""Whether a probe is as often right as it is sure: its queries over all episodes of a benchmark, by confidence."""
+"""Reliability: accuracy of a probe's answers by their confidence, over all episodes of a benchmark."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from lurefs.reporting.charts.curves import Line
 
 
 def measured(runs: Sequence[Run], benchmark: str, probe: str) -> dict[str, Reliability]:
-    """Return the counts by confidence of each run whose probe has probabilities, by the run's label."""
+    """Return label -> counts by confidence, for each run whose probe has probabilities."""
     found = {}
     for run in runs:
         try:
@@ -30,10 +30,7 @@ def measured(runs: Sequence[Run], benchmark: str, probe: str) -> dict[str, Relia
 
 
 def curves(found: Mapping[str, Reliability], groups: Sequence[Group]) -> list[Line]:
-    """Return accuracy against mean confidence, both in percent, of the bins that hold any query.
-
-    A group of several seeds is one curve, of the queries of all its runs.
-    """
+    """Return accuracy against mean confidence of the filled bins, percent; seeds of a group are pooled."""
     lines = []
     for group in groups:
         pooled = sum((found[run.label] for run in group.runs if run.label in found), start=empty_reliability())
@@ -52,12 +49,12 @@ def curves(found: Mapping[str, Reliability], groups: Sequence[Group]) -> list[Li
 
 
 def sentences(found: Mapping[str, Reliability]) -> list[str]:
-    """Say for each run how often it is right, how sure it is, and how far the two are apart."""
+    """Say for each run its accuracy, its mean confidence and their gap."""
     return [_sentence(label, pooled) for label, pooled in found.items()]
 
 
 def table(found: Mapping[str, Reliability]) -> dict[str, Any]:
-    """Return a row a bin that holds any query: of each run how many, how sure, how many right."""
+    """Return one row per filled bin: number of answers, confidence and accuracy of each run."""
     rows = []
     for place in range(N_BINS):
         if any(pooled.n[place] for pooled in found.values()):
@@ -72,15 +69,16 @@ def _sentence(label: str, pooled: Reliability) -> str:
     gaps = pooled.correct - pooled.confidence
     share = float(np.abs(gaps[gaps > 0]).sum() / max(np.abs(gaps).sum(), 1e-12))
     tendency = (
-        "it is less sure than it should be"
+        "it is underconfident"
         if share > 0.9
-        else "it is surer than it should be"
+        else "it is overconfident"
         if share < 0.1
-        else "at some confidences it is too sure, at others not sure enough"
+        else "it is overconfident at some confidences and underconfident at others"
     )
     return (
-        f"{label}: right on {percent(accuracy, 1)}\u00a0% of {count(n)} answers, sure of {percent(confidence, 1)}\u00a0"
-        f"% on average; bin by bin the two are {percent(pooled.ece, 1)} points apart (ECE), and {tendency}."
+        f"{label}: {percent(accuracy, 1)}\u00a0% of {count(n)} answers are correct, at a mean confidence of "
+        f"{percent(confidence, 1)}\u00a0%; bin by bin the two differ by {percent(pooled.ece, 1)} points (ECE): "
+        f"{tendency}."
     )
 
 

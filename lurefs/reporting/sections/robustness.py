@@ -1,4 +1,4 @@
-"""How runs stand changed images: curves against the strength of the change, and a table by what the change is."""
+"""Robustness of runs: accuracy against the strength of corruptions and attacks, and a table by change."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ PIXEL_LEVELS = 255
 
 
 def last_measured(outcomes: Sequence[ChunkOutcome]) -> tuple[ChunkOutcome, RobustnessScores] | None:
-    """Return the last chunk after which robustness was measured, and what was found; None if it never was."""
+    """Return the last chunk after which robustness was measured, with its scores; None if it never was."""
     found = [(outcome, outcome.robustness) for outcome in outcomes if outcome.robustness is not None]
     return found[-1] if found else None
 
 
 def severity_curve(group: Group) -> Line | None:
-    """Return the mean accuracy over corruptions against severity, at the last chunk; None if it was not measured."""
+    """Return the mean accuracy over corruptions against severity, at the last chunk; None if not measured."""
     return _profile(group, _accuracy_by_severity)
 
 
@@ -41,19 +41,19 @@ def attack_curve(group: Group, attack: str) -> Line | None:
 
 
 def measured(groups: Sequence[Group]) -> list[Group]:
-    """Return the groups of which a run's robustness was measured."""
+    """Return the groups with a run whose robustness was measured."""
     return [group for group in groups if any(last_measured(run.outcomes) for run in group.runs)]
 
 
 def attacks_of(groups: Sequence[Group]) -> list[str]:
-    """Return the attacks that any run met at its last measured chunk."""
+    """Return the attacks on any run at its last measured chunk."""
     return list(dict.fromkeys(attack for scores in _scores(groups) for attack in scores.attacks))
 
 
 def table(groups: Sequence[Group]) -> dict[str, Any]:
-    """Return the accuracies at the last measured chunk: a column a group, a row a corruption or an attack's epsilon.
+    """Return the accuracies at the last measured chunk: one column per group, one row per corruption or epsilon.
 
-    A corruption's accuracy is the mean over its severities.
+    The accuracy of a corruption is the mean over its severities.
     """
     kinds = list(dict.fromkeys(kind for scores in _scores(groups) for kind in scores.corruptions))
     strengths = list(
@@ -73,7 +73,7 @@ def table(groups: Sequence[Group]) -> dict[str, Any]:
 
 
 def n_images(groups: Sequence[Group]) -> str:
-    """Return how many images were changed, `800` or `400 to 800`."""
+    """Return the number of changed images, `800` or `400 to 800`."""
     counts = {scores.n_images for scores in _scores(groups)}
     return count(max(counts)) if len(counts) == 1 else f"{count(min(counts))} to {count(max(counts))}"
 
@@ -90,7 +90,7 @@ def _profile(group: Group, get: Callable[[RobustnessScores], Mapping[float, floa
 def _strengths(
     last: tuple[ChunkOutcome, RobustnessScores] | None, get: Callable[[RobustnessScores], Mapping[float, float]]
 ) -> dict[float, Point]:
-    """Return accuracy by strength; at strength 0 stands the accuracy on unchanged images, where they are the same."""
+    """Return accuracy by strength; strength 0 is the accuracy on the same images unchanged, if known."""
     if last is None:
         return {}
     outcome, scores = last

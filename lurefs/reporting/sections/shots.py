@@ -1,4 +1,4 @@
-"""Accuracy against the number of labelled images a class, or of classes, over benchmarks that are else the same."""
+"""Accuracy against shots or ways, over benchmarks that are otherwise the same."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ NOT_OF_THE_FORM = ("n_episodes", "seed", "target_ci95", "manifest")
 
 @dataclass(frozen=True, kw_only=True)
 class Varied:
-    """What differs between the benchmarks of a curve; `key` names it in their summaries and settings."""
+    """The number that varies along a curve; `key` names it in summaries and settings."""
 
     name: str
     key: str
@@ -32,8 +32,10 @@ class Varied:
 
 
 AXES = (
-    Varied(name="shots", key="n_shot", title="By labelled images a class", x_label="labelled images a class (shots)"),
-    Varied(name="ways", key="n_way", title="By classes an episode", x_label="classes an episode (ways)"),
+    Varied(
+        name="shots", key="n_shot", title="By labelled images per class", x_label="labelled images per class (shots)"
+    ),
+    Varied(name="ways", key="n_way", title="By classes per episode", x_label="classes per episode (ways)"),
 )
 
 
@@ -43,7 +45,7 @@ class Family:
 
     Attributes:
         probe: The first probe of the first of them.
-        members: That number -> the benchmark, at least two, ascending.
+        members: That number -> benchmark, at least two, ascending.
     """
 
     probe: str
@@ -51,7 +53,7 @@ class Family:
 
 
 def section(runs: Sequence[Run], groups: Sequence[Group], kept: PageFigures) -> list[Row]:
-    """Return one chart and table a family of benchmarks; empty if no two differ in shots or ways alone."""
+    """Return one chart and table per family of benchmarks; empty if no two differ only in shots or ways."""
     return [
         _shown(runs, groups, varied, family, kept)
         for varied in AXES
@@ -61,7 +63,7 @@ def section(runs: Sequence[Run], groups: Sequence[Group], kept: PageFigures) -> 
 
 
 def families(runs: Sequence[Run], varied: Varied) -> list[Family]:
-    """Return the benchmarks that are the same but for what is varied; of two of the same number, the first."""
+    """Return the benchmarks that differ only in the varied number; of equal numbers the first."""
     found: dict[str, dict[int, str]] = {}
     probes: dict[str, str] = {}
     for benchmark, of_benchmark in benchmarks_of(runs).items():
@@ -91,10 +93,7 @@ def _shown(runs: Sequence[Run], groups: Sequence[Group], varied: Varied, family:
     name = f"{varied.name}-{first}"
     ticks = {float(value): str(value) for value in family.members}
     svg = log_curves(lines, ticks, name=name, x_label=varied.x_label)
-    caption = (
-        f"Accuracy on {', '.join(family.members.values())}, by {family.probe}; each doubling of x is as wide as the "
-        "last."
-    )
+    caption = f"Accuracy on {', '.join(family.members.values())}, by {family.probe}; x is logarithmic."
     if not all(line.has_band for line in lines):
         caption = f"{caption} Bars: 95\u00a0% intervals on this pool of classes."
     if any(line.has_band for line in lines):

@@ -1,4 +1,4 @@
-"""The rows of the report's tables: one function a row, numbers as people read them."""
+"""Rows of the report's tables, as texts."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from lurefs.runs.summary import ProbeSummary, known
 
 
 def results(runs: Sequence[Run], benchmark: str, probe: str) -> list[Row]:
-    """Return one row a run that the probe measured, then one a control, then the level of chance."""
+    """Return one row per run measured by the probe, then one per control, then chance."""
     found = [(run, result) for run in runs if (result := run.result(benchmark, probe)) is not None]
     if not found:
         return []
@@ -39,10 +39,7 @@ def results(runs: Sequence[Run], benchmark: str, probe: str) -> list[Row]:
 
 
 def differences(judged: Sequence[Verdicts]) -> dict[str, list[Row]]:
-    """Return the differences of single trainings from the reference, by probe; empty where there are none.
-
-    The p-values are corrected for all pairs, not only for these.
-    """
+    """Return probe -> differences of single trainings from the reference; their p are corrected for all pairs."""
     rows = {
         verdicts.probe: [
             _difference(verdict)
@@ -55,7 +52,7 @@ def differences(judged: Sequence[Verdicts]) -> dict[str, list[Row]]:
 
 
 def seed_rows(judged: Sequence[Verdicts]) -> dict[str, list[Row]]:
-    """Return one row a group of several seeds, by probe: its mean, and its difference from the reference's group."""
+    """Return probe -> one row per group of several seeds: its mean, and its difference from the reference."""
     rows = {
         verdicts.probe: [_seed_row(group, verdicts) for group in verdicts.groups if group.is_pooled]
         for verdicts in judged
@@ -64,10 +61,10 @@ def seed_rows(judged: Sequence[Verdicts]) -> dict[str, list[Row]]:
 
 
 def corrupted(runs: Sequence[Run], benchmark: str, probes: Sequence[str]) -> dict[str, list[Row]]:
-    """Return one row a run, by probe: accuracy on corrupted images beside that on clean ones, the episodes the same.
+    """Return probe -> one row per run: accuracy on corrupted and on clean images of the same episodes.
 
-    The p-values of one probe are corrected for their number. Empty where no images are corrupted, or no benchmark of
-    the same episodes has clean ones.
+    The p-values of one probe are corrected for their number. Empty if no images are corrupted, or if no benchmark has
+    the same episodes with clean images.
     """
     measured = [run for run in runs if run.is_corrupted(benchmark)]
     pairs = [(run, clean) for run in measured if (clean := clean_benchmark(run, benchmark)) is not None]
@@ -93,25 +90,25 @@ def corrupted(runs: Sequence[Run], benchmark: str, probes: Sequence[str]) -> dic
 
 
 def percent_over_seeds(fractions: Sequence[float | None]) -> str:
-    """Return the mean over runs in percent, with its interval over seeds if there is one; a dash if no run has any."""
+    """Return the mean over runs in percent, with its interval over seeds if it has one; a dash without values."""
     known = [fraction for fraction in fractions if fraction is not None]
     return in_percent(over_seeds(known), len(fractions)) if known else MISSING
 
 
 def in_percent(estimate: Estimate, n_runs: int) -> str:
-    """Return an estimate with its interval in percent, and of how many of the runs it is unless it is of all."""
+    """Return an estimate with its interval in percent, and the number of its runs if some are missing."""
     width = "" if estimate.half_width is None else f" ± {percent(estimate.half_width)}"
     n_known = len(estimate.values)
     return f"{percent(estimate.mean)}{width}" + (f" ({n_known} of {n_runs} seeds)" if n_known < n_runs else "")
 
 
 def _mean_of_first(run: Run, benchmark: str, probe: str, n_episodes: int) -> str:
-    """Return the mean over the episodes that two benchmarks share, so that their difference is the one beside it."""
+    """Return the mean over the first episodes, which two benchmarks share, in percent."""
     return percent(float(run.directory.read_episodes(benchmark, probe).accuracy[:n_episodes].mean()))
 
 
 def learning_row(run: Run) -> Row:
-    """Return what a run's chunks led to, all in all."""
+    """Return the figures over all chunks of a run."""
     pretrain, last = run.summary.pretrain, run.outcomes[-1]
     return {
         "run": run.label,
@@ -127,13 +124,13 @@ def learning_row(run: Run) -> Row:
 
 
 def chunk_rows(run: Run) -> Row:
-    """Return the chunks of a run as a table: names of the benchmarks, and one row a chunk."""
+    """Return the table of a run's chunks: names of the benchmarks, and one row per chunk."""
     benchmarks = list(dict.fromkeys(name for outcome in run.outcomes for name in outcome.few_shot))
     return {"benchmarks": benchmarks, "rows": [_chunk_row(outcome, benchmarks) for outcome in run.outcomes]}
 
 
 def cost_row(run: Run) -> Row:
-    """Return what a run cost."""
+    """Return the times of a run and the images that it saw."""
     seen = sum(outcome.n_images_seen for outcome in run.outcomes)
     unlearning = sum(map(unlearn_seconds, run.outcomes))
     return {
@@ -146,7 +143,7 @@ def cost_row(run: Run) -> Row:
 
 
 def provenance_rows(run: Run) -> list[tuple[str, str]]:
-    """Return what a run was made with."""
+    """Return the facts that identify a run and repeat it."""
     versions = {"lurefs": run.summary.run.version, **run.identity.get("versions", {})}
     rows = {
         "Configuration": run.summary.run.digest,
@@ -178,13 +175,13 @@ def _result(run: Run, benchmark: str, result: ProbeSummary) -> Row:
 
 
 def _control(control: Control, runs: Sequence[Run]) -> str:
-    """Return a control's name, with the runs that it belongs to unless it belongs to all."""
+    """Return a control's name, with its runs unless all share it."""
     name = control.name.replace("_", " ").capitalize()
     return name if len(control.runs) == len(runs) else f"{name} of {joined([run.label for run in control.runs])}"
 
 
 def _chance(runs: Sequence[Run], benchmark: str) -> dict[float, str]:
-    """Return the levels of chance of a benchmark, each with what it is called."""
+    """Return chance accuracy -> its name, for each level of chance of a benchmark."""
     levels: dict[float, list[str]] = {}
     for run in runs:
         levels.setdefault(run.summary.benchmarks[benchmark].chance, []).append(run.label)
@@ -224,7 +221,7 @@ def _seed_row(group: Group, verdicts: Verdicts) -> Row:
 
 
 def _unlearning(run: Run) -> Row:
-    """Return the mean over chunks of what unlearning took from the accuracy, and of the epochs until it was back."""
+    """Return the means over chunks of predictions changed, drop of accuracy and epochs to recover."""
     chunks = [(outcome.unlearn, outcome.n_epochs_to_recover) for outcome in run.outcomes]
     drops = [did.accuracy_before - did.accuracy_after for did, _ in chunks if did]
     epochs = [n_epochs for did, n_epochs in chunks if did and n_epochs is not None]

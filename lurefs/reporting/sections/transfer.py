@@ -1,4 +1,4 @@
-"""Transfer on the report: accuracy against training images a class, one line a run, and the same as a table."""
+"""Section on transfer: accuracy against training images per class, as a chart and a table."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from lurefs.reporting.charts.log_curves import log_curves
 from lurefs.reporting.series import Point, pooled
 
 CAPTION = (
-    "Accuracy on the test images of {name} against training images a class. Bars: 95\u00a0% intervals over draws of "
-    "the training images; where all are taken there is one fit, and its bar is over test images."
+    "Accuracy on the test images of {name} against training images per class. Bars: 95\u00a0% intervals over draws of "
+    "the training images; with all of them there is a single fit, and its bar is over test images."
 )
 
 
@@ -28,19 +28,19 @@ def transfers_of(runs: Sequence[Run]) -> list[str]:
 
 
 def label_efficiency(groups: Sequence[Group], name: str) -> str | None:
-    """Draw accuracy against training images a class, x on a log2 axis; None if no run has two sizes.
+    """Draw accuracy against training images per class on a log2 axis; None if no run has two sizes.
 
-    All training images stand at their mean number a class.
+    The size `all` is drawn at its mean number per class.
     """
     lines = [line for group in groups if (line := _line(group, name)) is not None and len(np.asarray(line.x)) > 1]
     if not lines:
         return None
     ticks = _ticks([run for group in groups for run in group.runs], name)
-    return log_curves(lines, ticks, name=f"transfer-{name}", x_label="training images a class")
+    return log_curves(lines, ticks, name=f"transfer-{name}", x_label="training images per class")
 
 
 def form(runs: Sequence[Run], name: str) -> str:
-    """Say in words what is fitted, and how its setting is chosen."""
+    """Describe the probe of a transfer, and how its setting is chosen."""
     found = next(run.summary.transfer[name] for run in runs if name in run.summary.transfer)
     first = next(iter(found.sizes.values()))
     text = f"{found.probe}, {count(found.n_classes)} classes, {count(first.n_test)} test images"
@@ -49,12 +49,12 @@ def form(runs: Sequence[Run], name: str) -> str:
     text = f"{text}; {found.parameter} of {len(grid)} values from {grid[0]:g} to {grid[-1]:g}"
     return (
         f"{text}, chosen by {found.choose_by} "
-        "on as many validation images a class as training images, or as many as there are; not fitted on these."
+        "on as many validation images per class as training images, or all if there are fewer; not fitted on these."
     )
 
 
 def rows(runs: Sequence[Run], name: str) -> list[Row]:
-    """Return one row a size and run; differences are paired with the reference on the same draws and test images."""
+    """Return one row per size and run; differences from the reference are paired by draw and test image."""
     reference = reference_run(runs)
     paired = {run.label: _paired(run, reference, name) for run in runs if run is not reference}
     sizes = dict.fromkeys(size for run in runs for size in _sizes(run, name))
@@ -88,7 +88,7 @@ def _range(interval: Sequence[float] | None) -> str:
 
 
 def _chosen(values: Sequence[float], n_at_edge: int) -> str:
-    """Return the values that were chosen, each once, and how many of the choices lie at the grid's edge."""
+    """Return the chosen values, each once, and the number of choices at the edge of the grid."""
     text = ", ".join(f"{value:g}" for value in sorted(set(values)))
     return f"{text} ({n_at_edge} of {len(values)} at the edge)" if n_at_edge else text
 

@@ -1,16 +1,16 @@
 "use strict";
-// The page is whole without this: here tables are sorted and filtered, and charts tell their values.
+// Sorting and filtering of tables, and hover texts of charts. The page is complete without this script.
 (() => {
   const all = (selector, root = document) => [...root.querySelectorAll(selector)];
   const announce = (text) => { const status = document.getElementById("status"); if (status) status.textContent = text; };
 
-  // ---- sorting: every table with a row a run
+  // ---- sorting: every table with one row per run
   const worth = (row, column) => {
     const cell = row.cells[column];
     if (!cell) return null;
-    const told = (cell.dataset.value ?? cell.textContent).trim();
-    const number = Number.parseFloat(told.replaceAll("−", "-").replaceAll(",", "").replace(/^[+<]\s*/, ""));
-    return Number.isNaN(number) || column === 0 ? (column === 0 ? told : null) : number;
+    const text = (cell.dataset.value ?? cell.textContent).trim();
+    const number = Number.parseFloat(text.replaceAll("−", "-").replaceAll(",", "").replace(/^[+<]\s*/, ""));
+    return Number.isNaN(number) || column === 0 ? (column === 0 ? text : null) : number;
   };
   const compare = (a, b, sign) => {
     if (a === null || b === null) return (a === null) - (b === null);
@@ -67,7 +67,7 @@
     filter();
   }
 
-  // ---- charts: what a mark says, by pointer and by arrow keys; a run is highlighted wherever it stands
+  // ---- charts: texts of marks, by pointer and arrow keys; a run is highlighted everywhere on the page
   const tip = document.createElement("div");
   tip.id = "tip";
   tip.hidden = true;

@@ -33,7 +33,8 @@ def test_a_high_rate_of_a_single_episode_does_not_stand_first() -> None:
 
 def test_a_confusion_is_said_with_what_it_is_a_share_of() -> None:
     assert in_words(FOUND, confused_pairs(FOUND)[:1], NAMES) == [
-        "When heart and star stood together, heart was taken for star in 40.0\u00a0% of its 30 queries, in 6 episodes."
+        "When heart and star met in an episode, heart was taken for star in 40.0\u00a0% of its 30 queries, in 6 "
+        "episodes."
     ]
 
 

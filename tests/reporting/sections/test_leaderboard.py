@@ -64,8 +64,8 @@ class TestOneSeed:
         weights, macs, images, speed, episode, training = row["costs"]
         assert (weights.value, episode.value) == ("2.00", "1.50")
         assert [cost.why_not for cost in (macs, speed, images, training)] == [
-            "not measured: the run is older than this measure",
-            "not measured: the run is older than this measure",
+            "not measured: the run is older than this measurement",
+            "not measured: the run is older than this measurement",
             "not trained here",
             "not trained here",
         ]
@@ -178,4 +178,4 @@ def test_a_group_with_a_run_that_was_not_measured_has_the_mean_of_the_others() -
 
 def test_many_backbones_are_counted_in_the_lead() -> None:
     runs = [make_run(f"net{chr(97 + place)}", 0.5) for place in range(6)]
-    assert narrative.lead(runs).startswith("6 backbones were trained in 6 runs on icons. Then their features")
+    assert narrative.lead(runs).startswith("6 backbones were trained in 6 runs on icons. Then the weights were frozen")
