@@ -1,4 +1,4 @@
-"""Names of the arrays that all modules speak of."""
+"""Type aliases of the NumPy arrays that all modules use."""
 
 from __future__ import annotations
 

@@ -192,7 +192,7 @@ def manifest_difference(a: Manifest, b: Manifest) -> str:
 
 
 def p_over_seeds(difference: SeedSummary) -> float:
-    """Return the two-sided p of no difference *on new seeds*, on this pool of classes, by Student's t over seeds.
+    """Return the two-sided p-value of Student's t-test over seeds: no difference on new seeds, on this pool of classes.
 
     The test agrees with `SeedSummary.ci95_seeds`: p is below 0.05 where that interval excludes zero (Student 1908).
     Sign flips, as over episodes, would not do: with five seeds their p is never below 1/16.
@@ -252,7 +252,7 @@ def correct_pairs(p_values: Mapping[tuple[int, int], float], n_models: int) -> d
 
 
 def is_apart(p: float | None) -> bool:
-    """Return whether a corrected p-value tells two models apart; no other rule calls a difference real."""
+    """Return whether a corrected p-value is below `LEVEL`; only then are two models said to differ."""
     return p is not None and p < LEVEL
 
 
@@ -294,7 +294,7 @@ def _all_pairs(p_values: Mapping[tuple[int, int], float], n_models: int) -> list
 
 
 def _n_true_possible(n_models: int) -> set[int]:
-    """Return the possible numbers of equal pairs among `n_models` models, see `shaffer`."""
+    """Return the possible numbers of true null hypotheses among all pairs of `n_models` models; see `shaffer`."""
     possible = [{0}, {0}]
     for k in range(2, n_models + 1):
         possible.append({j * (j - 1) // 2 + rest for j in range(1, k + 1) for rest in possible[k - j]})

@@ -39,7 +39,7 @@ class Probe:
 
 
 def fit_quietly(classifier: Classifier, features: NDArray[Any], labels: NDArray[Any]) -> bool:
-    """Fit a classifier, and return whether the fit ended by its own criterion; its warnings are not heard."""
+    """Fit a classifier without showing its warnings, and return whether the fit converged."""
     from sklearn.exceptions import ConvergenceWarning
 
     with warnings.catch_warnings(record=True) as caught, np.errstate(invalid="ignore", divide="ignore"):

@@ -66,7 +66,7 @@ class SeedSummary:
 
 @dataclass(frozen=True, kw_only=True)
 class Tails:
-    """The worst cases, which a mean hides.
+    """Worst cases of the results: the 5th percentile over episodes, and the hardest class.
 
     Attributes:
         percentile_5: 5th percentile of the episodes (linear interpolation, type 7 of Hyndman and Fan 1996).

@@ -57,7 +57,7 @@ def to_mapping(record: Any) -> Any:
 
 
 def through_json(record: Any) -> Any:
-    """Return what a file of JSON gives back of a record or plain values: numbers, texts, lists and mappings by text."""
+    """Return a record or plain values as they would be after writing them to JSON and reading them back."""
     return json.loads(json.dumps(to_mapping(record)))
 
 

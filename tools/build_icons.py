@@ -193,7 +193,7 @@ class Drawn:
 
 @dataclass(frozen=True, kw_only=True)
 class Guards:
-    """What the guards found: pairs of names that were merged, and drawings that were dropped, by reason."""
+    """Results of the duplicate checks: pairs of names that were merged, and numbers of dropped drawings by reason."""
 
     merged: tuple[tuple[str, str], ...]
     n_copies: int
@@ -305,7 +305,7 @@ def commonest(spellings: Counter[str]) -> str:
 
 
 def hashed(*parts: str) -> int:
-    """Return a number that stands for these words: a draw that depends on nothing else in the collection."""
+    """Return a hash of the words as a number, for draws that do not depend on the rest of the collection."""
     return int.from_bytes(hashlib.sha256("/".join(parts).encode()).digest()[:8], "big")
 
 

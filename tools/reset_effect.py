@@ -1,4 +1,4 @@
-"""What the default reset does to backbones of many families, as a table: is it a reset at all?
+"""Measure the effect of the default reset on backbones of many families, as a table.
 
     OMP_NUM_THREADS=1 uv run python tools/reset_effect.py [BACKBONE ...] [key.sub=value ...]
 

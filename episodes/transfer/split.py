@@ -17,7 +17,7 @@ Size = int | Literal["all"]
 
 @dataclass(frozen=True, kw_only=True)
 class RowSplit:
-    """Disjoint rows of a bank, int64: to fit on, to choose the setting on, to measure on."""
+    """Disjoint rows of a bank, int64: training, validation (to choose the probe's setting) and test rows."""
 
     train: IntArray
     validation: IntArray

@@ -88,7 +88,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def find_parcels(names: Sequence[str]) -> list[Parcel]:
-    """Return the folders that the names mean, each once, runs first; a group's folder is runs and a comparison.
+    """Find the run directories and comparisons that the names refer to, each once, runs first.
 
     Raises:
         UserError: A name leads to no run, or a run's configuration is damaged.

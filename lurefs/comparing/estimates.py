@@ -46,7 +46,7 @@ class Estimate:
         return "; ".join(filter(None, [self.no_interval, self.note]))
 
     def turned(self) -> Estimate:
-        """Return the same difference with its sign turned."""
+        """Return the difference in the other direction, with the opposite sign."""
         return replace(self, mean=-self.mean, values=tuple(-value for value in self.values))
 
 

@@ -39,5 +39,5 @@ def difference_over_seeds(group: Group, less: Group, benchmark: str, probe: str)
 
 
 def _lonely(seeds: Sequence[int]) -> list[str]:
-    """Say in one entry which seeds only one side has; nothing if there is none."""
+    """Return a list with one sentence on the seeds that only one side has; an empty list if there are none."""
     return [f"{seeds_in_words(seeds)} a result in one of the two only"] if seeds else []

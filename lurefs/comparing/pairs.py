@@ -44,7 +44,7 @@ _Measured = tuple[Run, str]
 
 
 def manifests_of(runs: Sequence[Run], benchmark: str) -> dict[str, list[Run]]:
-    """Return manifest hash -> runs that met the same episodes, or the first of them."""
+    """Group the runs that share episodes, or the first ones, of a benchmark: manifest hash -> runs."""
     groups: dict[str, list[Run]] = {}
     for run in runs:
         if (own := run.manifest_hash(benchmark)) is not None:
@@ -57,7 +57,7 @@ def manifests_of(runs: Sequence[Run], benchmark: str) -> dict[str, list[Run]]:
 
 
 def compare_pairs(pairs: Sequence[tuple[Run, Run]], benchmark: str, probe: str) -> list[Comparison]:
-    """Return one comparison per pair (run, reference), on the episodes that both met."""
+    """Compare each pair (run, reference) on the episodes that both were scored on; other pairs are left out."""
     reasons = [_why_not_paired(*pair, benchmark, probe) for pair in pairs]
     chosen = [pair for pair, reason in zip(pairs, reasons, strict=True) if reason is None]
     runs = list({id(run): run for pair in chosen for run in pair}.values())

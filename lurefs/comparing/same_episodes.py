@@ -1,4 +1,4 @@
-"""Check that runs met the same episodes, or cut them to the first episodes that all met."""
+"""Check that runs were scored on the same episodes, or cut their results to the first episodes that all share."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MIN_EPISODES = 2
 
 
 def on_common_episodes(runs: Sequence[Run], benchmarks: Sequence[str]) -> list[Run]:
-    """Return the runs, cut to the first episodes of each benchmark that all of them met.
+    """Return the runs with their results cut to the first episodes of each benchmark that all runs share.
 
     Raises:
         UserError: Not even their first episodes are the same.
@@ -29,7 +29,7 @@ def on_common_episodes(runs: Sequence[Run], benchmarks: Sequence[str]) -> list[R
 
 
 def check_same_episodes(runs: Sequence[Run], benchmarks: Sequence[str]) -> None:
-    """Raise if runs met different episodes of a benchmark.
+    """Raise if runs were scored on different episodes of a benchmark.
 
     Raises:
         UserError: The episodes differ; the message says in what, and whether the first ones are the same.
@@ -65,7 +65,7 @@ def _differ(name: str, one: Run, other: Run, difference: str, *, n_common: int =
 
 
 def _n_common(runs: Sequence[Run], benchmark: str) -> int | None:
-    """Return the number of first episodes that all runs met; None if all met the same and nothing is cut."""
+    """Return how many first episodes all runs share; None if all have the same ones and nothing is cut."""
     distinct = list({found: run for run in runs if (found := run.manifest_hash(benchmark)) is not None}.values())
     met = {
         accuracy.n

@@ -22,7 +22,7 @@ from lurefs.comparing.verdicts import Verdicts
 
 @dataclass(frozen=True, kw_only=True)
 class TextTable:
-    """A table as people read it.
+    """A table whose cells are texts, formatted for readers.
 
     Attributes:
         title: Its title.
@@ -113,7 +113,7 @@ def _title(standings: Standings, verdicts: Verdicts, groups: Sequence[Standing])
 
 
 def _notes(verdicts: Verdicts) -> list[str]:
-    """Return the remarks on a table: groups that do not beat controls, idle resets, tests, single trainings."""
+    """Return remarks on a table: groups that do not beat controls, resets without effect, tests, single trainings."""
     said = [as_sentence(text) for text in not_above_controls(verdicts)]
     said += idle_resets(verdicts.groups)
     said += [note for control in verdicts.controls if (note := control_note(control))]

@@ -65,7 +65,7 @@ def counted(value: int, noun: str) -> str:
 
 
 def constancy(spread: float | None) -> str:
-    """Say that features of a `FeatureBank.spread` are (nearly) the same for all images; "" if not or unknown."""
+    """Say if features with this `FeatureBank.spread` are (nearly) the same for all images; "" if not or unknown."""
     if spread is None or not spread < NEARLY_CONSTANT:
         return ""
     differ = f"they differ between images by {spread:.0e} of their length" if spread else "all images have the same"

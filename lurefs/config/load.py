@@ -199,7 +199,7 @@ def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]
 
 
 def check_workers(name: str, value: Any) -> int:
-    """Return `value` if it is a number of processes; `name` is the user's name for it.
+    """Check that `value` is a positive number of processes, and return it; error messages call it `name`.
 
     Raises:
         UserError: It is not a whole number, or below 1.

@@ -74,7 +74,7 @@ class Backbone:
         return output.float()
 
     def embed(self, images: Tensor) -> Tensor:
-        """Return (n, n_features) float32, what the head would see, for images as in `logits`."""
+        """Return (n, n_features) float32, the features that the classifier would get, for images as in `logits`."""
         model: Any = self.model
         features: Tensor = model.forward_head(model.forward_features(self.prepare(images)), pre_logits=True)
         return features.float()
@@ -100,7 +100,7 @@ class Backbone:
 
     @property
     def transform(self) -> dict[str, Any]:
-        """What `prepare` does, as part of the identity of features."""
+        """Image size and normalisation that `prepare` applies, as a part of the identity of features."""
         return {"image_size": self.image_size, "mean": list(self.mean), "std": list(self.std)}
 
 
@@ -177,7 +177,7 @@ def build_backbone(
 
 
 def build_twin(backbone: Backbone, config: BackboneConfig, *, seed: int) -> nn.Module:
-    """Build a fresh model of the same build with initial weights of its own, on the backbone's device."""
+    """Build an untrained model of the same architecture, initialised with `seed`, on the backbone's device."""
     fresh = replace(config, pretrained=False, checkpoint_path=None)
     twin = _build_model(
         fresh,
@@ -234,7 +234,7 @@ def classifier_names(model: nn.Module) -> list[str]:
 
 
 def stages(model: nn.Module) -> list[list[str]]:
-    """Return the names of a model's state in the parts that timm divides it into, from the stem to the head.
+    """Return the names of a model's parameters and buffers, grouped by timm's coarse stages from the stem to the head.
 
     timm's division (its layer groups, the coarse ones) follows the order of computation, which the order of names does
     not in every family. Models that have none, of timm or not, are one part.
@@ -322,7 +322,7 @@ def _memory_format(channels_last: bool) -> torch.memory_format:
 
 
 def _has_fixed_size(name: str) -> bool:
-    """Whether the model's layers depend on the image size, so that timm must be told of it."""
+    """Whether the model's layers depend on the image size, so that timm needs it to build the model."""
     from timm.models import get_pretrained_cfg, is_model_pretrained
 
     card = get_pretrained_cfg(name, allow_unregistered=True) if is_model_pretrained(name) else get_pretrained_cfg(name)

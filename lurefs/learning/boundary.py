@@ -28,7 +28,7 @@ EFFECT_IMAGES = 512
 
 @dataclass(frozen=True, kw_only=True)
 class Answers:
-    """A model's logits on the images that measure an effect, and the weights that do not matter for them.
+    """A model's logits on the images that measure an effect, and the weights whose saliency on them is 0.
 
     Attributes:
         logits: (n, n_classes) float32, of this process's part of the images.
@@ -83,7 +83,7 @@ def probe_images(
 
 
 def look(model: nn.Module, probe: ProbeImages) -> Answers:
-    """Return a model's answers on `EFFECT_IMAGES` images seen so far, in evaluation mode."""
+    """Return the logits of `EFFECT_IMAGES` seen images, in evaluation mode, and weights of zero saliency on them."""
     batches = list(probe.draw("seen", EFFECT_IMAGES))
     scores = snip(model, batches, probe.ranks)
     with torch.inference_mode():
@@ -92,7 +92,7 @@ def look(model: nn.Module, probe: ProbeImages) -> Answers:
 
 
 def without_effect(backbone: Backbone, twin: nn.Module, before: Answers) -> dict[str, Tensor]:
-    """Mark structural zeros: weights without gradient in the twin on noise, and in the model on seen images."""
+    """Mark structural zeros: weights with zero saliency on seen images, and without gradient in the untrained twin."""
     size = backbone.image_size
     found = structural_zeros(twin, (backbone.n_channels, size, size))
     return {name: silent & found[name] for name, silent in before.is_silent.items()}

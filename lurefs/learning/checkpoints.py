@@ -17,7 +17,7 @@ from lurefs.learning.backbones import load_weights
 
 
 def save_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, card: Mapping[str, Any]) -> str:
-    """Write a chunk's weights, then the optimizer's state, then the identity, each file whole or not at all.
+    """Write a chunk's weights, then the optimizer's state, then the identity, each file atomically.
 
     Args:
         path: Of the safetensors file; `.json` and `.resume.pt` stand beside it.
@@ -55,13 +55,13 @@ def remove_older_optimizers(path: Path) -> None:
 
 
 def remove_checkpoint(path: Path) -> None:
-    """Remove a chunk's weights, then their identity; what is not there need not be removed."""
+    """Remove a chunk's weights, then their identity; missing files are ignored."""
     path.unlink(missing_ok=True)
     path.with_suffix(".json").unlink(missing_ok=True)
 
 
 def read_identity(path: Path) -> dict[str, Any]:
-    """Return the identity of a checkpoint after a look at the size of its file.
+    """Read the identity of a checkpoint, and check that its file has the recorded size.
 
     Raises:
         UserError: The checkpoint is missing, cut short or changed.

@@ -62,7 +62,7 @@ class EpochRecord:
 
 @dataclass(kw_only=True)
 class Learner:
-    """The backbone that learns, and all that training changes: weights (in place) and optimizer.
+    """The backbone in training, whose weights change in place, and its optimizer.
 
     Attributes:
         backbone: The model that learns.
@@ -83,7 +83,7 @@ class Learner:
 
 @dataclass(frozen=True, kw_only=True)
 class Course:
-    """The arguments of `learn_online` that stay the same, with test images as positions."""
+    """The inputs of `learn_online` that stay the same for all chunks; `test` holds positions of the test images."""
 
     images: Images
     chunks: Sequence[Chunk]

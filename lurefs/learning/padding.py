@@ -1,4 +1,4 @@
-"""Backbones whose maps shrink to a single position: under all other taps of a kernel lies nothing but padding."""
+"""Detection of backbones whose feature maps shrink to 1 x 1, so that most taps of larger kernels see only padding."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from lurefs.learning.stem import has_overlapping_stem
 
 
 def layers_on_padding(backbone: Backbone) -> dict[str, int]:
-    """Return the convolutions with several taps whose input is 1 x 1, in the order of computation: name -> n_taps.
+    """Return the convolutions larger than 1 x 1 whose input map is 1 x 1, in order of computation: name -> n_taps.
 
     Args:
         backbone: Left as it was; a blank image of its size passes through it.
@@ -31,7 +31,7 @@ def layers_on_padding(backbone: Backbone) -> dict[str, int]:
 
 
 def ends_in_one_position(backbone: Backbone) -> bool:
-    """Whether the last maps of a backbone are 1 x 1; False for one that has tokens in place of maps."""
+    """Whether the last feature maps of a backbone are 1 x 1; False if it has tokens instead of maps."""
     model: Any = backbone.model
     was_training = model.training
     image = torch.zeros(1, backbone.n_channels, backbone.image_size, backbone.image_size, dtype=torch.uint8)
@@ -42,7 +42,7 @@ def ends_in_one_position(backbone: Backbone) -> bool:
 
 
 def padding_note(backbone: Backbone) -> str | None:
-    """Return what to tell about maps of one position; None if the backbone has none at its size of images."""
+    """Return a warning that feature maps shrink to 1 x 1 at the backbone's image size; None if they do not."""
     found = layers_on_padding(backbone)
     if not found and not ends_in_one_position(backbone):
         return None
@@ -60,7 +60,7 @@ def padding_note(backbone: Backbone) -> str | None:
 
 @contextmanager
 def _noted(model: nn.Module, found: dict[str, int]) -> Iterator[None]:
-    """Note the convolutions with several taps that a single position enters, as long as the block lasts."""
+    """Record the convolutions larger than 1 x 1 that get a 1 x 1 input, until the block ends."""
 
     def watch(name: str) -> Any:
         def note(layer: nn.Conv2d, inputs: tuple[Tensor, ...]) -> None:

@@ -47,7 +47,7 @@ def make_stem_small(model: nn.Module, name: str) -> None:
 
 
 def _first_convolution(model: nn.Module) -> tuple[str, nn.Conv2d | None]:
-    """Return the name of what timm calls the first convolution, and the layer itself if it is one."""
+    """Return the name of the layer that timm lists as first convolution, and the layer if it is a plain `nn.Conv2d`."""
     place = str(getattr(model, "pretrained_cfg", {}).get("first_conv", ""))
     try:
         first = model.get_submodule(place)

@@ -57,7 +57,7 @@ def curve(group: Group, y: Value, *, x: Value = n_chunks, interval: Value | None
 
 
 def pooled(group: Group, tracks: Sequence[Mapping[Place, Point]]) -> Line | None:
-    """Return the mean curve over the places that every run's track has; None if there is no such place."""
+    """Return the mean curve over a group's runs at the places that all of them have; None if there is no such place."""
     places = [place for place in tracks[0] if all(place in track for track in tracks)]
     if not places:
         return None

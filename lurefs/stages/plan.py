@@ -80,7 +80,7 @@ class Benchmark:
 
     @property
     def name(self) -> str:
-        """Its key in the config."""
+        """Name of the benchmark, its key in the config."""
         return self.images.name
 
     @cached_property

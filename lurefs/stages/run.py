@@ -1,4 +1,4 @@
-"""One run as a straight line: pretrain, extract, evaluate, report. Every stage resumes from the files on disk."""
+"""All stages of one run in order: pretrain, extract, evaluate, report. Every stage resumes from the files on disk."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ class Transfer:
 
     @property
     def name(self) -> str:
-        """Its key in the config."""
+        """Name of the transfer, its key in the config."""
         return self.images.name
 
 

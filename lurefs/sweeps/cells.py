@@ -216,7 +216,7 @@ def tell_failures(failures: Mapping[str, Failure]) -> None:
 
 
 def _check_in(workers: Workers, configs: Sequence[RunConfig], *, is_here: bool) -> tuple[str, UserError] | None:
-    """Do `check_runs` in parts in the processes for the runs, so that all of them load the libraries in parallel."""
+    """Run `check_runs` on parts of the runs in worker processes, which load the libraries in parallel."""
     of_settings = distinct(configs)
     parts = [of_settings[start :: workers.n_workers] for start in range(min(workers.n_workers, len(of_settings)))]
     check_part = partial(check_runs, is_here=is_here)
@@ -238,7 +238,7 @@ def refuse(wrong: tuple[str, UserError] | None, n_runs: int) -> None:
 
 
 def _tell_idle_resets(names: Iterable[str], directories: Directories, stage: str) -> None:
-    """Say which runs' resets changed no prediction, where no table and no page will."""
+    """After `pretrain`, which makes no table or page, print which runs' resets changed no prediction."""
     for name in names if stage == "pretrain" else ():
         if words := reset_in_words(directories[name].read_outcomes()):
             console.note(f"{name}: {words}")

@@ -24,7 +24,7 @@ _VARIABLES = ("WANDB_RUN_ID", "WANDB_SWEEP_ID", "WANDB_SWEEP_PARAM_PATH")
 
 @dataclass(frozen=True, kw_only=True)
 class AgentRun:
-    """A run for which a sweep waits.
+    """The W&B run that a sweep's agent expects from this command.
 
     Attributes:
         run_id: Its id at W&B.

@@ -260,7 +260,7 @@ class WandbTracker(Tracker):
             _log.warning("W&B: %s arrived incomplete, %s: %s", run.name, self._way_out(), error)
 
     def _way_out(self) -> str:
-        """Return how to complete an upload: a finished run is not run again."""
+        """Return the command that completes an upload, since a finished run is not run again."""
         return f"'lurefs push {self._directory.path}' completes it"
 
     def _close(self) -> None:

@@ -113,7 +113,7 @@ def inverse_saliency(
     fresh: Fresh = "twin",
     ranking: Ranking = "auto",
 ) -> UnlearnStrategy:
-    """Re-initialise the most salient weights: the control that must hurt if saliency means anything.
+    """Re-initialise the most salient weights: a control that should do more harm than `by_saliency`.
 
     The scores are those of `by_saliency`; the *highest* share of 1 - keep_ratio is reset. It is no published method.
 
@@ -172,7 +172,7 @@ def by_magnitude(
 def random_mask(
     keep_ratio: float = 0.8, scope: Scope = "weights", fresh: Fresh = "twin", ranking: Ranking = "auto"
 ) -> UnlearnStrategy:
-    """Re-initialise weights chosen at random: the control for what saliency adds to resetting that share.
+    """Re-initialise weights chosen at random: a control that shows whether the choice by saliency matters.
 
     Args:
         keep_ratio: As for `by_saliency`, like all others.

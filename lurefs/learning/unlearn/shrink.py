@@ -60,7 +60,7 @@ def shrink_perturb(shrink: float = 0.4, perturb: float = 0.1) -> UnlearnStrategy
 def dash(
     floor: float = 0.3, alpha: float = 0.3, gradient_images: int = 512, probe: ProbeSource = "seen"
 ) -> UnlearnStrategy:
-    """Shrink each filter the more, the less it points in the direction in which the loss falls.
+    """Shrink each filter by its cosine with the negative gradient: those that disagree with it shrink most (DASH).
 
     DASH (Shin, Oh, Cho and Yun 2024, NeurIPS, arXiv 2410.23495, algorithm 1): m = (1 - alpha) * m + alpha * -g over
     batches, from m = 0; then w = w * clamp(cos(m, w), floor, 1), with the cosine of each filter. A filter is the kernel

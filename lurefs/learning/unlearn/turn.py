@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def turn_back(keep_cosine: float = 0.9, min_norm: float = 0.6, loss_images: int = 256) -> UnlearnStrategy:
-    """Turn each row of weights towards a fresh row; shrink all rows the more, the worse the model is on new images.
+    """Turn each row of weights towards a fresh row, and shrink all rows if new images have a higher loss than old ones.
 
     For each row w of a weight (a filter, the incoming weights of a unit) and the same row t of a newly built model,
     w <- r |t| u(c u(w) + sqrt(1 - c^2) u(t)), where u(x) = x / |x| and c is `keep_cosine`. Parameters of one dimension

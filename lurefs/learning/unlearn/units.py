@@ -202,7 +202,7 @@ class _Watch(TorchFunctionMode):
 
 
 def _is_flattened(operation: str, place: _Place, output: Any) -> bool:
-    """Return whether an operation lays channels with positions (n, channels, ...) side by side (n, channels * ...)."""
+    """Return whether an operation flattens the positions of each channel: (n, channels, ...) to (n, channels * ...)."""
     source = place.tensor
     return (
         operation in FLATTEN

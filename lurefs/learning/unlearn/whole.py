@@ -16,7 +16,7 @@ def nothing() -> None:
 
 
 def from_scratch() -> UnlearnStrategy:
-    """Start each chunk with a new model and a new optimizer: the ceiling in cost."""
+    """Train from scratch: start each chunk with a new model and a new optimizer, the costly baseline."""
 
     def unlearn(model: nn.Module, twin: nn.Module, images: ProbeImages, generator: torch.Generator) -> Changes:
         import torch

@@ -13,7 +13,7 @@ SEEDS = "For several seeds: their mean, with its 95\u00a0% interval over seeds a
 
 
 def styled(groups: Sequence[Group], ranked: Sequence[Run]) -> list[Group]:
-    """Return the groups; if there are too many to name in a chart, those of the first `ranked` runs get low styles."""
+    """Return the groups; if a chart cannot name all, those of the first `ranked` runs get the distinct styles."""
     if len(groups) <= MAX_NAMED:
         return list(groups)
     order = list(dict.fromkeys(group.label for run in ranked for group in groups if run in group.runs))

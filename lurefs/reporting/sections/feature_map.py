@@ -89,7 +89,7 @@ def scatter_classes(places: NDArray[np.float64], labels: IntArray, names: Sequen
 
 
 def _above(group: NDArray[np.float64]) -> tuple[float, float]:
-    """Return the place above the core of some points: the third of them nearest the medoid."""
+    """Return the position of a class name: above the third of the class's points nearest to their medoid."""
     distances = np.linalg.norm(group[:, None] - group, axis=2)
     nearest = distances[distances.sum(axis=1).argmin()].argsort(kind="stable")
     core = group[nearest[: max(1, len(group) // 3)]]
@@ -97,7 +97,7 @@ def _above(group: NDArray[np.float64]) -> tuple[float, float]:
 
 
 def _apart(places: NDArray[np.float64], names: Sequence[str]) -> NDArray[np.float64]:
-    """Return (n, 2) places of names without overlaps, in shares of the chart; some names move down."""
+    """Move names down where they overlap, and return their (n, 2) places in shares of the chart."""
     apart = places.copy()
     widths = np.array([LETTER * (len(text) + 2) for text in names])
     placed: list[int] = []

@@ -74,7 +74,7 @@ def headline(verdicts: Verdicts) -> Headline | None:
 
 
 def warnings(judged: Sequence[Verdicts]) -> list[str]:
-    """Return sentences on groups that do not beat their controls on a benchmark, and on idle resets."""
+    """Return sentences on groups that do not beat their controls, and on resets that changed no prediction."""
     said = []
     for verdicts in judged:
         said += [f"On {verdicts.benchmark}, {sentence}." for sentence in not_above_controls(verdicts)]

@@ -45,7 +45,7 @@ def difference_intervals(groups: Sequence[Group], verdicts: Verdicts) -> list[In
 
 
 def tested(verdicts: Verdicts) -> list[tuple[Scope, ...]]:
-    """Return the scopes of the p-values in the notes, each combination once."""
+    """Return the combinations of scopes whose p-values appear in the notes, each once."""
     found = [verdicts.against_reference(group.label) for group in verdicts.groups]
     scopes = [tuple(scope for scope in _SCOPES if scope in verdict.p) for verdict in found if verdict is not None]
     return list(dict.fromkeys(combination for combination in scopes if combination))

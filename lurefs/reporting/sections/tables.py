@@ -143,7 +143,7 @@ def cost_row(run: Run) -> Row:
 
 
 def provenance_rows(run: Run) -> list[tuple[str, str]]:
-    """Return the facts that identify a run and repeat it."""
+    """Return the facts that identify a run, and the command that repeats it."""
     versions = {"lurefs": run.summary.run.version, **run.identity.get("versions", {})}
     rows = {
         "Configuration": run.summary.run.digest,
