@@ -1,4 +1,4 @@
-"""What two models are compared by: the accuracy of every episode, without the rest of the results."""
+"""The accuracy of every episode, read without the rest of the results: enough to compare two models."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ COLUMNS = ("index", "classes", "accuracy")
 
 @dataclass(frozen=True, kw_only=True)
 class Accuracies:
-    """The accuracies of one probe on episodes; three columns of an `EpisodeTable`, read without the others.
+    """The accuracies of one probe on episodes: three columns of an `EpisodeTable`, read without the others.
 
     Attributes:
         index: (n_episodes,) int64, the episodes' numbers.
         classes: (n_episodes, n_way) int64; rows of episodes with fewer classes end with -1.
-        accuracy: (n_episodes,) float64, share of queries classified rightly.
-        identity: That of the table; its `manifest` says which episodes they are.
+        accuracy: (n_episodes,) float64, share of queries classified correctly.
+        identity: The table's identity; its `manifest` is the hash of the episodes.
     """
 
     index: IntArray
@@ -35,7 +35,7 @@ class Accuracies:
         return len(self.accuracy)
 
     def first(self, n_episodes: int, *, manifest: str) -> Accuracies:
-        """Return those of the first episodes, which are all of a manifest of the hash `manifest`."""
+        """Return the first `n_episodes`, labelled with `manifest`, the hash of that shorter manifest."""
         return Accuracies(
             index=self.index[:n_episodes],
             classes=self.classes[:n_episodes],
@@ -49,14 +49,14 @@ class Accuracies:
 
         Raises:
             FileNotFoundError: There is no such file.
-            ValueError: It is no table of episodes.
+            ValueError: The file is not a table of episodes.
         """
         import pyarrow.parquet as pq
 
         with pq.ParquetFile(path) as file:
             metadata = file.schema_arrow.metadata or {}
             if b"identity" not in metadata or not set(COLUMNS) <= set(file.schema_arrow.names):
-                raise ValueError(f"{path} is no table of episodes: it should have the columns {', '.join(COLUMNS)}")
+                raise ValueError(f"{path} is not a table of episodes: it should have the columns {', '.join(COLUMNS)}")
             table = file.read(columns=list(COLUMNS))
         lists = table["classes"].combine_chunks()
         return cls(
@@ -68,7 +68,7 @@ class Accuracies:
 
 
 def _padded(labels: IntArray, n_of_row: IntArray) -> IntArray:
-    """Return (n_episodes, max n_way) int64 from labels episode after episode, short rows filled up with -1."""
+    """Return (n_episodes, max n_way) int64 from labels in episode order, short rows padded with -1."""
     width = int(n_of_row.max(initial=0))
     rows = np.full((len(n_of_row), width), -1, dtype=np.int64)
     rows[np.arange(width) < n_of_row[:, None]] = labels

@@ -1,7 +1,7 @@
-"""Draw episodes in blocks, with numpy alone: which classes, how many images of each, which images.
+"""Drawing of episodes in blocks, with numpy alone: their classes, the number of images of each, and the images.
 
 A block is a pure function of (pool, spec, seed, block number). Its random numbers come from Philox, keyed by the seed
-and the number, through `RandomState`, the one interface of numpy whose streams are frozen for all versions.
+and the block number, through `RandomState`: numpy keeps the streams of no other interface the same across versions.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ IntArray = NDArray[np.int64]
 
 MAX_BLOCK = 256
 MAX_SLOTS = 2**20
-"""The two bound a block; to change either changes the episodes of every seed."""
+"""Limits on the size of a block; changing either one changes the episodes of every seed."""
 WHOLE_POOL = 2**64 - 1
-"""The block number under which disjoint episodes are drawn, all at once."""
+"""The block number used for disjoint episodes, which are drawn all at once."""
 
 
 @dataclass(frozen=True)
 class Pool:
-    """Rows by class, from one sort.
+    """Row numbers grouped by class.
 
     Attributes:
         classes: (n_classes,) int64, the classes that have images, ascending.
-        n_images: (n_classes,) int64, images of each.
+        n_images: (n_classes,) int64, images per class.
         starts: (n_classes,) int64, where each class begins in `rows`.
         rows: (n_images,) int64, class by class, ascending within a class.
     """
@@ -42,10 +42,10 @@ class Pool:
 
 @dataclass(frozen=True, kw_only=True)
 class Block:
-    """Episodes that follow one another; an *entry* is one class of one episode.
+    """Consecutive episodes in flat arrays; an *entry* is one class of one episode.
 
     Attributes:
-        n_ways: (n_episodes,) int64, entries of each episode.
+        n_ways: (n_episodes,) int64, entries per episode.
         classes: (n_entries,) int64.
         n_support: (n_entries,) int64.
         n_query: (n_entries,) int64.
@@ -65,14 +65,14 @@ class Block:
 
     @cached_property
     def _ends(self) -> tuple[IntArray, IntArray, IntArray]:
-        """Where each episode's entries, and each entry's support and query rows end, with a 0 before the first."""
+        """End positions of each episode's entries and of each entry's support and query rows, after a leading 0."""
         entries, support, query = (
             np.concatenate([[0], np.cumsum(counts)]) for counts in (self.n_ways, self.n_support, self.n_query)
         )
         return entries, support, query
 
     def part(self, start: int, stop: int) -> Block:
-        """Return the episodes start..stop-1."""
+        """Return the episodes start..stop-1 as a block."""
         entry_ends, support_ends, query_ends = self._ends
         first, last = entry_ends[start], entry_ends[stop]
         return Block(
@@ -86,10 +86,10 @@ class Block:
 
 
 def make_pool(labels: IntArray) -> Pool:
-    """Sort rows by class.
+    """Group row numbers by class.
 
     Args:
-        labels: (n_images,) int64, not negative.
+        labels: (n_images,) int64, 0 or more.
     """
     labels = np.asarray(labels)
     few = labels.astype(np.uint16) if len(labels) and labels.max() < 2**16 else labels  # numpy sorts 16 bits by radix
@@ -101,19 +101,19 @@ def make_pool(labels: IntArray) -> Pool:
 
 
 def random_state(seed: int, number: int) -> np.random.RandomState:
-    """Return the generator of one block."""
+    """Return the random generator for block `number` of `seed`."""
     key = np.array([seed % 2**64, number], dtype=np.uint64)
     return np.random.RandomState(np.random.Philox(key=key))
 
 
 def block_size(pool: Pool, spec: EpisodeSpec) -> int:
-    """Return the number of episodes drawn together, so that the slots of all entries stay within some megabytes."""
+    """Return the number of episodes per block, small enough that drawing one needs only a few megabytes."""
     max_way = min(spec.max_way, len(pool.classes))
     return int(np.clip(MAX_SLOTS // (max_way * int(pool.n_images.max())), 1, MAX_BLOCK))
 
 
 def draw_block(pool: Pool, spec: EpisodeSpec, seed: int, number: int) -> Block:
-    """Draw one block of independent episodes, `block_size` of them."""
+    """Draw one block of `block_size` independent episodes."""
     rng = random_state(seed, number)
     n_ways = _draw_ways(rng, spec, block_size(pool, spec), len(pool.classes))
     entries = draw_distinct(rng, np.full(len(n_ways), len(pool.classes)), n_ways)
@@ -129,11 +129,11 @@ def draw_block(pool: Pool, spec: EpisodeSpec, seed: int, number: int) -> Block:
 
 
 def draw_disjoint(pool: Pool, spec: EpisodeSpec, seed: int) -> Block:
-    """Draw all episodes that there can be without an image in two of them; any prefix of them is as good as the others.
+    """Draw as many episodes as possible without using any image twice, in random order.
 
     The images of each class are shuffled and cut into portions of `spec.n_images_needed`. Episode after episode takes
-    a portion of the n_way classes with most portions left, ties broken at random, which reaches the largest possible
-    number of episodes; the episodes are then shuffled, so that none is special for when it was drawn.
+    one portion of each of the n_way classes with most portions left, ties broken at random. This reaches the largest
+    possible number of episodes. They are then shuffled, so that any prefix of them is a fair sample.
     """
     rng = random_state(seed, WHOLE_POOL)
     of_row = np.repeat(np.arange(len(pool.classes)), pool.n_images)
@@ -157,17 +157,17 @@ def draw_disjoint(pool: Pool, spec: EpisodeSpec, seed: int) -> Block:
 
 
 def draw_distinct(rng: np.random.RandomState, n_items: IntArray, n_drawn: IntArray) -> IntArray:
-    """Draw from each of many sets without replacement: the first steps of a Fisher-Yates shuffle, all sets at once.
+    """Draw without replacement from many sets at once, by the first steps of a Fisher-Yates shuffle.
 
     Args:
-        rng: Where the random numbers come from.
+        rng: The source of the random numbers.
         n_items: (n_sets,) int64 size of each set.
         n_drawn: (n_sets,) int64, at most n_items.
 
     Returns:
         (sum of n_drawn,) int64: for each set in turn, different numbers of 0..n_items-1, in random order.
     """
-    order = np.argsort(-n_drawn, kind="stable")  # so that the sets that still draw stand in front
+    order = np.argsort(-n_drawn, kind="stable")  # so that sets that still draw come first
     sizes, counts = n_items[order], n_drawn[order]
     n_sets, width, n_steps = len(order), int(sizes.max()), int(counts[0])
     slots = np.tile(np.arange(width, dtype=np.int32), n_sets)
@@ -192,23 +192,23 @@ def meta_dataset_counts(
     The way is uniform on min_way..min(max_way, number of classes), and the classes C of an episode are drawn evenly.
     With |c| images of class c, beta ~ U(0, 1] for each episode, and alpha_c ~ U[log 0.5, log 2) for each class:
 
-        queries a class  q   = min(max_query, min_c floor(|c| / 2)), the same for all classes
-        support size     |S| = min(max_support, sum_c ceil(beta * min(max_support_per_class, |c| - q)))
-        share of a class R_c = exp(alpha_c) |c| / sum_c' exp(alpha_c') |c'|
-        shots of a class k_c = min(floor(R_c * (|S| - |C|)) + 1, |c| - q)
+        queries per class  q   = min(max_query, min_c floor(|c| / 2)), the same for all classes
+        support size       |S| = min(max_support, sum_c ceil(beta * min(max_support_per_class, |c| - q)))
+        share of class c   R_c = exp(alpha_c) |c| / sum_c' exp(alpha_c') |c'|
+        shots of class c   k_c = min(floor(R_c * (|S| - |C|)) + 1, |c| - q)
 
     Departures: classes are always drawn evenly (the paper draws those of ImageNet and Omniglot along their
     hierarchies); ceil(beta x) is floor(beta' x) + 1 with beta' ~ U[0, 1), as in the authors' code, which is the same
     in distribution.
 
     Args:
-        rng: Where the random numbers come from.
-        bounds: The bounds; the paper's are the defaults.
-        n_ways: (n_episodes,) int64 entries of each episode.
-        n_images: (n_entries,) int64 images of each entry's class, at least 2.
+        rng: The source of the random numbers.
+        bounds: Limits on ways and shots; the defaults are the paper's.
+        n_ways: (n_episodes,) int64, entries per episode.
+        n_images: (n_entries,) int64, number of images of each entry's class, at least 2.
 
     Returns:
-        Support and query images of each entry, (n_entries,) int64 each.
+        Numbers of support and of query images per entry, (n_entries,) int64 each.
     """
     first = np.cumsum(n_ways) - n_ways
     n_query = np.minimum(bounds.max_query, np.minimum.reduceat(n_images // 2, first))
@@ -225,9 +225,9 @@ def meta_dataset_counts(
 def dirichlet_counts(rng: np.random.RandomState, alpha: float, n_episodes: int, n_way: int, n_query: int) -> IntArray:
     """Draw unbalanced query counts, (n_episodes, n_way) int64, whose sum is n_way * n_query in each episode.
 
-    The shares of the classes are a draw from Dirichlet(alpha, ..., alpha) (Veilleux et al. 2021, section 3, where alpha
-    is 2); shares times the total are rounded by largest remainders. Departure: the authors round to the nearest
-    number and then repair the sum at the shares that lie closest to a half.
+    The class shares are drawn from Dirichlet(alpha, ..., alpha) (Veilleux et al. 2021, section 3, where alpha is 2).
+    Shares times the total are rounded by largest remainders. Departure: the authors round to the nearest integer and
+    then correct the sum at the remainders closest to a half.
     """
     total = n_way * n_query
     gammas = rng.standard_gamma(alpha, (n_episodes, n_way))
@@ -259,7 +259,7 @@ def _draw_queries(rng: np.random.RandomState, spec: EpisodeSpec, n_episodes: int
 
 
 def _draw_integers(rng: np.random.RandomState, low: int, high: int, size: int) -> IntArray:
-    """Draw integers of low..high, both included."""
+    """Draw integers evenly from low..high, both included."""
     return low + (rng.random_sample(size) * (high - low + 1)).astype(np.int64)
 
 
@@ -270,7 +270,7 @@ def _counting(counts: IntArray) -> IntArray:
 
 
 def _assemble(n_ways: IntArray, classes: IntArray, n_support: IntArray, n_query: IntArray, rows: IntArray) -> Block:
-    """Divide the rows of each entry: the first `n_support` are support, the others query."""
+    """Build a block from the rows of all entries: the first `n_support` of each are support, the others query."""
     is_support = _counting(n_support + n_query) < np.repeat(n_support, n_support + n_query)
     return Block(
         n_ways=n_ways,

@@ -1,4 +1,4 @@
-"""Which classes are taken for which, counted over episodes: what the predictions of a manifest's queries add up to."""
+"""Confusion of classes, counted over the queries of many episodes."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from episodes.blocks import Block
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 MAX_PAIRS = 2**22
-"""Pairs of classes that are counted at one time."""
+"""Pairs of classes counted at a time, which limits memory."""
 NORMAL_95 = 1.959964
 
 
 @dataclass(frozen=True, kw_only=True)
 class Confusion:
-    """Counts by class a and class b, all (n_classes, n_classes) int64.
+    """Counts of how often class a was predicted as class b, all (n_classes, n_classes) int64.
 
-    Two classes can only be confused where both stand in one episode, so every count is of such episodes. On the
-    diagonal are all episodes that ask for the class.
+    Two classes can only be confused where both are in one episode, so only such episodes count. The diagonal counts all
+    episodes with queries of the class.
 
     Attributes:
         n_queries: Queries of a.
-        n_taken: Those of them that were taken for b; on the diagonal, those that were named rightly.
-        n_episodes: Episodes that these queries are of.
+        n_taken: Queries of a that were predicted as b; on the diagonal, the correct ones.
+        n_episodes: Episodes that these queries come from.
     """
 
     n_queries: IntArray
@@ -36,39 +36,39 @@ class Confusion:
 
     @cached_property
     def rate(self) -> FloatArray:
-        """(n_classes, n_classes) share of the queries of a that were taken for b; NaN where the two never met."""
+        """(n_classes, n_classes) share of the queries of a predicted as b; NaN where no episode holds both."""
         rate = np.full(self.n_queries.shape, np.nan)
         np.divide(self.n_taken, self.n_queries, out=rate, where=self.n_queries > 0)
         return rate
 
     @cached_property
     def interval(self) -> tuple[FloatArray, FloatArray]:
-        """Lower and upper ends of the 95 % intervals of `rate`, see `cautious_interval`."""
+        """Lower and upper ends of the 95 % confidence intervals of `rate`, see `cautious_interval`."""
         return cautious_interval(self.rate, self.n_episodes)
 
 
 def count_confusions(block: Block, predicted: NDArray[np.int16], n_classes: int) -> Confusion:
-    """Count what the queries of episodes were taken for.
+    """Count how often the queries of each class were predicted as each other class.
 
     Args:
-        block: The episodes, or more than those that have predictions.
-        predicted: (n_episodes, n_query) int16 episode labels of the first ones' queries, see `EpisodeTable.predicted`.
-        n_classes: Classes of the bank.
+        block: The episodes; those after the last one with predictions are ignored.
+        predicted: (n_episodes, n_query) int16 episode labels of the queries, see `EpisodeTable.predicted`.
+        n_classes: Number of classes of the bank.
 
     Raises:
-        ValueError: There are not as many predictions as queries.
+        ValueError: The numbers of predictions and queries differ.
     """
     block = block.part(0, len(predicted))
     answers = predicted[predicted >= 0].astype(np.int64)
     if len(answers) != len(block.query):
-        raise ValueError(f"there are {len(answers)} predictions of {len(block.query)} queries")
+        raise ValueError(f"there are {len(answers)} predictions for {len(block.query)} queries")
     first = np.cumsum(block.n_ways) - block.n_ways
     first_of_entry = np.repeat(first, block.n_ways)
     asked = np.repeat(block.classes, block.n_query)
     taken_for = block.classes[np.repeat(first_of_entry, block.n_query) + answers]
     n_queries, n_episodes = (np.zeros(n_classes**2, dtype=np.int64) for _ in range(2))
     n_partners = np.repeat(block.n_ways, block.n_ways)
-    for entries in _parts(n_partners):
+    for entries in _split_entries(n_partners):
         a = np.repeat(entries, n_partners[entries])
         starts = np.cumsum(n_partners[entries]) - n_partners[entries]
         b = first_of_entry[a] + np.arange(len(a)) - np.repeat(starts, n_partners[entries])
@@ -84,15 +84,15 @@ def count_confusions(block: Block, predicted: NDArray[np.int16], n_classes: int)
 
 
 def cautious_interval(rate: FloatArray, n_episodes: IntArray) -> tuple[FloatArray, FloatArray]:
-    """Return the ends of 95 % intervals of rates whose queries come from a few episodes.
+    """Return the ends of wide 95 % confidence intervals for rates measured on few episodes.
 
-    Wilson (1927)'s score interval with as many observations as there are episodes, not queries: the queries of an
-    episode share its support, and the interval holds even where they are right or wrong all together. It is too wide
-    where they are not. It is of this pool of images, which come again from episode to episode.
+    Wilson's score interval (1927), where each episode counts as one observation, since its queries share one support.
+    So the interval holds even if the queries of an episode are all right or all wrong, and is otherwise too wide. It
+    refers to this pool of images only, since episodes reuse them.
 
     Args:
         rate: Shares of queries; NaN gives NaN.
-        n_episodes: Like `rate`, the episodes that they are of.
+        n_episodes: Like `rate`, the number of episodes behind each.
     """
     n, squared = np.maximum(n_episodes, 1), NORMAL_95**2
     middle = (rate + squared / (2 * n)) / (1 + squared / n)
@@ -101,10 +101,10 @@ def cautious_interval(rate: FloatArray, n_episodes: IntArray) -> tuple[FloatArra
 
 
 def order_by_likeness(rate: FloatArray) -> IntArray:
-    """Return an order of (n, n) confused classes in which those that are confused most are neighbours.
+    """Return an order of the classes that puts the most confused ones next to each other, (n,) for `rate` (n, n).
 
-    Average linkage of one less the mean of both rates of a pair, its leaves ordered by Bar-Joseph, Gifford and Jaakkola
-    (2001). Pairs that never met count as never confused.
+    Average linkage on the distance 1 - (mean of both rates of a pair); leaves ordered by Bar-Joseph, Gifford and
+    Jaakkola (2001). Pairs that share no episode count as never confused.
     """
     from scipy.cluster.hierarchy import leaves_list, linkage
     from scipy.spatial.distance import squareform
@@ -118,7 +118,7 @@ def order_by_likeness(rate: FloatArray) -> IntArray:
     return leaves_list(tree).astype(np.int64)
 
 
-def _parts(n_partners: IntArray) -> list[IntArray]:
-    """Return the entries in parts of about `MAX_PAIRS` pairs."""
+def _split_entries(n_partners: IntArray) -> list[IntArray]:
+    """Split the entries into parts of about `MAX_PAIRS` pairs."""
     entries = np.arange(len(n_partners))
     return np.split(entries, np.flatnonzero(np.diff(np.cumsum(n_partners) // MAX_PAIRS)) + 1)

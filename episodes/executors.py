@@ -1,7 +1,7 @@
-"""Where blocks of episodes are scored: in this process, in others on this machine, or on a Dask cluster.
+"""Executors that score blocks of episodes: in this process, in several on this machine, or on a Dask cluster.
 
-An executor is called with a function, the arguments that all calls share, and one item a call; it yields the results in
-the items' order. Results do not depend on the executor.
+An executor takes a function, the arguments that all calls share, and a list of items. It calls the function once per
+item and yields the results in the items' order. Results do not depend on the executor.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ Result = TypeVar("Result")
 
 
 class Executor(Protocol):
-    """What runs `function(*shared, item)` for every item."""
+    """A callable that runs `function(*shared, item)` for every item."""
 
     def __call__(
         self, function: Callable[..., Result], shared: tuple[Any, ...], items: Sequence[Any]
@@ -24,7 +24,7 @@ class Executor(Protocol):
 
 
 def serial() -> Executor:
-    """Run in this process, one item after another."""
+    """Return an executor that runs in this process, one item after another."""
 
     def run(function: Callable[..., Result], shared: tuple[Any, ...], items: Sequence[Any]) -> Iterator[Result]:
         return (function(*shared, item) for item in items)
@@ -33,10 +33,10 @@ def serial() -> Executor:
 
 
 def joblib(n_workers: int = -1) -> Executor:
-    """Run in processes of this machine, one BLAS thread each; arrays are shared by memory map, not copied.
+    """Return an executor that runs in several processes of this machine, with one BLAS thread each.
 
     Args:
-        n_workers: How many; -1 is one a core.
+        n_workers: Number of processes; -1 is one per core. They share arrays by memory map, without a copy.
     """
 
     def run(function: Callable[..., Result], shared: tuple[Any, ...], items: Sequence[Any]) -> Iterator[Result]:
@@ -51,11 +51,11 @@ def joblib(n_workers: int = -1) -> Executor:
 
 
 def dask(address: str | None = None, n_workers: int = 2) -> Executor:
-    """Run on a Dask cluster; what all calls share is sent to each of its workers once.
+    """Return an executor that runs on a Dask cluster; shared arguments are sent to each worker once.
 
     Args:
-        address: Of the cluster's scheduler, e.g. `tcp://10.0.0.1:8786`; None starts a cluster on this machine.
-        n_workers: How many processes that cluster has, one thread each.
+        address: Address of the scheduler, e.g. `tcp://10.0.0.1:8786`; None starts a cluster on this machine.
+        n_workers: Number of processes of a cluster on this machine, one thread each.
     """
 
     def run(function: Callable[..., Result], shared: tuple[Any, ...], items: Sequence[Any]) -> Iterator[Result]:

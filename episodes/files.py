@@ -1,4 +1,4 @@
-"""Files that are either whole or absent, whenever the process may be killed."""
+"""Atomic writing of files: a file is complete or absent, even if the process is killed."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from pathlib import Path
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`, which takes its place when the block ends without an exception.
+    """Yield a temporary path that is renamed to `path` when the block ends without an exception.
 
-    The temporary file keeps the suffix of `path`, since some writers choose their format by it.
+    The temporary file lies beside `path` and keeps its suffix, since some writers choose their format by it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")

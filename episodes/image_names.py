@@ -1,4 +1,4 @@
-"""What the rows of a bank are called: what lets episodes be found again in another bank."""
+"""Names of the images and classes of a bank, by which episodes are found again in another bank."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ IntArray = NDArray[np.int64]
 
 
 class Images(Protocol):
-    """Whatever has labelled, named rows: a `FeatureBank`, for one."""
+    """Anything with labelled, named rows, such as a `FeatureBank`."""
 
     @property
     def labels(self) -> IntArray:
@@ -27,20 +27,20 @@ class Images(Protocol):
 
     @property
     def image_ids(self) -> tuple[str, ...]:
-        """One unique name an image."""
+        """One unique name per image."""
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """One unique name a class."""
+        """One unique name per class."""
 
     @property
     def images_digest(self) -> str:
-        """`episodes.bank.images_digest` of the three."""
+        """`episodes.bank.images_digest` of labels, image ids and class names."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImageNames:
-    """The names of rows, without anything else that a bank holds; see `Images`."""
+    """Labels, image ids and class names of a bank, without its features; see `Images`."""
 
     labels: IntArray
     image_ids: tuple[str, ...]
@@ -53,11 +53,11 @@ class ImageNames:
 
     @classmethod
     def of(cls, images: Images) -> ImageNames:
-        """Return the names of any images."""
+        """Return only the names of `images`."""
         return cls(labels=images.labels, image_ids=images.image_ids, class_names=images.class_names)
 
     def to_text(self) -> str:
-        """Return the names as compressed ASCII, about a tenth of their length."""
+        """Return the names as compressed ASCII text, about a tenth as long."""
         values = [self.labels.tolist(), self.image_ids, self.class_names]
         return base64.b64encode(zlib.compress(json.dumps(values).encode())).decode()
 
@@ -69,14 +69,14 @@ class ImageNames:
 
 
 def alphabetical(used: IntArray, names: Sequence[str]) -> tuple[list[str], IntArray]:
-    """Put the names that are in use in alphabetical order.
+    """Sort the names in use alphabetically, and return the position of each.
 
     Args:
         used: Indices of different names.
         names: All names.
 
     Returns:
-        The names in use, in order; and (len(names),) int64, the place of each among them, -1 for the others.
+        The names in use, sorted; and (len(names),) int64, the position of each name among them, -1 if not in use.
     """
     order = sorted(used.tolist(), key=names.__getitem__)
     places = np.full(len(names), -1, dtype=np.int64)
@@ -88,7 +88,7 @@ def find_rows(wanted: Images, rows: IntArray, images: Images) -> IntArray:
     """Return the rows of `images` that hold the images in `rows` of `wanted`, (len(rows),) int64.
 
     Raises:
-        ValueError: An image is missing, or is in another class.
+        ValueError: An image is missing, or has another class.
     """
     row_of = {image_id: row for row, image_id in enumerate(images.image_ids)}
     ids = [wanted.image_ids[row] for row in rows]

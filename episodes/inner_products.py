@@ -1,4 +1,4 @@
-"""Inner products of the images of many episodes, multiplied a cache-full at a time."""
+"""Inner products of the features of many episodes, computed in portions that fit into the cache."""
 
 from __future__ import annotations
 
@@ -19,36 +19,36 @@ if TYPE_CHECKING:
 IntArray = NDArray[np.int64]
 
 ROWS_AT_ONCE = 128
-"""Rows that are transformed in double precision at one time: few enough to stay in the cache."""
+"""Rows transformed in double precision at a time, few enough to stay in the cache."""
 CENTRE_ROWS = 1024
-"""Rows that the centre of the features is the mean of."""
+"""Rows from which the centre (mean) of the features is estimated."""
 GRAM_ROWS = 8
-"""Rows of a Gram matrix that are computed at one time."""
+"""Rows of a Gram matrix computed at a time."""
 GATHERED_VALUES = 2**19
-"""Feature values that are multiplied at one time on a CPU: about its second-level cache, and worth the calls."""
+"""Feature values multiplied at a time on a CPU: they fill about its second-level cache."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Features:
-    """(n_images, n_features) float32 that support and query are taken from: often the same, else row by row alike."""
+    """(n_images, n_features) float32 features of support and query: one matrix, or two with equal image order."""
 
     support: NDArray[np.float32]
     query: NDArray[np.float32]
 
 
 class Products:
-    """The features that a uniform manifest uses, transformed once, and a buffer for the rows of some episodes.
+    """Transformed features of a uniform manifest, from which the inner products of its episodes are computed.
 
-    All solvers give the same answer when every feature is moved by the same vector. So the features are kept less their
-    centre: where they are all but equal, as those of an untrained network are, rounding to single precision then costs
-    a share of what tells them apart, and not of what they have in common.
+    Subtracting one vector from all features changes no solver's answer, so the centre is subtracted. Features of an
+    untrained network are almost equal. Without their common part, rounding to single precision is relative to the
+    differences between them.
 
     Args:
         raw: The features.
         manifest: The episodes.
-        transform: What is done to the features, in double precision; they are kept in single precision.
-        device: Where they are kept and multiplied.
-        chosen: Which episodes are asked for.
+        transform: Applied to the features in double precision; the result is kept in single precision.
+        device: Where the features are kept and multiplied.
+        chosen: The episodes needed.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class Products:
 
         self._raw, self._manifest, self._transform = raw, manifest, transform
         n_images = len(raw.support)
-        self._query_offset = 0 if raw.query is raw.support else n_images  # rows of another matrix follow the first's
+        self._query_offset = 0 if raw.query is raw.support else n_images  # a second matrix follows the first
         is_used = np.zeros(self._query_offset + n_images, dtype=bool)
         is_used[manifest.support[chosen.start : chosen.stop]] = True
         is_used[manifest.query[chosen.start : chosen.stop] + self._query_offset] = True
@@ -81,7 +81,7 @@ class Products:
         self._buffer = torch.empty(0, features.shape[1], device=device)
 
     def block(self, start: int, stop: int) -> GramBlock:
-        """Return the products of the episodes start..stop-1."""
+        """Return the inner products of the episodes start..stop-1."""
         import torch
 
         spec, chosen = self._manifest.spec, slice(start, stop)
@@ -113,7 +113,7 @@ class Products:
         )
 
     def block_in_double(self, chosen: IntArray) -> GramBlock:
-        """Return the products of the episodes (n,) in double precision, computed on the CPU."""
+        """Return the inner products of the episodes `chosen` (n,) in double precision, computed on the CPU."""
         import torch
 
         def features(matrix: NDArray[np.float32], rows: IntArray) -> Tensor:
@@ -135,7 +135,7 @@ class Products:
         )
 
     def _gather(self, places: Tensor) -> Iterator[tuple[slice, Tensor]]:
-        """Yield which episodes, and their rows (n, n_rows, n_features), few enough at a time to stay in the cache."""
+        """Yield (episodes, features (n, n_rows, n_features)) in portions that fit into the cache."""
         import torch
 
         n_episodes, n_rows = places.shape
@@ -152,11 +152,11 @@ class Products:
 
 
 def multiply_rows(rows: Tensor, out: Tensor) -> None:
-    """Write the products of (b, n, n_features) rows with each other to (b, n, n).
+    """Write the inner products of (b, n, n_features) rows with each other to `out` (b, n, n).
 
-    On a CPU some rows at a time, each with themselves and those that follow: about half of the products, and few enough
-    for the quick kernels of numpy's BLAS. For a matrix and its own transpose numpy takes a slower way, hence the column
-    more in the last part.
+    On a CPU, a few rows at a time are multiplied with themselves and those that follow: about half of the products, and
+    few enough for the fast kernels of numpy's BLAS. For a matrix and its own transpose numpy is slower; the last part
+    has one more column to avoid that.
     """
     import torch
 

@@ -1,4 +1,4 @@
-"""A frozen, hashed list of episodes: what makes the results of two backbones comparable, and what can be shipped."""
+"""Manifest: a frozen, hashed list of episodes, on which the results of several backbones are comparable."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ COUNTS = ("n_support", "n_query")
 class Manifest:
     """Episodes as rows of a bank.
 
-    A uniform spec has arrays of two dimensions, and no counts. Any other has flat arrays, episode after episode, and
-    the counts that divide them; `manifest[i]` gives an episode of either.
+    A uniform spec has two-dimensional arrays and no counts. Any other spec has flat arrays, episode after episode, and
+    the counts that divide them. `manifest[i]` returns one episode in both cases.
 
     Attributes:
         spec: The form of the episodes; `spec.n_episodes` is their number.
-        seed: What they were drawn with.
-        images_digest: `FeatureBank.images_digest` of the bank whose rows are meant.
+        seed: The seed they were drawn with.
+        images_digest: `FeatureBank.images_digest` of the bank that the rows belong to.
         classes: (n_episodes, n_way) int64, or flat.
         support: (n_episodes, n_way * n_shot) int64, class by class, or flat.
         query: (n_episodes, n_way * n_query) int64, class by class, or flat.
         n_ways: (n_episodes,) int64 classes of each episode; None if the spec is uniform.
-        n_support: Like `classes`, support images of each of them; None if the spec is uniform.
-        n_query: Like `classes`, query images of each of them; None if the spec is uniform.
-        images: What the rows are called, so that the episodes can be found in other banks; None if that is unknown.
+        n_support: Like `classes`, number of support images of each; None if the spec is uniform.
+        n_query: Like `classes`, number of query images of each; None if the spec is uniform.
+        images: Names of the rows, so that the episodes can be found in other banks; None if unknown.
     """
 
     spec: EpisodeSpec
@@ -72,7 +72,7 @@ class Manifest:
 
     @cached_property
     def block(self) -> Block:
-        """The episodes with flat arrays and explicit counts, whatever the spec."""
+        """All episodes as one block of flat arrays with explicit counts, for any spec."""
         n_entries = self.classes.size
 
         def explicit(counts: IntArray | None, n: int, implied: int) -> IntArray:
@@ -89,15 +89,15 @@ class Manifest:
 
     @cached_property
     def rows(self) -> IntArray:
-        """The rows that are in any episode, ascending."""
+        """All rows used by the episodes, ascending."""
         return np.union1d(self.support, self.query)
 
     @cached_property
     def hash(self) -> str:
         """SHA-256 of the episodes by the names of their images and classes; equal hashes mean comparable results.
 
-        It depends neither on the order of the bank's rows nor on images that are in no episode. Where the names are
-        unknown, it is that of the row numbers and of `images_digest`.
+        It depends neither on the order of the bank's rows nor on images that are in no episode. If the names are
+        unknown, row numbers and `images_digest` are hashed in their place.
         """
         counts = [array for array in (self.n_ways, self.n_support, self.n_query) if array is not None]
         if self.images is None:
@@ -114,7 +114,7 @@ class Manifest:
         return content.hexdigest()
 
     def prefix(self, n_episodes: int) -> Manifest:
-        """Return the first `n_episodes` as a manifest of their own; all of them if there are fewer."""
+        """Return a manifest of the first `n_episodes`, or this one if it has no more."""
         if n_episodes >= len(self):
             return self
         return _from_block(
@@ -126,19 +126,19 @@ class Manifest:
         )
 
     def rebase(self, images: Images) -> Manifest:
-        """Return the same episodes, of the same hash, as rows of another bank.
+        """Return the same episodes, with the same hash, as rows of another bank.
 
         Args:
-            images: A bank that holds all images of the episodes, in any order and with any others.
+            images: A bank with all images of the episodes, in any order; it may have others.
 
         Raises:
-            ValueError: The bank lacks an image, or has it in another class; or the manifest has no names.
+            ValueError: An image is missing in the bank or has another class, or the manifest has no names.
         """
         if images.images_digest == self.images_digest:
             return replace(self, images=ImageNames.of(images))
         if self.images is None:
             raise ValueError(
-                "the manifest has no image ids, so its episodes cannot be found among other images than "
+                "the manifest has no image ids, so it can only be used with images "
                 f"{self.images_digest[:12]}; draw it with 'draw_manifest'"
             )
         row_map = np.full(len(self.images.labels), -1, dtype=np.int64)
@@ -155,9 +155,9 @@ class Manifest:
         )
 
     def save(self, path: Path) -> None:
-        """Write a Parquet file: one row an episode (index, classes, support, query), all else in its metadata.
+        """Write a Parquet file: one row per episode (index, classes, support, query), the rest in its metadata.
 
-        A spec that is not uniform has the counts of each class in two more columns, `n_support` and `n_query`.
+        If the spec is not uniform, two more columns, `n_support` and `n_query`, hold the counts of each class.
         """
         import pyarrow as pa
         import pyarrow.parquet as pq
@@ -181,7 +181,7 @@ class Manifest:
         table = pa.table(columns).replace_schema_metadata({"manifest": json.dumps(card)})
         with atomic_path(path) as temporary, pq.ParquetWriter(temporary, table.schema) as writer:
             writer.write_table(table)
-            if self.images is not None:  # not in the schema, of which Arrow stores a second copy
+            if self.images is not None:  # not in the schema: Arrow stores the schema twice
                 writer.add_key_value_metadata({"images": self.images.to_text()})
 
     @classmethod
@@ -190,14 +190,14 @@ class Manifest:
 
         Raises:
             FileNotFoundError: There is no such file.
-            ValueError: It is no manifest, or its episodes do not have the hash that it states.
+            ValueError: The file is not a manifest, or its episodes do not match the hash in it.
         """
         import pyarrow.parquet as pq
 
         with pq.ParquetFile(path) as file:
             table, metadata = file.read(), file.metadata.metadata or {}
         if b"manifest" not in metadata:
-            raise ValueError(f"{path} is no manifest: its metadata has no entry 'manifest'")
+            raise ValueError(f"{path} is not a manifest: its metadata has no entry 'manifest'")
         card = json.loads(metadata[b"manifest"])
 
         def flat(name: str) -> IntArray:
@@ -219,22 +219,22 @@ class Manifest:
         images = ImageNames.from_text(metadata[b"images"]) if b"images" in metadata else None
         if images is not None and images.images_digest != card["images_digest"]:
             raise ValueError(
-                f"{path} states images {card['images_digest'][:12]}, but names {images.images_digest[:12]}"
+                f"{path} was drawn on images {card['images_digest'][:12]}, but has names of {images.images_digest[:12]}"
             )
         manifest = _from_block(block, spec=spec, seed=card["seed"], images_digest=card["images_digest"], images=images)
         if manifest.hash != card["hash"]:
-            raise ValueError(f"{path} states hash {card['hash'][:12]}, but its episodes have {manifest.hash[:12]}")
+            raise ValueError(f"{path} should have hash {card['hash'][:12]}, but its episodes have {manifest.hash[:12]}")
         return manifest
 
 
 def make_manifest(labels: IntArray, spec: EpisodeSpec, *, seed: int, images_digest: str) -> Manifest:
-    """Draw all episodes of `spec` on rows without names; see `draw_manifest`.
+    """Draw all episodes of `spec` on rows without names; `draw_manifest` keeps names.
 
     Args:
         labels: (n_images,) int64 class of each row of the bank.
         spec: The form and number of the episodes.
-        seed: What to draw with.
-        images_digest: Which bank the rows belong to.
+        seed: The seed to draw with.
+        images_digest: Digest of the bank that the rows belong to.
 
     Raises:
         SpecError: There are too few classes, or too few images in one of them.
@@ -245,12 +245,12 @@ def make_manifest(labels: IntArray, spec: EpisodeSpec, *, seed: int, images_dige
 
 
 def draw_manifest(images: Images, spec: EpisodeSpec, *, seed: int) -> Manifest:
-    """Draw all episodes of `spec` on named images, so that they can be found in any bank that holds these.
+    """Draw all episodes of `spec` on named images, so that they can be found again in other banks.
 
     Args:
-        images: A bank, or whatever has labels, image ids and class names.
+        images: A bank, or anything else with labels, image ids and class names.
         spec: The form and number of the episodes.
-        seed: What to draw with.
+        seed: The seed to draw with.
 
     Raises:
         SpecError: There are too few classes, or too few images in one of them.

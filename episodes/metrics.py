@@ -1,4 +1,4 @@
-"""What is measured on predictions, each with its unit and direction."""
+"""Metrics of predicted probabilities, each with its unit and direction."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ N_BINS = 15
 
 @dataclass(frozen=True, kw_only=True)
 class Metric:
-    """A figure of merit.
+    """A metric: a function of predicted probabilities and true labels.
 
     Attributes:
         name: Its key in result files.
         unit: `fraction` or `nats`.
-        higher_is_better: Its direction.
+        higher_is_better: Whether larger values are better.
         compute: (probabilities (n, n_classes), labels (n,)) -> value.
     """
 
@@ -33,12 +33,12 @@ class Metric:
 
 @dataclass(frozen=True, kw_only=True)
 class Reliability:
-    """Predictions counted by confidence, in `N_BINS` equal-width bins (lower edge excluded, upper edge included).
+    """Counts of predictions by confidence, in `N_BINS` equal-width bins (lower edge excluded, upper edge included).
 
     Attributes:
-        n: (N_BINS,) int64, predictions in the bin.
+        n: (N_BINS,) int64, predictions per bin.
         confidence: (N_BINS,) float64, sum of their top probabilities.
-        correct: (N_BINS,) int64, how many of them are right.
+        correct: (N_BINS,) int64, how many of them are correct.
     """
 
     n: IntArray
@@ -52,13 +52,13 @@ class Reliability:
 
     @property
     def ece(self) -> float:
-        """Expected calibration error: mean gap of confidence and accuracy, weighted by n; empty bins count nothing."""
+        """Expected calibration error: mean gap of confidence and accuracy, weighted by n; NaN for no predictions."""
         total = int(self.n.sum())
         return float(np.abs(self.confidence - self.correct).sum() / total) if total else float("nan")
 
 
 def empty_reliability() -> Reliability:
-    """Return the counts of no predictions, the zero of `Reliability.__add__`."""
+    """Return counts of zero, to which counts of predictions can be added."""
     zeros = np.zeros(N_BINS, dtype=np.int64)
     return Reliability(n=zeros, confidence=np.zeros(N_BINS), correct=zeros)
 
@@ -74,7 +74,7 @@ def reliability(probabilities: Probabilities, labels: IntArray) -> Reliability:
 
 
 def count_by_confidence(confidence: NDArray[np.floating], correct: NDArray[np.bool_]) -> Reliability:
-    """Count predictions whose top probabilities are known, and whether they are right, in any shape."""
+    """Count predictions in bins of their top probability; both arrays may have any shape, but the same one."""
     confidence, correct = confidence.astype(np.float64).reshape(-1), correct.reshape(-1)
     bins = np.clip(np.ceil(confidence * N_BINS).astype(np.int64) - 1, 0, N_BINS - 1)
     return Reliability(
@@ -90,20 +90,20 @@ def accuracy(probabilities: Probabilities, labels: IntArray) -> float:
 
 
 def nll(probabilities: Probabilities, labels: IntArray) -> float:
-    """Return the mean negative log-probability of the label, nats; probabilities below 1e-12 count as 1e-12."""
+    """Return the mean negative log-likelihood of the labels, nats; probabilities below 1e-12 count as 1e-12."""
     of_label = probabilities[np.arange(len(labels)), labels].astype(np.float64)
     return float(-np.log(np.maximum(of_label, 1e-12)).mean())
 
 
 def brier(probabilities: Probabilities, labels: IntArray) -> float:
-    """Return the mean squared distance of the probabilities from the one-hot label, in [0, 2] (Brier 1950)."""
+    """Return the Brier score: mean squared distance of probabilities from the one-hot label, in [0, 2] (Brier 1950)."""
     target = np.zeros_like(probabilities, dtype=np.float64)
     target[np.arange(len(labels)), labels] = 1.0
     return float(np.square(probabilities - target).sum(axis=1).mean())
 
 
 def ece(probabilities: Probabilities, labels: IntArray) -> float:
-    """Return the expected calibration error: top label, 15 equal-width bins. Only for many predictions pooled."""
+    """Return the expected calibration error (top label, 15 equal-width bins); needs many predictions, pooled."""
     return reliability(probabilities, labels).ece
 
 

@@ -1,4 +1,4 @@
-"""Probes: unfitted scikit-learn classifiers on frozen features, with defaults that were never tuned on queries."""
+"""Probes: unfitted scikit-learn classifiers for frozen features, with defaults that were never tuned on queries."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ Classifier = Any
 
 @dataclass(frozen=True, kw_only=True)
 class Probe:
-    """A classifier and what is done to the features before it.
+    """A probe: a classifier, and the transform applied to the features before it.
 
     Attributes:
         name: Its key in result files.
-        classifier: An unfitted scikit-learn classifier; it is fitted anew on every episode.
+        classifier: An unfitted scikit-learn classifier; a copy is fitted on every episode.
         transform: A chain of feature transforms, see `episodes.transforms`.
-        reference: (n, n_features) features that the transform is fitted on, if it needs any.
-        solver: `auto` solves many episodes at once where that gives the converged estimator's answer; `sklearn` fits
-            the literal estimator, one episode after another.
-        settings: JSON-serialisable description of all that, kept with the results.
+        reference: (n, n_features) features to fit the transform on, if it needs any.
+        solver: `auto` solves many episodes at once where that gives the converged estimator's answer; `sklearn`
+            always fits scikit-learn's own estimator, one episode after another.
+        settings: JSON-serialisable description of the above, stored with the results.
     """
 
     name: str
@@ -38,10 +38,10 @@ class Probe:
 
 
 def converged(classifier: Classifier) -> Classifier:
-    """Return an unfitted copy that iterates until its solution no longer depends on when it stops.
+    """Return an unfitted copy that iterates to convergence.
 
-    Logistic regression by `lbfgs` gets Newton steps in its stead, which minimise the same objective: they come nearer
-    to the solution in a half to a tenth of the time, where `lbfgs` may end before `tol` without saying so.
+    For logistic regression, `newton-cg` replaces `lbfgs`. It minimises the same objective and comes nearer to the
+    solution in a half to a tenth of the time; `lbfgs` may end before `tol` without a warning.
     """
     from sklearn.base import clone
 
@@ -54,7 +54,7 @@ def converged(classifier: Classifier) -> Classifier:
 
 
 def logistic_regression(C: float = 1.0, max_iter: int = 1000, tol: float = 1e-6, **params: Any) -> Classifier:  # noqa: N803
-    """Multinomial logistic regression with an L2 penalty, fitted to convergence.
+    """Return multinomial logistic regression with an L2 penalty, fitted to convergence.
 
     scikit-learn's own `tol` of 1e-4 stops early, at a point that depends on the basis of the features.
     """
@@ -64,35 +64,35 @@ def logistic_regression(C: float = 1.0, max_iter: int = 1000, tol: float = 1e-6,
 
 
 def ridge(alpha: float = 1.0, **params: Any) -> Classifier:
-    """Least squares on -1/+1 targets with an L2 penalty. It has no probabilities, so only accuracy is measured."""
+    """Return ridge regression on -1/+1 targets. It has no probabilities, so only accuracy is measured."""
     from sklearn.linear_model import RidgeClassifier
 
     return RidgeClassifier(alpha=alpha, **params)
 
 
 def nearest_centroid(**params: Any) -> Classifier:
-    """Nearest class mean in Euclidean distance (prototypical classification)."""
+    """Return a classifier by the nearest class mean in Euclidean distance (prototypical classification)."""
     from sklearn.neighbors import NearestCentroid
 
     return NearestCentroid(**params)
 
 
 def knn(n_neighbors: int = 1, **params: Any) -> Classifier:
-    """Vote of the nearest support images."""
+    """Return a k-nearest-neighbour classifier: a vote of the nearest support images."""
     from sklearn.neighbors import KNeighborsClassifier
 
     return KNeighborsClassifier(n_neighbors=n_neighbors, **params)
 
 
 def linear_svm(C: float = 1.0, max_iter: int = 10_000, **params: Any) -> Classifier:  # noqa: N803
-    """Linear support vector machine, one against rest. It has no probabilities, so only accuracy is measured."""
+    """Return a linear SVM, one class against the rest. It has no probabilities, so only accuracy is measured."""
     from sklearn.svm import LinearSVC
 
     return LinearSVC(C=C, max_iter=max_iter, random_state=0, **params)
 
 
 def lda(solver: str = "lsqr", shrinkage: str | float | None = "auto", **params: Any) -> Classifier:
-    """Linear discriminant analysis with a shrunk covariance. It needs at least two shots."""
+    """Return linear discriminant analysis with a shrunk covariance. It needs at least two shots."""
     from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
     return LinearDiscriminantAnalysis(solver=solver, shrinkage=shrinkage, **params)

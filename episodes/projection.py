@@ -1,4 +1,4 @@
-"""Features of many dimensions as points of a plane, for people to look at. No number is taken from it."""
+"""Projection of features to a plane by t-SNE, for figures only; no number is computed from it."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 PERPLEXITY = 30.0
-"""How many neighbours of a point count, roughly; the usual value of van der Maaten and Hinton (2008)."""
+"""Roughly, the number of neighbours of a point that count; the usual value of van der Maaten and Hinton (2008)."""
 
 
 def project(features: NDArray[np.float32], *, seed: int) -> NDArray[np.float64]:
-    """Return (n, 2) places of features of length one by t-SNE, begun at their principal components.
+    """Project features to (n, 2) points of a plane by t-SNE, initialised with their principal components.
 
-    Neighbours stay neighbours; neither the distances between groups nor their sizes mean anything. One thread, so that
-    equal features give equal places.
+    Neighbours stay neighbours, but distances between groups and their sizes mean nothing. One thread is used, so that
+    equal features give equal points.
 
     Args:
         features: (n, n_features), at least 4 rows; scaled to length one here.
-        seed: What t-SNE draws with.
+        seed: The seed of t-SNE.
     """
     from sklearn.manifold import TSNE
     from threadpoolctl import threadpool_limits

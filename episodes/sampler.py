@@ -1,6 +1,6 @@
-"""Episodes by index, drawn through learn2learn. An episode is a pure function of (labels, spec, seed, index).
+"""Sampler of episodes by index, through learn2learn. An episode is a pure function of (labels, spec, seed, index).
 
-The only module that imports learn2learn, and only when a sampler is built, since that import takes seconds.
+No other module imports learn2learn. The import takes seconds, so it happens only when a sampler is built.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ IntArray = NDArray[np.int64]
 
 @dataclass(frozen=True, kw_only=True)
 class Episode:
-    """One draw; n_way, and the shots and queries of its classes, are those of its spec or drawn by it.
+    """One episode: its classes, and the rows of its support and query images.
 
     Attributes:
         index: Its number, from 0.
-        classes: (n_way,) int64, the classes drawn, in the order of their episode labels 0..n_way-1.
+        classes: (n_way,) int64, the class of each episode label 0..n_way-1.
         support: (n_support,) int64, rows of the bank, class by class.
-        query: (n_query,) int64, rows of the bank, class by class; none of them is in `support`.
+        query: (n_query,) int64, rows of the bank, class by class; none is also in `support`.
         support_labels: (n_support,) int64, episode labels.
         query_labels: (n_query,) int64, episode labels.
     """
@@ -42,7 +42,7 @@ class Episode:
 
 
 class EpisodeSampler:
-    """Episodes by index: `sampler[7]` is the same episode whatever was drawn before, in whatever process.
+    """A sequence of episodes: `sampler[7]` is the same episode whatever was drawn before, in any process.
 
     Episodes are drawn in blocks of a fixed size, and the last block is kept, so access in order is fast.
 
@@ -77,7 +77,7 @@ class EpisodeSampler:
         return (self[index] for index in range(len(self)))
 
     def blocks(self) -> Iterator[Block]:
-        """Yield all episodes in order, some hundred at a time."""
+        """Yield all episodes in order, in blocks of at most 256."""
         for start in range(0, len(self), self._block_size):
             yield self._block(start // self._block_size).part(0, min(self._block_size, len(self) - start))
 
@@ -89,7 +89,7 @@ class EpisodeSampler:
 
 
 def episode_of(block: Block, index: int) -> Episode:
-    """Return the episode of a block that holds one."""
+    """Return the only episode of a block, numbered `index`."""
     labels = np.arange(len(block.classes))
     return Episode(
         index=index,
@@ -102,10 +102,10 @@ def episode_of(block: Block, index: int) -> Episode:
 
 
 def _taskset(labels: IntArray, pool: Pool, spec: EpisodeSpec, seed: int) -> tuple[Any, Any]:
-    """Build learn2learn's Taskset over row numbers, and its one transform, whose `number` is the block to draw.
+    """Build learn2learn's Taskset over row numbers, and its only transform, whose `number` selects the block to draw.
 
-    learn2learn's own transforms draw from the global `random`, 60 us an episode; this one draws a block at a time.
-    The bookkeeping of the data set is in arrays: learn2learn's own is a dictionary with an entry an image.
+    learn2learn's own transforms draw from the global `random` at 60 us per episode; this one draws a block at a time.
+    The data set's bookkeeping uses arrays; learn2learn's own is a dictionary with one entry per image.
     """
     from learn2learn.data import DataDescription, MetaDataset, Taskset
     from learn2learn.data.transforms import TaskTransform

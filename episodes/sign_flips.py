@@ -1,7 +1,7 @@
-"""Random signs over episodes that several models share, so that all pairs of them are tested by one draw.
+"""Random sign flips shared by several models, so that one draw serves the paired tests of all pairs.
 
-The flipped sum of a difference is the difference of two flipped sums, s . (a - b) = s . a - s . b: each model is summed
-once, and a pair costs one subtraction.
+The flipped sum of a difference is the difference of two flipped sums, s . (a - b) = s . a - s . b. So each model is
+summed once, and each pair costs one subtraction.
 """
 
 from __future__ import annotations
@@ -21,28 +21,28 @@ _SIGNS_OF_BYTE = 1 - 2 * np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], 
 def draw_signs(n_episodes: int, n_flips: int, *, rng: np.random.Generator) -> Signs:
     """Draw one sign for each flip and episode.
 
-    Those of the first episodes do not depend on how many episodes there are.
+    The signs of the first episodes do not depend on the number of episodes.
 
     Args:
-        n_episodes: How many episodes need signs.
-        n_flips: How many flips.
-        rng: What they are drawn by.
+        n_episodes: Number of episodes.
+        n_flips: Number of flips.
+        rng: The generator to draw with.
 
     Returns:
-        (ceil(n_episodes / 8), n_flips) uint8, one bit a sign.
+        (ceil(n_episodes / 8), n_flips) uint8, one bit per sign.
     """
     return np.frombuffer(rng.bytes(-(-n_episodes // 8) * n_flips), dtype=np.uint8).reshape(-1, n_flips)
 
 
 def flipped_sums(values: FloatArray, signs: Signs, lengths: Sequence[int] | None = None) -> FloatArray:
-    """Sum values with each flip's signs.
+    """Return the sum of the values under each flip's signs.
 
     Eight signs are looked up at a time in a table of the 256 sums that eight values can have.
 
     Args:
         values: (n_episodes,) finite.
-        signs: What `draw_signs` returned for at least as many episodes.
-        lengths: Of which first episodes the sums are wanted, ascending; of all of them if None.
+        signs: Signs from `draw_signs` for at least as many episodes.
+        lengths: Numbers of first episodes to sum over, ascending; None sums over all episodes.
 
     Returns:
         (len(lengths), n_flips).
@@ -63,7 +63,7 @@ def flipped_sums(values: FloatArray, signs: Signs, lengths: Sequence[int] | None
 
 
 def _tables(values: FloatArray) -> FloatArray:
-    """Return (ceil(n / 8), 256), the sum of each eight values under each byte of signs."""
+    """Return (ceil(n / 8), 256): for every eight values, their sum under each possible byte of signs."""
     padded = np.zeros(-(-len(values) // 8) * 8)
     padded[: len(values)] = values
     return padded.reshape(-1, 8) @ _SIGNS_OF_BYTE.T

@@ -1,8 +1,8 @@
-"""Exact classifiers for many episodes at once, from the products of support and query features alone.
+"""Exact solvers that fit one classifier on many episodes at once, from inner products of their features alone.
 
 A linear classifier with an L2 penalty lies in the span of the support (representer theorem; Schoelkopf, Herbrich and
-Smola 2001), so an episode needs only its Gram matrix. scikit-learn's estimator is the definition; every solver says for
-each episode whether its own answer is certain to be that estimator's, and what is not certain goes to scikit-learn.
+Smola 2001), so an episode needs only its Gram matrix. The reference is scikit-learn's estimator: every solver marks the
+episodes on which its answer is certain to be the estimator's, and scikit-learn solves the others.
 """
 
 from __future__ import annotations
@@ -18,48 +18,48 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 SINGLE_ERROR = 2.5e-7
-"""What an inner product in single precision may be off by, as a share of the features' squared length."""
+"""Error bound of an inner product in single precision, as a share of the features' squared length."""
 DOUBLE_ERROR = 1e-14
-"""The same in double precision, in which scikit-learn computes."""
+"""The same bound in double precision, which scikit-learn uses."""
 GRADIENT_NORM, GRADIENT_NORM_IN_DOUBLE = 3e-7, 1e-8
-"""Where the descent ends: the objective is 1-strongly convex in the weights, so the gradient's norm bounds the distance
-to the solution. In single precision more would be in vain."""
+"""Gradient norms at which the descent ends. The objective is 1-strongly convex in the weights, so the norm bounds the
+distance to the solution. Rounding makes a smaller norm useless in single precision."""
 NEARLY = 2e-7
-"""Where its first part ends, which is in single precision, as a share of C times the square root of the number of
-weights; rounding leaves a fifth of that."""
+"""Gradient norm at which its first part, in single precision, ends: a share of C sqrt(number of weights). Rounding
+leaves a fifth of that."""
 DISTANCE = 1e-5
-"""How far the weights may be from the solution, all things counted, for the answer to be certain."""
+"""Largest distance of the weights from the solution, all errors counted, at which an answer is certain."""
 REFERENCE_ERROR = 1e-8
-"""Where the estimator's descent is ended: the largest entry of its gradient, as a mean over the support."""
+"""Where the estimator's descent ends: the largest entry of its gradient, as a mean over the support."""
 MIN_ALPHA = 1e-7
-"""A smaller penalty of ridge regression leaves a system that double precision does not solve."""
+"""Smallest penalty of ridge regression whose linear system double precision can solve."""
 MAX_ITERATIONS = 300
 MAX_SQUARED_LENGTH, ANY_SQUARED_LENGTH = 1024.0, 9.0
-"""Squared lengths of features, times C where that is above 1, at which the estimator's own probabilities were within
-1e-4 of the solution, as measured on eight kinds of features; and those that are short enough for any C."""
+"""Largest squared length of features, times max(1, C), at which the estimator's own probabilities were within 1e-4 of
+the solution, measured on eight kinds of features; and the largest one that is safe for any C."""
 SMALL_PRODUCT, SMALL_RESULT = 1_000_000, 1_200
-"""Multiplications in a product of two matrices that numpy's BLAS has quick kernels for, see `multiply`; and where the
-second is the transpose of one in memory, values of the result."""
+"""Most multiplications in a matrix product for which numpy's BLAS uses its fast kernels; and most values of the result
+if the second matrix is transposed in memory. See `multiply`."""
 FEWEST = 16
-"""Columns of a product that are worth a call."""
+"""Fewest columns of a product that are worth a call."""
 SMALLEST = 1e-20
-"""Divisors, which are squared norms of gradients and directions, are at least that: what is smaller is rounding."""
+"""Lower bound of divisors, which are squared norms of gradients and directions; anything smaller is rounding."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class GramBlock:
-    """Inner products of the images of several episodes of one form, support class by class.
+    """Inner products of the features of several episodes of one form, support class by class.
 
     Attributes:
-        support: (n_episodes, n_support, n_support) float32, or float64 as all that follows.
-        of_query: Returns for weights w, (n_episodes, k, n_support), the products of each query with the weighted sums
-            of the support, sum_i w_i <x_i, query>: (n_episodes, k, n_query). For None it returns the products with each
-            support image, k being n_support.
+        support: (n_episodes, n_support, n_support), float32 or float64 like all other arrays here.
+        of_query: Returns for weights w (n_episodes, k, n_support) the products of each query with the weighted sums of
+            the support, sum_i w_i <x_i, query>: (n_episodes, k, n_query). For None it returns the products with each
+            support image, so k is n_support.
         longest: (n_episodes,), the largest squared length of an episode's features.
-        reach: (n_episodes,), a bound of the same before their centre was taken off them.
-        error: (n_episodes,), by how much the product of two of them may be off, here or in the estimator.
-        n_way: Classes an episode.
-        n_shot: Support images a class.
+        reach: (n_episodes,), an upper bound of the same before the centre was subtracted.
+        error: (n_episodes,), error bound of the product of two features, here or in the estimator.
+        n_way: Classes per episode.
+        n_shot: Support images per class.
     """
 
     support: Tensor
@@ -73,10 +73,10 @@ class GramBlock:
 
 @dataclass(frozen=True, kw_only=True)
 class Solution:
-    """What a solver found.
+    """The answers of a solver for several episodes.
 
     Attributes:
-        predicted: (n_episodes, n_query) int64, episode labels.
+        predicted: (n_episodes, n_query) int64, predicted episode labels.
         probabilities: (n_episodes, n_query, n_way) floating, or None if the classifier has none.
         is_certain: (n_episodes,) bool, whether the answer is the estimator's.
     """
@@ -90,10 +90,10 @@ Solver = Callable[[GramBlock], Solution]
 
 
 def find_solver(classifier: Any) -> Solver | None:
-    """Return the solver whose answer is that of an unfitted scikit-learn classifier, or None if there is none.
+    """Return the solver that gives the answer of an unfitted scikit-learn classifier, or None if there is none.
 
-    Settings that change the solution and are not covered here (weights of classes, no intercept, another penalty) have
-    no solver.
+    Settings that change the solution and are not covered here (class weights, no intercept, another penalty) have no
+    solver.
     """
     settings = _settings(classifier)
     name = f"{type(classifier).__module__.split('.')[0]}.{type(classifier).__name__}"
@@ -114,13 +114,13 @@ def logistic_regression(block: GramBlock, *, C: float = 1.0) -> Solution:  # noq
 
     Minimises 0.5 |W|^2 + C sum_i cross-entropy_i over W = A^T X, see `_descend`, and decides on the query's logits.
 
-    scikit-learn fits two classes with one weight vector, whose penalty is twice that of the two symmetric ones here:
-    C counts half.
+    scikit-learn fits two classes with one weight vector, whose penalty is twice that of the two symmetric ones here, so
+    C is halved.
 
-    The estimator is not at the solution either. Where its descent ends, an entry of its gradient may be C n times
-    `REFERENCE_ERROR`: by the curvature of at least 1 in the weights, and of C n / K in the intercepts while they are
-    small, that moves the logits. Measured at C from 1e-4 to 100, two of them came 2.4 such units apart; four are
-    counted.
+    scikit-learn's estimator is not exactly at the solution either. When its descent ends, an entry of its gradient may
+    be C n times `REFERENCE_ERROR`. The curvature is at least 1 in the weights, and C n / K in small intercepts, which
+    bounds the shift of the logits. Measured for C from 1e-4 to 100, two logits were 2.4 such units apart; `_decide`
+    allows four.
     """
     import torch
 
@@ -140,20 +140,20 @@ def logistic_regression(block: GramBlock, *, C: float = 1.0) -> Solution:  # noq
 
 
 def _solve_logistic(gram: Tensor, block: GramBlock, C: float) -> tuple[Tensor, ...]:  # noqa: N803
-    """Return weights A (b, n_way, n_support) and intercepts (b, n_way, 1), and how far off each may be, (b,) twice.
+    """Return weights A (b, n_way, n_support), intercepts (b, n_way, 1), and an error bound of each, (b,).
 
-    The first part of the descent is in single precision, the second starts from what the first found, so that of its
-    errors nothing remains.
+    The first part of the descent is in single precision. The second, in double precision, starts from its result and
+    removes its rounding errors.
 
-    The distance of the weights is bounded by the norm of the gradient, and that is known up to the error of the Gram
-    matrix, which for features that are all but equal is as large as the matrix itself: |D G D^T| is off by up to
-    sum_k |D_k|_1^2 times the error of a product. It is infinite where the descent did not end. The intercepts have no
-    penalty: theirs is the gradient over its curvature at W = 0, and they matter where C, and so the weights, are small.
+    The norm of the gradient bounds the distance of the weights. It is known up to the error of the Gram matrix, which
+    for almost equal features is as large as the matrix itself: |D G D^T| is off by up to sum_k |D_k|_1^2 times the
+    error of a product. The bound is infinite where the descent did not end. The intercepts have no penalty: their bound
+    is the gradient over its curvature at W = 0. It matters where C, and so the weights, are small.
 
     Args:
         gram: (b, n_support, n_support) float64, rows centred.
-        block: What it is of.
-        C: Weight of an image's cross-entropy.
+        block: The episodes of `gram`.
+        C: Weight of each image's cross-entropy.
     """
     import torch
 
@@ -175,7 +175,7 @@ def _solve_logistic(gram: Tensor, block: GramBlock, C: float) -> tuple[Tensor, .
 
 @dataclass(frozen=True, kw_only=True)
 class _Descent:
-    """Where a descent ended: weights (b, n_way, n_support), intercepts (b, n_way, 1), gradients of both, norm (b,)."""
+    """End of a descent: weights (b, n_way, n_support), intercepts (b, n_way, 1), both gradients and their norm (b,)."""
 
     weights: Tensor
     intercept: Tensor
@@ -192,21 +192,21 @@ def _descend(
     intercept: Tensor,
     wanted_norm: float,
 ) -> _Descent:
-    """Go down from weights A (b, n_way, n_support) and intercepts b (b, n_way, 1) to a gradient of the wanted norm.
+    """Minimise the objective from weights A (b, n_way, n_support) and intercepts b (b, n_way, 1).
 
     Preconditioned conjugate gradients in the span of the support (Polak and Ribiere 1969, with beta >= 0). With the
     row-centred Gram matrix G and P = softmax(A G + b), the gradient is D = A + C (P - Y) minus its rows' means in A,
-    and the sums of C (P - Y) in b; the inner product in A is that of the weights W, <U, V> = sum (U G) V, and steps in
-    b are scaled by K / (C n), the inverse of their curvature at W = 0. A step is Newton's along its direction: its
-    curvature needs no product with G, so that an iteration needs one.
+    and the sums of C (P - Y) in b. The inner product in A is that of the weights W, <U, V> = sum (U G) V. Steps in b
+    are scaled by K / (C n), the inverse of their curvature at W = 0. The step length is Newton's along the direction,
+    whose curvature needs no product with G, so an iteration needs only one.
 
     Args:
-        gram: (b, n_support, n_support) G, in the precision of all that is computed.
+        gram: (b, n_support, n_support) G; its precision is used throughout.
         target: (n_way, n_support), C Y.
-        C: Weight of an image's cross-entropy.
-        weights: Where to start; rows sum to zero.
-        intercept: The same.
-        wanted_norm: Where to end, at the latest after `MAX_ITERATIONS`.
+        C: Weight of each image's cross-entropy.
+        weights: Starting point; rows sum to zero.
+        intercept: Starting point.
+        wanted_norm: Gradient norm at which to end; `MAX_ITERATIONS` is the limit.
     """
     import torch
 
@@ -225,8 +225,8 @@ def _descend(
         change = multiply(gradient, gram).add_(sums, alpha=scale)
         squared = _inner(residual, change)
         of_sums = sums.square().sum((1, 2))
-        norm = ((squared - scale * of_sums).abs_() + of_sums).sqrt_()  # a negative square is an error of the matrix
-        is_done = ~(norm > wanted_norm)  # stays where it is, however small the numbers become; or it diverged
+        norm = ((squared - scale * of_sums).abs_() + of_sums).sqrt_()  # a negative square is a rounding error of G
+        is_done = ~(norm > wanted_norm)  # done episodes stay where they are; NaN is divergence
         if bool(is_done.all()):
             break
         steepest = sums * scale
@@ -248,8 +248,8 @@ def _descend(
 def multiply(left: Tensor, right: Tensor, out: Tensor | None = None) -> Tensor:
     """Return the matrix products of two stacks, (b, m, k) and (b, k, n).
 
-    On a CPU, numpy's BLAS takes a third of the time of torch's for small products, and two thirds in double precision;
-    products in single precision are cut into small ones along n.
+    On a CPU, numpy's BLAS takes a third of the time of torch's for small products, and two thirds in double precision.
+    So products in single precision are cut into small ones along n.
     """
     import torch
 
@@ -262,7 +262,7 @@ def multiply(left: Tensor, right: Tensor, out: Tensor | None = None) -> Tensor:
     if left.device.type != "cpu" or n_at_once < min(n_columns, FEWEST):
         return torch.bmm(left, right) if out is None else torch.bmm(left, right, out=out)
     factors = left.numpy(), right.numpy()
-    with np.errstate(over="ignore", invalid="ignore"):  # an episode that diverges is told by its norm
+    with np.errstate(over="ignore", invalid="ignore"):  # the norm shows which episodes diverge
         if n_at_once >= n_columns:
             return torch.from_numpy(np.matmul(*factors, out=None if out is None else out.numpy()))
         out = torch.empty(*left.shape[:2], n_columns) if out is None else out
@@ -273,7 +273,7 @@ def multiply(left: Tensor, right: Tensor, out: Tensor | None = None) -> Tensor:
 
 
 def _inner(left: Tensor, right: Tensor) -> Tensor:
-    """Return the sums of the products of two stacks of matrices, (b,)."""
+    """Return the inner product of each pair of matrices in two stacks, (b,)."""
     import torch
 
     products: Tensor = torch.linalg.vecdot(left.flatten(1), right.flatten(1))
@@ -283,9 +283,9 @@ def _inner(left: Tensor, right: Tensor) -> Tensor:
 def ridge(block: GramBlock, *, alpha: float = 1.0) -> Solution:
     """Fit ridge regression on -1/+1 targets with a free intercept, in its dual (Saunders, Gammerman and Vovk 1998).
 
-    The kernel is the double-centred Gram matrix K = X X^T. The dual's columns sum to zero, so that of the centring of a
-    query's products only that by the support's row means remains. An error of a product counts twice: in the query's,
-    and in the kernel's, of which a value has up to |X^T (K + alpha)^-1| <= 1 / (2 sqrt(alpha)) times as much.
+    The kernel is the double-centred Gram matrix K = X X^T. The dual's columns sum to zero, so a query's products only
+    need centring by the support's row means. The error of a product counts twice: in the query's products, and in the
+    kernel, from which a value gets up to |X^T (K + alpha)^-1| <= 1 / (2 sqrt(alpha)) times as much.
     """
     import torch
 
@@ -311,7 +311,7 @@ def ridge(block: GramBlock, *, alpha: float = 1.0) -> Solution:
 
 
 def nearest_centroid(block: GramBlock) -> Solution:
-    """Choose the nearest class mean in Euclidean distance; without probabilities, which scikit-learn scales anew."""
+    """Choose the nearest class mean in Euclidean distance. No probabilities: scikit-learn rescales its own."""
     import torch
 
     n_episodes, n_way, n_shot = len(block.support), block.n_way, block.n_shot
@@ -326,10 +326,9 @@ def nearest_centroid(block: GramBlock) -> Solution:
 
 
 def nearest_neighbours(block: GramBlock, *, n_neighbors: int) -> Solution:
-    """Let the nearest support images vote, each with the same weight; ties of votes go to the lower label.
+    """Classify by k nearest neighbours: support images vote with equal weights; ties go to the lower label.
 
-    An answer is certain where the last neighbour that votes and the first that does not are at clearly different
-    distances.
+    An answer is certain where the last neighbour that votes is clearly nearer than the first that does not.
     """
     import torch
 
@@ -348,11 +347,11 @@ def nearest_neighbours(block: GramBlock, *, n_neighbors: int) -> Solution:
 
 
 def _decide(values: Tensor, error: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the best class of each query (b, n_query), and for each episode whether all of them are clear (b,).
+    """Return the best class of each query (b, n_query), and per episode whether all of them are certain (b,).
 
     Args:
         values: (b, n_query, n_way) decision values.
-        error: (b,) by how much a value may be off; the two best must be twice as far apart, twice over for safety.
+        error: (b,) error bound of a value; the two best must differ by four times that, twice what is necessary.
     """
     import torch
 

@@ -1,6 +1,6 @@
-"""The form of an episode: how many classes, support and query images, and whether data can give them.
+"""Specification of episodes: numbers of classes, support and query images, and a check that the data suffice.
 
-Nothing is drawn here; `episodes.blocks` draws what stands here, `episodes.sampler` says which draw has which index.
+Nothing is drawn here: `episodes.blocks` draws episodes of a spec, and `episodes.sampler` gives them their indices.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 IntArray = NDArray[np.int64]
 
 MIN_ALPHA = 0.05
-"""Below it, all gamma variates of an episode could underflow to zero together."""
+"""Smallest `query_alpha`; below it, all gamma variates of an episode could underflow to zero."""
 
 
 class SpecError(ValueError):
-    """A form of episodes that contradicts itself, or that the data cannot give.
+    """An episode spec that contradicts itself, or for which the data do not suffice.
 
     Args:
         problem: What was wrong, with the offending value.
@@ -39,14 +39,14 @@ class SpecError(ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class MetaDatasetSpec:
-    """The bounds of episodes of variable way and shot; `episodes.blocks.meta_dataset_counts` has the procedure.
+    """Limits of episodes with variable ways and shots; `episodes.blocks.meta_dataset_counts` has the procedure.
 
     Attributes:
-        min_way: Fewest classes an episode.
-        max_way: Most classes an episode; where there are fewer classes, their number.
-        max_support: Most support images an episode.
-        max_support_per_class: Most that one class adds to the size of the support set; no bound on its own shots.
-        max_query: Most query images a class.
+        min_way: Fewest classes per episode.
+        max_way: Most classes per episode; all classes if there are fewer.
+        max_support: Most support images per episode.
+        max_support_per_class: Most that one class adds to the total support size; its own shots may be more.
+        max_query: Most query images per class.
     """
 
     min_way: int = 5
@@ -58,19 +58,19 @@ class MetaDatasetSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class EpisodeSpec:
-    """The form of an episode. The first four suffice for the usual one; the others depart from it.
+    """The form of an episode. The first four fields suffice for the usual form; the others change it.
 
     Attributes:
-        n_way: Classes an episode.
-        n_shot: Support images a class.
-        n_query: Query images a class; their mean number where `query_alpha` is set.
-        n_episodes: How many episodes a manifest holds; no episode depends on it.
-        shots: Support images of the first, second, ... class of an episode, n_way numbers, in place of `n_shot`.
-        shot_range: Fewest and most support images a class, drawn evenly for each class, in place of `n_shot`.
-        query_alpha: Queries are n_way * n_query in all, and their shares of the classes a draw from the symmetric
-            Dirichlet distribution of this concentration: small is unbalanced, infinite would be balanced.
-        meta_dataset: Variable way and shot, in place of `n_way`, `n_shot` and `n_query`.
-        disjoint: No image is in two episodes.
+        n_way: Classes per episode.
+        n_shot: Support images per class.
+        n_query: Query images per class; the mean number if `query_alpha` is set.
+        n_episodes: Number of episodes of a manifest; no episode depends on it.
+        shots: Support images of the first, second, ... class of an episode: n_way numbers, in place of `n_shot`.
+        shot_range: Fewest and most support images per class, drawn evenly for each class, in place of `n_shot`.
+        query_alpha: Concentration of a symmetric Dirichlet distribution from which the class shares of the
+            n_way * n_query queries are drawn: small is unbalanced, infinite would be balanced.
+        meta_dataset: Variable ways and shots, in place of `n_way`, `n_shot` and `n_query`.
+        disjoint: Whether no image may be in two episodes.
     """
 
     n_way: int = 5
@@ -104,7 +104,7 @@ class EpisodeSpec:
 
     @property
     def counts(self) -> dict[str, int | None]:
-        """n_way, n_shot and n_query; None for one in which episodes, or classes of one, are not all alike."""
+        """n_way, n_shot and n_query; None for a count that varies between episodes or classes."""
         is_fixed = self.meta_dataset is None
         return {
             "n_way": self.n_way if is_fixed else None,
@@ -114,7 +114,7 @@ class EpisodeSpec:
 
     @property
     def n_images_needed(self) -> int:
-        """The number of images that a class must have to stand in any episode."""
+        """The fewest images that a class must have, support and query together."""
         if self.meta_dataset is not None:
             return 2
         n_query = self.n_query if self.query_alpha is None else self.n_query * self.n_way
@@ -122,32 +122,32 @@ class EpisodeSpec:
 
     @property
     def min_way(self) -> int:
-        """The fewest classes of an episode."""
+        """The smallest number of classes of an episode."""
         return self.n_way if self.meta_dataset is None else self.meta_dataset.min_way
 
     @property
     def max_way(self) -> int:
-        """The most classes of an episode."""
+        """The largest number of classes of an episode."""
         return self.n_way if self.meta_dataset is None else self.meta_dataset.max_way
 
     def smallest_uniform(self) -> EpisodeSpec:
-        """Return the uniform form of one episode with the fewest classes and shots that this form can have."""
+        """Return a uniform spec of one episode, with the fewest classes and shots that this spec allows."""
         n_shot = 1 if self.meta_dataset is not None else min(self.shots or self.shot_range or (self.n_shot,))
         return EpisodeSpec(n_way=self.min_way, n_shot=n_shot, n_query=self.n_query, n_episodes=1)
 
     def to_card(self) -> dict[str, Any]:
-        """Return the JSON-serialisable fields; those of departures only where they are set."""
+        """Return the fields as a JSON-serialisable mapping, the unusual ones only if they are set."""
         usual = ("n_way", "n_shot", "n_query", "n_episodes")
         return {name: value for name, value in asdict(self).items() if name in usual or value not in (None, False)}
 
     @classmethod
     def from_card(cls, card: Mapping[str, Any]) -> EpisodeSpec:
-        """Return the spec that `to_card` wrote."""
+        """Return the spec that `to_card` turned into a mapping."""
         bounds = card.get("meta_dataset")
         return cls(**{**card, "meta_dataset": None if bounds is None else MetaDatasetSpec(**bounds)})
 
     def words(self) -> str:
-        """Say the form of one episode in words."""
+        """Describe the form of one episode in words."""
         bounds = self.meta_dataset
         if bounds is not None:
             text = (
@@ -170,7 +170,7 @@ class EpisodeSpec:
         if self.shots is not None and (len(self.shots) != self.n_way or min(self.shots) < 1):
             raise SpecError(
                 f"shots is {list(self.shots)}",
-                f"n_way = {self.n_way} numbers of at least 1, one a class",
+                f"n_way = {self.n_way} numbers of at least 1, one per class",
                 "change shots or n_way",
             )
         if self.shot_range is not None and (
@@ -178,7 +178,7 @@ class EpisodeSpec:
         ):
             raise SpecError(
                 f"shot_range is {list(self.shot_range)}",
-                "the fewest and the most support images a class, at least 1",
+                "the fewest and the most support images per class, at least 1",
                 "write e.g. [1, 10]",
             )
 
@@ -195,20 +195,20 @@ class EpisodeSpec:
             if getattr(self, name) is not None and clash is not None:
                 raise SpecError(
                     f"{clash} is {getattr(self, clash)!r} and {name} is set",
-                    f"only one of the two, since {name} decides it"
+                    f"only one of the two, since {name} sets the same numbers"
                     if clash != "disjoint"
-                    else f"only one of the two, since {name} leaves open how many images an episode takes of a class",
+                    else f"only one of the two, since with {name} the number of images per class is random",
                     f"leave {clash} or {name} out",
                 )
 
 
 def check_fits(spec: EpisodeSpec, n_per_class: IntArray, class_names: Sequence[str] | None = None) -> None:
-    """Refuse a spec that the data cannot give.
+    """Raise if the data have too few classes or images for a spec.
 
     Args:
         spec: The form and number of the episodes.
-        n_per_class: (n_classes,) images of each class, none of which is 0.
-        class_names: One name a class, for the message.
+        n_per_class: (n_classes,) images per class, each at least 1.
+        class_names: One name per class, for the message.
 
     Raises:
         SpecError: There are too few classes, or too few images in one of them.
@@ -239,9 +239,9 @@ def check_fits(spec: EpisodeSpec, n_per_class: IntArray, class_names: Sequence[s
 
 
 def n_disjoint_episodes(spec: EpisodeSpec, n_per_class: IntArray) -> int:
-    """Return how many episodes can be drawn without an image in two of them.
+    """Return the largest number of episodes that share no image.
 
-    Class c gives m_c = n_c // n_images_needed portions. E episodes of n_way different classes exist if and only if
+    Class c has m_c = n_c // n_images_needed portions. E episodes of n_way different classes exist if and only if
     sum_c min(m_c, E) >= n_way * E, and the largest such E is returned.
     """
     portions = np.asarray(n_per_class) // spec.n_images_needed
@@ -266,7 +266,7 @@ def _check_bounds(bounds: MetaDatasetSpec) -> None:
         raise SpecError(
             f"meta_dataset has max_support_per_class {bounds.max_support_per_class} and max_query {bounds.max_query}",
             "both at least 1",
-            "raise the one that is below",
+            "raise the one that is too small",
         )
 
 

@@ -1,4 +1,4 @@
-"""The results of one probe on episodes, one row an episode, and their file."""
+"""Table of the results of one probe, one row per episode, and its Parquet file."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ from episodes.summary import Summary, summarise
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 COLUMNS = ("index", "classes", "accuracy", "nll", "brier", "converged", "seconds")
-"""What every file of results has; files from before the predictions were kept have no more."""
+"""Columns of every results file; older files, without predictions, have only these."""
 Rows = TypeVar("Rows", NDArray[np.int64], NDArray[np.int16])
 
 
 @dataclass(frozen=True, kw_only=True)
 class EpisodeTable:
-    """The results of one probe on episodes.
+    """The results of one probe, one row per episode.
 
     Attributes:
         index: (n_episodes,) int64, the episodes' numbers.
         classes: (n_episodes, n_way) int64; rows of episodes with fewer classes end with -1.
-        accuracy: (n_episodes,) float64, share of queries classified rightly.
+        accuracy: (n_episodes,) float64, share of queries classified correctly.
         nll: (n_episodes,) float64, mean negative log-likelihood of the queries, nats; NaN without probabilities.
         brier: (n_episodes,) float64, mean Brier score of the queries; NaN without probabilities.
-        converged: (n_episodes,) bool, whether the fit ended by its own criterion, not by its limit of iterations.
-        seconds: (n_episodes,) float64, time of fit and prediction; of a block solved together, its mean.
-        reliability: Counts by confidence, pooled over all queries.
-        predicted: (n_episodes, n_query) int16, the episode label that each query was given, in the manifest's order of
-            queries; rows of episodes with fewer queries end with -1. None if they are not known, or were not read.
-        n_by_solver: How many episodes were solved how: `batched`, `scikit-learn`, and of the batched ones `audited`.
+        converged: (n_episodes,) bool, whether the fit met its stopping criterion before its limit of iterations.
+        seconds: (n_episodes,) float64, time of fit and prediction; the mean if a block was solved together.
+        reliability: Counts of predictions by confidence, pooled over all queries.
+        predicted: (n_episodes, n_query) int16, the predicted episode label of each query, in the manifest's order of
+            queries; rows of episodes with fewer queries end with -1. None if they are unknown or were not read.
+        n_by_solver: Number of episodes by solver: `batched`, `scikit-learn`; of the batched ones, `audited` by both.
         identity: JSON-serialisable: the manifest's hash, the probe's settings, the bank's identity.
     """
 
@@ -57,13 +57,13 @@ class EpisodeTable:
         return len(self.accuracy)
 
     def summary(self) -> Summary:
-        """Return the mean accuracy with its intervals; printed, it is one line for people."""
+        """Return the mean accuracy with its confidence intervals; `print` shows it as one line."""
         return summarise(self.accuracy, self.classes)
 
     def save(self, path: Path) -> None:
-        """Write a Parquet file with the columns `COLUMNS`, and `predicted` if that is known.
+        """Write a Parquet file with the columns `COLUMNS`, and `predicted` if known.
 
-        Identity and pooled counts are in its metadata.
+        Identity and pooled counts go into its metadata.
         """
         import pyarrow as pa
         import pyarrow.parquet as pq
@@ -93,18 +93,18 @@ class EpisodeTable:
 
         Args:
             path: The file.
-            with_predicted: Whether to read the predictions, which are most of it; without, `predicted` is None.
+            with_predicted: Whether to read the predictions, most of the file; otherwise `predicted` is None.
 
         Raises:
             FileNotFoundError: There is no such file.
-            ValueError: It is no table of episodes.
+            ValueError: The file is not a table of episodes.
         """
         import pyarrow.parquet as pq
 
         with pq.ParquetFile(path) as file:
             metadata, names = file.schema_arrow.metadata or {}, tuple(file.schema_arrow.names)
             if b"identity" not in metadata or names not in (COLUMNS, (*COLUMNS, "predicted")):
-                raise ValueError(f"{path} is no table of episodes: it should have the columns {', '.join(COLUMNS)}")
+                raise ValueError(f"{path} is not a table of episodes: it should have the columns {', '.join(COLUMNS)}")
             table = file.read([name for name in names if name != "predicted" or with_predicted])
         counts = json.loads(metadata[b"reliability"])
         columns: dict[str, Any] = {name: table[name].to_numpy() for name in ("index", *COLUMNS[2:])}
@@ -123,7 +123,7 @@ class EpisodeTable:
 
 
 def collect(blocks: Iterable[EpisodeTable], identity: dict[str, Any]) -> EpisodeTable:
-    """Gather blocks of results into one table."""
+    """Join tables of consecutive episodes into one table with the given identity."""
     tables = list(blocks)
     pooled = empty_reliability()
     n_by_solver: dict[str, int] = {}
@@ -146,7 +146,7 @@ def collect(blocks: Iterable[EpisodeTable], identity: dict[str, Any]) -> Episode
 
 
 def _stacked(blocks: Sequence[Rows]) -> Rows:
-    """Return the rows of all blocks, those of narrower blocks filled up with -1."""
+    """Stack the rows of all blocks, padding those of narrower blocks with -1."""
     width = max(block.shape[1] for block in blocks)
     if any(block.shape[1] < width for block in blocks):
         blocks = [np.pad(block, ((0, 0), (0, width - block.shape[1])), constant_values=-1) for block in blocks]
@@ -154,7 +154,7 @@ def _stacked(blocks: Sequence[Rows]) -> Rows:
 
 
 def _rows_of(column: Any, dtype: type[np.int64] | type[np.int16]) -> NDArray[Any]:
-    """Return (n_episodes, longest) of an Arrow column of lists, shorter ones filled up with -1."""
+    """Turn an Arrow column of lists into an array (n_episodes, longest), shorter lists padded with -1."""
     lists = column.combine_chunks()
     lengths = lists.value_lengths().to_numpy(zero_copy_only=False)
     rows = np.full((len(lengths), max(lengths, default=0)), -1, dtype=dtype)

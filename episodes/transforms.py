@@ -1,6 +1,6 @@
-"""What is done to features before a probe sees them: a chain of steps, fitted on reference features if need be.
+"""Feature transforms applied before a probe: a chain of steps, fitted on reference features where needed.
 
-A chain is written as its steps' names with commas between: `l2`, `center,l2` (short: `cl2n`), `power:0.5,pca:64,l2`.
+A chain is the names of its steps, separated by commas: `l2`, `center,l2` (short: `cl2n`), `power:0.5,pca:64,l2`.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ NEED_REFERENCE = ("center", "standardise", "pca")
 
 @dataclass(frozen=True, kw_only=True)
 class FeatureTransform:
-    """A fitted chain.
+    """A fitted chain of steps; call it to transform features.
 
     Attributes:
-        chain: As it was written.
-        steps: What is applied, in order.
+        chain: The chain as text.
+        steps: The fitted steps, in order.
     """
 
     chain: str
     steps: tuple[Step, ...]
 
     def __call__(self, features: NDArray[Any]) -> Features:
-        """Return (n, n_features_out) float64 for (n, n_features)."""
+        """Transform features (n, n_features) to (n, n_features_out) float64."""
         transformed = np.asarray(features, dtype=np.float64)
         for step in self.steps:
             transformed = step(transformed)
@@ -48,10 +48,10 @@ class FeatureTransform:
 
 
 def parse_chain(chain: str) -> list[tuple[str, float | None]]:
-    """Return the steps of a chain as (name, argument).
+    """Parse a chain into its steps, each (name, argument).
 
     Raises:
-        ValueError: A step that does not exist, or an argument that is missing, superfluous or no positive number.
+        ValueError: A step does not exist, or its argument is missing, not allowed, or not a positive number.
     """
     parsed = []
     whole = ",".join(SHORT.get(text, text) for text in chain.replace(" ", "").split(","))
@@ -73,21 +73,21 @@ def parse_chain(chain: str) -> list[tuple[str, float | None]]:
 
 
 def needs_reference(chain: str) -> bool:
-    """Say whether a chain has a step that is fitted on reference features."""
+    """Return whether a chain has a step that is fitted on reference features."""
     return any(name in NEED_REFERENCE for name, _ in parse_chain(chain))
 
 
 def fit_transform(chain: str, reference: NDArray[Any] | None = None) -> FeatureTransform:
-    """Fit a chain step by step, each on the reference as the steps before it leave it.
+    """Fit a chain: each step on the reference features as transformed by the steps before it.
 
     Centring on base classes and scaling to length 1 is the CL2N of Wang et al. (2019, SimpleShot, section 3.2).
 
     Args:
-        chain: See the module's first lines.
+        chain: The chain as text, see the top of this module.
         reference: (n, n_features), e.g. of the base classes; never of the episodes' own queries.
 
     Raises:
-        ValueError: See `parse_chain`; or a step needs a reference and there is none.
+        ValueError: See `parse_chain`; or a step needs a reference and none was given.
     """
     if needs_reference(chain) and reference is None:
         raise ValueError(f"feature transform {chain!r} needs reference features, e.g. of the base classes")
@@ -116,7 +116,7 @@ def _fit_step(name: str, argument: float | None, reference: Features | None) -> 
         return lambda features: (features - mean) * scale
     n_components = int(argument or 0)
     if n_components > min(reference.shape):
-        raise ValueError(f"pca:{n_components} asks for more components than a reference of shape {reference.shape} has")
+        raise ValueError(f"pca:{n_components} needs more components than a reference of shape {reference.shape} has")
     components = np.linalg.svd(reference - mean, full_matrices=False)[2][:n_components].T
     return lambda features: (features - mean) @ components
 

@@ -1,4 +1,4 @@
-"""What a user can fix, said in three parts. Every module may raise it; only `cli` turns it into an exit code."""
+"""Errors that a user can fix, with messages in three parts. Any module may raise them; only `cli` exits."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 class UserError(Exception):
-    """A mistake in a config, a file or a call, which the user can put right.
+    """A mistake in a config, a file or a call that the user can fix.
 
     Args:
         problem: What was wrong, with the offending value.
@@ -27,7 +27,7 @@ class UserError(Exception):
 
 
 def nearest(word: str, candidates: Iterable[str]) -> str | None:
-    """Return the candidate that `word` most likely meant, or None if none is close."""
+    """Return the candidate most similar to `word`, or None if none is close."""
     found = difflib.get_close_matches(word, list(candidates), n=1, cutoff=0.5)
     return found[0] if found else None
 
@@ -38,27 +38,27 @@ def first_line(error: BaseException) -> str:
 
 
 def unknown_name(kind: str, name: str, candidates: Iterable[str]) -> UserError:
-    """Build the error for a name that is not among `candidates`, suggesting the nearest one."""
+    """Build the error for a name that is not among `candidates`; it suggests the nearest one."""
     known = sorted(candidates)
     guess = nearest(name, known)
     return UserError(
         f"unknown {kind} {name!r}",
         f"one of {', '.join(known)}" if known else f"a {kind} that exists",
-        f"did you mean {guess!r}?" if guess else f"choose a {kind} of this list",
+        f"did you mean {guess!r}?" if guess else f"choose a {kind} from this list",
     )
 
 
 def unwritable(output: Path, error: OSError) -> UserError:
-    """Build the error for a folder of `--output` that cannot be written."""
+    """Build the error for a folder given as `--output` that cannot be written."""
     return UserError(
         f"{output} cannot be written: {error.strerror or error}",
-        "a folder that can be made and written to",
+        "a folder that can be created and written to",
         "give another --output",
     )
 
 
 def not_installed(setting: str, extra: str, error: ImportError) -> UserError:
-    """Build the error for a setting whose library is in an optional group of lurefs that cannot be imported."""
+    """Build the error for a setting that needs a library of an optional group of lurefs, which cannot be imported."""
     return UserError(
         f"{setting} needs a library that cannot be imported: {first_line(error)}",
         f"lurefs with its optional group {extra!r}",

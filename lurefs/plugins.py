@@ -1,7 +1,7 @@
-"""The one table of everything that a config can name: kind -> name -> "module:attribute", imported when it is used.
+"""Table of all plug-ins that a config can name: kind -> name -> "module:attribute", imported when used.
 
-A name that holds a colon is itself such a path, so a plug-in from any package needs no registration. Every plug-in is a
-factory that is called with the config's `params` as keywords.
+A name with a colon is itself such a path, so a plug-in of another package needs no registration. Every plug-in is a
+factory, called with the config's `params` as keyword arguments.
 """
 
 from __future__ import annotations
@@ -62,15 +62,15 @@ TABLE: Mapping[str, Mapping[str, str]] = MappingProxyType(
 
 
 def names(kind: str) -> list[str]:
-    """Return the names of one kind, in the table's order."""
+    """Return the names of all plug-ins of one kind, in the table's order."""
     return list(TABLE[kind])
 
 
 def resolve(kind: str, name: str) -> Any:
-    """Import what a config calls `name`.
+    """Import and return the plug-in that a config calls `name`.
 
     Raises:
-        UserError: The name is neither in the table nor the path of something that can be imported.
+        UserError: The name is not in the table, or its path cannot be imported.
     """
     path = name if ":" in name else TABLE[kind].get(name)
     if path is None:
@@ -87,16 +87,16 @@ def resolve(kind: str, name: str) -> Any:
 
 
 def check(kind: str, name: str, params: Mapping[str, Any], *, where: str) -> None:
-    """Refuse parameters that the plug-in does not take, without calling it.
+    """Raise if a plug-in does not accept the given parameters, without calling it.
 
     Args:
         kind: A key of `TABLE`.
         name: The plug-in's name or import path.
-        params: Its keywords.
+        params: Keyword arguments of the plug-in.
         where: The plug-in's dotted path in the config, for the error message.
 
     Raises:
-        UserError: An unknown name, or parameters that its factory does not accept.
+        UserError: The name is unknown, or its factory does not accept the parameters.
     """
     signature = inspect.signature(resolve(kind, name))
     try:
@@ -113,7 +113,7 @@ def check(kind: str, name: str, params: Mapping[str, Any], *, where: str) -> Non
 
 
 def build(kind: str, name: str, params: Mapping[str, Any]) -> Any:
-    """Call the factory that a config names with the config's parameters."""
+    """Build a plug-in: call its factory with the config's parameters."""
     check(kind, name, params, where=kind)
     factory: Callable[..., Any] = resolve(kind, name)
     return factory(**params)

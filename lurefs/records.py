@@ -1,4 +1,4 @@
-"""Plain mappings to frozen dataclasses and back, checked field by field: for configs and for result files."""
+"""Conversion of plain mappings to frozen dataclasses and back, with checks, for configs and result files."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ T = TypeVar("T")
 
 
 def from_mapping(record_type: type[T], values: Mapping[str, Any], *, where: str = "") -> T:
-    """Build `record_type` from a mapping, recursively.
+    """Build a dataclass from a mapping, recursively, and check every field.
 
     Args:
         record_type: A frozen dataclass; field metadata may hold `low` and `high` (inclusive bounds) or `above` and
             `below` (exclusive ones).
-        values: Field values by name; fields that are left out keep their defaults.
+        values: Field values by name; missing fields get their defaults.
         where: The dotted path of `values` in its file, for error messages.
 
     Raises:
-        UserError: An unknown key, a missing one, a wrong type, or a value out of bounds; the dotted path is named.
+        UserError: A key is unknown or missing, or a value has the wrong type or is out of bounds.
     """
     known = {field.name: field for field in dataclasses.fields(record_type)}  # type: ignore[arg-type]
     for key in values:
@@ -43,7 +43,7 @@ def from_mapping(record_type: type[T], values: Mapping[str, Any], *, where: str 
 
 
 def to_mapping(record: Any) -> Any:
-    """Return the plain containers (dict, list, scalars) that `from_mapping` reads back to an equal record."""
+    """Convert a dataclass to plain dicts, lists and scalars, from which `from_mapping` rebuilds an equal one."""
     if dataclasses.is_dataclass(record) and not isinstance(record, type):
         return {field.name: to_mapping(getattr(record, field.name)) for field in dataclasses.fields(record)}
     if isinstance(record, Mapping):
@@ -132,7 +132,7 @@ def _wrong_choice(value: Any, choices: list[str], path: str) -> UserError:
 
 
 def describe(hint: Any) -> str:
-    """Return in words what values a type hint accepts."""
+    """Describe in words the values that a type hint accepts."""
     words = {int: "a whole number", float: "a number", str: "a text", bool: "true or false", types.NoneType: "null"}
     if hint in words:
         return words[hint]

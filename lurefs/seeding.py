@@ -1,4 +1,4 @@
-"""Named seed streams from one root seed: no two draws share randomness, and none depends on another's order."""
+"""Named seed streams from one root seed: draws are independent of each other and of their order."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import numpy as np
 
 
 def seed_stream(root: int, *path: str | int) -> int:
-    """Derive the seed of one named draw.
+    """Return the seed of one named draw, derived from the root seed.
 
     Args:
         root: The seed of the whole run.
-        path: What the draw is for, e.g. `("augmentation", chunk_index, epoch)`.
+        path: The name of the draw, e.g. `("augmentation", chunk_index, epoch)`.
 
     Returns:
         An integer in [0, 2**63), the first eight bytes of a SHA-256 digest: independent of `PYTHONHASHSEED`.
@@ -24,13 +24,13 @@ def seed_stream(root: int, *path: str | int) -> int:
 
 
 def numpy_generator(root: int, *path: str | int) -> np.random.Generator:
-    """Return NumPy's generator for one named draw."""
+    """Return a NumPy generator for one named draw."""
     return np.random.default_rng(seed_stream(root, *path))
 
 
 @contextmanager
 def seeded_numpy(seed: int) -> Iterator[None]:
-    """Seed NumPy's global generator, for a library that draws from it, and put it back afterwards.
+    """Seed NumPy's global generator, for a library that draws from it, and restore its state afterwards.
 
     Args:
         seed: In [0, 2**32).

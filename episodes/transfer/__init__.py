@@ -1,1 +1,1 @@
-"""Probes fitted to whole groups of classes: the rows of each fit, the fits, the table of results."""
+"""Transfer: probes fitted on whole groups of classes at once, in place of episodes."""

@@ -1,7 +1,7 @@
-"""Transfer of a whole data set: probes fitted on all its training rows, or on a few of them a class (label efficiency).
+"""Transfer fits: probes fitted on all training rows of a group of classes, or on a few per class (label efficiency).
 
-One fit has a support of many classes and the whole test part as its query. A repeat draws its own training rows, nested
-across sizes, so that the curve over sizes is paired within a repeat; the test rows are the same throughout.
+The support of a fit has many classes; its query is the whole test part. Each repeat draws its own training rows, nested
+across sizes, so that the sizes of a repeat are paired. All fits are measured on the same test rows.
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ C_GRID = tuple(10.0**power for power in range(-3, 5))
 
 @dataclass(frozen=True, kw_only=True)
 class TransferSpec:
-    """What is fitted, and how a setting of the probe is chosen.
+    """The sizes and repeats to fit, and how a setting of the probe is chosen.
 
-    A fit on `size` images a class chooses its setting on at most `size` validation images a class, so that a label
-    budget is what it says; `all` takes all rows of both parts. The fit that is measured saw training rows alone: it is
-    not repeated on training and validation rows together.
+    A fit on `size` images per class chooses its setting on at most `size` validation images per class, so that few
+    labels are really few; `all` takes all rows of both parts. The measured fit is on training rows alone: it is not
+    repeated on training and validation rows together.
 
     Attributes:
-        sizes: Training images a class; `all` is one fit, whatever `n_repeats`.
-        n_repeats: Draws of training images for each other size. No draw depends on their number.
-        parameter: The classifier's setting that is chosen; None leaves it as it is, and uses no validation rows.
-        grid: Its values. Of equal ones on validation the first is chosen, so that C should ascend.
+        sizes: Training images per class; `all` is one fit, whatever `n_repeats`.
+        n_repeats: Number of draws of training images for each other size. No draw depends on it.
+        parameter: The classifier's setting to choose; None chooses nothing and uses no validation rows.
+        grid: Its possible values. The first of equally good ones is chosen, so C should ascend.
         choose_by: `nll` takes the lowest NLL on validation (`accuracy` where the classifier has no probabilities).
-        seed: What the draws are made with.
+        seed: The seed of the draws.
     """
 
     sizes: tuple[Size, ...] = SIZES
@@ -54,7 +54,7 @@ class TransferSpec:
 
     @property
     def fits(self) -> list[tuple[Size, int]]:
-        """The size and repeat of every fit, in their order."""
+        """The size and repeat of every fit, in order."""
         return [(size, repeat) for size in self.sizes for repeat in range(1 if size == "all" else self.n_repeats)]
 
 
@@ -63,20 +63,20 @@ class TransferFit:
     """The result of one fit.
 
     Attributes:
-        size: Training images a class, or `all`.
+        size: Training images per class, or `all`.
         repeat: Which draw, from 0.
-        n_train: Images that it was fitted on.
-        n_validation: Images that its setting was chosen on; 0 where nothing was chosen.
-        chosen: The chosen value of the grid; NaN where nothing was chosen.
-        is_at_edge: Whether that is the first or last of several values, so that a better one may lie outside.
-        accuracy: Share of test images classified rightly.
-        macro_accuracy: Mean over classes of the share of the class's test images classified rightly.
+        n_train: Images that the probe was fitted on.
+        n_validation: Images that the setting was chosen on; 0 if nothing was chosen.
+        chosen: The chosen value of the grid; NaN if nothing was chosen.
+        is_at_edge: Whether the first or last of several values was chosen, so that a better one may lie outside.
+        accuracy: Share of test images classified correctly.
+        macro_accuracy: Mean over classes of the share of the class's test images classified correctly.
         nll: Mean negative log-likelihood of the test images, nats; NaN if the classifier has no probabilities.
-        ece: Expected calibration error on the test images; NaN likewise.
-        n_fits: Values of the grid that were fitted.
-        n_not_converged: How many of these ended by their limit of iterations.
-        seconds: Time of all of them.
-        correct: (n_test,) bool, whether each test image was classified rightly.
+        ece: Expected calibration error on the test images; NaN if the classifier has no probabilities.
+        n_fits: Number of values of the grid that were fitted.
+        n_not_converged: How many of these stopped at their limit of iterations.
+        seconds: Time of all these fits.
+        correct: (n_test,) bool, whether each test image was classified correctly.
     """
 
     size: Size
@@ -96,13 +96,14 @@ class TransferFit:
 
 
 def transfer(bank: FeatureBank, split: RowSplit, probe: Probe, spec: TransferSpec) -> Iterator[TransferFit]:
-    """Fit the probe for every size and repeat and measure it on the test rows, one thread, in the order of `spec.fits`.
+    """Fit the probe for every size and repeat, measure it on the test rows, and yield the results in this order.
 
-    A transform that needs a reference, and has none of its own, is fitted on all training rows, without their labels.
+    A transform that needs a reference, and has none of its own, is fitted on all training rows, without labels. One
+    thread is used.
 
     Raises:
-        ValueError: A class lacks rows in a part of the split or for a size, parts overlap, or the probe has no such
-            setting as `spec.parameter`.
+        ValueError: A class has too few rows in a part of the split, parts overlap, or the probe has no setting
+            `spec.parameter`.
         ProbeError: scikit-learn refuses to fit the probe.
     """
     from sklearn.base import clone
@@ -121,17 +122,17 @@ def transfer(bank: FeatureBank, split: RowSplit, probe: Probe, spec: TransferSpe
             try:
                 yield _fit(clone(probe.classifier), parts, spec, size=size, repeat=repeat)
             except ValueError as error:
-                count = "all images" if size == "all" else f"{size} images a class"
+                count = "all images" if size == "all" else f"{size} images per class"
                 raise ProbeError(f"{probe.name} cannot be fitted on {count}: {error}") from error
 
 
 def macro_accuracy(correct: NDArray[Any], labels: IntArray) -> float:
-    """Return the mean over the classes present of the share of each class's images that are right."""
+    """Return the mean, over all classes present, of the share of correct images of the class."""
     return float(recalls(correct, labels).mean())
 
 
 def recalls(correct: NDArray[Any], labels: IntArray) -> FloatArray:
-    """Return the mean of `correct` in each class that is present, (n_classes,)."""
+    """Return the mean of `correct` in each class present, (n_classes,)."""
     n_images = np.bincount(labels)
     sums = np.bincount(labels, weights=correct)
     means: FloatArray = sums[n_images > 0] / n_images[n_images > 0]
@@ -146,11 +147,11 @@ def _fit(
     size: Size,
     repeat: int,
 ) -> TransferFit:
-    """Fit every value of the grid, and measure the best on validation; the parts are train, validation, test."""
+    """Fit every value of the grid and measure the best one; the parts are train, validation, test."""
     (train, train_labels), (validation, validation_labels), (test, test_labels) = parts
     start = time.perf_counter()
     grid: tuple[float | None, ...] = spec.grid if spec.parameter is not None else (None,)
-    # Each C begins where the one before it ended, which costs about a third less; elsewhere warm_start means otherwise.
+    # Each C starts from the solution of the one before, which saves a third; elsewhere warm_start has other meanings.
     name, settings = spec.parameter or "", classifier.get_params()
     if name == "C" and "warm_start" in settings:
         classifier.set_params(warm_start=True)
@@ -158,8 +159,8 @@ def _fit(
     chosen, predicted, probabilities = None, np.empty(0), None
     for value in grid:
         if value is not None:
-            classifier.set_params(**{name: _like(value, settings[name])})
-        n_not_converged += not _converges(classifier, train, train_labels)
+            classifier.set_params(**{name: _with_type_of(value, settings[name])})
+        n_not_converged += not _fit_converges(classifier, train, train_labels)
         loss = -1.0 if value is None else _loss(classifier, validation, validation_labels, spec.choose_by)
         if loss < lowest:
             lowest, chosen = loss, value
@@ -183,8 +184,8 @@ def _fit(
     )
 
 
-def _converges(classifier: Classifier, features: NDArray[Any], labels: IntArray) -> bool:
-    """Fit, and return whether the fit ended by its own criterion."""
+def _fit_converges(classifier: Classifier, features: NDArray[Any], labels: IntArray) -> bool:
+    """Fit the classifier, and return whether it converged before its limit of iterations."""
     from sklearn.exceptions import ConvergenceWarning
 
     with warnings.catch_warnings(record=True) as caught, np.errstate(invalid="ignore", divide="ignore"):
@@ -195,7 +196,7 @@ def _converges(classifier: Classifier, features: NDArray[Any], labels: IntArray)
 
 
 def _predict(classifier: Classifier, features: NDArray[Any]) -> tuple[NDArray[Any], FloatArray | None]:
-    """Return labels and probabilities; None where there are none that could be measured."""
+    """Return predicted labels and probabilities; None if there are no finite probabilities."""
     with warnings.catch_warnings(), np.errstate(invalid="ignore", divide="ignore"):
         warnings.simplefilter("ignore")
         predicted = np.asarray(classifier.predict(features))
@@ -213,8 +214,8 @@ def _loss(classifier: Classifier, features: NDArray[Any], labels: IntArray, choo
     return float((predicted != labels).mean())
 
 
-def _like(value: float, current: Any) -> float:
-    """Return a whole number as one where the setting is counted, as neighbours are."""
+def _with_type_of(value: float, current: Any) -> float:
+    """Convert a whole number to int if the current value is one, such as a number of neighbours."""
     return int(value) if isinstance(current, int) and float(value).is_integer() else value
 
 
@@ -222,7 +223,7 @@ def _check(bank: FeatureBank, split: RowSplit, probe: Probe, spec: TransferSpec)
     parts = {"train": split.train, "validation": split.validation, "test": split.test}
     rows = np.concatenate(list(parts.values()))
     if len(np.unique(rows)) < len(rows):
-        raise ValueError("a row of the bank is in two parts of the split; train, validation and test share none")
+        raise ValueError("a row of the bank is in two parts of the split; train, validation and test must share no row")
     for part, part_rows in parts.items():
         label, n_rows = smallest_class(bank.labels, part_rows)
         if n_rows == 0:
@@ -231,7 +232,7 @@ def _check(bank: FeatureBank, split: RowSplit, probe: Probe, spec: TransferSpec)
     for size in spec.sizes:
         if size != "all" and not 1 <= size <= n_rows:
             raise ValueError(
-                f"size {size} asks for {size} training images a class, but class {bank.class_names[label]!r} has "
+                f"size {size} needs {size} training images per class, but class {bank.class_names[label]!r} has "
                 f"{n_rows}; give sizes of 1 to {n_rows}, or drop the class"
             )
     settings = probe.classifier.get_params()

@@ -1,4 +1,4 @@
-"""Which rows of a bank transfer fits, chooses and measures on: a split, and nested draws of a few images a class."""
+"""Split of a bank's rows into train, validation and test for transfer, and nested draws of a few rows per class."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Size = int | Literal["all"]
 
 @dataclass(frozen=True, kw_only=True)
 class RowSplit:
-    """Disjoint rows of a bank, int64: fitted on, chosen on, measured on."""
+    """Disjoint rows of a bank, int64: to fit on, to choose the setting on, to measure on."""
 
     train: IntArray
     validation: IntArray
@@ -26,14 +26,14 @@ class RowSplit:
 
 
 def split_rows(labels: IntArray, class_names: Sequence[str], *, validation: float, test: float, seed: int) -> RowSplit:
-    """Divide the rows of each class (stratified); a class is divided alike whatever other classes there are.
+    """Divide the rows of each class into train, validation and test, the same way whatever other classes there are.
 
     Args:
         labels: (n_images,) int64, index into `class_names`.
-        class_names: One name a class.
-        validation: Share of each class's images, at least one image.
+        class_names: One name per class.
+        validation: Share of each class's images; at least one image is taken.
         test: Likewise.
-        seed: What to draw with.
+        seed: The seed to draw with.
 
     Raises:
         ValueError: A class has too few images.
@@ -54,16 +54,16 @@ def split_rows(labels: IntArray, class_names: Sequence[str], *, validation: floa
 
 
 def draw_rows(bank: FeatureBank, rows: IntArray, size: Size, *, seed: int, repeat: int) -> IntArray:
-    """Return at most `size` of the rows of each class, class by class.
+    """Draw at most `size` of the given rows from each class.
 
-    The rows of one repeat are nested: those of size 1 are among those of size 2. They depend on no other repeat.
+    The rows of one repeat are nested: those of size 1 are among those of size 2. Repeats are independent.
 
     Args:
-        bank: Whose rows.
-        rows: What is drawn from.
-        size: Rows a class; `all` returns `rows`.
-        seed: What to draw with.
-        repeat: Which draw.
+        bank: The bank that the rows belong to.
+        rows: The rows to draw from.
+        size: Rows per class; `all` returns `rows`.
+        seed: The seed to draw with.
+        repeat: The number of the draw.
     """
     if size == "all":
         return rows
@@ -76,7 +76,7 @@ def draw_rows(bank: FeatureBank, rows: IntArray, size: Size, *, seed: int, repea
 
 
 def smallest_class(labels: IntArray, rows: IntArray) -> tuple[int, int]:
-    """Return the label that has the fewest of these rows, and how many; every class counts that has any row at all."""
+    """Return the label in `labels` with the fewest of the given rows, and their number, which may be 0."""
     present = np.unique(labels)
     n_rows = np.bincount(labels[rows], minlength=int(present[-1]) + 1)[present]
     return int(present[n_rows.argmin()]), int(n_rows.min())
@@ -89,6 +89,6 @@ def _rows_by_class(labels: IntArray, rows: IntArray) -> list[tuple[int, IntArray
 
 
 def _generator(*path: str | int) -> np.random.Generator:
-    """Return the generator of one named draw: none depends on another's order, nor on the hash seed."""
+    """Return the generator of one named draw, independent of other draws and of the hash seed."""
     text = "/".join(("transfer", *(str(part) for part in path)))
     return np.random.default_rng(int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big"))

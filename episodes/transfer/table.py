@@ -1,7 +1,7 @@
-"""The results of a transfer: one row a fit, on disk and in figures whose intervals say what they are over.
+"""Table of transfer results, one row per fit, its Parquet file, and means with confidence intervals.
 
-`ci95_repeats` answers for other draws of the training images, with these test images. `ci95_images` answers for other
-test images of these classes, with these training images. Neither answers for other classes or another backbone's seed.
+`ci95_repeats` covers other draws of the training images, with these test images. `ci95_images` covers other test images
+of these classes, with these training images. Neither covers other classes or another seed of the backbone.
 """
 
 from __future__ import annotations
@@ -45,15 +45,15 @@ class TransferTable:
 
     @property
     def sizes(self) -> list[Size]:
-        """The sizes in their order."""
+        """The sizes, in order."""
         return list(dict.fromkeys(fit.size for fit in self.fits))
 
     def of_size(self, size: Size) -> list[TransferFit]:
-        """Return the fits of one size, one a repeat."""
+        """Return the fits of one size, one per repeat."""
         return [fit for fit in self.fits if fit.size == size]
 
     def save(self, path: Path) -> None:
-        """Write a Parquet file with the columns `COLUMNS`; identity and test labels are in its metadata."""
+        """Write a Parquet file with the columns `COLUMNS`; identity and test labels go into its metadata."""
         import pyarrow as pa
         import pyarrow.parquet as pq
 
@@ -70,14 +70,14 @@ class TransferTable:
 
         Raises:
             FileNotFoundError: There is no such file.
-            ValueError: It is no table of a transfer.
+            ValueError: The file is not a table of a transfer.
         """
         import pyarrow.parquet as pq
 
         table = pq.read_table(path)
         metadata = table.schema.metadata or {}
         if b"test_labels" not in metadata or tuple(table.column_names) != COLUMNS:
-            raise ValueError(f"{path} is no table of a transfer: it should have the columns {', '.join(COLUMNS)}")
+            raise ValueError(f"{path} is not a table of a transfer: it should have the columns {', '.join(COLUMNS)}")
         rows = [
             {**row, "size": _size(row["size"]), "correct": np.array(row["correct"], dtype=np.bool_)}
             for row in table.to_pylist()
@@ -91,15 +91,15 @@ class TransferTable:
 
 @dataclass(frozen=True, kw_only=True)
 class TransferFigure:
-    """The mean of a figure of merit over the repeats of one size.
+    """The mean of a metric over the repeats of one size, with confidence intervals.
 
     Attributes:
         mean: Mean over repeats.
         n: Number of repeats.
         std: Standard deviation over repeats (ddof 1); None for one fit.
         ci95_repeats: Half width of the 95 % interval over draws of the training images (Student's t); None for one fit.
-        ci95_images: The 95 % interval over test images, low and high: Wilson's for the accuracy of one fit, normal
-            else; None for what is not an accuracy, or where a class has a single test image.
+        ci95_images: The 95 % interval over test images, low and high: Wilson's for the accuracy of one fit, otherwise
+            normal; None for other metrics, or if a class has a single test image.
     """
 
     mean: float
@@ -111,21 +111,21 @@ class TransferFigure:
 
 @dataclass(frozen=True, kw_only=True)
 class SizeSummary:
-    """The figures of one size.
+    """All metrics of one size, over its repeats.
 
     Attributes:
         n_train: Images fitted on.
         n_validation: Images that the setting was chosen on.
         n_test: Images measured on.
-        accuracy: Share of test images classified rightly.
+        accuracy: Share of test images classified correctly.
         macro_accuracy: Mean over classes of that share.
         nll: Nats; None if the classifier has no probabilities.
-        ece: Fraction; None likewise.
-        chosen: The chosen value of the grid, one a repeat; None where nothing was chosen.
-        n_at_edge: Repeats whose choice is the first or last of the grid.
-        n_not_converged: Fits that ended by their limit of iterations, over all values of the grid.
-        n_fits: Fits in all.
-        seconds: Time in all.
+        ece: Fraction; None if the classifier has no probabilities.
+        chosen: The chosen value of the grid, one per repeat; None if nothing was chosen.
+        n_at_edge: Number of repeats that chose the first or last value of the grid.
+        n_not_converged: Number of fits that stopped at their limit of iterations, over all values of the grid.
+        n_fits: Total number of fits.
+        seconds: Total time.
     """
 
     n_train: int
@@ -143,26 +143,26 @@ class SizeSummary:
 
 
 def collect_fits(fits: Iterable[TransferFit], test_labels: IntArray, identity: dict[str, Any]) -> TransferTable:
-    """Gather all fits into one table.
+    """Collect all fits into one table.
 
     Args:
         fits: What `transfer` yields.
         test_labels: (n_test,) int64 class of each test row, in the order of the split.
-        identity: What the results were made from.
+        identity: See `TransferTable`.
     """
     return TransferTable(fits=tuple(fits), test_labels=np.asarray(test_labels, dtype=np.int64), identity=identity)
 
 
 def summarise_transfer(table: TransferTable) -> dict[Size, SizeSummary]:
-    """Return the figures of every size."""
+    """Summarise the fits of every size: means over repeats with confidence intervals."""
     return {size: _summarise(table.of_size(size), table.test_labels) for size in table.sizes}
 
 
 def paired_transfer(a: TransferTable, b: TransferTable) -> dict[Size, TransferFigure]:
-    """Compare the accuracies of two backbones on the same draws and test images: a less b, by size.
+    """Return the paired difference in accuracy, a minus b, of two backbones on the same draws and test images, by size.
 
     Raises:
-        ValueError: The two differ in images, split, sizes or draws.
+        ValueError: The tables differ in images, split, sizes or draws.
     """
     same = [key for key in ("images", "split", "spec") if a.identity.get(key) != b.identity.get(key)]
     if same or not np.array_equal(a.test_labels, b.test_labels):
@@ -171,7 +171,7 @@ def paired_transfer(a: TransferTable, b: TransferTable) -> dict[Size, TransferFi
 
 
 def wilson(n_correct: int, n: int) -> tuple[float, float]:
-    """Return the 95 % interval of a share, low and high, in [0, 1] (Wilson 1927)."""
+    """Return the 95 % confidence interval of a share, low and high, in [0, 1] (Wilson 1927)."""
     share, z2 = n_correct / n, Z95**2
     centre = (share + z2 / (2 * n)) / (1 + z2 / n)
     half_width = Z95 / (1 + z2 / n) * np.sqrt(share * (1 - share) / n + z2 / (4 * n**2))
@@ -202,7 +202,7 @@ def _summarise(fits: list[TransferFit], test_labels: IntArray) -> SizeSummary:
 
 
 def _correct(fits: list[TransferFit]) -> FloatArray:
-    """Return 1 for right and 0 for wrong, (n_repeats, n_test)."""
+    """Return a float matrix (n_repeats, n_test): 1 for correct, 0 for wrong."""
     return np.stack([fit.correct for fit in fits]).astype(np.float64)
 
 
@@ -214,14 +214,14 @@ def _accuracy(correct: FloatArray) -> TransferFigure:
 
 
 def _over_images(values: FloatArray) -> TransferFigure:
-    """Summarise (n_repeats, n_test) values with the normal interval over images, each the mean of its repeats."""
+    """Summarise (n_repeats, n_test) values, with the normal interval over images, each averaged over repeats."""
     of_image = values.mean(axis=0)
     error = of_image.std(ddof=1) / np.sqrt(len(of_image)) if len(of_image) > 1 else None
     return _figure(values.mean(axis=1), _normal(float(of_image.mean()), error))
 
 
 def _macro_accuracy(correct: FloatArray, labels: IntArray) -> TransferFigure:
-    """Summarise with the normal interval of a mean over strata, the classes, each of its own variance."""
+    """Summarise macro accuracy, with the normal interval of a mean over strata; each class has its own variance."""
     of_image = correct.mean(axis=0)
     n_images = np.bincount(labels)
     n_images = n_images[n_images > 0]

@@ -1,1 +1,1 @@
-"""Images: the contract of a data set, its sources, the splits and the chunk stream. No torch here."""
+"""Image data without torch: the data set interface, its sources, class and image splits, chunks, corruptions."""

@@ -1,4 +1,4 @@
-"""Which images arrive, and with which chunk: how many of a class, how many at a time, and what arrives together."""
+"""Division of the base images into chunks: images per class, sizes of the chunks, and the order of arrival."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from lurefs.seeding import numpy_generator
 
 FloatArray = NDArray[np.float64]
 N_SKEW_DRAWS = 100
-FILLED = "at least 2 training images and 1 validation image a chunk"
+FILLED = "at least 2 training images and 1 validation image per chunk"
 
 
 def limit_images(dataset: ImageDataset, split: ImageSplit, config: ChunksConfig, *, seed: int) -> ImageSplit:
-    """Return the split with at most `config.images_per_class` training and validation images of each class.
+    """Return the split with at most `config.images_per_class` training and validation images per class.
 
-    Validation keeps its share of them, and both parts have at least one image. The images of a smaller number are among
-    those of a larger one; a class that has fewer keeps all.
+    Validation keeps its share of these, and both parts keep at least one image. A smaller limit keeps a subset of the
+    images of a larger one. A class with fewer images keeps all.
 
     Args:
-        dataset: Where the rows come from.
+        dataset: The data set that the rows belong to.
         split: Training, validation and test rows; the test rows stay as they are.
         config: `images_per_class`; None leaves the split as it is.
-        seed: The run's seed; `config.seed` takes its place where it is set.
+        seed: The run's seed; `config.seed` replaces it if set.
     """
     if config.images_per_class is None:
         return split
@@ -49,16 +49,16 @@ def limit_images(dataset: ImageDataset, split: ImageSplit, config: ChunksConfig,
 def arrivals(
     dataset: ImageDataset, split: ImageSplit, config: ChunksConfig, seed: int
 ) -> tuple[list[IntArray], list[IntArray]]:
-    """Return the training rows and the validation rows that arrive with each chunk.
+    """Return the training rows and the validation rows that are new in each chunk.
 
     Args:
-        dataset: Where the rows come from.
-        split: Training and validation rows; each arrives once.
+        dataset: The data set that the rows belong to.
+        split: Training and validation rows; each is new in exactly one chunk.
         config: Number or size of the chunks, schedule, order.
-        seed: What all of it is drawn with.
+        seed: The seed of all draws.
 
     Raises:
-        UserError: There are too few images or sources for that many chunks.
+        UserError: There are too few images or sources for the number of chunks.
     """
     n_chunks = config.n_chunks or -(-len(split.train) // (config.chunk_size or len(split.train)))
     if config.chunk_by == "source":
@@ -87,14 +87,14 @@ def arrivals(
 
 
 def apportion(n_images: int, weights: FloatArray, owed: FloatArray | None = None) -> IntArray:
-    """Divide a number of images by weights into whole numbers, each its exact share rounded down or up.
+    """Divide a number of images by weights into integers, each its exact share rounded down or up.
 
-    Which are rounded up: those with the largest remainder, the first of equal ones (Hamilton's method).
+    Shares with the largest remainders are rounded up, the first ones of equal remainders (Hamilton's method).
 
     Args:
-        n_images: What is divided.
-        weights: (n_chunks,) positive.
-        owed: (n_chunks,) images that each chunk got too few of in earlier divisions, added to its remainder.
+        n_images: The number to divide.
+        weights: (n_chunks,), positive.
+        owed: (n_chunks,), how many images too few each chunk got in earlier divisions; added to its remainder.
 
     Returns:
         (n_chunks,) int64 with sum `n_images`.
@@ -121,7 +121,7 @@ def _at_random(rows: IntArray, sizes: IntArray, seed: int, part: str) -> list[In
 
 
 def _balanced(dataset: ImageDataset, rows: IntArray, weights: FloatArray, seed: int, part: str) -> list[IntArray]:
-    """Divide each class by the weights; what is left of it goes to the chunks that earlier classes left short."""
+    """Divide each class by the weights; remaining images go to the chunks that got too few of earlier classes."""
     sizes_of_class = {}
     owed = np.zeros(len(weights))
     for label in numpy_generator(seed, "class_order", part).permutation(np.unique(dataset.labels[rows])):
@@ -134,11 +134,11 @@ def _balanced(dataset: ImageDataset, rows: IntArray, weights: FloatArray, seed: 
 def _skewed(
     dataset: ImageDataset, split: ImageSplit, weights: FloatArray, alpha: float, seed: int
 ) -> tuple[list[IntArray], list[IntArray]]:
-    """Divide each class by shares from a Dirichlet distribution, alike for training and validation.
+    """Divide each class by shares from a Dirichlet distribution, the same for training and validation.
 
-    After Hsu, Qi and Brown 2019, "Measuring the effects of non-identical data distribution", who draw a client's shares
-    of the classes; here a class's shares of the chunks are drawn, so that every image arrives. Shares that leave a
-    chunk with fewer than two training images or without a validation image are drawn anew.
+    After Hsu, Qi and Brown 2019, "Measuring the effects of non-identical data distribution". They draw the class shares
+    of each client; here the chunk shares of each class are drawn, so that every image is used. Shares are redrawn if
+    they leave a chunk with fewer than two training images or without a validation image.
     """
     classes = np.unique(dataset.labels[split.train])
     for draw in range(N_SKEW_DRAWS):
@@ -168,7 +168,7 @@ def _sizes_by_shares(
 def _by_class(
     dataset: ImageDataset, rows: IntArray, sizes_of_class: Mapping[int, IntArray], seed: int, part: str
 ) -> list[IntArray]:
-    """Deal each class's rows, in random order, to the chunks by its sizes."""
+    """Shuffle the rows of each class and divide them over the chunks by the given sizes."""
     dealt = []
     for label, sizes in sizes_of_class.items():
         generator = numpy_generator(seed, "chunks", part, dataset.class_names[label])
@@ -179,19 +179,19 @@ def _by_class(
 def _by_source(
     dataset: ImageDataset, split: ImageSplit, n_chunks: int, seed: int
 ) -> tuple[list[IntArray], list[IntArray]]:
-    """Deal whole sources to chunks in random order, so that each chunk has about the same number of training images."""
+    """Assign whole sources to chunks at random, so that each chunk has about as many training images as the others."""
     n_of_source = np.bincount(dataset.sources[split.train], minlength=len(dataset.source_names))
     present = np.flatnonzero(n_of_source)
     if n_chunks > len(present):
         raise UserError(
             f"chunks asks for {n_chunks} chunks by source, but the training images have {len(present)} sources",
-            "at least one source a chunk",
+            "at least one source per chunk",
             f"lower chunks.n_chunks to {len(present)} or less, or set chunks.chunk_by to random",
         )
     order = numpy_generator(seed, "chunks", "sources").permutation(present)
     middle = np.cumsum(n_of_source[order]) - n_of_source[order] / 2
     chunk_of = np.minimum((middle * n_chunks / len(split.train)).astype(np.int64), n_chunks - 1)
-    if len(np.unique(chunk_of)) < n_chunks:  # a few sources hold most of the images: deal sources, not images
+    if len(np.unique(chunk_of)) < n_chunks:  # a few sources hold most images: count sources, not images
         chunk_of = np.arange(len(order)) * n_chunks // len(order)
     chunk_of_source = np.full(len(dataset.source_names), n_chunks - 1)
     chunk_of_source[order] = chunk_of
@@ -217,11 +217,11 @@ def _check_count(split: ImageSplit, n_chunks: int) -> None:
         if n_chunks > len(rows):
             raise UserError(
                 f"chunks asks for {n_chunks} chunks, but there are {len(rows)} {part} images",
-                "at least one image a chunk",
+                "at least one image per chunk",
                 f"lower chunks.n_chunks to {len(rows)} or less, or raise chunks.chunk_size",
             )
 
 
 def _are_filled(train: list[IntArray], val: list[IntArray]) -> bool:
-    """Say whether every chunk can be learned: batch norm needs two images, and the choice of an epoch one."""
+    """Return whether every chunk can be learned: batch norm needs two images, choosing an epoch needs one."""
     return min(map(len, train)) >= 2 and min(map(len, val)) >= 1

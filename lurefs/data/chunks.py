@@ -1,6 +1,6 @@
-"""The chunk stream: the images that arrive at one time, and which old ones come again with them.
+"""The chunk stream: for each chunk, the images that are new and the old ones that are replayed.
 
-Which images arrive when is in `arrival`, and what they are called in `noise`.
+The order of arrival is in `arrival`, label noise in `noise`.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from lurefs.seeding import numpy_generator
 
 @dataclass(frozen=True, kw_only=True)
 class Chunk:
-    """The images at hand at one time.
+    """The images that the learner has at one time.
 
     Attributes:
-        index: From 0.
+        index: Number of the chunk, from 0.
         train: Rows to train on, new and replayed, int64.
-        validation: Rows to select the epoch on, new and replayed, int64.
-        new: Rows that arrived with this chunk, for training or validation, int64.
+        validation: Rows to choose the best epoch on, new and replayed, int64.
+        new: Rows that are new in this chunk, for training or validation, int64.
     """
 
     index: int
@@ -36,17 +36,17 @@ class Chunk:
 
 
 def make_chunks(dataset: ImageDataset, split: ImageSplit, config: ChunksConfig, *, seed: int) -> tuple[Chunk, ...]:
-    """Divide the training and validation images into chunks, and add to each what replay allows.
+    """Divide the training and validation images into chunks, and add the replayed images to each.
 
     Args:
-        dataset: Where the rows come from; its `sources` matter for `chunk_by: source`, its labels for `class_order`.
+        dataset: The data set that the rows belong to; `chunk_by` uses its sources, `class_order` its labels.
         split: Training and validation rows.
-        config: Number, sizes and order of chunks, replay. How many images a class has and what they are called was
-            settled before: see `limit_images` and `give_labels`.
-        seed: The run's seed; `config.seed` takes its place where it is set.
+        config: Number, sizes and order of chunks, and replay. Images per class and label noise are applied elsewhere,
+            by `limit_images` and `give_labels`.
+        seed: The run's seed; `config.seed` replaces it if set.
 
     Raises:
-        UserError: More chunks than training images or sources, or a chunk that would have none.
+        UserError: There are more chunks than training images or sources, or a chunk would be empty.
     """
     order_seed = config.seed_of(seed)
     train, val = arrivals(dataset, split, config, order_seed)
@@ -74,16 +74,16 @@ def _check_filled(chunks: Sequence[Chunk], config: ChunksConfig) -> None:
             raise UserError(
                 f"chunk {chunk.index} has {len(chunk.train)} training and {len(chunk.validation)} validation images, "
                 "replayed ones included",
-                "images to learn, and validation images to choose the epoch by",
+                "training images to learn, and validation images to choose the epoch",
                 f"{fewer}, {other}raise image_split.val",
             )
 
 
 def _replay(new: list[IntArray], replay: str, size: int, seed: int) -> list[IntArray]:
-    """Return the old rows that each chunk replays.
+    """Return the rows of earlier chunks that each chunk replays.
 
-    A buffer is a reservoir: the `size` rows of the lowest random priority among those seen, so that it is a uniform
-    sample at any time and a row that was dropped never returns.
+    A buffer is a reservoir: of the rows seen, it keeps the `size` with the lowest random priority. So it is a uniform
+    sample at any time, and a dropped row never returns.
     """
     nothing = np.array([], dtype=np.int64)
     if replay == "none":

@@ -1,8 +1,8 @@
-"""Images as the common corruptions leave them, by the library imagecorruptions, which is imported here alone.
+"""Common image corruptions (fog, noise, blur ...), by the library imagecorruptions, which only this module imports.
 
 Source: Hendrycks and Dietterich 2019, "Benchmarking Neural Network Robustness to Common Corruptions and Perturbations".
-Formulas and severities are those of ImageNet-C. They were chosen for large images: at 32 pixels blurs destroy more than
-those of CIFAR-10-C, whose settings are milder, so figures of the two do not compare.
+Formulas and severities are those of ImageNet-C. They were chosen for large images. At 32 pixels, blurs destroy more
+than the milder ones of CIFAR-10-C, so results on the two are not comparable.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from lurefs.errors import UserError, not_installed, unknown_name
 from lurefs.seeding import seed_stream, seeded_numpy
 
 MIN_IMAGE_SIZE = 32
-"""The smallest side in pixels that the library takes."""
+"""The smallest side, in pixels, that the library accepts."""
 SEVERITIES = (1, 2, 3, 4, 5)
-_TAKE_A_SEED = ("impulse_noise", "glass_blur")  # they draw from fresh entropy, and never from NumPy's global generator
+_TAKE_A_SEED = ("impulse_noise", "glass_blur")  # they ignore NumPy's global generator
 
 
 def corrupt(images: ImageArray, image_ids: Sequence[str], *, corruption: str, severity: int) -> ImageArray:
-    """Return the images after one corruption; each is a pure function of its pixels, its id, corruption and severity.
+    """Return corrupted images; each is a pure function of its pixels, its id, the corruption and the severity.
 
-    Grey images are corrupted as colour images, and the green channel is kept: the mean of three channels would weaken
+    Grey images are corrupted as colour images, and the green channel is kept: a mean of three channels would weaken the
     noise.
 
     Args:
         images: (n, height, width, n_channels) uint8, 1 or 3 channels, sides of `MIN_IMAGE_SIZE` or more; not changed.
-        image_ids: One stable name an image, the seed of its noise.
+        image_ids: One stable name per image, which seeds its noise.
         corruption: One of `lurefs.config.schema.CORRUPTIONS`.
         severity: 1 (mild) to 5.
 
@@ -40,7 +40,7 @@ def corrupt(images: ImageArray, image_ids: Sequence[str], *, corruption: str, se
         (n, height, width, n_channels) uint8.
 
     Raises:
-        UserError: An unknown corruption or severity, images that are too small, or the library is not installed.
+        UserError: The corruption or severity is unknown, images are too small, or the library is not installed.
     """
     if severity not in SEVERITIES:
         raise UserError(f"severity is {severity!r}", "a whole number from 1 to 5", "choose one of these")
@@ -55,7 +55,7 @@ def corrupt(images: ImageArray, image_ids: Sequence[str], *, corruption: str, se
 
 
 def corrupted_dataset(dataset: ImageDataset, *, corruption: str, severity: int) -> ImageDataset:
-    """Return the data set with the same images, ids and labels, each image corrupted when it is read; see `corrupt`."""
+    """Return the data set with its images corrupted when they are read; ids and labels stay. See `corrupt`."""
 
     def read(rows: IntArray) -> ImageArray:
         ids = [dataset.image_ids[row] for row in rows]
@@ -71,21 +71,21 @@ def check_corruptible(
     setting: str = "robustness.corruptions",
     way_out: str = "robustness.corruptions to []",
 ) -> None:
-    """Refuse images that are too small to be corrupted.
+    """Raise if images are too small to be corrupted.
 
     Args:
         image_size: Their side in pixels.
-        setting: What asks for it, for the message.
-        way_out: What may be set in place of larger images, for the message.
+        setting: The setting that asks for corruptions, for the message.
+        way_out: What to set if images stay small, for the message.
 
     Raises:
-        UserError: Too small, or the library is not installed.
+        UserError: Images are too small, or the library is not installed.
     """
     _library(setting)
     if image_size < MIN_IMAGE_SIZE:
         raise UserError(
-            f"corruptions are for images of {MIN_IMAGE_SIZE} pixels or more, and these have {image_size}",
-            "a data set of larger images (what backbone.image_size says is done later, and does not count)",
+            f"corruptions need images of {MIN_IMAGE_SIZE} pixels or more, and these have {image_size}",
+            "a data set of larger images (backbone.image_size does not count, since it is applied later)",
             f"set dataset.params.image_size to {MIN_IMAGE_SIZE} or more, or {way_out}",
         )
 
@@ -98,7 +98,7 @@ def _corrupt_image(pixels: ImageArray, corruption: str, severity: int, seed: int
     own_seed = {"seed": seed} if corruption in _TAKE_A_SEED else {}
     with seeded_numpy(seed):
         corrupted = np.asarray(_library().corruption_dict[corruption](colour, severity, **own_seed))
-    corrupted = corrupted.astype(np.uint8)  # cuts off fractions, as the images of ImageNet-C were made
+    corrupted = corrupted.astype(np.uint8)  # cuts off fractions, as ImageNet-C does
     return corrupted if n_channels == 3 else corrupted[:, :, 1:2]
 
 

@@ -1,4 +1,4 @@
-"""The contract that every source of images fulfils. What reads a particular source stands beside it in this package."""
+"""The data set interface: labelled images that are decoded on demand. Other modules here read particular sources."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ class ImageDataset:
     Attributes:
         name: The source's name in a config, e.g. `icons`.
         labels: (n_images,) int64, index into `class_names`, read-only.
-        class_names: One name a class.
-        image_ids: One stable, unique name an image, e.g. `calendar/feather` or a path below the folder.
+        class_names: One name per class.
+        image_ids: One stable, unique name per image, e.g. `calendar/feather` or a path below the folder.
         sources: (n_images,) int64, index into `source_names`: who or what made the image (icon set, font face);
-            all zero where the source does not say.
-        source_names: One name an origin.
+            all zero if unknown.
+        source_names: One name per origin.
         image_size: Height and width of every image that `read` returns, in pixels.
         n_channels: 1 (grey) or 3 (RGB).
         identity: JSON-serialisable settings and content digest; equal identities mean equal images.
@@ -57,5 +57,5 @@ class ImageDataset:
 
     @cached_property
     def n_per_class(self) -> IntArray:
-        """(n_classes,) int64: how many images each class has."""
+        """(n_classes,) int64, the number of images per class."""
         return np.bincount(self.labels, minlength=len(self.class_names)).astype(np.int64)

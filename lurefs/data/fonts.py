@@ -1,6 +1,6 @@
-"""Which font files can be used, and how a face draws a character: the part of `glyphs` that knows about fonts.
+"""Font files for `glyphs`: finding usable ones, and drawing characters with them.
 
-What a font file may hold instead of an honest drawing of a letter is sorted out here.
+Placeholders and other glyphs that are not real drawings of their characters are left out here.
 """
 
 from __future__ import annotations
@@ -26,25 +26,25 @@ if TYPE_CHECKING:
     from PIL import ImageFont
 
 FONT_SUFFIXES = frozenset({".otf", ".ttc", ".ttf"})
-# What a font file begins with; files of these suffixes that are web pages do occur.
+# First bytes of a font file; some files with these suffixes are web pages.
 FONT_MAGIC = frozenset({b"\0\1\0\0", b"OTTO", b"true", b"ttcf"})
 NO_LETTERS = re.compile(r"icon|emoji|barcode|awesome|dingbat|symbol|glyphicons|code ?(39|128)|ean ?13", re.IGNORECASE)
 OUTLINE_TABLES = frozenset({"glyf", "CFF "})
 COLOUR_TABLES = frozenset({"CBDT", "COLR", "SVG ", "sbix"})
 
-# A drawing that one face uses for more characters than this stands for none of them.
+# A drawing that one face uses for more characters than this is a placeholder.
 MAX_USES = 4
-# Letters whose capital is another shape: where they are equal, small letters are drawn as capitals.
+# Letters whose capital has another shape; if both are equal, the face draws small letters as capitals.
 CASE_PROBES = "abdefghnqrt"
 CASE_COSINE = 0.95
 CASE_RATIO = 0.5
 # Shares of the canvas: height of a capital H, and where the baseline lies.
 CAP_HEIGHT = 0.52
 BASELINE = 0.74
-# Pixels an em of the font that measures the H.
+# Pixels per em when the height of the H is measured.
 MEASURING_SIZE = 256
 
-# No character: a font that has a glyph for it shows what kind of character is missing, whatever it is asked for.
+# Not a character: a font with a glyph for it only shows what kind of character is missing.
 NONCHARACTER = 0x10FFFF
 
 logger = logging.getLogger(__name__)
@@ -57,9 +57,9 @@ class Face:
     Attributes:
         path: The file.
         digest: SHA-256 of its bytes.
-        name: Full name, e.g. `DejaVu Sans Bold`.
+        name: Full name of the face, e.g. `DejaVu Sans Bold`.
         family: Name of the family.
-        points: Code points that it has a glyph for.
+        points: Code points that the font has a glyph for.
     """
 
     path: Path
@@ -71,14 +71,14 @@ class Face:
 
 @dataclass(frozen=True, kw_only=True)
 class Drawings:
-    """Drawings of characters by faces, in rows.
+    """Drawings of characters by faces, one per row.
 
     Attributes:
         points: (n_drawings,) int64 code points.
         faces: (n_drawings,) int64, index into the list of faces.
         images: (n_drawings, image_size, image_size) uint8, ink 255 on 0.
         coarse: (n_drawings, 256) float32, centred 16 x 16 means of unit length.
-        outlines: (n_drawings,) int64, equal for equal curves.
+        outlines: (n_drawings,) int64, a number for the curves; equal curves have equal numbers.
     """
 
     points: IntArray
@@ -88,7 +88,7 @@ class Drawings:
     outlines: IntArray
 
     def take(self, rows: IntArray | NDArray[np.bool_]) -> Drawings:
-        """Return some rows."""
+        """Return the drawings of the given rows."""
         return Drawings(
             points=self.points[rows],
             faces=self.faces[rows],
@@ -99,13 +99,13 @@ class Drawings:
 
 
 def font_files(font_dirs: Sequence[str]) -> dict[str, Path]:
-    """Find font files, each content once, ordered by content so that names and places of the files do not matter.
+    """Find font files, without duplicates, ordered by content so that their names and places do not matter.
 
     Returns:
         SHA-256 of a file -> its path.
 
     Raises:
-        UserError: A folder is missing, or there is no font below any of them.
+        UserError: A folder is missing, or none of them has a font.
     """
     if isinstance(font_dirs, str):
         font_dirs = [font_dirs]
@@ -114,7 +114,7 @@ def font_files(font_dirs: Sequence[str]) -> dict[str, Path]:
         root = Path(font_dir).expanduser().absolute()
         if not root.is_dir():
             raise UserError(
-                f"font_dirs: {font_dir} is no folder (looked at {root})",
+                f"font_dirs: {font_dir} is not a folder (looked at {root})",
                 "existing folders; a relative path starts at the working directory",
                 "correct font_dirs",
             )
@@ -136,11 +136,11 @@ def _magic(path: Path) -> bytes:
 
 
 def find_faces(files: Mapping[str, Path], max_faces_per_family: int) -> list[Face]:
-    """Open the fonts; leave out unusable ones, re-releases under one name, and what a family has too many of.
+    """Read the fonts as faces, without unusable ones, repeated names, and surplus faces of a family.
 
     Args:
-        files: What `font_files` found.
-        max_faces_per_family: How many faces of one family are used, the first ones by digest.
+        files: Font files from `font_files`, by digest.
+        max_faces_per_family: Most faces of one family; the first ones by digest are used.
 
     Raises:
         UserError: fontTools is not installed.
@@ -172,7 +172,7 @@ def _opened(path: Path) -> Iterator[TTFont]:
 
 
 def _open_face(path: Path, digest: str) -> Face | None:
-    """Read a font's names and characters; None if it holds no plain letters."""
+    """Read a font's names and characters; return None if it holds no plain letters."""
     try:
         with _opened(path) as font:
             if not _is_usable(font):
@@ -181,7 +181,7 @@ def _open_face(path: Path, digest: str) -> Face | None:
             points = frozenset(font.getBestCmap() or ())
     except UserError:
         raise
-    except Exception as error:  # a damaged table raises whatever its parser met first
+    except Exception as error:  # a damaged table can raise any exception
         logger.info("glyphs: %s left out: %s", path.name, error)
         return None
     if NO_LETTERS.search(name) or not points or NONCHARACTER in points:
@@ -216,12 +216,12 @@ def _names(font: TTFont) -> tuple[str, str]:
 
 
 def draw_all(faces: Sequence[Face], points: Iterable[int], image_size: int) -> Drawings:
-    """Draw every character that a face honestly has.
+    """Draw every character that a face really has, for all faces.
 
     Args:
         faces: One or more faces.
         points: Code points to look for.
-        image_size: Side length of the images in pixels; comparisons use twice that.
+        image_size: Side length of the images in pixels; drawings are compared at twice that.
     """
     wanted = tuple(points)
     parts = [
@@ -238,7 +238,7 @@ def draw_all(faces: Sequence[Face], points: Iterable[int], image_size: int) -> D
 
 
 def _draw_face(face: Face, index: int, points: Sequence[int], image_size: int) -> Drawings:
-    """Draw one face's characters, without placeholders and without small letters that are drawn as capitals."""
+    """Draw the characters of one face, without placeholders and small letters drawn as capitals."""
     canvas_side = 2 * image_size
     font = _sized_font(face, canvas_side)
     outlines = _honest_outlines(face, points) if font else {}
@@ -259,7 +259,7 @@ def _draw_face(face: Face, index: int, points: Sequence[int], image_size: int) -
 def _honest_outlines(face: Face, points: Iterable[int]) -> dict[int, int]:
     """Return each code point's outline as a number, without the box for missing characters and other placeholders.
 
-    Outlines are compared, not pixels: the same one is hinted, and so drawn, differently in another script.
+    Outlines are compared, not pixels, since hinting draws the same outline differently in another script.
     """
     try:
         with _opened(face.path) as font:
@@ -274,7 +274,7 @@ def _honest_outlines(face: Face, points: Iterable[int]) -> dict[int, int]:
 
 
 def _outline(glyph_set: Mapping[str, Any], glyph_name: str) -> int:
-    """Number a glyph's curves, wherever it stands from left to right."""
+    """Return a number for a glyph's curves that does not depend on its horizontal position."""
     from fontTools.pens.recordingPen import DecomposingRecordingPen
 
     pen = DecomposingRecordingPen(glyph_set)
@@ -289,11 +289,11 @@ def _outline(glyph_set: Mapping[str, Any], glyph_name: str) -> int:
 
 
 def _sized_font(face: Face, canvas_side: int) -> ImageFont.FreeTypeFont | None:
-    """Load a face in the size that gives its H, or failing that its em, the same height as any other's."""
+    """Load a face at a size that gives H one height in all faces, or 0.7 em if there is no H; None on failure."""
     from PIL import ImageFont
 
     def load(size: float) -> ImageFont.FreeTypeFont:
-        # The layout engine is pinned: the other one is used only where a library happens to be installed.
+        # The layout engine is fixed: the other one needs a library that may not be installed.
         return ImageFont.truetype(face.path, size, layout_engine=ImageFont.Layout.BASIC)
 
     try:
@@ -306,7 +306,7 @@ def _sized_font(face: Face, canvas_side: int) -> ImageFont.FreeTypeFont | None:
 
 
 def _draw(font: ImageFont.FreeTypeFont, character: str, canvas_side: int) -> ImageArray | None:
-    """Draw a character on its baseline, its ink centred from left to right.
+    """Draw a character on its baseline, with its ink centred horizontally.
 
     Returns:
         (canvas_side, canvas_side) uint8, ink 255 on 0; None if it is blank, broken or does not fit.
@@ -314,7 +314,7 @@ def _draw(font: ImageFont.FreeTypeFont, character: str, canvas_side: int) -> Ima
     from PIL import Image, ImageDraw
 
     try:
-        # Three times the canvas each way, since what a font says of a character's extent is not where its ink is.
+        # Three times the canvas each way, since a character's ink may lie outside the extent that the font states.
         image = Image.new("L", (3 * canvas_side, 3 * canvas_side))
         origin = (canvas_side, canvas_side + round(BASELINE * canvas_side))
         ImageDraw.Draw(image).text(origin, character, fill=255, font=font, anchor="ls")
@@ -329,7 +329,7 @@ def _draw(font: ImageFont.FreeTypeFont, character: str, canvas_side: int) -> Ima
 
 
 def _draws_small_as_capitals(drawn: Mapping[int, ImageArray]) -> bool:
-    """Tell whether small letters are capitals, whatever their size."""
+    """Return whether small letters have the shapes of capitals, at any size."""
     cosines = [
         _shape(drawn[ord(small)]) @ _shape(drawn[ord(small.upper())])
         for small in CASE_PROBES
@@ -340,13 +340,13 @@ def _draws_small_as_capitals(drawn: Mapping[int, ImageArray]) -> bool:
 
 
 def _shape(canvas: ImageArray) -> NDArray[np.float32]:
-    """Return what is left of a drawing without its place and its size."""
+    """Return the shape of a drawing, independent of its position and size, as (256,) float32."""
     rows, columns = np.nonzero(canvas > 127)
     return _coarse(canvas[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1])
 
 
 def _coarse(canvas: ImageArray) -> NDArray[np.float32]:
-    """(256,) float32: 16 x 16 means, centred, of unit length."""
+    """Return 16 x 16 means of a drawing, centred and of unit length, as (256,) float32."""
     cells = np.asarray(_resize(canvas, 16), np.float32).ravel()
     cells -= cells.mean()
     return cells / (np.linalg.norm(cells) + np.float32(1e-6))

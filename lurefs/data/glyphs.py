@@ -1,6 +1,6 @@
-"""The `glyphs` dataset: characters as many type designers draw them, rendered from any folder of fonts, and cached.
+"""The `glyphs` data set: characters rendered from any folder of fonts, and cached.
 
-A class is a character, a source is a face. How fonts are read and drawn stands in `fonts`.
+A class is a character, a source is a face. The module `fonts` reads fonts and draws with them.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from lurefs.data.fonts import Drawings, Face, draw_all, find_faces, font_files
 from lurefs.data.pixels import check_image_size
 from lurefs.errors import UserError, unknown_name
 
-# First and last code points of each alphabet. Where characters of two alphabets are one drawing, the first one here
-# gives the class its name.
+# First and last code points of each alphabet. If two alphabets share a drawing, the class is named after the first one
+# here.
 ALPHABETS: Mapping[str, tuple[tuple[int, int], ...]] = MappingProxyType(
     {
         "digits": ((0x30, 0x39),),
@@ -48,7 +48,7 @@ ALPHABETS: Mapping[str, tuple[tuple[int, int], ...]] = MappingProxyType(
         "symbols": ((0x21, 0x2F), (0x3A, 0x40), (0x5B, 0x60), (0x7B, 0x7E), (0xA1, 0xBF), (0x20A0, 0x20BF)),
     }
 )
-# Characters that look alike though some fonts draw them a little differently: character -> the one that stands for it.
+# Characters that look alike, though some fonts draw them slightly differently: character -> the one that replaces it.
 LOOK_ALIKES: Mapping[int, int] = MappingProxyType(
     {
         **{0x391: 0x41, 0x392: 0x42, 0x395: 0x45, 0x396: 0x5A, 0x397: 0x48, 0x399: 0x49, 0x39A: 0x4B, 0x39C: 0x4D},
@@ -61,23 +61,23 @@ LOOK_ALIKES: Mapping[int, int] = MappingProxyType(
     }
 )
 
-# Cosine of two drawings, as centred 16 x 16 means, above which they count as the same outline.
+# Two drawings count as the same if the cosine of their centred 16 x 16 means is above this.
 SAME_DRAWING = 0.985
-# Two characters are one class if their drawings are equal in this share of the faces that have both.
+# Two characters are one class if this share of the faces with both draws them the same.
 LOOK_ALIKE_RATIO = 0.5
-# To be raised with every change that draws or selects anything else.
+# Raise this with every change to what is drawn or selected.
 RECIPE = 1
 
 
 @dataclass(frozen=True, kw_only=True)
 class GlyphSettings:
-    """What decides on the images, beside the fonts.
+    """The settings that decide the images, together with the fonts.
 
     Attributes:
         image_size: Side length in pixels.
-        min_faces: Characters that fewer faces draw, each in its own way, are left out.
-        max_faces_per_family: How many faces of one family are used.
-        alphabets: Names out of `ALPHABETS`.
+        min_faces: Characters with fewer different drawings, one per face, are left out.
+        max_faces_per_family: Most faces of one family.
+        alphabets: Names from `ALPHABETS`.
     """
 
     image_size: int
@@ -95,27 +95,27 @@ def glyphs(
     alphabets: Sequence[str] | None = None,
     cache_dir: str | None = None,
 ) -> ImageDataset:
-    """Return the characters of all usable fonts below some folders, grey with ink 255 on 0.
+    """Return the characters of all usable fonts below the given folders, grey with ink 255 on 0.
 
-    Every face is scaled to one height of its capitals and keeps its baseline and its proportions. Characters that most
-    faces draw alike (Latin A, Greek Alpha, Cyrillic A) are one class. The first call renders (some 20 seconds for a
-    hundred fonts); later ones find the images in a cache, by the content of the fonts and these settings.
+    Faces are scaled to the same height of capitals and keep baseline and proportions. Characters that most faces draw
+    alike (Latin A, Greek Alpha, Cyrillic A) are one class. The first call renders (about 20 seconds for a hundred
+    fonts). Later calls read the images from a cache, whose key is the content of the fonts and these settings.
 
     Args:
-        font_dirs: Folders with `.ttf`, `.otf` or `.ttc` files, at any depth; of a collection, the first face.
+        font_dirs: Folders with `.ttf`, `.otf` or `.ttc` files at any depth; of a `.ttc`, only the first face is used.
         image_size: Side length in pixels.
-        min_faces: Least number of images a class.
+        min_faces: Smallest number of images per class.
         max_faces_per_family: Largest number of faces of one family.
         alphabets: Names of the alphabets to draw; None for all of `ALPHABETS`.
-        cache_dir: Where rendered images are kept; None for `LUREFS_CACHE` of the environment, or `~/.cache/lurefs`.
+        cache_dir: Folder of the cache; None for the environment variable `LUREFS_CACHE`, or `~/.cache/lurefs`.
 
     Returns:
-        Classes named like `latin/U+0041`, so that the alphabet is what stands before the slash; ids like
-        `U+0041/DejaVu Sans`; one source a face.
+        Classes named like `latin/U+0041`, with the alphabet before the slash; ids like `U+0041/DejaVu Sans`; one source
+        per face.
 
     Raises:
-        UserError: A folder is missing, holds no usable font or too few of them; an unknown alphabet; a setting below 1;
-            fontTools is not installed; the cache cannot be written.
+        UserError: A folder is missing or has too few usable fonts, an alphabet is unknown, a setting is below 1,
+            fontTools is not installed, or the cache cannot be written.
     """
     settings = _checked(
         GlyphSettings(
@@ -146,7 +146,7 @@ def _checked(settings: GlyphSettings) -> GlyphSettings:
 
 
 def _points_of(alphabets: Iterable[str]) -> dict[int, str]:
-    """Map the code points of these alphabets to the alphabet's name, in the order of `ALPHABETS`."""
+    """Map the code points of the given alphabets to the alphabet's name, in the order of `ALPHABETS`."""
     wanted = set(alphabets)
     return {
         point: alphabet
@@ -159,7 +159,7 @@ def _points_of(alphabets: Iterable[str]) -> dict[int, str]:
 
 
 def _look_alikes(drawings: Drawings, order: Sequence[int]) -> dict[int, int]:
-    """Map each code point to the one that stands for it, the first in `order` of those that most faces draw alike."""
+    """Map each code point to the one whose class it joins: the first in `order` that most faces draw the same."""
     place_of = {point: place for place, point in enumerate(order)}
     n_same: Counter[tuple[int, int]] = Counter()
     points_of_face: dict[int, set[int]] = defaultdict(set)
@@ -177,13 +177,13 @@ def _look_alikes(drawings: Drawings, order: Sequence[int]) -> dict[int, int]:
 
 
 def _known_look_alikes(order: Sequence[int]) -> dict[int, int]:
-    """Map each code point to the first in `order` of those that `LOOK_ALIKES` puts together."""
+    """Map each code point to the first in `order` of its group in `LOOK_ALIKES`."""
     first_of: dict[int, int] = {}
     return {point: first_of.setdefault(LOOK_ALIKES.get(point, point), point) for point in order}
 
 
 def _groups(*keys: IntArray) -> Iterator[IntArray]:
-    """Yield the rows, two or more, that agree in all keys."""
+    """Yield groups of two or more rows that have equal keys."""
     by_key: dict[tuple[int, ...], list[int]] = defaultdict(list)
     for row, key in enumerate(zip(*(key.tolist() for key in keys), strict=True)):
         by_key[key].append(row)
@@ -191,7 +191,7 @@ def _groups(*keys: IntArray) -> Iterator[IntArray]:
 
 
 def _distinct(drawings: Drawings) -> Drawings:
-    """Keep one drawing a class and face, none that a face uses for two classes, and no copies within a class."""
+    """Keep one drawing per class and face; drop drawings that a face uses for two classes, and copies in a class."""
     keep = np.ones(len(drawings.points), bool)
     for group in _groups(drawings.faces, drawings.points):
         keep[group[1:]] = False
@@ -205,7 +205,7 @@ def _distinct(drawings: Drawings) -> Drawings:
 
 
 def _without_copies(drawings: Drawings, point: int) -> list[int]:
-    """Return the rows of one class, leaving out what all but equals an earlier one."""
+    """Return the rows of one class, without drawings that are nearly equal to an earlier one."""
     chosen: list[int] = []
     for row in np.flatnonzero(drawings.points == point).tolist():
         if not chosen or (drawings.coarse[chosen] @ drawings.coarse[row]).max() <= SAME_DRAWING:
@@ -214,14 +214,14 @@ def _without_copies(drawings: Drawings, point: int) -> list[int]:
 
 
 def _render(settings: GlyphSettings, files: Mapping[str, Path]) -> dict[str, NDArray[Any]]:
-    """Make the dataset's arrays from fonts."""
+    """Draw the images of the data set, and return all its arrays by name."""
     alphabet_of = _points_of(settings.alphabets)
     order = list(alphabet_of)
     faces = find_faces(files, settings.max_faces_per_family)
     if len(faces) < settings.min_faces:
         raise UserError(
             f"font_dirs: {len(faces)} usable faces of {len(files)} font files, but min_faces is {settings.min_faces}",
-            f"{settings.min_faces} static outline fonts or more, at most {settings.max_faces_per_family} of a family",
+            f"{settings.min_faces} static outline fonts or more, at most {settings.max_faces_per_family} per family",
             "name more font_dirs, or lower min_faces",
         )
     drawn = draw_all(faces, order, settings.image_size)
@@ -248,7 +248,7 @@ def _render(settings: GlyphSettings, files: Mapping[str, Path]) -> dict[str, NDA
 def _arrays(
     drawings: Drawings, classes: Sequence[int], class_names: Sequence[str], faces: Sequence[Face]
 ) -> dict[str, NDArray[Any]]:
-    """Order the drawings by class and face, and number both."""
+    """Sort the drawings by class and face, and return the arrays of the data set by name."""
     label_of = {point: label for label, point in enumerate(classes)}
     labels = np.array([label_of.get(point, -1) for point in drawings.points.tolist()], np.int64)
     rows = np.lexsort((drawings.faces, labels))
@@ -292,7 +292,7 @@ def _is_intact(path: Path) -> bool:
 
 
 def _save(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
-    """Write a cache file so that no other process ever sees half of one."""
+    """Write a cache file atomically, so that no other process reads an incomplete one."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".tmp", delete=False) as stream:
@@ -302,7 +302,7 @@ def _save(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
         raise UserError(
             f"the cache {path.parent} cannot be written: {error}",
             "a folder that can be written to",
-            "set cache_dir, or the environment's LUREFS_CACHE, to another folder",
+            "set cache_dir, or the environment variable LUREFS_CACHE, to another folder",
         ) from error
 
 

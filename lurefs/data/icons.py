@@ -1,4 +1,4 @@
-"""The `icons` dataset that comes with the package: concepts, each drawn by many icon sets. Card: `assets/ICONS.md`."""
+"""The `icons` data set of the package: concepts, each drawn by many icon sets. Data card: `assets/ICONS.md`."""
 
 from __future__ import annotations
 
@@ -17,19 +17,18 @@ STORED_SIZE = 32
 
 
 def icons(image_size: int = STORED_SIZE) -> ImageDataset:
-    """Return the icons, grey with ink 255 on 0.
+    """Return the icons as a data set, grey with ink 255 on 0.
 
-    Labels, names and ids cost a few milliseconds; pixels are unpacked when the first image is read, and kept once a
-    process.
+    Labels, names and ids cost a few milliseconds; pixels are unpacked at the first read of a process.
 
     Args:
-        image_size: Side length in pixels; other sizes than 32 are resized from 32 at each read.
+        image_size: Side length in pixels; for other sizes than 32, images are resized at each read.
 
     Returns:
-        One class a concept, one source an icon set, at most one image of a set in a class; ids like `calendar/feather`.
+        One class per concept, one source per icon set, at most one image per pair; ids like `calendar/feather`.
 
     Raises:
-        UserError: `image_size` is no positive whole number.
+        UserError: `image_size` is not a positive whole number.
     """
     check_image_size(image_size, where="icons")
     asset = _asset()
@@ -67,7 +66,7 @@ def _read(image_size: int, rows: IntArray) -> ImageArray:
 
 @cache
 def _stored_images() -> ImageArray:
-    """Unpack two pixels a byte to (n_images, 32, 32, 1) uint8."""
+    """Unpack all pixels, two per byte, to (n_images, 32, 32, 1) uint8."""
     with np.load(io.BytesIO(_asset())) as arrays:
         packed: ImageArray = arrays["pixels"]
     pixels = np.empty((len(packed), STORED_SIZE * STORED_SIZE), np.uint8)

@@ -1,4 +1,4 @@
-"""What the arriving images are called: their true classes, or wrong ones for a share of them."""
+"""Label noise: wrong labels for a share of the training and validation images."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from lurefs.seeding import numpy_generator
 def give_labels(
     dataset: ImageDataset, base: IntArray, split: ImageSplit, config: ChunksConfig, *, seed: int
 ) -> IntArray:
-    """Return the labels that training sees: the true ones, but for symmetric noise on a share of the arriving images.
+    """Return the labels to train with: the true ones, with symmetric noise on a share of the images.
 
-    Of the training images and of the validation images each, round(label_noise * n) are given another base class, all
-    others equally likely. An image that is misnamed at one rate has the same wrong name at every higher one.
+    round(label_noise * n) of the n training images, and likewise of the validation images, get another base class; all
+    others are equally likely. An image with a wrong label keeps it at every higher rate.
 
     Args:
         dataset: The images and their true labels.
         base: (n_base_classes,) sorted class indices.
-        split: The rows that arrive, `train` and `val`; other rows keep their true labels.
+        split: The rows that may get noise, `train` and `val`; other rows keep their true labels.
         config: `label_noise`, a share in [0, 1).
-        seed: The run's seed; `config.seed` takes its place where it is set.
+        seed: The run's seed; `config.seed` replaces it if set.
 
     Returns:
         (n_images,) int64, index into the data set's `class_names`, read-only.

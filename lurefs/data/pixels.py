@@ -1,6 +1,6 @@
-"""Pixel work that the sources of images share: checked sizes, a square fit, and decoding of files with Pillow.
+"""Pixel operations shared by the data sources: size checks, square resizing, and decoding of files with Pillow.
 
-Pillow is imported inside, so that a list of datasets costs nothing.
+Pillow is imported inside functions, so that listing data sets stays fast.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 
 def check_image_size(image_size: int, *, where: str) -> None:
-    """Refuse a side length that is no positive whole number of pixels.
+    """Raise if a side length is not a positive whole number of pixels.
 
     Raises:
-        UserError: `image_size` is below 1 or no integer.
+        UserError: `image_size` is below 1 or not an integer.
     """
     if isinstance(image_size, bool) or not isinstance(image_size, int) or image_size < 1:
         raise UserError(
@@ -32,14 +32,14 @@ def check_image_size(image_size: int, *, where: str) -> None:
 
 
 def resize_images(images: ImageArray, image_size: int) -> ImageArray:
-    """Bring images to one square size: shorter side to `image_size`, then the centre.
+    """Make images square: resize the shorter side to `image_size`, then crop the centre.
 
     Args:
         images: (n_images, height, width, n_channels) uint8, `n_channels` 1 or 3.
         image_size: Side length of the result in pixels.
 
     Returns:
-        (n_images, image_size, image_size, n_channels) uint8; `images` itself if the size is right already.
+        (n_images, image_size, image_size, n_channels) uint8; `images` itself if it already has that size.
     """
     from PIL import Image
 
@@ -70,9 +70,9 @@ def as_array(image: Image.Image) -> ImageArray:
 
 
 def read_image(path: Path, image_size: int, n_channels: int) -> ImageArray:
-    """Decode one file, upright, with transparent parts on white.
+    """Decode one image file, rotated upright, with transparent parts on white.
 
-    Of grey values of 16 bits the upper 8 remain, which is what Pillow keeps of colours of 16 bits.
+    16-bit grey values keep their upper 8 bits, as Pillow does for 16-bit colours.
 
     Args:
         path: An image file.
@@ -83,28 +83,28 @@ def read_image(path: Path, image_size: int, n_channels: int) -> ImageArray:
         (image_size, image_size, n_channels) uint8 in [0, 255].
 
     Raises:
-        UserError: The file is missing, damaged, or no image, or its pixels have no known range.
+        UserError: The file is missing, damaged or not an image, or its pixels have no known range.
     """
     from PIL import Image, ImageOps
 
     try:
         with Image.open(path) as opened:
             upright = _in_8_bits(ImageOps.exif_transpose(opened))
-            # A black drawing on transparent black would otherwise become a black square.
+            # Otherwise a black drawing on transparent black would become a black square.
             if upright.has_transparency_data:
                 upright = Image.alpha_composite(Image.new("RGBA", upright.size, "white"), upright.convert("RGBA"))
             image = upright.convert("L" if n_channels == 1 else "RGB")
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise UserError(
             f"{path} cannot be read as an image: {error}",
-            "an intact image file, its pixels whole numbers from 0 to 255 or from 0 to 65535",
+            "an intact image file with integer pixels from 0 to 255 or from 0 to 65535",
             "replace the file or delete it",
         ) from error
     return as_array(fit_square(image, image_size))
 
 
 def _in_8_bits(image: Image.Image) -> Image.Image:
-    """Scale grey values of 16 bits to 8, where Pillow's own conversion clips them: nearly all would become white."""
+    """Scale 16-bit grey values to 8 bits; Pillow would clip them, so that nearly all become white."""
     from PIL import Image
 
     if image.mode == "F":

@@ -1,4 +1,4 @@
-"""Datasets that a user brings, as a folder or an `.npz` file, and scikit-learn's digits for quick checks."""
+"""Data sets from a user's folder or `.npz` file, and scikit-learn's digits for quick checks."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ DAMAGES = (ValueError, EOFError, OSError, zipfile.BadZipFile, zlib.error)
 
 
 def digits(image_size: int = 8) -> ImageDataset:
-    """Return scikit-learn's 1,797 handwritten digits, grey: 10 classes, ids like `3/0017`.
+    """Return scikit-learn's 1,797 handwritten digits as a data set: grey, 10 classes, ids like `3/0017`.
 
     Args:
-        image_size: Side length in pixels; the stored images have 8.
+        image_size: Side length in pixels; stored images have 8.
 
     Raises:
-        UserError: `image_size` is no positive whole number.
+        UserError: `image_size` is not a positive whole number.
     """
     from sklearn.datasets import load_digits
 
@@ -65,20 +65,20 @@ def _read_rows(stored: ImageArray, image_size: int, rows: IntArray) -> ImageArra
 
 
 def folder(path: str, image_size: int = 64, n_channels: int = 3) -> ImageDataset:
-    """Return the images of a folder with one sub-folder a class, decoded when they are read.
+    """Return the images of a folder with one sub-folder per class as a data set; images are decoded when read.
 
-    Files may lie at any depth below their class; hidden ones are passed over. The shorter side is resized and the
-    centre cropped. The identity holds names and sizes of the files, not their bytes: a file that is replaced by one of
-    the same size goes unnoticed.
+    Files may lie at any depth below their class folder; hidden files are skipped. The shorter side is resized and the
+    centre cropped. The identity holds names and sizes of the files, not their bytes, so replacing a file by one of the
+    same size goes unnoticed.
 
     Args:
-        path: The folder; `~` and relative paths are understood.
+        path: The folder; `~` and relative paths are allowed.
         image_size: Side length in pixels.
         n_channels: 1 (grey) or 3 (RGB).
 
     Raises:
-        UserError: The folder is missing, has no class folders, or a class has no images; or, while reading, an image is
-            damaged.
+        UserError: The folder is missing or has no class folders, or a class has no images. While images are read: an
+            image is damaged.
     """
     check_image_size(image_size, where="folder")
     if n_channels not in (1, 3):
@@ -111,11 +111,11 @@ def folder(path: str, image_size: int = 64, n_channels: int = 3) -> ImageDataset
 
 
 def _existing(path: str, kind: str) -> Path:
-    """Return a path that a user gave, absolute, if it is an existing folder or file."""
+    """Return the absolute path of an existing folder or file; raise UserError if it does not exist."""
     found = Path(path).expanduser().absolute()
     if not (found.is_dir() if kind == "folder" else found.is_file()):
         raise UserError(
-            f"{path} is no {kind} (looked at {found})",
+            f"{path} is not a {kind} (looked at {found})",
             f"the path of an existing {kind}; a relative one starts at the working directory",
             "correct the path",
         )
@@ -127,7 +127,7 @@ def _class_folders(root: Path) -> tuple[str, ...]:
     if not names:
         raise UserError(
             f"{root} has no sub-folders",
-            "one sub-folder a class, with the images of the class in it",
+            "one sub-folder per class, with the images of the class in it",
             "sort the images into a sub-folder for each class, or point at the folder above the classes",
         )
     return names
@@ -152,7 +152,7 @@ def _images_below(class_dir: Path) -> list[Path]:
 
 
 def _prune_hidden(folders: list[str]) -> bool:
-    """Keep `os.walk` out of hidden folders, which it allows by changing its list."""
+    """Remove hidden folders from the list of `os.walk`, so that it skips them; return True."""
     folders[:] = [name for name in folders if not name.startswith(".")]
     return True
 
@@ -172,19 +172,19 @@ def _read_files(root: Path, image_ids: Sequence[str], image_size: int, n_channel
 
 
 def npz(path: str, image_size: int | None = None) -> ImageDataset:
-    """Return the images of an `.npz` file; pixels are loaded when the first image is read.
+    """Return the images of an `.npz` file as a data set; pixels are loaded when the first image is read.
 
-    The file holds `images` (n_images, height, width) or (n_images, height, width, 1 or 3) uint8 and `labels`
-    (n_images,) integers, and may hold `class_names` (n_classes,), which labels then index; without it the classes are
-    the values of `labels`. `image_ids` (n_images,) unique names and `sources` (n_images,), names or numbers of who made
-    each image, may be there too.
+    The file holds `images` (n_images, height, width) or (n_images, height, width, 1 or 3) uint8, and `labels`
+    (n_images,) integers. Optional: `class_names` (n_classes,), which labels then index (otherwise the classes are the
+    values of `labels`); `image_ids` (n_images,), unique names; `sources` (n_images,), names or numbers of who made each
+    image.
 
     Args:
-        path: The file; `~` and relative paths are understood.
-        image_size: Side length in pixels: shorter side resized, centre cropped. None leaves square images as they are.
+        path: The file; `~` and relative paths are allowed.
+        image_size: Side length in pixels: the shorter side is resized, the centre cropped. None keeps square images.
 
     Raises:
-        UserError: The file is missing, damaged, or lacks an array; or an array has the wrong type, shape or values.
+        UserError: The file is missing, damaged or lacks an array, or an array has the wrong type, shape or values.
     """
     if image_size is not None:
         check_image_size(image_size, where="npz")
@@ -213,7 +213,7 @@ def npz(path: str, image_size: int | None = None) -> ImageDataset:
 
 
 class _NpzFile:
-    """The arrays of one file, checked as they are taken out; opening it reads only the list of what it holds."""
+    """An `.npz` file whose arrays are checked when they are loaded; opening it reads only the names of its arrays."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -221,20 +221,20 @@ class _NpzFile:
             with zipfile.ZipFile(path) as archive:
                 self.names = {Path(name).stem for name in archive.namelist()}
         except zipfile.BadZipFile as error:
-            raise self.wrong("is no .npz file, or only the beginning of one", "an intact file") from error
+            raise self.wrong("is not an .npz file, or is incomplete", "an intact file") from error
 
     def wrong(
         self, problem: str, expected: str, fix: str = "write the file again with numpy.savez_compressed"
     ) -> UserError:
-        """Build the error for this file."""
+        """Build a `UserError` about this file."""
         return UserError(f"{self.path} {problem}", expected, fix)
 
     def unreadable(self, name: str, error: Exception) -> UserError:
-        """Build the error for an array that is damaged, or holds Python objects."""
-        return self.wrong(f"has an array {name!r} that cannot be read: {error}", "numbers or text, intact")
+        """Build the `UserError` for an array that is damaged or holds Python objects."""
+        return self.wrong(f"has an array {name!r} that cannot be read: {error}", "an intact array of numbers or text")
 
     def load(self, name: str) -> NDArray[Any]:
-        """Load one array."""
+        """Load the array `name`."""
         self._require(name)
         try:
             with np.load(self.path, allow_pickle=False) as arrays:
@@ -244,7 +244,7 @@ class _NpzFile:
             raise self.unreadable(name, error) from error
 
     def images_shape(self) -> tuple[int, int, int, int]:
-        """Return (n_images, height, width, n_channels) from the array's header, without its pixels."""
+        """Read (n_images, height, width, n_channels) from the header of `images`, without its pixels."""
         self._require("images")
         try:
             with zipfile.ZipFile(self.path) as archive, archive.open("images.npy") as stream:
@@ -261,11 +261,11 @@ class _NpzFile:
         return full
 
     def column(self, name: str, n_images: int) -> NDArray[Any]:
-        """Load an array that has one entry an image."""
+        """Load an array that must have one entry per image."""
         array = self.load(name)
         if array.shape != (n_images,):
             raise self.wrong(
-                f"has {name} of shape {array.shape}", f"({n_images},), one entry an image", f"save {name} anew"
+                f"has {name} of shape {array.shape}", f"({n_images},), one entry per image", f"correct {name}"
             )
         return array
 
@@ -273,7 +273,7 @@ class _NpzFile:
         if name not in self.names:
             raise self.wrong(
                 f"has no array {name!r}, only {', '.join(sorted(self.names)) or 'none at all'}",
-                "images and labels, and perhaps class_names, image_ids, sources",
+                "images and labels, optionally class_names, image_ids, sources",
                 f"save the file with {name}=...",
             )
 
@@ -286,7 +286,7 @@ def _read_header(stream: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
 
 
 def _classes(arrays: _NpzFile, n_images: int) -> tuple[IntArray, tuple[str, ...]]:
-    """Return labels as indices, and the names that they point at."""
+    """Return labels as class indices, and the class names."""
     stored = arrays.column("labels", n_images)
     if not np.issubdtype(stored.dtype, np.integer):
         raise arrays.wrong(f"has labels of type {stored.dtype}", "integers", "save labels.astype('int64')")
@@ -306,13 +306,13 @@ def _classes(arrays: _NpzFile, n_images: int) -> tuple[IntArray, tuple[str, ...]
         raise arrays.wrong(
             f"has no image of class {empty[0]!r}" if empty else "has class_names that occur twice",
             "different class_names, each with at least one image",
-            "leave that name out and number the labels anew",
+            "leave that name out and renumber the labels",
         )
     return labels, names
 
 
 def _origins(arrays: _NpzFile, n_images: int) -> tuple[IntArray, tuple[str, ...]]:
-    """Return sources as indices, and their names; one source for all where the file does not say."""
+    """Return sources as indices, and their names; a single source if the file names none."""
     if "sources" not in arrays.names:
         return np.zeros(n_images, np.int64), ("npz",)
     values, sources = np.unique(arrays.column("sources", n_images), return_inverse=True)
@@ -324,7 +324,7 @@ def _ids(arrays: _NpzFile, n_images: int) -> tuple[str, ...]:
         return tuple(f"{row:0{len(str(n_images - 1))}d}" for row in range(n_images))
     image_ids = tuple(str(image_id) for image_id in arrays.column("image_ids", n_images))
     if len(set(image_ids)) < n_images:
-        raise arrays.wrong("has image_ids that occur twice", "one unique id an image", "save unique ids, or none")
+        raise arrays.wrong("has image_ids that occur twice", "one unique id per image", "save unique ids, or none")
     return image_ids
 
 
@@ -333,7 +333,7 @@ def _square_side(path: Path, shape: tuple[int, int, int, int]) -> int:
     if height != width:
         raise UserError(
             f"{path} has images of {height} x {width} pixels",
-            "square images, or an image_size to bring them to",
+            "square images, or an image_size to resize them to",
             f"set image_size, e.g. to {min(height, width)}",
         )
     return height
@@ -350,6 +350,6 @@ def _read_npz(path: Path, digest: str, image_size: int, rows: IntArray) -> Image
 
 @lru_cache(maxsize=2)
 def _npz_images(path: Path, digest: str) -> ImageArray:
-    """Load all pixels, (n_images, height, width, n_channels); those of the two last files stay loaded."""
+    """Load all pixels, (n_images, height, width, n_channels); the last two files stay in memory."""
     images: ImageArray = _NpzFile(path).load("images")
     return images[..., np.newaxis] if images.ndim == 3 else images

@@ -1,4 +1,4 @@
-"""Disjoint classes (base, validation, novel) and, within base classes, disjoint images (train, val, test)."""
+"""Splits: classes into base, validation and novel; images of base classes into train, val and test."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ class ImageSplit:
 
 
 def split_classes(dataset: ImageDataset, config: ClassSplitConfig) -> ClassSplit:
-    """Divide a data set's classes.
+    """Split the classes of a data set into base, validation and novel.
 
-    Shares are drawn from the sorted class names, so that the order in which a source lists its classes does not matter.
+    Shares are drawn from the sorted class names, so the order in which a source lists its classes does not matter.
 
     Raises:
-        UserError: A class that does not exist or stands in two groups, a file that does not hold the three lists, or
+        UserError: A class does not exist or is in two groups, the file does not hold the three lists, or there are
             fewer than two base classes.
     """
     lists = _read_split_file(config.file) if config.file else _given_lists(config)
@@ -56,14 +56,14 @@ def split_classes(dataset: ImageDataset, config: ClassSplitConfig) -> ClassSplit
             if name in home:
                 raise UserError(
                     f"class {name!r} is listed under {home[name]} and {group} of class_split",
-                    "groups without a common class, each class once",
+                    "each class in one group only, and once",
                     f"remove {name!r} from one of them",
                 )
             home[name] = group
     if len(lists["base"]) < 2:
         raise UserError(
             f"class_split leaves {len(lists['base'])} base classes of {len(dataset.class_names)}",
-            "at least 2 to learn on",
+            "at least 2 base classes",
             "raise class_split.base",
         )
     chosen = {group: np.array(sorted(index_of[name] for name in lists[group]), dtype=np.int64) for group in GROUPS}
@@ -71,9 +71,9 @@ def split_classes(dataset: ImageDataset, config: ClassSplitConfig) -> ClassSplit
 
 
 def split_images(dataset: ImageDataset, base: IntArray, config: ImageSplitConfig) -> ImageSplit:
-    """Divide the images of the base classes class by class (stratified), at least one image of each class to each part.
+    """Split the images of each base class into train, val and test (stratified), with at least one image per part.
 
-    A class's images are divided alike whatever other classes there are.
+    A class is split the same way whatever other classes there are.
 
     Raises:
         UserError: A base class has too few images.

@@ -262,7 +262,7 @@ def test_the_order_seed_wins_over_the_run_seed(make_dataset: MakeDataset) -> Non
             {"n_chunks": 12, "schedule": "growing"},
             "60 training and 20 validation images over 12 chunks, the smallest with 1 and 0",
         ),
-        ({"n_chunks": 12, "schedule": "growing"}, "at least 2 training images and 1 validation image a chunk"),
+        ({"n_chunks": 12, "schedule": "growing"}, "at least 2 training images and 1 validation image per chunk"),
         ({"n_chunks": 3, "schedule": "large_first", "first_share": 0.95}, "the smallest with 1 and 0"),
         ({"n_chunks": 12, "schedule": "growing"}, "lower chunks.n_chunks, set chunks.schedule to equal"),
         (

@@ -232,7 +232,7 @@ def test_a_second_call_reads_the_cache(fonts: Path, cache: Path, monkeypatch: py
     assert toy(fonts).image_ids == first.image_ids
 
 
-def test_a_damaged_cache_is_made_anew(fonts: Path, cache: Path) -> None:
+def test_a_damaged_cache_is_rendered_again(fonts: Path, cache: Path) -> None:
     save_fonts(fonts, "1")
     first = toy(fonts)
     (file,) = cache.iterdir()
@@ -254,7 +254,7 @@ def test_a_cache_that_cannot_be_written_is_refused(fonts: Path, tmp_path: Path) 
 
 
 def test_a_missing_folder_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"font_dirs: .*missing is no folder"):
+    with pytest.raises(UserError, match=r"font_dirs: .*missing is not a folder"):
         toy(tmp_path / "missing")
 
 

@@ -167,13 +167,13 @@ def test_a_tilde_is_the_home_folder(animals: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_a_missing_folder_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"missing is no folder \(looked at /.*\n.*working directory"):
+    with pytest.raises(UserError, match=r"missing is not a folder \(looked at /.*\n.*working directory"):
         folder(str(tmp_path / "missing"))
 
 
 def test_a_folder_without_classes_is_refused(tmp_path: Path) -> None:
     save_image(tmp_path / "loose.png")
-    with pytest.raises(UserError, match=r"has no sub-folders\n.*one sub-folder a class"):
+    with pytest.raises(UserError, match=r"has no sub-folders\n.*one sub-folder per class"):
         folder(str(tmp_path))
 
 
@@ -226,7 +226,7 @@ def test_an_npz_file_in_colour_is_resized(tmp_path: Path) -> None:
     assert npz(path, image_size=5).read(np.array([0, 3])).shape == (2, 5, 5, 3)
 
 
-def test_a_changed_npz_file_is_read_anew(tmp_path: Path) -> None:
+def test_a_changed_npz_file_is_read_again(tmp_path: Path) -> None:
     first = npz(save_npz(tmp_path / "a.npz"))
     first.read(np.array([0]))
     second = npz(save_npz(tmp_path / "a.npz", images=np.full((4, 6, 6), 9, np.uint8)))
@@ -242,12 +242,12 @@ def test_a_changed_npz_file_is_read_anew(tmp_path: Path) -> None:
         ({"images": np.zeros((4, 6, 6))}, r"images of shape \(4, 6, 6\), float64\n.*uint8"),
         ({"images": np.zeros((4, 3, 6, 6), np.uint8)}, r"images of shape \(4, 3, 6, 6\).*\n.*\n.*channels come last"),
         ({"images": np.zeros((4, 6, 7), np.uint8)}, r"images of 6 x 7 pixels\n.*\n.*set image_size, e\.g\. to 6"),
-        ({"labels": np.zeros(3, int)}, r"has labels of shape \(3,\)\n.*\(4,\), one entry an image"),
+        ({"labels": np.zeros(3, int)}, r"has labels of shape \(3,\)\n.*\(4,\), one entry per image"),
         ({"labels": np.zeros(4)}, r"labels of type float64\n.*integers"),
         ({"labels": np.array([0, 1, 2, 3], object)}, r"array 'labels' that cannot be read"),
         ({"class_names": np.array(["a", "b"])}, r"labels from 3 to 5, but 2 class_names\n.*labels from 0 to 1"),
         ({"class_names": np.array(list("abcdef"))}, r"has no image of class 'a'"),
-        ({"image_ids": np.array(["a", "b", "c", "a"])}, r"image_ids that occur twice\n.*one unique id an image"),
+        ({"image_ids": np.array(["a", "b", "c", "a"])}, r"image_ids that occur twice\n.*one unique id per image"),
     ],
 )
 def test_a_wrong_npz_file_is_refused(tmp_path: Path, changes: dict[str, Any], words: str) -> None:
@@ -258,7 +258,7 @@ def test_a_wrong_npz_file_is_refused(tmp_path: Path, changes: dict[str, Any], wo
 def test_a_truncated_npz_file_is_refused(tmp_path: Path) -> None:
     path = Path(save_npz(tmp_path / "a.npz"))
     path.write_bytes(path.read_bytes()[:200])
-    with pytest.raises(UserError, match=r"a\.npz is no \.npz file, or only the beginning of one"):
+    with pytest.raises(UserError, match=r"a\.npz is not an \.npz file, or is incomplete"):
         npz(str(path))
 
 
@@ -273,5 +273,5 @@ def test_damaged_pixels_are_refused_when_read(tmp_path: Path) -> None:
 
 
 def test_a_missing_npz_file_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"a\.npz is no file"):
+    with pytest.raises(UserError, match=r"a\.npz is not a file"):
         npz(str(tmp_path / "a.npz"))

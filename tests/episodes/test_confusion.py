@@ -42,7 +42,7 @@ def test_episodes_that_were_not_scored_are_left_out() -> None:
 
 
 def test_other_episodes_are_refused() -> None:
-    with pytest.raises(ValueError, match="there are 5 predictions of 6 queries"):
+    with pytest.raises(ValueError, match="there are 5 predictions for 6 queries"):
         count_confusions(BLOCK, np.array([[0, 1, 1], [0, 2, -1]], dtype=np.int16), 4)
 
 

@@ -191,7 +191,7 @@ def test_a_file_that_is_no_table_of_episodes_is_refused(tmp_path: Path) -> None:
     saved = parquet.read_table(path)
     for other in (saved.drop_columns(["accuracy"]), saved.replace_schema_metadata(None)):
         parquet.write_table(other, path)
-        with pytest.raises(ValueError, match="is no table of episodes: it should have the columns index, classes"):
+        with pytest.raises(ValueError, match="is not a table of episodes: it should have the columns index, classes"):
             EpisodeTable.load(path)
 
 

@@ -301,7 +301,7 @@ def test_another_parquet_file_is_no_transfer(tmp_path: Path) -> None:
     import pyarrow.parquet as pq
 
     pq.write_table(pa.table({"a": [1]}), tmp_path / "other.parquet")
-    with pytest.raises(ValueError, match="no table of a transfer"):
+    with pytest.raises(ValueError, match="is not a table of a transfer"):
         TransferTable.load(tmp_path / "other.parquet")
 
 
@@ -335,5 +335,5 @@ def test_errors_name_the_class_the_size_and_the_setting(bank: FeatureBank, split
 
 
 def test_what_scikit_learn_refuses_is_told_with_the_size(bank: FeatureBank, split: RowSplit) -> None:
-    with pytest.raises(ProbeError, match="probe cannot be fitted on 2 images a class"):
+    with pytest.raises(ProbeError, match="probe cannot be fitted on 2 images per class"):
         next(transfer(bank, split, probe(knn(n_neighbors=11)), FIXED))

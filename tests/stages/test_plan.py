@@ -112,5 +112,5 @@ def test_images_too_small_to_be_corrupted_are_refused_by_the_benchmark_that_asks
 
 
 def test_a_missing_file_is_refused(make_config: MakeConfig, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="is no file"):
+    with pytest.raises(UserError, match="is not a file"):
         make_plan(make_config(dataset={"name": "npz", "params": {"path": str(tmp_path / "nothing.npz")}}))
