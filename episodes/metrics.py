@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,23 +11,6 @@ IntArray = NDArray[np.int64]
 Probabilities = NDArray[np.floating]
 
 N_BINS = 15
-
-
-@dataclass(frozen=True, kw_only=True)
-class Metric:
-    """A metric: a function of predicted probabilities and true labels.
-
-    Attributes:
-        name: Its key in result files.
-        unit: `fraction` or `nats`.
-        higher_is_better: Whether larger values are better.
-        compute: (probabilities (n, n_classes), labels (n,)) -> value.
-    """
-
-    name: str
-    unit: str
-    higher_is_better: bool
-    compute: Callable[[Probabilities, IntArray], float]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,9 +87,3 @@ def brier(probabilities: Probabilities, labels: IntArray) -> float:
 def ece(probabilities: Probabilities, labels: IntArray) -> float:
     """Return the expected calibration error (top label, 15 equal-width bins); needs many predictions, pooled."""
     return reliability(probabilities, labels).ece
-
-
-ACCURACY = Metric(name="accuracy", unit="fraction", higher_is_better=True, compute=accuracy)
-NLL = Metric(name="nll", unit="nats", higher_is_better=False, compute=nll)
-BRIER = Metric(name="brier", unit="squared distance in [0, 2]", higher_is_better=False, compute=brier)
-ECE = Metric(name="ece", unit="fraction", higher_is_better=False, compute=ece)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import time
-import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -14,11 +13,12 @@ from numpy.typing import NDArray
 
 from episodes.bank import FeatureBank
 from episodes.executors import Executor
+from episodes.fitting import ProbeError, fit_episode, proper_scores, score_episode
 from episodes.inner_products import Features, Products
 from episodes.manifest import Manifest, draw_manifest
-from episodes.metrics import count_by_confidence, empty_reliability, reliability
-from episodes.probes import Classifier, Probe, converged, logistic_regression
-from episodes.sampler import Episode, EpisodeSpec
+from episodes.metrics import count_by_confidence, empty_reliability
+from episodes.probes import Probe, converged, logistic_regression
+from episodes.sampler import EpisodeSpec
 from episodes.solver import Solver, find_solver
 from episodes.stopping import BLOCK_SIZE, MIN_EPISODES, until_narrow
 from episodes.table import EpisodeTable, collect
@@ -42,10 +42,6 @@ AUDIT_SHARE = 0.005
 MIN_AUDITED = 20
 AUDIT_TOLERANCE = 1e-4
 """How far a probability of the batched solver may be from scikit-learn's."""
-
-
-class ProbeError(ValueError):
-    """A probe could not be fitted on an episode."""
 
 
 class AuditError(RuntimeError):
@@ -112,9 +108,10 @@ def score(
             is looked at after every 100 episodes, from 200 on (see `episodes.stopping`). None scores all.
 
     Raises:
-        ValueError: The manifest was drawn on other images than the bank's, the two banks do not belong together, it has
-            not all the chosen episodes, or the transform has no reference, or one of another number of features.
-        ProbeError: scikit-learn refuses to fit the probe on an episode.
+        ValueError: The manifest was drawn on other images than the bank's, the two banks do not belong together, or it
+            has not all the chosen episodes.
+        ProbeError: scikit-learn refuses to fit the probe on an episode, or the transform has no reference, or one that
+            does not suit it or the bank.
         AuditError: The batched solver is wrong where it was certain.
     """
     block_size = None if target_ci95 is None else BLOCK_SIZE
@@ -154,16 +151,19 @@ def _score_blocks(
         raise ValueError(f"the chosen episodes are {chosen}, but the manifest holds range(0, {len(manifest)})")
     n_features = bank.features.shape[1]
     if probe.reference is not None and probe.reference.shape[1:] != (n_features,):
-        raise ValueError(f"the reference has the shape {probe.reference.shape}, but the bank {n_features} features")
+        raise ProbeError(f"the reference has the shape {probe.reference.shape}, but the bank {n_features} features")
     features = Features(support=bank.features, query=query_bank.features)
-    transform = fit_transform(probe.transform, probe.reference)
+    try:
+        transform = fit_transform(probe.transform, probe.reference)
+    except ValueError as error:
+        raise ProbeError(f"{probe.name} cannot be fitted: {error}") from error
     solver = find_solver(probe.classifier) if probe.solver == "auto" and is_uniform(manifest) else None
     audited = _choose_audited(len(manifest), audit_share)
     if block_size is not None:  # perhaps no more than the first ones are scored
         audited |= _choose_audited(MIN_EPISODES, audit_share)
 
     def score_one_by_one(part: range) -> EpisodeTable:
-        return collect([_score_episode(features, manifest[index], probe, transform) for index in part], {})
+        return collect([score_episode(features, manifest[index], probe, transform) for index in part], {})
 
     with threadpool_limits(limits=1):
         score_part: Callable[[range], EpisodeTable] = score_one_by_one
@@ -218,25 +218,6 @@ def _score_range(
     return [collect(blocks, {})] if block_size is None else blocks
 
 
-def predict(
-    features: NDArray[np.float32],
-    episode: Episode,
-    probe: Probe,
-    *,
-    query_features: NDArray[np.float32] | None = None,
-) -> IntArray:
-    """Fit the probe on one episode and return the predicted episode label of each query, (n_query,) int64.
-
-    Args:
-        features: (n_images, n_features) of the bank, before the probe's transform.
-        episode: Which rows.
-        probe: What to fit.
-        query_features: Those of the queries, if they come from elsewhere.
-    """
-    of_both = Features(support=features, query=features if query_features is None else query_features)
-    return _fit(of_both, episode, probe.classifier, fit_transform(probe.transform, probe.reference)).predicted
-
-
 def is_uniform(manifest: Manifest) -> bool:
     """Whether all episodes have the same number of classes, and all classes the same numbers of images."""
     return bool(getattr(manifest.spec, "is_uniform", True))
@@ -270,7 +251,7 @@ class _Batch:
         labels = np.repeat(np.arange(spec.n_way), spec.n_query)
         is_correct = predicted == labels
         accuracy = is_correct.mean(axis=1)
-        nll, brier = _proper_scores(probabilities, labels, len(accuracy))
+        nll, brier = proper_scores(probabilities, labels, len(accuracy))
         pooled = empty_reliability()
         if probabilities is not None:
             pooled = count_by_confidence(probabilities.max(axis=2)[is_certain], is_correct[is_certain])
@@ -323,17 +304,13 @@ class _Batch:
         return predicted, probabilities, is_certain
 
     def _fit_one(self, index: int) -> EpisodeTable:
-        probe = Probe(
-            name=self.probe.name,
-            classifier=converged(self.probe.classifier),
-            transform=self.probe.transform,
-            settings=self.probe.settings,
-        )
-        return _score_episode(self.raw, self.manifest[index], probe, self.transform)
+        return score_episode(self.raw, self.manifest[index], self._converged(), self.transform)
+
+    def _converged(self) -> Probe:
+        return replace(self.probe, classifier=converged(self.probe.classifier))
 
     def _audit(self, index: int, predicted: NDArray[np.int16], probabilities: FloatArray | None) -> None:
-        episode = self.manifest[index]
-        fit = _fit(self.raw, episode, converged(self.probe.classifier), self.transform)
+        fit = fit_episode(self.raw, self.manifest[index], self._converged(), self.transform)
         n_different = int((fit.predicted != predicted).sum())
         gap = 0.0
         if probabilities is not None and fit.probabilities is not None:
@@ -351,76 +328,3 @@ def _choose_audited(n_episodes: int, share: float) -> frozenset[int]:
     n_audited = min(n_episodes, max(MIN_AUDITED, round(share * n_episodes)))
     chosen = np.random.default_rng(0).choice(n_episodes, n_audited, replace=False)
     return frozenset(int(index) for index in chosen)
-
-
-def _proper_scores(
-    probabilities: FloatArray | None, labels: IntArray, n_episodes: int
-) -> tuple[FloatArray, FloatArray]:
-    """Return NLL and Brier score of each episode for (n_episodes, n_query, n_way) probabilities; NaN without them."""
-    if probabilities is None:
-        return np.full(n_episodes, np.nan), np.full(n_episodes, np.nan)
-    of_label = probabilities[:, np.arange(len(labels)), labels].astype(np.float64)
-    nll = -np.log(np.maximum(of_label, 1e-12)).mean(axis=1)
-    brier = np.square(probabilities).sum(axis=(1, 2), dtype=np.float64) / len(labels) + (1 - 2 * of_label).mean(axis=1)
-    return nll, brier
-
-
-def _score_episode(features: Features, episode: Episode, probe: Probe, transform: FeatureTransform) -> EpisodeTable:
-    """Score one episode by scikit-learn, as a table of one row."""
-    try:
-        fit = _fit(features, episode, probe.classifier, transform)
-    except ValueError as error:
-        raise ProbeError(f"{probe.name} cannot be fitted on episode {episode.index}: {error}") from error
-    labels, probabilities = episode.query_labels, fit.probabilities
-    nll, brier = _proper_scores(None if probabilities is None else probabilities[None], labels, 1)
-    return EpisodeTable(
-        index=np.array([episode.index]),
-        classes=np.asarray(episode.classes)[None],
-        accuracy=np.array([(fit.predicted == labels).mean()]),
-        nll=nll,
-        brier=brier,
-        converged=np.array([fit.converged]),
-        seconds=np.array([fit.seconds]),
-        reliability=empty_reliability() if probabilities is None else reliability(probabilities, labels),
-        predicted=fit.predicted.astype(np.int16)[None],
-        n_by_solver={"scikit-learn": 1},
-    )
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Fit:
-    predicted: IntArray
-    probabilities: FloatArray | None
-    converged: bool
-    seconds: float
-
-
-def _fit(features: Features, episode: Episode, classifier: Classifier, transform: FeatureTransform) -> _Fit:
-    """Fit a scikit-learn classifier on an episode; of its warnings only that it did not converge is heard."""
-    from sklearn.exceptions import ConvergenceWarning
-
-    support, query = transform(features.support[episode.support]), transform(features.query[episode.query])
-    began = time.perf_counter()
-    with warnings.catch_warnings(record=True) as caught, np.errstate(invalid="ignore", divide="ignore"):
-        warnings.simplefilter("ignore")
-        warnings.simplefilter("always", ConvergenceWarning)
-        classifier.fit(support, episode.support_labels)
-        predicted = np.asarray(classifier.predict(query), dtype=np.int64)
-        probabilities = _probabilities(classifier, query)
-    return _Fit(
-        predicted=predicted,
-        probabilities=probabilities,
-        converged=not any(issubclass(entry.category, ConvergenceWarning) for entry in caught),
-        seconds=time.perf_counter() - began,
-    )
-
-
-def _probabilities(classifier: Classifier, query: NDArray[Any]) -> NDArray[np.float64] | None:
-    """Return class probabilities, or None where there are none: the nearest centroid gives none at one shot."""
-    if not hasattr(classifier, "predict_proba"):
-        return None
-    try:
-        probabilities: NDArray[np.float64] = classifier.predict_proba(query)
-    except ValueError:
-        return None
-    return probabilities

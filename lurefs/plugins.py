@@ -51,12 +51,6 @@ TABLE: Mapping[str, Mapping[str, str]] = MappingProxyType(
             "joblib": "episodes.executors:joblib",
             "dask": "episodes.executors:dask",
         },
-        "metric": {
-            "accuracy": "episodes.metrics:ACCURACY",
-            "nll": "episodes.metrics:NLL",
-            "brier": "episodes.metrics:BRIER",
-            "ece": "episodes.metrics:ECE",
-        },
     }
 )
 

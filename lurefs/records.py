@@ -146,3 +146,15 @@ def describe(hint: Any) -> str:
     if dataclasses.is_dataclass(hint) or origin is not None:
         return "a mapping"
     return str(hint)
+
+
+def differences(old: Any, new: Any, path: str = "") -> list[str]:
+    """Return in words what is not the same in two nested mappings."""
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        keys = dict.fromkeys([*old, *new])
+        return [
+            text
+            for key in keys
+            for text in differences(old.get(key), new.get(key), f"{path}.{key}" if path else str(key))
+        ]
+    return [] if old == new else [f"{path.removeprefix('pretrain.')} was {old!r} and is now {new!r}"]

@@ -7,6 +7,9 @@ import os
 os.environ["OMP_NUM_THREADS"] = "1"
 for name in ("WANDB_API_KEY", "WANDB_MODE", "WANDB_DISABLED"):
     os.environ.pop(name, None)
+for name in ("COLUMNS", "LINES"):  # pytest imports readline, which sets them for child processes, not in os.environ
+    os.environ.pop(name, None)
+    os.unsetenv(name)
 
 from collections.abc import Callable
 from pathlib import Path

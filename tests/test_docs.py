@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import textwrap
 from pathlib import Path
 
 import numpy as np
@@ -32,13 +31,12 @@ def test_the_library_page_runs(capsys: pytest.CaptureFixture[str]) -> None:
     assert re.match(r"-?\d+\.\d\d% ± .* 60 episodes \d\S*", second)
 
 
-def test_the_settings_in_the_readme_are_accepted(tmp_path: Path) -> None:
-    blocks = re.findall(r"```yaml\n(.*?)```", (DOCS.parent / "README.md").read_text(), flags=re.DOTALL)
-    assert len(blocks) == 2
-    for number, block in enumerate(blocks):
-        path = tmp_path / f"{number}.yaml"
-        path.write_text(textwrap.dedent(block))
-        assert load(str(path)).runs
+@pytest.mark.parametrize("page", ["README.md", "docs/guide.md", "docs/robustness.md"])
+def test_the_settings_on_a_page_are_accepted(page: str, tmp_path: Path) -> None:
+    (block,) = re.findall(r"```yaml\n(.*?)```", (DOCS.parent / page).read_text(), flags=re.DOTALL)
+    path = tmp_path / "recipe.yaml"
+    path.write_text(block)
+    assert load(str(path)).runs
 
 
 def test_the_page_of_settings_is_that_of_the_code() -> None:

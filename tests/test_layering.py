@@ -34,14 +34,14 @@ ORDER = [
 
 HOMES = {
     "learn2learn": {"episodes.sampler"},
-    "timm": {"lurefs.learning.backbones", "lurefs.learning.optimizers", "lurefs.stages.stage"},
+    "timm": {"lurefs.learning.backbones", "lurefs.learning.optimizers", "lurefs.stages.identity"},
     "omegaconf": {"lurefs.config.load"},
-    "wandb": {"lurefs.tracking.tracker", "lurefs.tracking.client", "lurefs.commands.push", "lurefs.commands.views"},
-    "wandb_workspaces": {"lurefs.commands.views"},
+    "wandb": {"lurefs.tracking.tracker", "lurefs.tracking.client", "lurefs.commands.push", "lurefs.tracking.views"},
+    "wandb_workspaces": {"lurefs.tracking.views"},
     "sklearn": {
         "episodes.probes",
         "episodes.projection",
-        "episodes.scoring",
+        "episodes.fitting",
         "episodes.transfer.fits",
         "lurefs.data.sources",
     },

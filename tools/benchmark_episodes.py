@@ -19,6 +19,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -115,8 +116,8 @@ def compare_probe(rounds: int) -> Iterator[Row]:
         batched(bank, manifest.prefix(64))
         ratios = []
         for _ in range(rounds):
-            fast = cpu_seconds(lambda manifest=manifest: batched(bank, manifest)) / n_batched
-            slow = cpu_seconds(lambda manifest=manifest, n=n_single: one_by_one(bank, manifest, n)) / n_single
+            fast = cpu_seconds(partial(batched, bank, manifest)) / n_batched
+            slow = cpu_seconds(partial(one_by_one, bank, manifest, n_single)) / n_single
             ratios.append(slow / fast)
         note = f"{fast * 1000:.3f} ms against {slow * 1000:.2f} ms an episode"
         yield Row(name=f"probe alone, {n_way}-way {n_shot}-shot", wanted=wanted, ratios=ratios, note=note)
@@ -188,12 +189,16 @@ def compare_cold(rounds: int) -> Iterator[Row]:
     is_base, n_base = concepts >= N_CLASSES, int(concepts.max()) + 1 - N_CLASSES
     fresh = timm.create_model("resnet10t", num_classes=n_base)
     model = trained(fresh, drawings[is_base], concepts[is_base] - N_CLASSES)
-    model.reset_classifier(0)
+    fresh.reset_classifier(0)  # of the same model, which timm's type does not name
     images, labels = made_pool(drawings, concepts)
 
     @torch.inference_mode()
     def embed(batch: torch.Tensor) -> np.ndarray:
-        return model(prepared(batch)).numpy()
+        features: np.ndarray = model(prepared(batch)).numpy()
+        return features
+
+    def extract(share: torch.Tensor, parts: list[np.ndarray]) -> None:
+        parts.extend(embed(batch) for batch in share.split(100))
 
     dataset = MetaDataset(TensorDataset(images, labels))
 
@@ -219,9 +224,9 @@ def compare_cold(rounds: int) -> Iterator[Row]:
         looping, extracting = dict.fromkeys(PROTOCOLS, 0.0), 0.0
         parts: list[np.ndarray] = []
         for turn, share in enumerate(images.chunk(N_TURNS)):
-            extracting += cpu_seconds(lambda share=share: parts.extend(embed(batch) for batch in share.split(100)))
+            extracting += cpu_seconds(partial(extract, share, parts))
             for protocol in (PROTOCOLS[turn % 4], PROTOCOLS[(turn + 2) % 4]):
-                looping[protocol] += cpu_seconds(lambda protocol=protocol: loop_once(*protocol))
+                looping[protocol] += cpu_seconds(partial(loop_once, *protocol))
         n_looped = 2 * N_TURNS / len(PROTOCOLS)
         of_all = {protocol: seconds / n_looped * N_EPISODES for protocol, seconds in looping.items()}
         return of_all, extracting, FeatureBank.from_arrays(np.concatenate(parts), labels.numpy())
@@ -235,8 +240,8 @@ def compare_cold(rounds: int) -> Iterator[Row]:
     one, four = [], []
     for _ in range(rounds):
         slow, extracting, bank = alternate()
-        fast = extracting + cpu_seconds(lambda bank=bank: evaluated(bank, ((5, 5),)))
-        others = cpu_seconds(lambda bank=bank: evaluated(bank, ((5, 1), (20, 1), (20, 5))))
+        fast = extracting + cpu_seconds(partial(evaluated, bank, ((5, 5),)))
+        others = cpu_seconds(partial(evaluated, bank, ((5, 1), (20, 1), (20, 5))))
         one.append(slow[5, 5] / fast)
         four.append(sum(slow.values()) / (fast + others))
     rates = f"{len(images) / extracting:.0f} img/s alone, {N_EPISODES * 100 / slow[5, 5]:.0f} in the loop"

@@ -20,6 +20,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import statistics
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 
 import numpy as np
 import torch
@@ -78,10 +79,10 @@ def make_parts(
 ) -> dict[str, Callable[[], object]]:
     """Return what is timed, by name."""
     n_train = n_batches * settings.batch_size
-    course = make_course(n_train, image_size, settings, device)
+    images, course = make_course(n_train, image_size, settings, device)
     learner, bare = (make_learner(*build(model, image_size, device), settings) for _ in range(2))
     moves = draw_moves([settings.batch_size] * n_batches, settings.augment, torch.Generator(), device)
-    batches = [course.images.images[positions] for positions in torch.arange(n_train).split(settings.batch_size)]
+    batches = [images.images[positions] for positions in torch.arange(n_train).split(settings.batch_size)]
     inputs = [bare.backbone.prepare(batch) for batch in batches]
     labels = course.images.labels[:n_train].split(settings.batch_size)
     validation = torch.arange(n_train, n_train + round(VAL_SHARE * n_train), device=device)
@@ -97,7 +98,7 @@ def make_parts(
     def prepare_batches() -> None:
         for number, positions in enumerate(torch.arange(n_train, device=device).split(settings.batch_size)):
             part = moves.of(slice(number * settings.batch_size, (number + 1) * settings.batch_size))
-            learner.backbone.prepare(augment(course.images.images[positions], part, settings.augment.crop_padding))
+            learner.backbone.prepare(augment(images.images[positions], part, settings.augment.crop_padding))
 
     return {
         "epoch": lambda: _train_epoch(learner, course, 0, 0),
@@ -121,23 +122,25 @@ def forward_backward(learner: Learner, batch: torch.Tensor, labels: torch.Tensor
 
 def build(model: str, image_size: int, device: torch.device) -> tuple[Backbone, BackboneConfig]:
     """Build the model, with a small stem where it can have one."""
-    sizes = {"n_classes": N_CLASSES, "n_channels": 3, "image_size": image_size, "seed": 0}
+    sized = partial(build_backbone, n_classes=N_CLASSES, n_channels=3, image_size=image_size, seed=0)
     try:
         config = BackboneConfig(name=model, stem="small")
-        backbone = build_backbone(config, **sizes)
+        backbone = sized(config)
     except UserError:
         config = BackboneConfig(name=model)
-        backbone = build_backbone(config, **sizes)
+        backbone = sized(config)
     backbone.model.to(device)
     return backbone, config
 
 
-def make_course(n_train: int, image_size: int, settings: LearnerConfig, device: torch.device) -> Course:
-    """Make two chunks of random images; the second has as many as unlearning looks at."""
+def make_course(
+    n_train: int, image_size: int, settings: LearnerConfig, device: torch.device
+) -> tuple[LabelledImages, Course]:
+    """Make random images, and two chunks of them; the second has as many as unlearning looks at."""
     n_val = round(VAL_SHARE * n_train)
     n_images = max(n_train + n_val, N_PROBED)
     generator = torch.Generator().manual_seed(0)
-    images = torch.randint(256, (n_images, 3, image_size, image_size), dtype=torch.uint8, generator=generator)
+    pixels = torch.randint(256, (n_images, 3, image_size, image_size), dtype=torch.uint8, generator=generator)
     labels = torch.randint(N_CLASSES, (n_images,), generator=generator)
     rows = np.arange(n_images)
     validation = rows[n_train : n_train + n_val]
@@ -145,13 +148,15 @@ def make_course(n_train: int, image_size: int, settings: LearnerConfig, device: 
         Chunk(index=index, train=train, validation=validation, new=rows)
         for index, train in enumerate((rows[:n_train], rows))
     ]
-    return Course(
-        images=LabelledImages(rows, images.to(device), labels.to(device)),
+    images = LabelledImages(rows, pixels.to(device), labels.to(device))
+    course = Course(
+        images=images,
         chunks=chunks,
         test=torch.from_numpy(validation).to(device),
         settings=settings,
         seed=0,
     )
+    return images, course
 
 
 def seconds(part: Callable[[], object], device: torch.device) -> float:

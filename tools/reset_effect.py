@@ -20,7 +20,7 @@ from lurefs.runs.outcomes import UnlearnReport
 from lurefs.stages.plan import make_plan
 from lurefs.stages.run import run_stage
 
-BACKBONES = {
+BACKBONES: dict[str, dict[str, object]] = {
     "test_resnet": {"stem": "small"},
     "resnet10t": {"stem": "small"},
     "regnetx_002": {"stem": "small"},

@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from episodes.bank import FeatureBank
+from episodes.fitting import ProbeError
 from episodes.metrics import nll, reliability
 from episodes.probes import Classifier, Probe
-from episodes.scoring import ProbeError
 from episodes.transfer.split import RowSplit, Size, draw_rows, smallest_class
 from episodes.transforms import fit_transform
 

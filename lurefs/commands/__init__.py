@@ -1,1 +1,1 @@
-"""What a person types: one file for each command of `lurefs`. `lurefs.cli` puts them together."""
+"""What a person types: a file for each command of `lurefs`, with `add_parser(commands)` and `run(arguments) -> int`."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from lurefs import console
 from lurefs.errors import UserError, unknown_name, unwritable
+from lurefs.runs.directory import RunDirectory
 from lurefs.runs.find import find_runs
 
 if TYPE_CHECKING:
@@ -34,10 +35,11 @@ def add_parser(commands: Any) -> None:
     )
     parser.add_argument("--skip-unfinished", action="store_true", help="leave out runs that are not evaluated yet")
     parser.add_argument("--output", type=Path, metavar="DIR", help="default: comparisons/<names of the runs>")
+    parser.set_defaults(run=run)
 
 
-def run_command(arguments: argparse.Namespace) -> None:
-    """Compare runs: print the tables, write the files and the page.
+def run(arguments: argparse.Namespace) -> int:
+    """Compare runs: print the tables, write the files and the page; return the exit code.
 
     Raises:
         UserError: A run cannot be found or is unfinished, or the runs met different episodes.
@@ -52,6 +54,7 @@ def run_command(arguments: argparse.Namespace) -> None:
     check_same_episodes(runs, benchmarks)
     output = arguments.output or Path("comparisons") / _folder_name(runs)
     console.print_paths(write_comparison(runs, output, benchmark=arguments.benchmark, probe=arguments.probe))
+    return 0
 
 
 def write_comparison(
@@ -94,7 +97,6 @@ def print_comparison(runs: Sequence[Run]) -> None:
 def _read(paths: Sequence[Path], reference: str | None, *, skip_unfinished: bool) -> list[Run]:
     """Read the runs, the chosen reference marked as such."""
     from lurefs.comparing.finished_runs import read_runs
-    from lurefs.runs.directory import RunDirectory
 
     directories = [RunDirectory(path) for path in paths]
     finished = [directory for directory in directories if directory.summary_path.is_file()]

@@ -15,10 +15,11 @@ import numpy as np
 from lurefs.config.load import RunGroup, load
 from lurefs.config.schema import RunConfig
 from lurefs.errors import UserError, unknown_name
+from lurefs.runs.directory import RunDirectory
 
 if TYPE_CHECKING:
     from episodes.manifest import Manifest
-    from lurefs.stages.plan import Benchmark
+    from lurefs.stages.plan import Benchmark, ImageSet
 
 N_SHOWN = 3
 
@@ -47,10 +48,11 @@ def add_parser(commands: Any) -> None:
     data.add_argument("--config", metavar="NAME_OR_FILE", help="a config whose data should hold the images")
     data.add_argument("--run-dir", type=Path, metavar="DIR", help="a run whose data should hold the images")
     verify.add_argument("--benchmark", metavar="NAME", help="which benchmark's images (default: any)")
+    parser.set_defaults(run=run)
 
 
-def run_action(arguments: argparse.Namespace) -> None:
-    """Carry out one of the three.
+def run(arguments: argparse.Namespace) -> int:
+    """Carry out one of the three; return the exit code.
 
     Raises:
         UserError: A file is damaged or does not fit, or the config is wrong.
@@ -61,6 +63,7 @@ def run_action(arguments: argparse.Namespace) -> None:
         show(arguments.file, arguments.episode)
     else:
         verify(arguments.file, source=arguments.config, run_dir=arguments.run_dir, benchmark=arguments.benchmark)
+    return 0
 
 
 def make(source: str, overrides: Sequence[str], *, benchmark: str | None, output: Path | None) -> None:
@@ -78,8 +81,8 @@ def make(source: str, overrides: Sequence[str], *, benchmark: str | None, output
             "one benchmark",
             f"add --benchmark: {', '.join(benchmarks)}",
         )
-    for name, images in benchmarks.items():
-        manifest = images.manifest or draw_manifest(images, images.spec, seed=images.seed)
+    for name, found in benchmarks.items():
+        manifest = found.manifest or draw_manifest(found.images, found.spec, seed=found.seed)
         path = output or Path("manifests") / f"{name}.parquet"
         _write(manifest, path)
         print(f"{path}  {len(manifest)} episodes, {manifest.spec.words()}, hash {manifest.hash[:12]}")
@@ -125,7 +128,7 @@ def verify(path: Path, *, source: str | None, run_dir: Path | None, benchmark: s
     print(f"whole     {len(manifest)} episodes, {manifest.spec.words()}, hash {manifest.hash[:12]}")
     images: Any = manifest.images
     if source is not None or run_dir is not None:
-        name, found = _find_benchmark(manifest, path, _benchmarks(_run(source, run_dir), benchmark))
+        name, found = _find_benchmark(manifest, path, _benchmarks(_read_config(source, run_dir), benchmark))
         images = images or found
         print(f"data      all {len(manifest.rows)} images are among the {len(found.rows)} of benchmark {name}")
     if images is None:
@@ -168,12 +171,10 @@ def _one_run(group: RunGroup) -> RunConfig:
     return runs[0]
 
 
-def _run(source: str | None, run_dir: Path | None) -> RunConfig:
+def _read_config(source: str | None, run_dir: Path | None) -> RunConfig:
     if source is not None:
         return _one_run(load(source))
     assert run_dir is not None
-    from lurefs.runs.directory import RunDirectory
-
     return RunDirectory(run_dir).read_config()
 
 
@@ -186,18 +187,18 @@ def _benchmarks(run: RunConfig, chosen: str | None) -> dict[str, Benchmark]:
     return benchmarks if chosen is None else {chosen: benchmarks[chosen]}
 
 
-def _find_benchmark(manifest: Manifest, path: Path, benchmarks: Mapping[str, Benchmark]) -> tuple[str, Benchmark]:
+def _find_benchmark(manifest: Manifest, path: Path, benchmarks: Mapping[str, Benchmark]) -> tuple[str, ImageSet]:
     """Return the first benchmark that has the images of the episodes, or refuse with the reason of the first."""
     from lurefs.stages.plan import rebase_manifest
 
     reasons = []
     for name, benchmark in benchmarks.items():
         try:
-            rebase_manifest(manifest, benchmark, path, f"benchmarks.{name}")
+            rebase_manifest(manifest, benchmark.images, path, f"benchmarks.{name}")
         except UserError as error:
             reasons.append(error)
         else:
-            return name, benchmark
+            return name, benchmark.images
     raise reasons[0]
 
 

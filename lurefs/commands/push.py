@@ -55,17 +55,18 @@ def add_parser(commands: Any) -> None:
     """Add the command `push` to an argument parser's commands."""
     text = "Send run directories and folders that 'lurefs compare' wrote to W&B; what is there is not sent again."
     parser = commands.add_parser("push", help="send finished or half finished runs to W&B", description=text)
-    parser.add_argument("names", nargs="+", metavar="RUN", help="a run, a folder of runs, or a comparison's folder")
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="a run, a folder of runs, or a comparison's folder")
     parser.add_argument("--dry-run", action="store_true", help="say what would be sent, and send nothing")
+    parser.set_defaults(run=run)
 
 
-def run_command(arguments: argparse.Namespace) -> int:
-    """Send what is named, and say of each folder what was sent; return how many failed.
+def run(arguments: argparse.Namespace) -> int:
+    """Send what is named, and say of each folder what was sent; return the exit code, 1 if one failed.
 
     Raises:
         UserError: A name leads to no run, there is no key, or the environment says that W&B is not to be used.
     """
-    parcels = find_parcels(arguments.names)
+    parcels = find_parcels(arguments.runs)
     if not arguments.dry_run:
         check_online(os.environ)
     failures = {}
@@ -83,7 +84,7 @@ def run_command(arguments: argparse.Namespace) -> int:
     print(f"{len(parcels) - len(failures)} of {len(parcels)} folders {done}")
     for path, reason in failures.items():
         console.note(f"not sent whole: {path}: {reason}")
-    return len(failures)
+    return 1 if failures else 0
 
 
 def find_parcels(names: Sequence[str]) -> list[Parcel]:

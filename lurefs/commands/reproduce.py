@@ -6,6 +6,7 @@ manifests and the checksums of weights. Times are not, nor is what only says whe
 
 from __future__ import annotations
 
+import argparse
 import math
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -19,9 +20,8 @@ import numpy as np
 from lurefs import console
 from lurefs.config.schema import RunConfig
 from lurefs.errors import UserError
-from lurefs.records import to_mapping
+from lurefs.records import differences, to_mapping
 from lurefs.runs.directory import RunDirectory, damaged, read_json
-from lurefs.stages.stage import differences
 
 _NOT_COMPARED = ("seconds", "ms_per_episode", "images_per_second", "version")
 N_SHOWN = 20
@@ -44,17 +44,23 @@ class Part:
     largest: float
 
 
-def reproduce(run_dir: Path, output: Path | None) -> bool:
-    """Run again, print what was compared, and return whether all of it is the same.
+def add_parser(commands: Any) -> None:
+    """Add the command `reproduce` to an argument parser's commands."""
+    text = "run a finished run again and compare every number"
+    parser = commands.add_parser("reproduce", help=text, description="Run again and compare.")
+    parser.add_argument("run_dir", type=Path, metavar="RUN_DIR", help="a finished run")
+    parser.add_argument("--output", type=Path, metavar="DIR", help="keep the new run here (default: it is deleted)")
+    parser.set_defaults(run=run)
 
-    Args:
-        run_dir: A finished run.
-        output: Where the new run goes and stays; None for a folder that is deleted.
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run again, print what was compared, and return the exit code: 0 if all of it is the same, else 1.
 
     Raises:
-        UserError: The run is not finished, is damaged, cannot be run here, or `output` is a file or not empty.
+        UserError: The run is not finished, is damaged, cannot be run here, or `--output` is a file or not empty.
     """
-    old = RunDirectory(run_dir)
+    output = arguments.output
+    old = RunDirectory(arguments.run_dir)
     config = old.read_config()
     old.read_summary()
     old.read_outcomes()
@@ -64,7 +70,7 @@ def reproduce(run_dir: Path, output: Path | None) -> bool:
         raise UserError(f"{output} is {problem}", "a new folder", "give another --output")
     with tempfile.TemporaryDirectory(prefix="lurefs-") if output is None else nullcontext(str(output)) as folder:
         new = RunDirectory(Path(folder))
-        _run(config, new, with_page=output is not None)
+        _run_again(config, new, with_page=output is not None)
         parts = list(compare_runs(old, new))
         reasons = likely_reasons(old, new)
     _print_parts(parts)
@@ -73,7 +79,7 @@ def reproduce(run_dir: Path, output: Path | None) -> bool:
         print(f"all {sum(part.n_values for part in parts)} values are the same")
     else:
         print("\n".join(["likely reasons:", *(f"  {reason}" for reason in reasons)]))
-    return is_same
+    return 0 if is_same else 1
 
 
 def compare_runs(old: RunDirectory, new: RunDirectory) -> Iterator[Part]:
@@ -113,9 +119,10 @@ def likely_reasons(old: RunDirectory, new: RunDirectory) -> list[str]:
     return found or ["none is known: data, versions and machine are the same, so the computation itself is not"]
 
 
-def _run(config: RunConfig, directory: RunDirectory, *, with_page: bool) -> None:
+def _run_again(config: RunConfig, directory: RunDirectory, *, with_page: bool) -> None:
+    from lurefs.stages.checks import check
     from lurefs.stages.plan import make_plan
-    from lurefs.stages.run import check, run_stage
+    from lurefs.stages.run import run_stage
 
     trackers = replace(config.trackers, wandb=replace(config.trackers.wandb, mode="disabled"))
     plan = make_plan(replace(config, trackers=trackers))

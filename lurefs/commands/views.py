@@ -1,301 +1,42 @@
-"""The command `lurefs views`: a saved workspace and a report at W&B, made for what the named runs hold.
-
-A second call replaces the two. Every key that they name is one that the mirror writes.
-"""
+"""The command `lurefs views`: a saved workspace and a report at W&B for finished runs."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import os
-import tempfile
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from lurefs.commands.push import check_online
-from lurefs.errors import UserError
+from lurefs.errors import not_installed
 from lurefs.runs.directory import RunDirectory
 from lurefs.runs.find import find_runs
-from lurefs.tracking import records
-from lurefs.tracking.client import environment, one_line
-from lurefs.tracking.comparison_record import ACCURACY_CHART, DIFFERENCE_CHART, INTERVAL_COLUMNS
-from lurefs.tracking.records import Record
-
-REPORT = "lurefs: which backbone or strategy is better, by how much, at what cost"
-WORKSPACE_NAME = "nw-lurefs-v"
-"""The workspace's name in addresses, by which it is found again."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Content:
-    """What the views are about.
-
-    Attributes:
-        project: At W&B.
-        entity: The user or team; None for the key's default.
-        cells: The benchmarks with the probes that they were measured by.
-        curves: Keys of the curves over chunks of base and few-shot accuracy.
-    """
-
-    project: str
-    entity: str | None
-    cells: Mapping[str, Sequence[str]]
-    curves: Sequence[str]
 
 
 def add_parser(commands: Any) -> None:
     """Add the command `views` to an argument parser's commands."""
     text = "Make a saved workspace and a report at W&B for runs that were sent there."
     parser = commands.add_parser("views", help="a workspace and a report at W&B for these runs", description=text)
-    parser.add_argument("names", nargs="+", metavar="RUN", help="a run, or a folder of runs")
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="a run, or a folder of runs")
     parser.add_argument("--dry-run", action="store_true", help="print both as JSON, and save nothing")
+    parser.set_defaults(run=run)
 
 
-def run_command(arguments: argparse.Namespace) -> None:
-    """Save the workspace and the report, and print where they are; or print them.
-
-    Raises:
-        UserError: A name leads to no run, wandb-workspaces is not installed, or there is no key.
-    """
-    content = read_content([RunDirectory(path) for path in find_runs(arguments.names)])
-    _check_installed()
-    if arguments.dry_run:
-        print(json.dumps(specifications(content, content.entity or "ENTITY"), indent=2))
-        return
-    check_online(os.environ)
-    for label, url in save(content).items():
-        print(f"{label:<10} {url}")
-
-
-def read_content(directories: Sequence[RunDirectory]) -> Content:
-    """Return what the views of these runs are about; project and entity are those of the first."""
-    found = [
-        record
-        for directory in directories
-        for record in records.records_of(directory.read_config(), directory)
-        if record.step_metric in ("episode", "chunk_index")
-    ]
-    settings = directories[0].read_config().trackers.wandb
-    cells: dict[str, dict[str, None]] = {}
-    for record in found:
-        if record.step_metric == "episode":
-            cells.setdefault(record.card.config["benchmark"], {})[record.card.config["probe"]] = None
-    return Content(
-        project=settings.project,
-        entity=settings.entity,
-        cells={benchmark: list(probes) for benchmark, probes in cells.items()},
-        curves=["test_accuracy", *_few_shot_keys(found)],
-    )
-
-
-def specifications(content: Content, entity: str) -> dict[str, Any]:
-    """Return workspace and report as W&B stores them."""
-    views = {"workspace": workspace(content, entity), "report": report(content, entity)}
-    return {
-        name: json.loads(view._to_model().spec.model_dump_json(by_alias=True, exclude_none=True))
-        for name, view in views.items()
-    }
-
-
-def save(content: Content) -> dict[str, str]:
-    """Save both in place of earlier ones, and return their addresses.
+def run(arguments: argparse.Namespace) -> int:
+    """Save the workspace and the report, and print where they are, or print them; return the exit code.
 
     Raises:
-        UserError: W&B refuses.
+        UserError: wandb-workspaces is not installed, a name leads to no run, or there is no key.
     """
-    import wandb
-
     try:
-        with tempfile.TemporaryDirectory(prefix="lurefs-views-") as scratch, environment(Path(scratch)):
-            try:
-                return _save(content, wandb.Api())
-            finally:
-                wandb.teardown()
-    except Exception as error:  # the packages have a dozen kinds of them, and none is ours
-        raise UserError(
-            f"W&B did not take the views: {one_line(error)}",
-            "a server that answers, a key that may write to the project, and runs in it",
-            "send the runs first with 'lurefs push', and check trackers.wandb.entity",
-        ) from error
-
-
-def _save(content: Content, api: Any) -> dict[str, str]:
-    from wandb_workspaces.workspaces import internal
-
-    entity = content.entity or str(api.default_entity)
-    space, page = workspace(content, entity), report(content, entity)
-    space._internal_name = WORKSPACE_NAME
-    with suppress(ValueError):  # there is none yet
-        url_name = internal._internal_name_to_url_query_str(WORKSPACE_NAME)
-        space._internal_id = internal.get_view_dict(entity, content.project, url_name)["id"]
-    earlier = [found for found in api.reports(f"{entity}/{content.project}") if found.display_name == REPORT]
-    page.id = earlier[0].id if earlier else ""
-    return {"workspace": space.save().url, "report": page.save().url}
-
-
-def workspace(content: Content, entity: str) -> Any:
-    """Return the saved workspace: accuracy, cost, learning, all settings beside each other.
-
-    It shows the cells of the first benchmark and probe, since a mean over several would compare unlike with unlike; its
-    filter leads to the others.
-    """
-    import wandb_workspaces.workspaces as ws
-
-    benchmark = next(iter(content.cells), None)
-    named = f"lurefs: {benchmark}, {content.cells[benchmark][0]}" if benchmark else "lurefs"
-    others = 'JobType = "pretrain" or JobType = "compare"'
-    few = {"is_open": True, "layout_settings": ws.SectionLayoutSettings(columns=2, rows=1)}
-    return ws.Workspace(
-        entity=entity,
-        project=content.project,
-        name=named,
-        sections=[
-            ws.Section(name="Accuracy with intervals", panels=_interval_charts(entity), **few),
-            ws.Section(name="Accuracy by backbone", panels=_bars(), **few),
-            ws.Section(name="Accuracy against cost", panels=_scatters(), **few),
-            ws.Section(name="Learning, by strategy", panels=_curves(content), **few),
-            ws.Section(name="Settings and results", panels=[_parallel(), _comparer()], **few),
-        ],
-        settings=ws.WorkspaceSettings(max_runs=100),
-        runset_settings=ws.RunsetSettings(
-            filters=f"({_of_cell(benchmark, content.cells[benchmark][0])}) or {others}" if benchmark else others,
-            pinned_columns=[
-                "run:displayName",
-                *(f"config:{key}.value" for key in ("backbone", "strategy", "benchmark", "probe", "seed")),
-                *(f"summary:{key}" for key in ("accuracy", "accuracy_ci95_episodes", "accuracy_ci95_classes")),
-                *(f"summary:control_{control}" for control in ("untrained_twin", "image_statistics")),
-            ],
-        ),
-    )
-
-
-def report(content: Content, entity: str) -> Any:
-    """Return the report: a section a benchmark and probe, whose runs alone it shows, then how they learned."""
-    import wandb_workspaces.reports.v2 as wr
-
-    def runs(name: str, filters: str) -> list[Any]:
-        return [wr.Runset(name=name, filters=filters)]  # of the report's own project
-
-    compared = wr.PanelGrid(runsets=runs("comparisons", 'JobType = "compare"'), panels=_interval_charts(entity))
-    blocks: list[Any] = [
-        wr.MarkdownBlock(
-            text="Thick intervals say what is known of this pool of classes, thin ones of new classes of this kind. "
-            "Runs that were sent without a comparison have bars only: their whiskers are the spread over runs."
-        ),
-        wr.H2(text="Accuracy with intervals, and paired differences"),
-        compared,
-    ]
-    for benchmark, probes in content.cells.items():
-        for probe in probes:
-            panels = [*_bars(), *_scatters(), _parallel(), _comparer()]
-            blocks += [
-                wr.H2(text=f"{benchmark}, {probe}"),
-                wr.PanelGrid(runsets=runs("cells", _of_cell(benchmark, probe)), panels=panels),
-            ]
-    blocks += [
-        wr.H2(text="Learning, by strategy"),
-        wr.PanelGrid(runsets=runs("pre-training", 'JobType = "pretrain"'), panels=_curves(content)),
-    ]
-    return wr.Report(project=content.project, entity=entity, title=REPORT, blocks=blocks, width="fluid")
-
-
-def _of_cell(benchmark: str, probe: str) -> str:
-    return f'JobType = "evaluate" and Config("benchmark") = "{benchmark}" and Config("probe") = "{probe}"'
-
-
-def _interval_charts(entity: str) -> list[Any]:
-    import wandb_workspaces.reports.v2 as wr
-
-    fields = {column: column for column in INTERVAL_COLUMNS}
-    return [
-        wr.CustomChart(
-            query={"summaryTable": {"tableKey": f"{key}_table"}},
-            chart_name=f"{entity}/{chart}",
-            chart_fields=fields,
-            chart_strings={"title": title},
-        )
-        for key, chart, title in (
-            ("accuracy", ACCURACY_CHART, "Accuracy, %"),
-            ("paired_differences", DIFFERENCE_CHART, "Accuracy less that of the reference, points"),
-        )
-    ]
-
-
-def _bars() -> list[Any]:
-    import wandb_workspaces.reports.v2 as wr
-
-    return [
-        wr.BarPlot(
-            title=f"Accuracy by {key}, mean and range over runs",
-            metrics=["accuracy"],
-            groupby=wr.Config(key),
-            groupby_aggfunc="mean",
-            groupby_rangefunc="minmax",
-        )
-        for key in ("backbone", "strategy")
-    ]
-
-
-def _scatters() -> list[Any]:
-    import wandb_workspaces.reports.v2 as wr
-
-    costs: dict[str, Any] = {
-        "multiply-adds of an image, 10^9": wr.Config("backbone_gmacs"),
-        "parameters, 10^6": wr.Config("backbone_params_m"),
-        "images seen in training": wr.SummaryMetric("total_images_seen"),
-    }
-    return [
-        wr.ScatterPlot(title=f"Accuracy against {words}", x=cost, y=wr.SummaryMetric("accuracy"), log_x=True)
-        for words, cost in costs.items()
-    ]
-
-
-def _curves(content: Content) -> list[Any]:
-    import wandb_workspaces.reports.v2 as wr
-
-    return [
-        wr.LinePlot(
-            title=f"{key} after each chunk, mean and range over runs",
-            x="chunk_index",
-            y=[key],
-            groupby=wr.Config("strategy"),
-            groupby_aggfunc="mean",
-            groupby_rangefunc="minmax",
-        )
-        for key in content.curves
-    ]
-
-
-def _parallel() -> Any:
-    import wandb_workspaces.reports.v2 as wr
-
-    sorted_by = ("backbone", "strategy", "learning_rate", "epochs", "seed", "backbone_params_m")
-    settings = [wr.Config(key) for key in sorted_by]
-    figures = [wr.SummaryMetric(key) for key in ("anytime_accuracy", "ms_per_episode", "accuracy")]
-    return wr.ParallelCoordinatesPlot(
-        title="Settings and results",
-        columns=[wr.ParallelCoordinatesPlotColumn(metric=metric) for metric in [*settings, *figures]],
-    )
-
-
-def _comparer() -> Any:
-    import wandb_workspaces.reports.v2 as wr
-
-    return wr.RunComparer(diff_only="split")
-
-
-def _few_shot_keys(found: Sequence[Record]) -> list[str]:
-    keys = (key for record in found for row in record.rows for key in row if key.startswith("few_shot/"))
-    return list(dict.fromkeys(keys))
-
-
-def _check_installed() -> None:
-    try:
-        import wandb_workspaces  # noqa: F401
+        from lurefs.tracking import views
     except ImportError as error:
-        raise UserError(
-            "wandb-workspaces is not installed", "what makes views at W&B", "pip install 'lurefs[wandb]'"
-        ) from error
+        raise not_installed("lurefs views", "wandb", error) from error
+    content = views.read_content([RunDirectory(path) for path in find_runs(arguments.runs)])
+    if arguments.dry_run:
+        print(json.dumps(views.specifications(content, content.entity or "ENTITY"), indent=2))
+        return 0
+    check_online(os.environ)
+    for label, url in views.save(content).items():
+        print(f"{label:<10} {url}")
+    return 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from episodes.specs import SpecError
 from episodes.stopping import MIN_EPISODES
@@ -20,6 +20,11 @@ from lurefs.config.schema import (
     TransferConfig,
 )
 from lurefs.errors import UserError, unknown_name
+
+GROUP_FILES = ("figures", "report.html", "comparison.json", "comparison.csv", "comparison.md", "comparison.tex")
+"""What the folder of a group holds beside the folders of its runs."""
+MAX_RUN_NAME, MAX_PART_NAME = 200, 100
+"""Bytes. A file system takes 255, and the names of files hold two parts and an ending."""
 
 
 def check_config(config: RunConfig) -> None:
@@ -50,17 +55,67 @@ def check_config(config: RunConfig) -> None:
             )
 
 
-def _check_names(config: RunConfig) -> None:
-    of_files = [*config.benchmarks, *config.probes, *config.transfer]
-    for name in (config.name, *of_files):
-        if not name or name.startswith(".") or any(character in name for character in "/\\:;,#?'\"<>|*\n\t"):
+def check_variant_names(names: Collection[str]) -> None:
+    """Refuse variants whose folders would clash with each other's, with those of seeds, or with files beside them.
+
+    Raises:
+        UserError: One of them does.
+    """
+    _check_twins("variants", names)
+    for name in names:
+        check_name(name)
+        if "--seed-" in name:
             raise UserError(
-                f"the name {name!r} cannot be a file's name",
-                "letters, digits, '-', '_', '.' and spaces",
-                "choose another name",
+                f"the variant {name!r} is named as a seed's run of another one",
+                "a name without '--seed-', which stands between a variant and its seed",
+                "rename it, and write seeds: [0, 1, 2] for several seeds",
             )
-        if "--" in name and name in of_files:  # there it stands between two names
-            raise UserError(f"the name {name!r} holds '--'", "a name without it", "use '-'")
+        if name.casefold() in GROUP_FILES:
+            raise UserError(
+                f"the variant {name!r} is named as a file of the group's folder",
+                f"none of {', '.join(GROUP_FILES)}",
+                f"rename variants.{name}",
+            )
+
+
+def check_name(name: str, max_bytes: int = MAX_RUN_NAME) -> None:
+    """Refuse a name that cannot be that of a file or folder.
+
+    Raises:
+        UserError: It holds a slash or its like, is hidden, or is too long.
+    """
+    is_hidden = not name or name.startswith(".") or name != name.strip()
+    if is_hidden or any(character in name for character in "/\\:;,#?'\"<>|*\n\t"):
+        raise UserError(
+            f"the name {name!r} cannot be a file's name",
+            "letters, digits, '-', '_', '.' and, between them, spaces",
+            "choose another name",
+        )
+    if (n_bytes := len(name.encode())) > max_bytes:
+        raise UserError(
+            f"the name {name[:20]!r}... has {n_bytes} bytes", f"at most {max_bytes}, for files' names", "shorten it"
+        )
+
+
+def _check_twins(where: str, names: Iterable[str]) -> None:
+    known: dict[str, str] = {}
+    for name in names:
+        if (other := known.setdefault(name.casefold(), name)) != name:
+            raise UserError(
+                f"{where} has {other!r} and {name!r}",
+                "names that differ by more than capitals, since some disks take them for the same",
+                f"rename {where}.{name}",
+            )
+
+
+def _check_names(config: RunConfig) -> None:
+    check_name(config.name)
+    for where in ("benchmarks", "probes", "transfer"):
+        _check_twins(where, getattr(config, where))
+        for name in getattr(config, where):
+            check_name(name, MAX_PART_NAME)
+            if "--" in name or name != name.strip("-"):  # in files' names '--' stands between two of them
+                raise UserError(f"{where} has the name {name!r}", "no '--', and no '-' at an end", f"rename {name!r}")
     if not config.benchmarks or not config.probes:
         missing = "benchmarks" if not config.benchmarks else "probes"
         raise UserError(

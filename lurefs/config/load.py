@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 import lurefs
-from lurefs.config.checks import check_config
+from lurefs.config.checks import check_config, check_name, check_variant_names
 from lurefs.config.schema import RunConfig
 from lurefs.errors import UserError, nearest
 from lurefs.records import from_mapping, to_mapping
@@ -65,13 +65,16 @@ def load(source: str, overrides: Sequence[str] = ()) -> RunGroup:
     name = str(rest.get("name", plain.get("name", path.stem)))
     n_workers = check_workers("workers", rest.get("workers", plain.get("workers", 1)))
     seeds = _seeds_of(plain, rest)
+    check_name(name)
     variants = plain.get("variants")
     if variants is not None:
         _check_variants(variants, seeds)
+        variants = {str(variant): changes for variant, changes in variants.items()}
+        check_variant_names(variants)
     plain, rest = ({key: value for key, value in part.items() if key not in _OF_GROUP} for part in (plain, rest))
     runs = {}
     for variant, changes in ({name: {}} if variants is None else variants).items():
-        values = merge(merge(with_defaults(plain), changes or {}), rest)
+        values = merge(merge(_with_defaults(plain), changes or {}), rest)
         if seeds is None:
             runs[variant] = run_config({**values, "name": variant})
             continue
@@ -87,7 +90,7 @@ def run_config(values: Mapping[str, Any]) -> RunConfig:
     Raises:
         UserError: See `load`.
     """
-    config = from_mapping(RunConfig, with_defaults(values))
+    config = from_mapping(RunConfig, _with_defaults(values))
     config = _absolute_paths(config)
     if config.chunks.n_chunks is None and config.chunks.chunk_size is None:
         config = replace(config, chunks=replace(config.chunks, n_chunks=5))
@@ -95,7 +98,12 @@ def run_config(values: Mapping[str, Any]) -> RunConfig:
     return config
 
 
-def with_defaults(values: Mapping[str, Any]) -> dict[str, Any]:
+def to_yaml(config: RunConfig) -> str:
+    """Return the resolved configuration as a YAML document that `load` reads back."""
+    return yaml.safe_dump(to_mapping(config), sort_keys=False, allow_unicode=True, width=120)
+
+
+def _with_defaults(values: Mapping[str, Any]) -> dict[str, Any]:
     """Lay values over the defaults, so that a part of a default can be changed (`unlearn.params.keep_ratio=0.5`).
 
     `benchmarks` and `probes` are lists by name: where they are given, the default ones are not added to them.
@@ -196,7 +204,7 @@ def check_workers(name: str, value: Any) -> int:
     Raises:
         UserError: It is none.
     """
-    if not _is_whole(value) or value < 1:
+    if not _is_count(value) or value < 1:
         raise UserError(f"{name} is {value!r}", "a whole number of at least 1", "leave it out for one process")
     return int(value)
 
@@ -215,13 +223,15 @@ def _seeds_of(plain: Mapping[str, Any], rest: Mapping[str, Any]) -> tuple[int, .
         return None
     if "seed" in rest:
         return (rest["seed"],)
-    if not isinstance(seeds, list) or not seeds or not all(map(_is_whole, seeds)) or len(set(seeds)) < len(seeds):
-        raise UserError(f"seeds is {seeds!r}", "a list of different whole numbers", "write e.g. seeds: [0, 1, 2]")
+    if not isinstance(seeds, list) or not seeds or not all(map(_is_count, seeds)) or len(set(seeds)) < len(seeds):
+        raise UserError(
+            f"seeds is {seeds!r}", "a list of different whole numbers from 0", "write e.g. seeds: [0, 1, 2]"
+        )
     return tuple(seeds)
 
 
-def _is_whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
 def _check_variants(variants: Any, seeds: tuple[int, ...] | None) -> None:

@@ -11,8 +11,6 @@ import json
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
-import yaml
-
 from episodes.specs import EpisodeSpec, MetaDatasetSpec
 from lurefs.records import to_mapping
 
@@ -59,7 +57,7 @@ class ClassSplitConfig:
     file that holds the three lists and takes their place.
     """
 
-    seed: int = 0
+    seed: int = _number(0, low=0)
     base: float | list[str] = _number(0.6, low=0, high=1)
     validation: float | list[str] = _number(0.15, low=0, high=1)
     novel: float | list[str] = _number(0.25, low=0, high=1)
@@ -70,7 +68,7 @@ class ClassSplitConfig:
 class ImageSplitConfig:
     """Shares of each base class's images that are held out: `val` selects the epoch, `test` measures the outcome."""
 
-    seed: int = 0
+    seed: int = _number(0, low=0)
     val: float = _number(0.1, above=0, below=1)
     test: float = _number(0.2, above=0, below=1)
 
@@ -98,7 +96,7 @@ class ChunksConfig:
 
     n_chunks: int | None = _number(None, low=1)
     chunk_size: int | None = _number(None, low=1)
-    seed: int | None = None
+    seed: int | None = _number(None, low=0)
     replay: Literal["full", "buffer", "none"] = "full"
     buffer_size: int | None = _number(None, low=1)
     chunk_by: Literal["random", "source"] = "random"
@@ -283,7 +281,7 @@ class BenchmarkConfig:
     n_shot: int = _number(1, low=1)
     n_query: int = _number(15, low=1)
     n_episodes: int = _number(2000, low=2)
-    seed: int = 0
+    seed: int = _number(0, low=0)
     shots: tuple[int, ...] | None = None
     shot_range: tuple[int, ...] | None = None
     query_alpha: float | None = None
@@ -337,7 +335,7 @@ class TransferConfig:
     probe: ProbeConfig = field(default_factory=ProbeConfig)
     grid: dict[str, list[float]] | None = None
     choose_by: Literal["nll", "accuracy"] = "nll"
-    seed: int = 0
+    seed: int = _number(0, low=0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -377,7 +375,7 @@ class RunConfig:
     """
 
     name: str
-    seed: int = 0
+    seed: int = _number(0, low=0)
     device: str = "auto"
     num_threads: int = _number(1, low=1)
     dataset: PluginConfig = field(default_factory=lambda: PluginConfig(name="icons"))
@@ -416,8 +414,3 @@ def pretrain_identity(config: RunConfig) -> dict[str, Any]:
     """Return what a run's weights depend on, but for the images: its identity without what only measures them."""
     left_out = ("dataset", "benchmarks", "probes", "transfer", "after_chunk", "robustness")
     return {key: value for key, value in run_identity(config).items() if key not in left_out}
-
-
-def to_yaml(config: RunConfig) -> str:
-    """Return the resolved configuration as a YAML document that `load` reads back."""
-    return yaml.safe_dump(to_mapping(config), sort_keys=False, allow_unicode=True, width=120)

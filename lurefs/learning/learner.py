@@ -49,6 +49,7 @@ class EpochRecord:
         n_epochs: Epochs of the chunk.
         train_loss: Mean cross-entropy of the epoch's batches.
         val_accuracy: After the epoch, fraction.
+        progress: What is known of the chunk, to resume it after this epoch.
     """
 
     chunk_index: int
@@ -56,6 +57,7 @@ class EpochRecord:
     n_epochs: int
     train_loss: float
     val_accuracy: float
+    progress: Progress
 
 
 @dataclass(kw_only=True)
@@ -68,7 +70,6 @@ class Learner:
         optimizer: Its optimizer; replaced where a strategy starts anew.
         forward: The model's forward pass in training, where that is another callable than the model.
         initial: The run's initial weights by parameter name, where `l2_init` needs them.
-        progress: How far the chunk is that is being learned; None between chunks.
         ranks: The processes that learn together.
     """
 
@@ -77,7 +78,6 @@ class Learner:
     optimizer: torch.optim.Optimizer
     forward: Callable[[Tensor], Tensor] | None = None
     initial: Mapping[str, Tensor] = field(default_factory=dict)
-    progress: Progress | None = None
     ranks: Ranks = ONE_PROCESS
 
 
@@ -138,6 +138,7 @@ def learn_online(
     strategy_name: str,
     seed: int,
     first: int = 0,
+    progress: Progress | None = None,
 ) -> Iterator[EpochRecord | ChunkOutcome]:
     """Learn chunk after chunk, unlearning before each one but the first; yield every epoch and every outcome.
 
@@ -146,7 +147,7 @@ def learn_online(
     that was never interrupted.
 
     Args:
-        learner: Changed in place. If its `progress` is that of chunk `first`, that chunk goes on from there.
+        learner: Changed in place.
         images: All rows of `chunks` and `test`.
         chunks: The whole stream.
         test: Rows of the held-out test images.
@@ -155,44 +156,47 @@ def learn_online(
         strategy_name: Its name, for the reports.
         seed: The run's seed.
         first: Index of the first chunk to learn.
+        progress: How far that chunk is, if it was begun; the learner holds the weights of its last epoch then.
 
     Raises:
         UserError: Training diverged, or the strategy changed nothing.
     """
     course = Course(images=images, chunks=chunks, test=images.positions(test), settings=settings, seed=seed)
     for chunk in chunks[first:]:
-        start = time.perf_counter()
-        if learner.progress is None or learner.progress.chunk_index != chunk.index:
-            progress = Progress(chunk_index=chunk.index)
-            if chunk.index > 0:
-                probabilities = course.predict(learner, course.test)
-                progress = replace(progress, was_right=_is_right(probabilities, course))
-                if unlearn is not None:
-                    report = _unlearn(learner, course, unlearn, strategy_name, chunk)
-                    progress = replace(progress, unlearn=report, n_epochs_to_recover=_recovery(report))
-            learner.progress = replace(progress, seconds=time.perf_counter() - start)
-        yield from _learn_epochs(learner, course, chunk)
-        outcome = _finish_chunk(learner, course, chunk)
-        learner.progress = None
-        yield outcome
+        begun = progress or _begin_chunk(learner, course, unlearn, strategy_name, chunk)
+        learned = yield from _learn_epochs(learner, course, chunk, begun)
+        progress = None
+        yield _finish_chunk(learner, course, chunk, learned)
 
 
-def _learn_epochs(learner: Learner, course: Course, chunk: Chunk) -> Generator[EpochRecord]:
-    """Train the epochs that are still to do, and keep the best weights in the learner's progress."""
+def _begin_chunk(
+    learner: Learner, course: Course, strategy: UnlearnStrategy | None, strategy_name: str, chunk: Chunk
+) -> Progress:
+    """Note what the weights know before a chunk, and unlearn."""
+    start = time.perf_counter()
+    progress = Progress(chunk_index=chunk.index)
+    if chunk.index > 0:
+        progress = replace(progress, was_right=_is_right(course.predict(learner, course.test), course))
+        if strategy is not None:
+            report = _unlearn(learner, course, strategy, strategy_name, chunk)
+            progress = replace(progress, unlearn=report, n_epochs_to_recover=_recovery(report))
+    return replace(progress, seconds=time.perf_counter() - start)
+
+
+def _learn_epochs(
+    learner: Learner, course: Course, chunk: Chunk, progress: Progress
+) -> Generator[EpochRecord, None, Progress]:
+    """Train the epochs that are still to do; return the progress after the last one, with the weights to keep."""
     settings, model = course.settings, learner.backbone.model
     validation = course.images.positions(chunk.validation)
     val_labels = course.images.labels[validation].cpu().numpy()
     n_epochs = len(course.sizes(chunk.index))
-    progress = learner.progress
-    assert progress is not None
     for epoch in range(progress.n_epochs, n_epochs):
         start = time.perf_counter()
         loss, train_accuracy = _train_epoch(learner, course, chunk.index, epoch)
         learner.ranks.send(model.buffers())
         train_seconds = time.perf_counter() - start
-        probabilities = predict(
-            learner.backbone, course.images, validation, settings.eval_batch_size, learner.ranks
-        ).numpy()
+        probabilities = course.predict(learner, validation).numpy()
         val_accuracy, val_nll = metrics.accuracy(probabilities, val_labels), metrics.nll(probabilities, val_labels)
         is_better = (val_accuracy, -val_nll) > (progress.val_accuracy, -progress.val_nll) or not progress.weights
         if epoch == n_epochs - 1 if settings.select == "last" else is_better:
@@ -214,17 +218,20 @@ def _learn_epochs(learner: Learner, course: Course, chunk: Chunk) -> Generator[E
             train_seconds=progress.train_seconds + train_seconds,
             seconds=progress.seconds + time.perf_counter() - start,
         )
-        learner.progress = progress
         yield EpochRecord(
-            chunk_index=chunk.index, epoch=epoch, n_epochs=n_epochs, train_loss=loss, val_accuracy=val_accuracy
+            chunk_index=chunk.index,
+            epoch=epoch,
+            n_epochs=n_epochs,
+            train_loss=loss,
+            val_accuracy=val_accuracy,
+            progress=progress,
         )
+    return progress
 
 
-def _finish_chunk(learner: Learner, course: Course, chunk: Chunk) -> ChunkOutcome:
+def _finish_chunk(learner: Learner, course: Course, chunk: Chunk, progress: Progress) -> ChunkOutcome:
     """Load the best weights, and measure them on the test images."""
     start = time.perf_counter()
-    progress = learner.progress
-    assert progress is not None
     learner.backbone.model.load_state_dict(progress.weights)
     probabilities = course.predict(learner, course.test)
     labels = course.images.labels[course.test].cpu().numpy()
@@ -353,7 +360,7 @@ def _unlearn(
     seconds = time.perf_counter() - start
     n_reset = sum(n for n, _ in counts.values())
     after = look(backbone.model, probe)
-    moved = effect(before, after, learner.ranks)
+    moved = effect(before, after, probe.ranks)
     renewed = with_new_statistics(backbone, probe)
     zeros = probe.structural_zeros
     return UnlearnReport(

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lurefs.learning.backbones import Backbone, has_overlapping_stem
+from lurefs.learning.backbones import Backbone
+from lurefs.learning.stem import has_overlapping_stem
 
 
 def layers_on_padding(backbone: Backbone) -> dict[str, int]:

@@ -23,7 +23,7 @@ from lurefs.comparing.pairs import manifests_of
 from lurefs.comparing.texts import count
 from lurefs.comparing.verdict_words import ONE_TRAINING, UNCORRECTED, control_label, correction_words
 from lurefs.comparing.verdicts import Cell, Verdicts, judge_all
-from lurefs.config.schema import to_yaml
+from lurefs.config.load import to_yaml
 from lurefs.data.splits import split_classes
 from lurefs.errors import UserError, unwritable
 from lurefs.reporting import series

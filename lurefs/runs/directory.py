@@ -18,8 +18,8 @@ from episodes.files import write_text
 from episodes.manifest import Manifest
 from episodes.table import EpisodeTable
 from episodes.transfer.table import TransferTable
-from lurefs.config.load import run_config
-from lurefs.config.schema import RunConfig, to_yaml
+from lurefs.config.load import run_config, to_yaml
+from lurefs.config.schema import RunConfig
 from lurefs.errors import UserError, first_line
 from lurefs.records import from_mapping, to_mapping
 from lurefs.runs.outcomes import ChunkOutcome

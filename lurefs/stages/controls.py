@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -20,19 +20,20 @@ from numpy.typing import NDArray
 from torch.nn import functional
 
 from episodes.bank import FeatureBank
+from episodes.executors import Executor
 from episodes.files import write_text
-from episodes.scoring import ProbeError, score
-from episodes.table import EpisodeTable, collect
+from episodes.manifest import Manifest
+from episodes.table import EpisodeTable
 from episodes.transforms import needs_reference
-from lurefs import console
 from lurefs.config.schema import digest
-from lurefs.errors import UserError
 from lurefs.learning.backbones import build_twin
 from lurefs.records import to_mapping
 from lurefs.runs.directory import damaged, read_json
 from lurefs.seeding import seed_stream
+from lurefs.stages.cell import Cell, score_cell
 from lurefs.stages.features import make_bank
-from lurefs.stages.plan import Benchmark
+from lurefs.stages.identity import result_identity
+from lurefs.stages.plan import Benchmark, ImageSet
 from lurefs.stages.stage import (
     Stage,
     embed,
@@ -40,15 +41,16 @@ from lurefs.stages.stage import (
     plan_backbone,
     read_or_draw_manifest,
     reference_images,
-    result_identity,
     tell_if_constant,
 )
 
 GRID_SIZE = 8
 READ_AT_ONCE = 512
+_Identify = Callable[[Stage, ImageSet], dict[str, Any]]
+_Make = Callable[[Stage, ImageSet, dict[str, Any]], FeatureBank]
 
 
-def score_controls(stage: Stage) -> None:
+def score_controls(stage: Stage, executor: Executor) -> None:
     """Score every probe on every control's features of every benchmark; results that are there and fit are kept.
 
     Nothing is done where the run's `controls` is false.
@@ -56,55 +58,70 @@ def score_controls(stage: Stage) -> None:
     Raises:
         UserError: A file of earlier results is damaged, or a probe cannot be fitted on a control's features.
     """
-    plan, directory = stage.plan, stage.directory
-    banks: dict[str, FeatureBank] = {}
-    for name, benchmark in plan.benchmarks.items() if plan.config.controls else ():
+    if not stage.plan.config.controls:
+        return
+    controls = [_Control(stage, name, *functions) for name, functions in _CONTROLS.items()]
+    for benchmark in stage.plan.benchmarks.values():
         manifest = read_or_draw_manifest(stage, benchmark)
-        for control, (identify, make) in _CONTROLS.items():
-            identities = [json.loads(json.dumps(identify(stage, images))) for images in benchmark.sides]
-            digests = digest(identities[0]), digest(identities[1])
-            sides = list(zip(benchmark.sides, identities, strict=True))
-            for probe_name, probe_config in plan.config.probes.items():
-                probe = make_probe(probe_name, probe_config)
-                identity = result_identity(benchmark, manifest, probe, digests)
-                path = directory.control_path(name, control, probe_name)
-                if path.exists() and _read(path).identity == json.loads(json.dumps(identity)):
-                    continue
-                bank, query_bank = (_bank(stage, banks, control, *side) for side in sides)
-                if needs_reference(probe_config.transform):
-                    probe = replace(probe, reference=make(stage, reference_images(plan), identities[0]).features)
-                try:
-                    blocks = score(
-                        bank,
-                        manifest,
-                        probe,
-                        query_bank=None if query_bank is bank else query_bank,
-                        device=str(stage.device),
-                        target_ci95=benchmark.target_ci95,
-                    )
-                    blocks = console.track_blocks(blocks, len(manifest), f"{name}, {control}, {probe_name}")
-                    collect(blocks, identity).save(path)
-                except ProbeError as error:
-                    raise UserError(
-                        f"control {control!r} of benchmark {name!r}: {error}",
-                        "a probe that can be fitted on simple features too",
-                        f"set controls=false, or change probes.{probe_name}",
-                    ) from error
-            path = directory.control_card_path(name, control)
-            if not path.is_file() or read_json(path).get("banks") != list(digests):
-                spread = min(_bank(stage, banks, control, *side).spread for side in sides)
-                write_text(path, json.dumps({"banks": digests, "feature_spread": spread}) + "\n")
+        for control in controls:
+            for probe_name in stage.plan.config.probes:
+                control.score(benchmark, manifest, probe_name, executor)
+            control.write_card(benchmark)
 
 
-def _bank(
-    stage: Stage, banks: dict[str, FeatureBank], control: str, images: Benchmark, identity: dict[str, Any]
-) -> FeatureBank:
-    """Return a control's features, which are kept among `banks` once they are made."""
-    key = digest(identity)
-    if key not in banks:
-        banks[key] = _CONTROLS[control][1](stage, images, identity)
-        tell_if_constant(banks[key], images, f"the control {control.replace('_', ' ')!r}")
-    return banks[key]
+@dataclass(frozen=True)
+class _Control:
+    """One control of a run. Its features of some images are made once, and not before they are needed."""
+
+    stage: Stage
+    name: str
+    identify: _Identify
+    make: _Make
+    banks: dict[str, FeatureBank] = field(default_factory=dict)
+
+    def score(self, benchmark: Benchmark, manifest: Manifest, probe_name: str, executor: Executor) -> None:
+        """Score a probe and store the results, unless they are there."""
+        config = self.stage.plan.config.probes[probe_name]
+        probe = make_probe(probe_name, config)
+        identity = _plain(result_identity(benchmark, manifest, probe, self.digests(benchmark)))
+        path = self.stage.directory.control_path(benchmark.name, self.name, probe_name)
+        if path.exists() and _read(path).identity == identity:
+            return
+        bank, query_bank = (self.bank(images) for images in benchmark.sides)
+        if needs_reference(config.transform):
+            probe = replace(probe, reference=self.bank(reference_images(self.stage.plan)).features)
+        cell = Cell(
+            benchmark=benchmark.name,
+            whose=f"control {self.name!r}",
+            way_out="set controls=false",
+            manifest=manifest,
+            probe=probe,
+            banks=(bank, query_bank),
+            identity=identity,
+            target_ci95=benchmark.target_ci95,
+        )
+        score_cell(cell, executor, self.stage.device).save(path)
+
+    def write_card(self, benchmark: Benchmark) -> None:
+        """Store what is known of the features, unless it is there."""
+        path, digests = self.stage.directory.control_card_path(benchmark.name, self.name), self.digests(benchmark)
+        if not path.is_file() or read_json(path).get("banks") != list(digests):
+            spread = min(self.bank(images).spread for images in benchmark.sides)
+            write_text(path, json.dumps({"banks": digests, "feature_spread": spread}) + "\n")
+
+    def digests(self, benchmark: Benchmark) -> tuple[str, str]:
+        """Return the digests of the identities of the features that support and queries are taken from."""
+        support, query = (digest(_plain(self.identify(self.stage, images))) for images in benchmark.sides)
+        return support, query
+
+    def bank(self, images: ImageSet) -> FeatureBank:
+        """Return the features of some images."""
+        identity = _plain(self.identify(self.stage, images))
+        key = digest(identity)
+        if key not in self.banks:
+            self.banks[key] = self.make(self.stage, images, identity)
+            tell_if_constant(self.banks[key], images, f"the control {self.name.replace('_', ' ')!r}")
+        return self.banks[key]
 
 
 def read_controls(stage: Stage, benchmark: str) -> dict[str, dict[str, EpisodeTable]]:
@@ -154,7 +171,12 @@ def image_statistics(images: NDArray[np.uint8]) -> NDArray[np.float32]:
     return features
 
 
-def _identify_twin(stage: Stage, benchmark: Benchmark) -> dict[str, Any]:
+def n_image_statistics(n_channels: int) -> int:
+    """Return the number of features that `image_statistics` gives for images of so many channels."""
+    return n_channels * (GRID_SIZE**2 + 2)
+
+
+def _identify_twin(stage: Stage, images: ImageSet) -> dict[str, Any]:
     plan = stage.plan
     return {
         "control": "untrained_twin",
@@ -163,38 +185,39 @@ def _identify_twin(stage: Stage, benchmark: Benchmark) -> dict[str, Any]:
         "n_channels": plan.dataset.n_channels,
         "image_size": plan.dataset.image_size,
         "seed": _twin_seed(stage),
-        **_images(benchmark),
+        **images.identity,
     }
 
 
-def _make_twin_bank(stage: Stage, benchmark: Benchmark, identity: dict[str, Any]) -> FeatureBank:
+def _make_twin_bank(stage: Stage, images: ImageSet, identity: dict[str, Any]) -> FeatureBank:
     """Embed by a model of the same build and transform, whose weights are those of another draw and stay initial."""
     backbone = plan_backbone(stage.plan)
     twin = replace(backbone, model=build_twin(backbone, stage.plan.config.backbone, seed=_twin_seed(stage)))
     twin.model.to(stage.device)
-    return make_bank(
-        benchmark, embed(stage, twin, benchmark, f"{benchmark.name}: features of the untrained twin"), identity
-    )
+    batches = embed(stage, twin, images, f"{images.name}: features of the untrained twin")
+    return make_bank(images, batches, identity)
 
 
 def _twin_seed(stage: Stage) -> int:
     return seed_stream(stage.plan.config.seed, "control", "untrained_twin")
 
 
-def _identify_statistics(stage: Stage, benchmark: Benchmark) -> dict[str, Any]:
-    return {"control": "image_statistics", "grid_size": GRID_SIZE, **_images(benchmark)}
+def _identify_statistics(stage: Stage, images: ImageSet) -> dict[str, Any]:
+    return {"control": "image_statistics", "grid_size": GRID_SIZE, **images.identity}
 
 
-def _make_statistics_bank(stage: Stage, benchmark: Benchmark, identity: dict[str, Any]) -> FeatureBank:
+def _make_statistics_bank(stage: Stage, images: ImageSet, identity: dict[str, Any]) -> FeatureBank:
     def batches() -> Iterator[NDArray[np.float32]]:
-        for start in range(0, len(benchmark.rows), READ_AT_ONCE):
-            yield image_statistics(benchmark.dataset.read(benchmark.rows[start : start + READ_AT_ONCE]))
+        for start in range(0, len(images.rows), READ_AT_ONCE):
+            yield image_statistics(images.dataset.read(images.rows[start : start + READ_AT_ONCE]))
 
-    return make_bank(benchmark, batches(), identity)
+    return make_bank(images, batches(), identity)
 
 
-def _images(benchmark: Benchmark) -> dict[str, Any]:
-    return {"dataset": dict(benchmark.dataset.identity), "images_digest": benchmark.images_digest}
+def _plain(identity: dict[str, Any]) -> dict[str, Any]:
+    """Return an identity as it is read from a file."""
+    plain: dict[str, Any] = json.loads(json.dumps(identity))
+    return plain
 
 
 def _read(path: Path) -> EpisodeTable:
@@ -204,8 +227,6 @@ def _read(path: Path) -> EpisodeTable:
         raise damaged(path, str(error)) from error
 
 
-_Identify = Callable[[Stage, Benchmark], dict[str, Any]]
-_Make = Callable[[Stage, Benchmark, dict[str, Any]], FeatureBank]
 _CONTROLS: MappingProxyType[str, tuple[_Identify, _Make]] = MappingProxyType(
     {
         "untrained_twin": (_identify_twin, _make_twin_bank),

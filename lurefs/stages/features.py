@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from episodes.bank import FeatureBank
 from lurefs.learning.backbones import Backbone
-from lurefs.stages.plan import Benchmark
+from lurefs.stages.plan import ImageSet
 
 CPU_PIXELS = 2**18
 """Pixels a channel that are embedded at one time on a CPU (64 images of 64 x 64): the activations of more leave the
@@ -19,52 +19,51 @@ cache, and each image takes a quarter longer."""
 MIN_CPU_IMAGES = 16
 
 
-def feature_identity(benchmark: Benchmark, backbone_card: Mapping[str, Any], weights_sha256: str) -> dict[str, Any]:
+def feature_identity(images: ImageSet, backbone_card: Mapping[str, Any], weights_sha256: str) -> dict[str, Any]:
     """Return what a bank is made from: weights, transform and pooling, images. Equal identities mean equal features.
 
     Args:
-        benchmark: Whose images.
+        images: Which.
         backbone_card: Name, parameters and transform of the backbone.
         weights_sha256: Of the checkpoint.
     """
     return {
         "weights": weights_sha256,
         "backbone": dict(backbone_card),
-        "dataset": dict(benchmark.dataset.identity),
-        "images_digest": benchmark.images_digest,
+        **images.identity,
     }
 
 
 @torch.inference_mode()
 def embed_batches(
-    backbone: Backbone, benchmark: Benchmark, batch_size: int, batches: range
+    backbone: Backbone, images: ImageSet, batch_size: int, batches: range
 ) -> Iterator[NDArray[np.float32]]:
-    """Yield the features of some batches of a benchmark's images, (n, n_features) float32 each.
+    """Yield the features of some batches of images, (n, n_features) float32 each.
 
     Args:
         backbone: Put into evaluation mode.
-        benchmark: Whose images, in the order of its rows.
+        images: Which, in the order of their rows.
         batch_size: Images a batch.
         batches: Which batches.
     """
     device = next(backbone.model.parameters()).device
     backbone.model.eval()
     for start in (number * batch_size for number in batches):
-        images = benchmark.dataset.read(benchmark.rows[start : start + batch_size])
-        batch = torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
+        pixels = images.dataset.read(images.rows[start : start + batch_size])
+        batch = torch.from_numpy(np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)))
         batch = _match_channels(batch, backbone.n_channels)
         n_at_once = max(MIN_CPU_IMAGES, CPU_PIXELS // backbone.image_size**2) if device.type == "cpu" else len(batch)
         parts = [backbone.embed(part.to(device)) for part in batch.split(n_at_once)]
         yield torch.cat(parts).cpu().numpy()
 
 
-def make_bank(benchmark: Benchmark, batches: Iterator[NDArray[np.float32]], identity: Mapping[str, Any]) -> FeatureBank:
+def make_bank(images: ImageSet, batches: Iterator[NDArray[np.float32]], identity: Mapping[str, Any]) -> FeatureBank:
     """Gather the batches of `embed_batches` into a bank."""
     return FeatureBank(
         features=np.concatenate(list(batches)),
-        labels=benchmark.labels.copy(),
-        image_ids=benchmark.image_ids,
-        class_names=benchmark.class_names,
+        labels=images.labels.copy(),
+        image_ids=images.image_ids,
+        class_names=images.class_names,
         identity=identity,
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -12,7 +13,7 @@ from episodes.bank import images_digest
 from episodes.manifest import Manifest
 from episodes.specs import EpisodeSpec, SpecError, check_fits
 from lurefs import plugins
-from lurefs.config.schema import BenchmarkConfig, CorruptConfig, RunConfig
+from lurefs.config.schema import BenchmarkConfig, CorruptConfig, RunConfig, TransferConfig
 from lurefs.data.arrival import limit_images
 from lurefs.data.chunks import Chunk, make_chunks
 from lurefs.data.corruptions import check_corruptible, corrupted_dataset
@@ -23,20 +24,15 @@ from lurefs.errors import UserError, first_line
 
 
 @dataclass(frozen=True, kw_only=True)
-class Benchmark:
-    """The images of one benchmark, in the order of its feature bank, and the form of its episodes.
+class ImageSet:
+    """Images of some classes, in the order of their feature bank.
 
     Attributes:
-        name: Its key in the config.
+        name: That of the feature bank.
         dataset: Where the images come from.
         rows: (n_images,) int64 rows of the data set, class by class.
         labels: (n_images,) int64, index into `class_names`.
-        class_names: The benchmark's classes.
-        spec: The form of its episodes.
-        seed: What they are drawn with.
-        manifest: The episodes as rows of the bank, where the configuration names a file of them; None to draw them.
-        target_ci95: The half width of the interval over episodes that ends the scoring; None scores all episodes.
-        corrupt: Which images of its episodes are corrupted, and how; None for none.
+        class_names: The classes.
     """
 
     name: str
@@ -44,23 +40,6 @@ class Benchmark:
     rows: IntArray
     labels: IntArray
     class_names: tuple[str, ...]
-    spec: EpisodeSpec
-    seed: int
-    manifest: Manifest | None = None
-    target_ci95: float | None = None
-    corrupt: CorruptConfig | None = None
-
-    @cached_property
-    def sides(self) -> tuple[Benchmark, Benchmark]:
-        """The images that support and queries are taken from; their names are those of feature banks."""
-        if self.corrupt is None:
-            return self, self
-        dataset = corrupted_dataset(self.dataset, corruption=self.corrupt.corruption, severity=self.corrupt.severity)
-        support, query = (
-            self if name == self.name else replace(self, name=name, dataset=dataset, corrupt=None)
-            for name in self.corrupt.bank_names(self.name)
-        )
-        return support, query
 
     @cached_property
     def image_ids(self) -> tuple[str, ...]:
@@ -71,6 +50,50 @@ class Benchmark:
     def images_digest(self) -> str:
         """Equal digests mean the same images in the same rows of the bank."""
         return images_digest(self.labels, self.image_ids, self.class_names)
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What the images are, as part of the identity of their features."""
+        return {"dataset": dict(self.dataset.identity), "images_digest": self.images_digest}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Benchmark:
+    """Images, and the form of the episodes on them.
+
+    Attributes:
+        images: Of the classes that episodes are drawn from, not corrupted.
+        spec: The form of its episodes.
+        seed: What they are drawn with.
+        manifest: The episodes as rows of the bank, where the configuration names a file of them; None to draw them.
+        target_ci95: The half width of the interval over episodes that ends the scoring; None scores all episodes.
+        corrupt: Which images of its episodes are corrupted, and how; None for none.
+    """
+
+    images: ImageSet
+    spec: EpisodeSpec
+    seed: int
+    manifest: Manifest | None = None
+    target_ci95: float | None = None
+    corrupt: CorruptConfig | None = None
+
+    @property
+    def name(self) -> str:
+        """Its key in the config."""
+        return self.images.name
+
+    @cached_property
+    def sides(self) -> tuple[ImageSet, ImageSet]:
+        """The images that support and queries are taken from."""
+        images, corrupt = self.images, self.corrupt
+        if corrupt is None:
+            return images, images
+        dataset = corrupted_dataset(images.dataset, corruption=corrupt.corruption, severity=corrupt.severity)
+        support, query = (
+            images if name == images.name else replace(images, name=name, dataset=dataset)
+            for name in corrupt.bank_names(images.name)
+        )
+        return support, query
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,29 +147,19 @@ def make_plan(config: RunConfig) -> Plan:
 def make_benchmark(
     name: str, config: BenchmarkConfig, dataset: ImageDataset, classes: ClassSplit, images: ImageSplit
 ) -> Benchmark:
-    """Choose the images of one group of classes, and check that they can give the episodes that are asked for.
+    """Choose the images of one benchmark, and check that they can give the episodes that are asked for.
 
     Raises:
         UserError: The data cannot be read, or has too few classes or images.
     """
-    if config.dataset is not None:
-        if config.classes != "all":
-            raise UserError(
-                f"benchmarks.{name} has a data set of its own and classes {config.classes!r}",
-                "classes: all, since the class split is that of the run's own data set",
-                f"set benchmarks.{name}.classes to all",
-            )
-        dataset = plugins.build("dataset", config.dataset.name, config.dataset.params)
-    chosen = np.arange(len(dataset.class_names)) if config.classes == "all" else getattr(classes, config.classes)
-    rows = images.test if config.classes == "base" else np.flatnonzero(np.isin(dataset.labels, chosen))
-    rows = rows[np.argsort(dataset.labels[rows], kind="stable")].astype(np.int64)
-    labels = np.searchsorted(chosen, dataset.labels[rows]).astype(np.int64)
+    if config.dataset is not None and config.classes != "all":
+        raise UserError(
+            f"benchmarks.{name} has a data set of its own and classes {config.classes!r}",
+            "classes: all, since the class split is that of the run's own data set",
+            f"set benchmarks.{name}.classes to all",
+        )
     benchmark = Benchmark(
-        name=name,
-        dataset=dataset,
-        rows=rows,
-        labels=labels,
-        class_names=tuple(dataset.class_names[label] for label in chosen),
+        images=choose_images(name, config, dataset, classes, images),
         spec=config.spec(),
         seed=config.seed,
         target_ci95=config.target_ci95,
@@ -154,11 +167,37 @@ def make_benchmark(
     )
     if config.corrupt is not None:
         where = f"benchmarks.{name}.corrupt"
-        check_corruptible(dataset.image_size, setting=where, way_out=f"{where} to null")
+        check_corruptible(benchmark.images.dataset.image_size, setting=where, way_out=f"{where} to null")
     if config.manifest is not None:
         return _with_manifest(benchmark, config, Path(config.manifest))
     _check_spec(benchmark, config.classes)
     return benchmark
+
+
+def choose_images(
+    name: str,
+    config: BenchmarkConfig | TransferConfig,
+    dataset: ImageDataset,
+    classes: ClassSplit,
+    images: ImageSplit,
+) -> ImageSet:
+    """Return the images of the classes that a benchmark or a transfer asks for; of base classes the test images alone.
+
+    Raises:
+        UserError: The data set that it names cannot be read.
+    """
+    if config.dataset is not None:
+        dataset = plugins.build("dataset", config.dataset.name, config.dataset.params)
+    chosen = np.arange(len(dataset.class_names)) if config.classes == "all" else getattr(classes, config.classes)
+    rows = images.test if config.classes == "base" else np.flatnonzero(np.isin(dataset.labels, chosen))
+    rows = rows[np.argsort(dataset.labels[rows], kind="stable")].astype(np.int64)
+    return ImageSet(
+        name=name,
+        dataset=dataset,
+        rows=rows,
+        labels=np.searchsorted(chosen, dataset.labels[rows]).astype(np.int64),
+        class_names=tuple(dataset.class_names[label] for label in chosen),
+    )
 
 
 def _with_manifest(benchmark: Benchmark, config: BenchmarkConfig, path: Path) -> Benchmark:
@@ -180,7 +219,7 @@ def _with_manifest(benchmark: Benchmark, config: BenchmarkConfig, path: Path) ->
             f"leave {where}.seed out",
         )
     return replace(
-        benchmark, spec=stored.spec, seed=stored.seed, manifest=rebase_manifest(stored, benchmark, path, where)
+        benchmark, spec=stored.spec, seed=stored.seed, manifest=rebase_manifest(stored, benchmark.images, path, where)
     )
 
 
@@ -204,14 +243,14 @@ def read_manifest(path: Path) -> Manifest:
         ) from error
 
 
-def rebase_manifest(manifest: Manifest, benchmark: Benchmark, path: Path, where: str) -> Manifest:
-    """Find the episodes of a file among the images of a benchmark.
+def rebase_manifest(manifest: Manifest, images: ImageSet, path: Path, where: str) -> Manifest:
+    """Find the episodes of a file among the images of the benchmark `where`.
 
     Raises:
         UserError: An image is missing, or is in another class.
     """
     try:
-        return manifest.rebase(benchmark)
+        return manifest.rebase(images)
     except ValueError as error:
         raise UserError(
             f"the episodes of {path} are not of the images of {where}: {error}",
@@ -221,16 +260,16 @@ def rebase_manifest(manifest: Manifest, benchmark: Benchmark, path: Path, where:
 
 
 def _check_spec(benchmark: Benchmark, group: str) -> None:
-    spec, where = benchmark.spec, f"benchmarks.{benchmark.name}"
-    n_classes = len(benchmark.class_names)
+    spec, images, where = benchmark.spec, benchmark.images, f"benchmarks.{benchmark.name}"
+    n_classes = len(images.class_names)
     if spec.min_way > n_classes:
         name = "n_way" if spec.meta_dataset is None else "meta_dataset.min_way"
         raise UserError(
-            f"{where}.{name} is {spec.min_way}, but {benchmark.dataset.name} has {n_classes} {group} classes",
+            f"{where}.{name} is {spec.min_way}, but {images.dataset.name} has {n_classes} {group} classes",
             f"at most {n_classes}",
             f"lower {name}, or give the benchmark more classes with class_split.{group}",
         )
     try:
-        check_fits(spec, np.bincount(benchmark.labels, minlength=n_classes), benchmark.class_names)
+        check_fits(spec, np.bincount(images.labels, minlength=n_classes), images.class_names)
     except SpecError as error:
         raise UserError(f"{where}: {error.problem}", error.expected, error.fix) from error

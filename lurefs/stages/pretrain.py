@@ -4,33 +4,26 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import torch
 
-from episodes.bank import FeatureBank
 from episodes.manifest import Manifest
-from episodes.scoring import score
-from episodes.summary import summarise
-from episodes.table import collect
-from episodes.transforms import needs_reference
 from lurefs import console, plugins
 from lurefs.config.schema import digest, pretrain_identity
-from lurefs.errors import UserError, first_line
+from lurefs.errors import UserError
 from lurefs.learning import checkpoints
 from lurefs.learning.backbones import Backbone
 from lurefs.learning.images import open_images
 from lurefs.learning.learner import EpochRecord, Learner, learn_online, make_learner
-from lurefs.learning.progress import load_progress, save_progress
-from lurefs.learning.schedule import epoch_sizes, n_batches
+from lurefs.learning.progress import Progress, load_progress, save_progress
 from lurefs.ranks import Ranks
-from lurefs.runs.outcomes import ChunkOutcome, FewShotScore
-from lurefs.stages.features import make_bank
-from lurefs.stages.plan import Benchmark, Plan
+from lurefs.runs.outcomes import ChunkOutcome
+from lurefs.stages.checks import smallest_batch
+from lurefs.stages.few_shot import complete_few_shot, with_few_shot
+from lurefs.stages.plan import Plan
 from lurefs.stages.robustness import complete_robustness, with_robustness
-from lurefs.stages.stage import Stage, embed, make_probe, plan_backbone, read_or_draw_manifest, reference_images
+from lurefs.stages.stage import Stage, plan_backbone, read_or_draw_manifest
 
 
 def pretrain(stage: Stage) -> list[ChunkOutcome]:
@@ -53,8 +46,8 @@ def pretrain(stage: Stage) -> list[ChunkOutcome]:
         manifests = {name: read_or_draw_manifest(stage, benchmark) for name, benchmark in plan.benchmarks.items()}
         outcomes = _complete(stage, outcomes, backbone, manifests)
     if len(outcomes) < len(plan.chunks):
-        _go_back(stage, learner, outcomes)
-        for outcome in _learn(stage, learner, first=len(outcomes)):
+        progress = _go_back(stage, learner, outcomes)
+        for outcome in _learn(stage, learner, first=len(outcomes), progress=progress):
             if ranks.is_first:
                 outcome = _measure_and_store(stage, learner, outcome, outcomes, manifests)
                 stage.tracker.log_chunk(outcome)
@@ -67,27 +60,25 @@ def pretrain(stage: Stage) -> list[ChunkOutcome]:
 def _complete(
     stage: Stage, outcomes: list[ChunkOutcome], backbone: Backbone, manifests: Mapping[str, Manifest]
 ) -> list[ChunkOutcome]:
-    """Check the checkpoints of the chunks that are done, and measure by them what is asked for and was not measured."""
+    """Check the checkpoints of the finished chunks, and use them to fill in missing measurements."""
     for outcome in outcomes:
         path = stage.directory.checkpoint_path(outcome.chunk_index)
         if path.exists() or outcome is outcomes[-1]:
             checkpoints.read_identity(path)
-    outcomes = _complete_few_shot(stage, outcomes, backbone, manifests)
+    outcomes = complete_few_shot(stage, outcomes, backbone, manifests)
     outcomes = complete_robustness(stage, outcomes, backbone)
     _remove_weights(stage, outcomes)
     return outcomes
 
 
-def _go_back(stage: Stage, learner: Learner, outcomes: Sequence[ChunkOutcome]) -> None:
-    """Load what the last chunk that is done has left, or what the one has that is being learned."""
+def _go_back(stage: Stage, learner: Learner, outcomes: Sequence[ChunkOutcome]) -> Progress | None:
+    """Restore the last finished chunk, or the unfinished one if its progress was saved; return that progress."""
     directory, model = stage.directory, learner.backbone.model
     if outcomes:
         newest = directory.checkpoint_path(outcomes[-1].chunk_index)
         checkpoints.load_checkpoint(newest, model)
         checkpoints.load_optimizer(newest, learner.optimizer)
-    learner.progress = load_progress(
-        directory.progress_path, len(outcomes), model, learner.optimizer, _run_digest(stage)
-    )
+    return load_progress(directory.progress_path, len(outcomes), model, learner.optimizer, _run_digest(stage))
 
 
 def _measure_and_store(
@@ -97,49 +88,25 @@ def _measure_and_store(
     earlier: Sequence[ChunkOutcome],
     manifests: Mapping[str, Manifest],
 ) -> ChunkOutcome:
-    """Store the weights of a chunk, measure what they do beyond the base classes, and store its outcome."""
+    """Store what a chunk led to, then measure its weights beyond the base classes and store that as well.
+
+    What was learned is safe before anything is measured: should that fail, the next start measures by the checkpoint.
+    """
     directory, backbone = stage.directory, learner.backbone
     path = directory.checkpoint_path(outcome.chunk_index)
     checkpoints.save_checkpoint(path, backbone.model, learner.optimizer, _checkpoint_card(stage, outcome))
-    outcome = _with_few_shot(stage, outcome, backbone, manifests)
-    outcome = with_robustness(stage, outcome, backbone)
     directory.write_outcomes([*earlier, outcome])
     directory.progress_path.unlink(missing_ok=True)
     checkpoints.remove_older_optimizers(path)
+    outcome = with_few_shot(stage, outcome, backbone, manifests)
+    outcome = with_robustness(stage, outcome, backbone)
+    directory.write_outcomes([*earlier, outcome])
     _remove_weights(stage, [*earlier, outcome])
     return outcome
 
 
-def check_batches(plan: Plan) -> None:
-    """Refuse a training batch of one image for a model that cannot learn from one: batch norm needs two values.
-
-    Raises:
-        UserError: There is such a batch.
-    """
-    if _smallest_batch(plan) > 1:
-        return
-    backbone = plan_backbone(plan)
-    image = torch.zeros(1, backbone.n_channels, backbone.image_size, backbone.image_size, dtype=torch.uint8)
-    try:
-        with torch.random.fork_rng(devices=[]):  # dropout draws from the global generator
-            backbone.model.train()(backbone.prepare(image))
-    except ValueError as error:
-        raise UserError(
-            f"a chunk leaves one image for a training batch, from which {backbone.name!r} cannot learn: "
-            f"{first_line(error)}",
-            "at least 2 images in every training batch of a model with batch norm",
-            "change chunks.chunk_size so that it leaves no single image over, or lower chunks.n_chunks",
-        ) from error
-
-
-def _smallest_batch(plan: Plan) -> int:
-    settings, n_train = plan.config.learner, [len(chunk.train) for chunk in plan.chunks]
-    sizes = {size for index in range(len(n_train)) for size in epoch_sizes(n_train, index, settings)}
-    return min(size // n_batches(size, settings.batch_size) for size in sizes)
-
-
 def _check_ranks(plan: Plan, ranks: Ranks) -> None:
-    smallest = _smallest_batch(plan)
+    smallest = smallest_batch(plan)
     if ranks.world_size > 1 and smallest < 2 * ranks.world_size:
         raise UserError(
             f"the smallest training batch has {smallest} images for {ranks.world_size} processes",
@@ -148,7 +115,8 @@ def _check_ranks(plan: Plan, ranks: Ranks) -> None:
         )
 
 
-def _learn(stage: Stage, learner: Learner, first: int) -> Iterator[ChunkOutcome]:
+def _learn(stage: Stage, learner: Learner, *, first: int, progress: Progress | None) -> Iterator[ChunkOutcome]:
+    """Yield the outcome of every chunk from the first one on that is not done."""
     plan, config = stage.plan, stage.plan.config
     rows = np.concatenate([plan.images.train, plan.images.val, plan.images.test])
     images = open_images(plan.dataset, rows, plan.classes.base, stage.device, config.learner, labels=plan.given_labels)
@@ -162,6 +130,7 @@ def _learn(stage: Stage, learner: Learner, first: int) -> Iterator[ChunkOutcome]
         strategy_name=config.unlearn.name,
         seed=config.seed,
         first=first,
+        progress=progress,
     )
     return console.track_learning(_with_progress(stage, learner, events), len(plan.chunks), first, config.name)
 
@@ -174,9 +143,9 @@ def _with_progress(
     stored = time.monotonic()
     for event in events:
         is_due = every_seconds is not None and time.monotonic() - stored >= every_seconds
-        if isinstance(event, EpochRecord) and learner.progress is not None and is_due and stage.ranks.is_first:
+        if isinstance(event, EpochRecord) and is_due and stage.ranks.is_first:
             path = stage.directory.progress_path
-            save_progress(path, learner.progress, learner.backbone.model, learner.optimizer, _run_digest(stage))
+            save_progress(path, event.progress, learner.backbone.model, learner.optimizer, _run_digest(stage))
             stored = time.monotonic()
         yield event
 
@@ -204,73 +173,3 @@ def _checkpoint_card(stage: Stage, outcome: ChunkOutcome) -> dict[str, Any]:
         "class_names": [stage.plan.dataset.class_names[label] for label in stage.plan.classes.base],
         "test_accuracy": outcome.test_accuracy,
     }
-
-
-def _with_few_shot(
-    stage: Stage, outcome: ChunkOutcome, backbone: Backbone, manifests: Mapping[str, Manifest]
-) -> ChunkOutcome:
-    """Add few-shot accuracy by the weights that `backbone` holds; benchmarks on the same images share features."""
-    config = stage.plan.config
-    if not config.after_chunk.few_shot:
-        return outcome
-    probe_name, probe_config = next(iter(config.probes.items()))
-    reference = None
-    if needs_reference(probe_config.transform):
-        images = reference_images(stage.plan)
-        reference = make_bank(images, embed(stage, backbone, images, f"{config.name}: base features"), {}).features
-    probe = make_probe(probe_name, probe_config, reference)
-    banks: dict[str, FeatureBank] = {}
-    few_shot = {}
-    for name, benchmark in stage.plan.benchmarks.items():
-        keys = [digest([images.dataset.identity, images.images_digest]) for images in benchmark.sides]
-        for key, images in zip(keys, benchmark.sides, strict=True):
-            if key not in banks:
-                batches = embed(stage, backbone, images, f"{config.name}: features after chunk")
-                banks[key] = make_bank(images, batches, {})
-        bank, query_bank = (banks[key] for key in keys)
-        query = None if query_bank is bank else query_bank
-        manifest = manifests[name].prefix(config.after_chunk.n_episodes)
-        blocks = score(bank, manifest, probe, query_bank=query, device=str(stage.device), audit_share=0)
-        blocks = console.track_blocks(blocks, len(manifest), f"{config.name}: {name} after chunk")
-        table = collect(blocks, {})
-        summary = summarise(table.accuracy, table.classes)
-        few_shot[name] = FewShotScore(
-            manifest=manifests[name].hash,
-            probe=probe_name,
-            n_episodes=summary.n,
-            accuracy=summary.mean,
-            ci95_episodes=summary.ci95_episodes,
-            corrupt=_corrupt_words(benchmark),
-        )
-    return replace(outcome, few_shot=few_shot)
-
-
-def _corrupt_words(benchmark: Benchmark) -> str:
-    return "" if benchmark.corrupt is None else benchmark.corrupt.words()
-
-
-def _complete_few_shot(
-    stage: Stage, outcomes: list[ChunkOutcome], backbone: Backbone, manifests: Mapping[str, Manifest]
-) -> list[ChunkOutcome]:
-    """Measure chunks that were learned under other benchmarks, from their checkpoints as far as these were kept."""
-    config = stage.plan.config
-    n_episodes = {name: min(len(manifest), config.after_chunk.n_episodes) for name, manifest in manifests.items()}
-    wanted = {
-        name: (manifest.hash, next(iter(config.probes)), n_episodes[name], _corrupt_words(stage.plan.benchmarks[name]))
-        for name, manifest in manifests.items()
-    }
-    completed = []
-    for outcome in outcomes:
-        found = {name: (few.manifest, few.probe, few.n_episodes, few.corrupt) for name, few in outcome.few_shot.items()}
-        if config.after_chunk.few_shot and found != wanted:
-            path = stage.directory.checkpoint_path(outcome.chunk_index)
-            if path.exists():
-                checkpoints.load_checkpoint(path, backbone.model)
-                outcome = _with_few_shot(stage, outcome, backbone, manifests)
-            else:
-                still_wanted = {name: few for name, few in outcome.few_shot.items() if found[name] == wanted.get(name)}
-                outcome = replace(outcome, few_shot=still_wanted)
-        completed.append(outcome)
-    if completed != outcomes:
-        stage.directory.write_outcomes(completed)
-    return completed

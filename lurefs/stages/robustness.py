@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lurefs import console
 from lurefs.config.schema import CORRUPTIONS, RobustnessConfig, digest
-from lurefs.data.corruptions import check_corruptible, corrupt
+from lurefs.data.corruptions import corrupt
 from lurefs.data.dataset import ImageArray, IntArray
 from lurefs.learning import checkpoints
 from lurefs.learning.backbones import Backbone
@@ -27,19 +27,6 @@ BATCH_SIZE = 128
 
 Change = Callable[[slice], Tensor]
 """Rows of the images -> raw pixels (n, n_channels, height, width) in [0, 255], on the backbone's device."""
-
-
-def check_robustness(plan: Plan) -> None:
-    """Refuse what can only fail after the work: a library that is missing, images too small to be corrupted.
-
-    Raises:
-        UserError: One of these.
-    """
-    config = plan.config.robustness
-    if config is not None and config.corruptions:
-        check_corruptible(plan.dataset.image_size)
-    if config is not None and config.attacks:
-        attacks.check_installed()
 
 
 def measure(

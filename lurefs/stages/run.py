@@ -8,29 +8,15 @@ from dataclasses import replace
 
 from lurefs.console import note
 from lurefs.errors import UserError
-from lurefs.learning.backbones import check_backbone
 from lurefs.learning.padding import padding_note
 from lurefs.ranks import ranks_of
 from lurefs.reporting.page import write_report
 from lurefs.runs.directory import RunDirectory
-from lurefs.stages.evaluate import check_probes, evaluate, extract
+from lurefs.stages.evaluate import evaluate
+from lurefs.stages.extract import extract
 from lurefs.stages.plan import Plan
-from lurefs.stages.pretrain import check_batches, pretrain
-from lurefs.stages.robustness import check_robustness
+from lurefs.stages.pretrain import pretrain
 from lurefs.stages.stage import open_stage, plan_backbone
-
-
-def check(plan: Plan) -> None:
-    """Refuse what only the libraries can tell to be wrong.
-
-    Raises:
-        UserError: An unknown model, one that cannot learn from a batch as small as the plan's smallest, a probe that
-            cannot be fitted on a benchmark's form of episode, or images that cannot be changed as `robustness` asks.
-    """
-    check_backbone(plan.config.backbone)
-    check_batches(plan)
-    check_robustness(plan)
-    check_probes(plan)
 
 
 def padding_notes(plans: Sequence[Plan]) -> list[str]:
@@ -76,7 +62,7 @@ def run_stage(plan: Plan, directory: RunDirectory, stage_name: str, *, with_page
             if stage_name in ("run", "pretrain"):
                 pretrain(stage)
             if stage_name in ("run", "extract"):
-                extract(stage, ranks)
+                extract(stage)
             if stage_name in ("run", "evaluate") and ranks.is_first:
                 evaluate(stage)
             if stage_name == "run" and with_page and ranks.is_first:

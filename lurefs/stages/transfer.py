@@ -3,24 +3,17 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import Any
-
-import numpy as np
 
 from episodes.bank import FeatureBank
 from episodes.transfer.fits import transfer
-from episodes.transfer.split import RowSplit
 from episodes.transfer.table import SizeSummary, collect_fits, summarise_transfer
 from lurefs import console
 from lurefs.config.schema import digest
 from lurefs.errors import UserError
-from lurefs.stages.plan import Plan
 from lurefs.stages.stage import Stage, make_probe
 from lurefs.stages.transfer_plan import Transfer, plan_transfers
-
-MAX_CHECKED = 32
-"""Made-up images a class at most, in the check of a probe's settings."""
 
 
 def evaluate_transfers(stage: Stage) -> None:
@@ -47,34 +40,13 @@ def evaluate_transfers(stage: Stage) -> None:
             tracked = console.track(fits, len(planned.spec.fits), name)
             table = collect_fits(tracked, bank.labels[planned.split.test], identity)
         except ValueError as error:
-            raise _unfit(name, error) from error
+            raise unfit(name, error) from error
         table.save(directory.transfer_path(name))
 
 
 def summarise_transfers(stage: Stage) -> dict[str, Any]:
     """Return the figures of every transfer by size, from its stored fits, as `summary.json` holds them."""
     return {name: _summarise(stage, planned) for name, planned in plan_transfers(stage.plan).items()}
-
-
-def check_transfers(plan: Plan) -> None:
-    """Fit every transfer's probe on made-up features of its smallest size, so that a wrong setting is told at once.
-
-    Raises:
-        UserError: The transfer asks for what its images cannot give, or scikit-learn refuses the probe.
-    """
-    for name, planned in plan_transfers(plan).items():
-        n_classes = len(planned.images.class_names)
-        n_mean = len(planned.split.train) // n_classes
-        size = min(MAX_CHECKED, *(n_mean if size == "all" else size for size in planned.spec.sizes))
-        labels = np.repeat(np.arange(n_classes), size + 2)
-        bank = FeatureBank.from_arrays(np.random.default_rng(0).normal(size=(len(labels), 4)), labels)
-        rows = np.arange(len(labels)).reshape(n_classes, size + 2)
-        split = RowSplit(train=rows[:, 2:].reshape(-1), validation=rows[:, 0], test=rows[:, 1])
-        try:
-            probe = replace(make_probe(name, planned.config.probe), transform="none")
-            list(transfer(bank, split, probe, replace(planned.spec, sizes=("all",))))
-        except (ValueError, TypeError) as error:
-            raise _unfit(name, error) from error
 
 
 def _identity(planned: Transfer, bank: FeatureBank, settings: dict[str, Any]) -> dict[str, Any]:
@@ -107,7 +79,8 @@ def _plain(summary: SizeSummary) -> dict[str, Any]:
     return plain
 
 
-def _unfit(name: str, error: Exception) -> UserError:
+def unfit(name: str, error: Exception) -> UserError:
+    """Build the error for a probe that cannot be fitted in a transfer."""
     return UserError(
         f"the probe of transfer {name!r} cannot be fitted: {error}",
         "a scikit-learn classifier, parameters and a grid that suit the transfer",

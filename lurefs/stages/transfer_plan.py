@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from episodes.transfer.fits import C_GRID, TransferSpec
 from episodes.transfer.split import RowSplit, smallest_class, split_rows
 from lurefs import plugins
-from lurefs.config.schema import BenchmarkConfig, TransferConfig
+from lurefs.config.schema import TransferConfig
 from lurefs.errors import UserError
-from lurefs.stages.plan import Benchmark, Plan, make_benchmark
+from lurefs.stages.plan import ImageSet, Plan, choose_images
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,13 +18,13 @@ class Transfer:
 
     Attributes:
         config: Its configuration.
-        images: Its images, in the order of its feature bank; the form of episodes in it is not used.
+        images: Its images.
         split: Train, validation and test rows of the bank.
         spec: What is fitted on them.
     """
 
     config: TransferConfig
-    images: Benchmark
+    images: ImageSet
     split: RowSplit
     spec: TransferSpec
 
@@ -43,20 +43,17 @@ def plan_transfers(plan: Plan) -> dict[str, Transfer]:
     return {name: _plan(name, config, plan) for name, config in plan.config.transfer.items()}
 
 
-def transfer_images(plan: Plan) -> dict[str, Benchmark]:
-    """Return the images of each transfer, whose features are extracted like those of a benchmark."""
-    return {name: transfer.images for name, transfer in plan_transfers(plan).items()}
-
-
 def _plan(name: str, config: TransferConfig, plan: Plan) -> Transfer:
     where = f"transfer.{name}"
-    if config.classes != "all" and len(getattr(plan.classes, config.classes)) < 2:
-        n_classes = len(getattr(plan.classes, config.classes))
+    images = choose_images(name, config, plan.dataset, plan.classes, plan.images)
+    n_classes = len(images.class_names)
+    if n_classes < 2:
+        of_split = config.classes != "all"
         raise UserError(
-            f"{where} is on {n_classes} {config.classes} classes", "at least 2", f"raise class_split.{config.classes}"
+            f"{where} is on {n_classes} {config.classes if of_split else images.dataset.name} classes",
+            "at least 2",
+            f"raise class_split.{config.classes}" if of_split else "take a data set of more classes",
         )
-    form = BenchmarkConfig(dataset=config.dataset, classes=config.classes, n_way=2, n_shot=1, n_query=1)
-    images = make_benchmark(name, form, plan.dataset, plan.classes, plan.images)
     try:
         split = split_rows(images.labels, images.class_names, validation=config.val, test=config.test, seed=config.seed)
     except ValueError as error:

@@ -10,8 +10,9 @@ import json
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from lurefs.errors import UserError
 from lurefs.ranks import ranks_of
 from lurefs.records import to_mapping
 from lurefs.runs.directory import RunDirectory
+from lurefs.runs.outcomes import reset_in_words
 from lurefs.stages.plan import Plan, make_plan
 from lurefs.sweeps.grid import of_run
 from lurefs.sweeps.workers import Call, Failure, Workers
@@ -82,12 +84,14 @@ def run_here(plans: Mapping[str, Plan], directories: Directories, stage: str, *,
 
     for name in plans:
         directories[name].check_writable()
-    refuse(check_runs([plan.config for plan in plans.values()]), len(plans))
+    refuse(check_runs([plan.config for plan in plans.values()], is_here=True), len(plans))
     if stage in LEARNING and ranks_of().is_first:
         for text in padding_notes([plan.config for plan in plans.values()]):
             console.note(text)
     for name, plan in plans.items():
         run_stage(plan, directories[name], stage, with_page=with_page)
+    if ranks_of().is_first:
+        _tell_idle_resets(plans, directories, stage)
 
 
 def run_in_workers(
@@ -115,7 +119,7 @@ def run_in_workers(
     configs = {name: plan.config for name, plan in plans.items()}
     failures = {}
     with Workers(n_workers if elsewhere is None else 1) as workers:
-        refuse(_check_in(workers, list(configs.values())), len(plans))
+        refuse(_check_in(workers, list(configs.values()), is_here=elsewhere is None), len(plans))
         if stage in LEARNING:
             ((_, notes),) = workers.results({"notes": Call(padding_notes, (list(configs.values()),))})
             for text in [] if isinstance(notes, Failure) else notes:
@@ -125,15 +129,24 @@ def run_in_workers(
         for name, result in console.track_results(results, len(calls), _words):
             if isinstance(result, Failure):
                 failures[name] = result
+    _tell_idle_resets([name for name in plans if name not in failures], directories, stage)
     return failures
 
 
-def check_runs(configs: Sequence[RunConfig]) -> tuple[str, UserError] | None:
-    """Return the first run that the libraries refuse, and why; runs that differ by their seed alone are one."""
-    from lurefs.stages.run import check
+def check_runs(configs: Sequence[RunConfig], *, is_here: bool = False) -> tuple[str, UserError] | None:
+    """Return the first run that the libraries refuse, and why; runs that differ by their seed alone are one.
+
+    Args:
+        configs: The runs.
+        is_here: Whether they will run on this machine, so that it must have their devices.
+    """
+    from lurefs.learning.backbones import resolve_device
+    from lurefs.stages.checks import check
 
     for config in distinct(configs):
         try:
+            if is_here:
+                resolve_device(config.device)
             check(make_plan(config))
         except UserError as error:
             return config.name, error
@@ -203,12 +216,13 @@ def tell_failures(failures: Mapping[str, Failure]) -> None:
         console.note(f"failed: {', '.join(names)}\n{reason}")
 
 
-def _check_in(workers: Workers, configs: Sequence[RunConfig]) -> tuple[str, UserError] | None:
+def _check_in(workers: Workers, configs: Sequence[RunConfig], *, is_here: bool) -> tuple[str, UserError] | None:
     """Do `check_runs` in the processes that will do the runs, each a part, so that they load the libraries at once."""
     of_settings = distinct(configs)
     parts = [of_settings[start :: workers.n_workers] for start in range(min(workers.n_workers, len(of_settings)))]
+    check_part = partial(check_runs, is_here=is_here)
     found = {}
-    for _, wrong in workers.results({part[0].name: Call(check_runs, (part,)) for part in parts}):
+    for _, wrong in workers.results({part[0].name: Call(check_part, (part,)) for part in parts}):
         if isinstance(wrong, Failure):
             raise UserError(
                 "the runs cannot be checked: " + wrong.headline, "libraries that can be loaded", wrong.reason
@@ -222,6 +236,13 @@ def refuse(wrong: tuple[str, UserError] | None, n_runs: int) -> None:
     """Raise what `check_runs` found; of several runs with the name of the one that it is about."""
     if wrong is not None:
         raise of_run(*wrong) if n_runs > 1 else wrong[1]
+
+
+def _tell_idle_resets(names: Iterable[str], directories: Directories, stage: str) -> None:
+    """Say which runs' resets changed no prediction, where no table and no page will."""
+    for name in names if stage == "pretrain" else ():
+        if words := reset_in_words(directories[name].read_outcomes()):
+            console.note(f"{name}: {words}")
 
 
 def _has_controls(summary: Mapping[str, Any], directory: RunDirectory) -> bool:

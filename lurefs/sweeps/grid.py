@@ -24,21 +24,6 @@ _EXAMPLE = f"command: [lurefs, run, --config, one_backbone, --run-root, runs/my_
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cell:
-    """One run of a grid.
-
-    Attributes:
-        name: Of the run and its directory.
-        overrides: The `key=value` texts that make it from the recipe.
-        config: What they lead to.
-    """
-
-    name: str
-    overrides: tuple[str, ...]
-    config: RunConfig
-
-
-@dataclass(frozen=True, kw_only=True)
 class Grid:
     """What a sweep file asks for.
 
@@ -102,25 +87,24 @@ def read_grid(source: str, overrides: Sequence[str] = (), run_root: Path | None 
     )
 
 
-def cells_of(grid: Grid) -> list[Cell]:
-    """Return the cells in the order of the file, the last parameter fastest.
+def cells_of(grid: Grid) -> list[RunConfig]:
+    """Return the configurations of the cells in the order of the file, the last parameter fastest.
 
     Raises:
         UserError: A setting or value that the recipe does not take, told with its cell; or two equal cells.
     """
-    cells: dict[str, Cell] = {}
+    cells: dict[str, RunConfig] = {}
     for values in itertools.product(*grid.parameters.values()):
         of_grid = [f"{key}={value}" for key, value in zip(grid.parameters, values, strict=True)]
-        overrides = (*grid.overrides, *of_grid)
         try:
-            config = named_run(grid.recipe, overrides)
+            config = named_run(grid.recipe, (*grid.overrides, *of_grid))
         except UserError as error:
             raise of_run(" ".join(of_grid), error) from error
         if config.name in cells:
             raise UserError(
                 f"two cells of the grid are the same: {' '.join(of_grid)}", "each value once", "leave one out"
             )
-        cells[config.name] = Cell(name=config.name, overrides=overrides, config=config)
+        cells[config.name] = config
     return list(cells.values())
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import yaml
 
@@ -13,7 +13,6 @@ from lurefs import console
 from lurefs.errors import UserError, first_line, not_installed
 from lurefs.sweeps.workers import Call, Failure, answer
 
-K = TypeVar("K")
 POLL_SECONDS = 2.0
 
 
@@ -37,8 +36,8 @@ def read_options(texts: Sequence[str]) -> dict[str, Any]:
 
 
 def results(
-    calls: Mapping[K, Call], folder: Path, options: Mapping[str, Any], *, n_at_a_time: int | None
-) -> Iterator[tuple[K, Any]]:
+    calls: Mapping[str, Call], folder: Path, options: Mapping[str, Any], *, n_at_a_time: int | None
+) -> Iterator[tuple[str, Any]]:
     """Submit the calls as one array job and yield each key with its result or a `Failure`, as they are done.
 
     An interrupt leaves the jobs in the queue.
@@ -77,7 +76,7 @@ def results(
     yield from _as_they_end(dict(zip(calls, jobs, strict=True)))
 
 
-def _as_they_end(jobs: dict[K, Any]) -> Iterator[tuple[K, Any]]:
+def _as_they_end(jobs: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     try:
         while jobs:
             for key, job in list(jobs.items()):

@@ -11,16 +11,14 @@ import sys
 import threading
 import traceback
 from collections import deque
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from typing import Any, TypeVar
+from typing import Any
 
 from lurefs.errors import UserError
-
-K = TypeVar("K", bound=Hashable)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,11 +60,9 @@ class Workers:
 
     Attributes:
         n_workers: How many, at least one.
-        before_first: Called with the arguments of a process's first call, before it; its failure is not told.
     """
 
     n_workers: int
-    before_first: Callable[..., Any] | None = None
     _idle: list[_Worker] = field(default_factory=list)
     _busy: dict[Connection, _Worker] = field(default_factory=dict)
 
@@ -79,14 +75,14 @@ class Workers:
         for worker in self._busy.values():  # one that is idle ends by itself
             worker.process.terminate()
 
-    def results(self, calls: Mapping[K, Call]) -> Iterator[tuple[K, Any]]:
+    def results(self, calls: Mapping[str, Call]) -> Iterator[tuple[str, Any]]:
         """Yield each key with what its call returned, or with a `Failure`, as they are done."""
         waiting = deque(calls.items())
-        keys: dict[Connection, K] = {}
+        keys: dict[Connection, str] = {}
         while waiting or keys:
             while waiting and len(keys) < max(1, self.n_workers):
                 key, call = waiting.popleft()
-                worker = self._idle.pop() if self._idle else _start(self.before_first)
+                worker = self._idle.pop() if self._idle else _start()
                 self._busy[worker.connection], keys[worker.connection] = worker, key
                 worker.connection.send(call)
             for connection in wait(list(keys)):
@@ -110,17 +106,17 @@ def answer(call: Call) -> Any:
         return Failure(reason=traceback.format_exc().rstrip())
 
 
-def _start(before_first: Callable[..., Any] | None) -> _Worker:
+def _start() -> _Worker:
     context = get_context("spawn")
     ours, theirs = context.Pipe()
-    process = context.Process(target=_work, args=(theirs, before_first))
+    process = context.Process(target=_work, args=(theirs,))
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # read at the start: several processes of many threads are slow
     process.start()
     theirs.close()
     return _Worker(process=process, connection=ours)
 
 
-def _work(connection: Connection, before_first: Callable[..., Any] | None) -> None:
+def _work(connection: Connection) -> None:
     """Answer calls until there are no more, or until the command that sends them was killed."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the command hears it too, and decides
@@ -130,9 +126,6 @@ def _work(connection: Connection, before_first: Callable[..., Any] | None) -> No
             call = connection.recv()
         except EOFError:
             return
-        if before_first is not None:
-            answer(Call(before_first, call.arguments))
-            before_first = None
         connection.send(answer(call))
 
 

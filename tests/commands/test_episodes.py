@@ -56,7 +56,7 @@ def test_all_benchmarks_are_made_by_default(
 
 def test_a_made_file_has_the_episodes_of_a_run(file: Path, recipe: Path) -> None:
     benchmark = make_plan(load(str(recipe)).runs["small"]).benchmarks["one"]
-    assert Manifest.load(file).hash == draw_manifest(benchmark, benchmark.spec, seed=0).hash
+    assert Manifest.load(file).hash == draw_manifest(benchmark.images, benchmark.spec, seed=0).hash
 
 
 def test_a_file_of_other_episodes_is_not_replaced(file: Path, recipe: Path) -> None:
@@ -152,7 +152,8 @@ def test_verify_refuses_other_data(file: Path, recipe: Path) -> None:
 def test_verify_without_names_asks_for_the_data(file: Path, recipe: Path, tmp_path: Path) -> None:
     benchmark = make_plan(load(str(recipe)).runs["small"]).benchmarks["one"]
     bare = tmp_path / "bare.parquet"
-    make_manifest(benchmark.labels, benchmark.spec, seed=0, images_digest=benchmark.images_digest).save(bare)
+    images = benchmark.images
+    make_manifest(images.labels, benchmark.spec, seed=0, images_digest=images.images_digest).save(bare)
     with pytest.raises(UserError, match="add --config or --run-dir"):
         verify(bare, source=None, run_dir=None, benchmark=None)
     verify(bare, source=str(recipe), run_dir=None, benchmark=None)
@@ -175,7 +176,7 @@ def test_a_benchmark_takes_the_episodes_of_a_file(file: Path, make_config: MakeC
     benchmark = make_plan(make_config(benchmarks={"b": {"manifest": str(file)}})).benchmarks["b"]
     assert benchmark.manifest is not None
     assert benchmark.manifest.hash == Manifest.load(file).hash
-    assert benchmark.manifest.images_digest == benchmark.images_digest
+    assert benchmark.manifest.images_digest == benchmark.images.images_digest
     assert (benchmark.spec.n_way, benchmark.spec.n_query) == (3, 5)
 
 
@@ -183,9 +184,9 @@ def test_the_episodes_of_a_file_are_found_among_more_images(file: Path, make_con
     changed = make_config(benchmarks={"b": {"manifest": str(file), "classes": "all"}})
     benchmark = make_plan(changed).benchmarks["b"]
     assert benchmark.manifest is not None
-    assert len(benchmark.rows) == 192
+    assert len(benchmark.images.rows) == 192
     assert benchmark.manifest.hash == Manifest.load(file).hash
-    ids = {benchmark.image_ids[row] for row in benchmark.manifest.rows}
+    ids = {benchmark.images.image_ids[row] for row in benchmark.manifest.rows}
     stored = Manifest.load(file)
     assert stored.images is not None
     assert ids == {stored.images.image_ids[row] for row in stored.rows}
@@ -221,7 +222,7 @@ def test_a_run_stores_the_episodes_of_the_file_as_rows_of_its_own_bank(
     for _ in range(2):  # stored, then read
         found = read_or_draw_manifest(stage, plan.benchmarks["b"])
         assert found.hash == directory.read_manifest("b").hash == Manifest.load(file).hash
-        assert found.images_digest == plan.benchmarks["b"].images_digest != Manifest.load(file).images_digest
+        assert found.images_digest == plan.benchmarks["b"].images.images_digest != Manifest.load(file).images_digest
 
 
 def test_a_config_that_repeats_the_form_of_its_file_is_right(file: Path, make_config: MakeConfig) -> None:
@@ -255,7 +256,7 @@ def test_every_form_is_reached_from_a_config(make_config: MakeConfig, values: di
     benchmark = make_plan(config).benchmarks["b"]
     assert re.search(words, benchmark.spec.words())
     assert run_config(yaml.safe_load(yaml.safe_dump(to_mapping(config)))) == config
-    assert len(draw_manifest(benchmark, benchmark.spec, seed=0)) == benchmark.spec.n_episodes
+    assert len(draw_manifest(benchmark.images, benchmark.spec, seed=0)) == benchmark.spec.n_episodes
 
 
 @pytest.mark.parametrize(
@@ -294,4 +295,4 @@ def test_variants_with_other_benchmarks_are_refused(recipe: Path) -> None:
 def test_rows_of_a_made_file_are_those_of_the_data(file: Path, recipe: Path) -> None:
     benchmark = make_plan(load(str(recipe)).runs["small"]).benchmarks["one"]
     manifest = Manifest.load(file)
-    assert np.array_equal(benchmark.labels[manifest.support], manifest.classes)
+    assert np.array_equal(benchmark.images.labels[manifest.support], manifest.classes)

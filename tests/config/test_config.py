@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from lurefs.config.load import find_recipe, load, merge, recipes_dir, run_config
-from lurefs.config.schema import digest, pretrain_identity, run_identity, to_yaml
+from lurefs.config.load import find_recipe, load, merge, recipes_dir, run_config, to_yaml
+from lurefs.config.schema import digest, pretrain_identity, run_identity
 from lurefs.errors import UserError
 
 
@@ -169,6 +169,22 @@ def test_merge_keeps_what_a_change_does_not_name() -> None:
         ("probes: {p: {name: nosuch.module:Thing}}", "cannot be imported"),
         ("probes: {}", "probes is empty"),
         ("benchmarks: {a/b: {}}", "cannot be a file's name"),
+        ("benchmarks: {a--b: {}}", "benchmarks has the name 'a--b'"),
+        ("probes: {a-: {}}", "no '--', and no '-' at an end"),
+        ("benchmarks: {a: {}, A: {}}", "benchmarks has 'a' and 'A'"),
+        (f"probes: {{{'p' * 101}: {{}}}}", "has 101 bytes"),
+        (f"name: {'ü' * 101}", "has 202 bytes"),
+        ("name: ../elsewhere\nvariants: {a: {}}", "the name '../elsewhere' cannot be a file's name"),
+        ("name: .hidden\nseeds: [0, 1]", "the name '.hidden' cannot be a file's name"),
+        ("variants: {a--seed-0: {}}", "the variant 'a--seed-0' is named as a seed's run"),
+        ("variants: {a: {}, a--seed-0: {}}\nseeds: [0, 1]", "write seeds: [0, 1, 2] for several seeds"),
+        ("variants: {Figures: {}}", "the variant 'Figures' is named as a file of the group's folder"),
+        ("variants: {report.html: {}}", "none of figures, report.html"),
+        ("variants: {lure: {}, LURE: {}}", "variants has 'lure' and 'LURE'"),
+        ("variants: {..: {}}", "the name '..' cannot be a file's name"),
+        ("variants: {a/b: {}}", "the name 'a/b' cannot be a file's name"),
+        ("variants: {' a': {}}", "the name ' a' cannot be a file's name"),
+        (f"variants: {{{'v' * 201}: {{}}}}", "has 201 bytes"),
         ("benchmarks: {b: {corrupt: {corruption: fogg}}}", "did you mean 'fog'?"),
         ("benchmarks: {b: {corrupt: {corruption: fog, severity: 6}}}", "benchmarks.b.corrupt.severity is 6"),
         ("benchmarks: {b: {corrupt: {corruption: fog, images: queries}}}", "did you mean 'query'?"),
@@ -201,6 +217,12 @@ def test_wrong_files_are_refused_in_useful_words(tmp_path: Path, text: str, word
     assert words in refused
     assert "expected:" in refused
     assert "to fix:" in refused
+
+
+def test_a_variant_may_be_named_by_a_number(tmp_path: Path) -> None:
+    path = tmp_path / "numbers.yaml"
+    path.write_text("variants: {1: {learner: {epochs: 1}}, 2: {}}\nseeds: [0]\n")
+    assert load(str(path)).variants == ("1", "2")
 
 
 def test_missing_config_is_answered_with_the_recipes() -> None:

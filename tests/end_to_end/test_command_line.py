@@ -48,7 +48,7 @@ def assert_three_parts(error: str, *words: str) -> None:
         ["list", "datasets"],
         ["list", "probes", "log"],
         ["list", "unlearn"],
-        ["list", "metrics"],
+        ["list", "settings"],
         ["run", "--config", "nothing"],
         ["run", "--config", "quickstart", "learner.epoch=3"],
         ["run", "--config", "quickstart", "unlearn.params.keep_ratio=3"],

@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from lurefs.cli import main
+from lurefs.config.checks import GROUP_FILES
 from lurefs.runs.directory import RunDirectory
 
 NAMES = ["lure--seed-0", "lure--seed-1", "warm--seed-0", "warm--seed-1"]
@@ -57,6 +58,7 @@ def test_runs_in_two_processes_lead_to_one_page_and_a_second_time_to_the_same_wo
     assert "4 runs, 0 of them finished\n" in said.err and "4/4  " in said.err
     assert "lure (2 seeds)" in said.out and "warm (2 seeds)" in (root / "report.html").read_text()
     assert sorted(path.parent.name for path in root.glob("*/log.txt")) == NAMES
+    assert {path.name for path in root.iterdir()} == {*NAMES, *GROUP_FILES}
     assert not list(root.glob("*/report.html"))
     assert [RunDirectory(root / name).read_config().seed for name in NAMES] == [0, 1, 0, 1]
 

@@ -12,9 +12,9 @@ import pytest
 from pyarrow import parquet
 
 from episodes import EpisodeSpec, EpisodeTable, FeatureBank, Manifest, Probe, make_manifest, score
+from episodes.fitting import ProbeError, predict
 from episodes.metrics import accuracy, brier, empty_reliability, nll
 from episodes.probes import knn, lda, linear_svm, logistic_regression, nearest_centroid, ridge
-from episodes.scoring import ProbeError, predict
 from episodes.table import collect
 
 SPEC = EpisodeSpec(n_way=4, n_shot=3, n_query=5, n_episodes=6)

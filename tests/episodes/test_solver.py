@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from episodes import EpisodeSpec, FeatureBank, Probe, make_manifest, score
+from episodes.fitting import ProbeError, predict
 from episodes.probes import converged, knn, lda, linear_svm, logistic_regression, nearest_centroid, ridge
-from episodes.scoring import AuditError, ProbeError, predict
+from episodes.scoring import AuditError
 from episodes.solver import Solution, find_solver
 from episodes.table import collect
 

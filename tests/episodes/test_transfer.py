@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from episodes.bank import FeatureBank
+from episodes.fitting import ProbeError
 from episodes.metrics import ece, nll
 from episodes.probes import Probe, knn, lda, logistic_regression, nearest_centroid, ridge
-from episodes.scoring import ProbeError
 from episodes.transfer.fits import TransferFit, TransferSpec, macro_accuracy, transfer
 from episodes.transfer.split import RowSplit, draw_rows, smallest_class, split_rows
 from episodes.transfer.table import TransferTable, collect_fits, paired_transfer, summarise_transfer, wilson

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from lurefs.cli import main
-from lurefs.config.schema import BackboneConfig, RunConfig, to_yaml
+from lurefs.config.load import to_yaml
+from lurefs.config.schema import BackboneConfig, RunConfig
 from lurefs.errors import UserError
 from lurefs.learning.backbones import Backbone, build_backbone
 from lurefs.learning.padding import layers_on_padding, padding_note

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import shutil
 from pathlib import Path
 from typing import Any
@@ -18,9 +19,9 @@ from lurefs.errors import UserError
 from lurefs.records import to_mapping
 from lurefs.runs.directory import RunDirectory
 from lurefs.stages import controls
-from lurefs.stages.plan import make_plan
+from lurefs.stages.plan import ImageSet, make_plan
 from lurefs.stages.run import run_stage
-from lurefs.stages.stage import make_probe, plan_backbone
+from lurefs.stages.stage import make_probe, plan_backbone, reference_images
 
 BENCHMARK = "novel-3way-1shot"
 PROBE = "logistic_regression"
@@ -101,12 +102,12 @@ def test_both_controls_stand_in_the_summary_with_the_fields_of_a_probe(finished:
 
 def test_image_statistics_are_scored_like_any_other_features(finished: RunDirectory) -> None:
     plan = make_plan(finished.read_config())
-    benchmark = plan.benchmarks[BENCHMARK]
+    images = plan.benchmarks[BENCHMARK].images
     bank = FeatureBank(
-        features=controls.image_statistics(benchmark.dataset.read(benchmark.rows)),
-        labels=benchmark.labels.copy(),
-        image_ids=benchmark.image_ids,
-        class_names=benchmark.class_names,
+        features=controls.image_statistics(images.dataset.read(images.rows)),
+        labels=images.labels.copy(),
+        image_ids=images.image_ids,
+        class_names=images.class_names,
     )
     probe = make_probe(PROBE, plan.config.probes[PROBE])
     expected = collect(score(bank, finished.read_manifest(BENCHMARK), probe), {})
@@ -116,7 +117,7 @@ def test_image_statistics_are_scored_like_any_other_features(finished: RunDirect
 
 def test_a_second_evaluation_computes_no_control_anew(directory: RunDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
     before = directory.read_summary()["benchmarks"]
-    monkeypatch.setattr(controls, "score", None)
+    monkeypatch.setattr(controls, "score_cell", None)
     monkeypatch.setattr(controls, "build_twin", None)
     evaluate_again(directory)
     assert directory.read_summary()["benchmarks"] == before
@@ -145,17 +146,65 @@ def test_transforms_are_fitted_on_the_control_s_own_base_features(directory: Run
     evaluate_again(directory, probes={"centred": {"name": "nearest_centroid", "transform": "center,l2"}})
     plan = make_plan(directory.read_config())
     base = plan.dataset.read(plan.images.train)
-    benchmark = plan.benchmarks[BENCHMARK]
+    images = plan.benchmarks[BENCHMARK].images
     bank = FeatureBank(
-        features=controls.image_statistics(benchmark.dataset.read(benchmark.rows)),
-        labels=benchmark.labels.copy(),
-        image_ids=benchmark.image_ids,
-        class_names=benchmark.class_names,
+        features=controls.image_statistics(images.dataset.read(images.rows)),
+        labels=images.labels.copy(),
+        image_ids=images.image_ids,
+        class_names=images.class_names,
     )
     probe = make_probe("centred", plan.config.probes["centred"], controls.image_statistics(base))
     expected = collect(score(bank, directory.read_manifest(BENCHMARK), probe), {})
     table = EpisodeTable.load(directory.control_path(BENCHMARK, "image_statistics", "centred"))
     assert np.array_equal(table.accuracy, expected.accuracy)
+
+
+def test_reference_features_are_made_once_a_control_and_named_by_their_own_images(
+    directory: RunDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[tuple[str, str, str]] = []
+    original = controls.make_bank
+
+    def make_bank(images: ImageSet, batches: Any, identity: dict[str, Any]) -> FeatureBank:
+        made.append((identity["control"], images.name, identity["images_digest"]))
+        return original(images, batches, identity)
+
+    monkeypatch.setattr(controls, "make_bank", make_bank)
+    spec = {"n_way": 2, "n_query": 5, "n_episodes": 4}
+    probes = {name: {"name": name, "transform": "center,l2"} for name in ("nearest_centroid", "logistic_regression")}
+    evaluate_again(directory, benchmarks={"a": spec, "b": {**spec, "n_shot": 2}}, probes=probes)
+    plan = make_plan(directory.read_config())
+    digests = {"a": plan.benchmarks["a"].images.images_digest, "base--train": reference_images(plan).images_digest}
+    assert sorted(made) == [
+        (control, name, digests[name])
+        for control in ("image_statistics", "untrained_twin")
+        for name in ("a", "base--train")
+    ]
+
+
+EXECUTOR = """
+calls = []
+
+def noting():
+    def run(function, shared, items):
+        calls.append(len(items))
+        return (function(*shared, item) for item in items)
+    return run
+"""
+
+
+def test_controls_are_scored_where_the_executor_says(
+    finished: RunDirectory, directory: RunDirectory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "noting_executor.py").write_text(EXECUTOR)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    shutil.rmtree(directory.path / "controls")
+    evaluate_again(directory, executor={"name": "noting_executor:noting"})
+    assert importlib.import_module("noting_executor").calls == [1] * 4  # two controls, two probes
+    for control in ("untrained_twin", "image_statistics"):
+        tables = [EpisodeTable.load(run.control_path(BENCHMARK, control, PROBE)) for run in (finished, directory)]
+        assert np.array_equal(tables[0].nll, tables[1].nll)
+        assert tables[0].identity == tables[1].identity
 
 
 def test_the_twin_has_the_build_and_other_weights_than_the_run_starts_from(

@@ -17,29 +17,29 @@ MakeConfig = Callable[..., RunConfig]
 
 def test_a_benchmark_has_the_images_of_its_classes_class_by_class(make_config: MakeConfig) -> None:
     plan = make_plan(make_config())
-    benchmark = plan.benchmarks["novel-3way-1shot"]
-    assert benchmark.class_names == tuple(plan.dataset.class_names[label] for label in plan.classes.novel)
-    assert np.array_equal(plan.classes.novel[benchmark.labels], plan.dataset.labels[benchmark.rows])
-    assert np.bincount(benchmark.labels).tolist() == [24] * 4
-    assert benchmark.image_ids[0] == plan.dataset.image_ids[benchmark.rows[0]]
+    images = plan.benchmarks["novel-3way-1shot"].images
+    assert images.class_names == tuple(plan.dataset.class_names[label] for label in plan.classes.novel)
+    assert np.array_equal(plan.classes.novel[images.labels], plan.dataset.labels[images.rows])
+    assert np.bincount(images.labels).tolist() == [24] * 4
+    assert images.image_ids[0] == plan.dataset.image_ids[images.rows[0]]
 
 
 def test_base_training_and_novel_images_are_disjoint(make_config: MakeConfig) -> None:
     plan = make_plan(make_config())
     base_rows = {*plan.images.train, *plan.images.val, *plan.images.test}
-    assert not base_rows & set(plan.benchmarks["novel-3way-1shot"].rows)
+    assert not base_rows & set(plan.benchmarks["novel-3way-1shot"].images.rows)
 
 
 def test_a_benchmark_of_base_classes_has_held_out_images_only(make_config: MakeConfig) -> None:
     spec = {"classes": "base", "n_way": 2, "n_shot": 1, "n_query": 2}
     plan = make_plan(make_config(benchmarks={"base": spec}))
-    assert sorted(plan.benchmarks["base"].rows) == plan.images.test.tolist()
+    assert sorted(plan.benchmarks["base"].images.rows) == plan.images.test.tolist()
 
 
 def test_a_benchmark_may_be_of_another_data_set(make_config: MakeConfig) -> None:
     spec = {"dataset": {"name": "digits"}, "classes": "all", "n_query": 3}
     plan = make_plan(make_config(benchmarks={"digits": spec}))
-    assert plan.benchmarks["digits"].class_names == tuple("0123456789")
+    assert plan.benchmarks["digits"].images.class_names == tuple("0123456789")
 
 
 NOISY = {"n_chunks": 3, "label_noise": 0.5}
@@ -52,9 +52,9 @@ def test_training_sees_the_given_labels_and_everything_else_the_true_ones(make_c
     is_wrong = plan.given_labels != plan.dataset.labels
     assert is_wrong[plan.images.train].sum() == round(0.5 * len(plan.images.train))
     assert is_wrong.sum() == is_wrong[arriving].sum()
-    for benchmark in (*plan.benchmarks.values(), reference_images(plan)):
-        named = [benchmark.class_names[label] for label in benchmark.labels]
-        assert named == [plan.dataset.class_names[label] for label in plan.dataset.labels[benchmark.rows]]
+    for images in (*(benchmark.images for benchmark in plan.benchmarks.values()), reference_images(plan)):
+        named = [images.class_names[label] for label in images.labels]
+        assert named == [plan.dataset.class_names[label] for label in plan.dataset.labels[images.rows]]
 
 
 def test_without_noise_the_given_labels_are_the_true_ones(make_config: MakeConfig) -> None:

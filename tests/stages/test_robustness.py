@@ -17,8 +17,9 @@ from lurefs.errors import UserError
 from lurefs.learning.backbones import Backbone, build_backbone
 from lurefs.runs.directory import RunDirectory
 from lurefs.runs.outcomes import RobustnessScores
+from lurefs.stages.checks import check_robustness
 from lurefs.stages.plan import make_plan
-from lurefs.stages.robustness import check_robustness, measure
+from lurefs.stages.robustness import measure
 from lurefs.stages.run import run_stage
 
 MakeDataset = Callable[..., ImageDataset]

@@ -17,8 +17,9 @@ from lurefs.config.schema import RunConfig
 from lurefs.data.dataset import ImageDataset
 from lurefs.errors import UserError
 from lurefs.runs.directory import RunDirectory
+from lurefs.stages.checks import check
 from lurefs.stages.plan import make_plan
-from lurefs.stages.run import check, run_stage
+from lurefs.stages.run import run_stage
 
 MakeConfig = Callable[..., RunConfig]
 
@@ -204,10 +205,10 @@ def test_weights_that_are_not_to_be_kept_are_removed(
     from lurefs.stages import pretrain
 
     accuracies = {0: 0.2, 1: 0.9, 2: 0.4}
-    original = pretrain._with_few_shot
+    original = pretrain.with_few_shot
     monkeypatch.setattr(
         pretrain,
-        "_with_few_shot",
+        "with_few_shot",
         lambda stage, outcome, *rest: original(
             stage, replace(outcome, val_accuracy=accuracies[outcome.chunk_index]), *rest
         ),
@@ -264,11 +265,10 @@ def test_new_benchmarks_and_probes_are_added_without_training_anew(
 def test_benchmarks_on_the_same_images_share_their_features(
     make_config: MakeConfig, directory: RunDirectory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from lurefs.stages import evaluate
+    from lurefs.stages import extract
 
-    embedded = []
-    original = evaluate.embed
-    monkeypatch.setattr(evaluate, "embed", lambda *args: embedded.append(args[2].name) or original(*args))
+    embedded, original = [], extract.embed
+    monkeypatch.setattr(extract, "embed", lambda *args, **kw: embedded.append(args[2].name) or original(*args, **kw))
     spec = {"n_way": 2, "n_query": 5, "n_episodes": 4}
     config = make_config(benchmarks={"a": spec, "b": {**spec, "n_shot": 2}}, after_chunk={"few_shot": False})
     run_stage(make_plan(config), directory, "run")
@@ -380,11 +380,10 @@ def test_corrupted_images_are_met_in_the_episodes_of_the_clean_ones(
 ) -> None:
     from episodes import Probe, collect, score
     from episodes.probes import nearest_centroid
-    from lurefs.stages import evaluate
+    from lurefs.stages import extract
 
-    embedded = []
-    original = evaluate.embed
-    monkeypatch.setattr(evaluate, "embed", lambda *args: embedded.append(args[2].name) or original(*args))
+    embedded, original = [], extract.embed
+    monkeypatch.setattr(extract, "embed", lambda *args, **kw: embedded.append(args[2].name) or original(*args, **kw))
     spec = {"n_way": 3, "n_shot": 1, "n_query": 5, "n_episodes": 20}
     fog = {"corruption": "fog", "severity": 4}
     benchmarks = {
@@ -459,7 +458,7 @@ def test_the_features_are_those_of_the_last_checkpoint(make_config: MakeConfig, 
     load_checkpoint(directory.checkpoint_path(2), backbone.model)
     backbone.model.eval()
     benchmark = plan.benchmarks["novel-3way-1shot"]
-    images = torch.from_numpy(plan.dataset.read(benchmark.rows[:4]).transpose(0, 3, 1, 2).copy())
+    images = torch.from_numpy(plan.dataset.read(benchmark.images.rows[:4]).transpose(0, 3, 1, 2).copy())
     with torch.inference_mode():
         expected = backbone.embed(images).numpy()
     np.testing.assert_allclose(directory.read_bank("novel-3way-1shot").features[:4], expected, rtol=1e-4, atol=1e-5)

@@ -14,12 +14,14 @@ from episodes.transfer.table import summarise_transfer
 from lurefs import cli
 from lurefs.comparing.finished_runs import read_runs
 from lurefs.comparing.groups import groups_of
-from lurefs.config.schema import RunConfig, pretrain_identity, to_yaml
+from lurefs.config.load import to_yaml
+from lurefs.config.schema import RunConfig, pretrain_identity
 from lurefs.errors import UserError
 from lurefs.reporting.sections.transfer import form, label_efficiency, rows
 from lurefs.runs.directory import RunDirectory
+from lurefs.stages.checks import check
 from lurefs.stages.plan import make_plan
-from lurefs.stages.run import check, run_stage
+from lurefs.stages.run import run_stage
 from lurefs.stages.transfer_plan import plan_transfers
 
 MakeConfig = Callable[..., RunConfig]

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from lurefs.cli import main
-from lurefs.config.schema import RunConfig
+from lurefs.config.schema import RunConfig, to_yaml
 from lurefs.records import to_mapping
 from lurefs.runs.directory import RunDirectory
 from lurefs.stages.plan import Plan
@@ -33,7 +33,7 @@ def grid_file(make_config: Callable[..., RunConfig], tmp_path: Path) -> Path:
 
 
 def plans_of(grid_file: Path, *overrides: str) -> dict[str, Plan]:
-    return cells.plan_runs([cell.config for cell in cells_of(read_grid(str(grid_file), overrides))])
+    return cells.plan_runs(cells_of(read_grid(str(grid_file), overrides)))
 
 
 def times(root: Path) -> dict[Path, int]:
@@ -192,3 +192,25 @@ def test_the_exit_code_says_whether_a_user_can_put_it_right() -> None:
     assert cells.exit_code({}) == 0
     assert cells.exit_code({"a": user}) == 2
     assert cells.exit_code({"a": user, "b": other}) == 1
+
+
+IDLE = """
+from lurefs.learning.unlearn.contract import parameters_of, reset
+
+def padding_alone():
+    return lambda model, twin, images, generator: reset(model, parameters_of(twin), images.structural_zeros)
+"""
+
+
+def test_pretrain_alone_says_that_resets_changed_no_prediction(
+    make_config: Callable[..., RunConfig],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "idle_strategy.py").write_text(IDLE)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    config = make_config(unlearn={"name": "idle_strategy:padding_alone"}, after_chunk={"few_shot": False})
+    (tmp_path / "small.yaml").write_text(to_yaml(config))
+    main(["pretrain", "--config", str(tmp_path / "small.yaml"), "--run-dir", str(tmp_path / "run")])
+    assert "small: unlearning changed no prediction: this run is a warm start in effect" in capsys.readouterr().err

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+import lurefs.tracking
 from lurefs.cli import main
 from lurefs.tracking.comparison_record import INTERVAL_COLUMNS
 
@@ -104,6 +105,10 @@ def test_views_without_a_key_are_refused(run: Any, capsys: pytest.CaptureFixture
 
 def test_missing_package_is_told(run: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setitem(sys.modules, "wandb_workspaces", None)
+    monkeypatch.delitem(sys.modules, "lurefs.tracking.views", raising=False)
+    monkeypatch.delattr(lurefs.tracking, "views", raising=False)
     with pytest.raises(SystemExit, match="2"):
         main(["views", "--dry-run", str(run.directory.path)])
-    assert "pip install 'lurefs[wandb]'" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "lurefs views needs a library that cannot be imported" in error and "expected: " in error
+    assert 'pip install "lurefs[wandb]"' in error

@@ -1,0 +1,122 @@
+"""One episode, fitted by scikit-learn."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from episodes.inner_products import Features
+from episodes.metrics import empty_reliability, reliability
+from episodes.probes import Classifier, Probe
+from episodes.sampler import Episode
+from episodes.table import EpisodeTable
+from episodes.transforms import FeatureTransform, fit_transform
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+
+
+class ProbeError(ValueError):
+    """A probe could not be fitted: scikit-learn refuses these features, or its transform does not suit them."""
+
+
+def predict(
+    features: NDArray[np.float32],
+    episode: Episode,
+    probe: Probe,
+    *,
+    query_features: NDArray[np.float32] | None = None,
+) -> IntArray:
+    """Fit the probe on one episode and return the predicted episode label of each query, (n_query,) int64.
+
+    Args:
+        features: (n_images, n_features) of the bank, before the probe's transform.
+        episode: Which rows.
+        probe: What to fit.
+        query_features: Those of the queries, if they come from elsewhere.
+    """
+    of_both = Features(support=features, query=features if query_features is None else query_features)
+    return fit_episode(of_both, episode, probe, fit_transform(probe.transform, probe.reference)).predicted
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fit:
+    """What a classifier that was fitted on the support says of the queries; see the columns of `EpisodeTable`."""
+
+    predicted: IntArray
+    probabilities: FloatArray | None
+    converged: bool
+    seconds: float
+
+
+def fit_episode(features: Features, episode: Episode, probe: Probe, transform: FeatureTransform) -> Fit:
+    """Fit a probe's classifier on an episode; of its warnings only that it did not converge is heard.
+
+    Raises:
+        ProbeError: scikit-learn refuses.
+    """
+    from sklearn.exceptions import ConvergenceWarning
+
+    classifier = probe.classifier
+    support, query = transform(features.support[episode.support]), transform(features.query[episode.query])
+    began = time.perf_counter()
+    with warnings.catch_warnings(record=True) as caught, np.errstate(invalid="ignore", divide="ignore"):
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("always", ConvergenceWarning)
+        try:
+            classifier.fit(support, episode.support_labels)
+            predicted = np.asarray(classifier.predict(query), dtype=np.int64)
+        except ValueError as error:
+            raise ProbeError(f"{probe.name} cannot be fitted on episode {episode.index}: {error}") from error
+        probabilities = _probabilities(classifier, query)
+    return Fit(
+        predicted=predicted,
+        probabilities=probabilities,
+        converged=not any(issubclass(entry.category, ConvergenceWarning) for entry in caught),
+        seconds=time.perf_counter() - began,
+    )
+
+
+def score_episode(features: Features, episode: Episode, probe: Probe, transform: FeatureTransform) -> EpisodeTable:
+    """Score one episode by scikit-learn, as a table of one row."""
+    fitted = fit_episode(features, episode, probe, transform)
+    labels, probabilities = episode.query_labels, fitted.probabilities
+    nll, brier = proper_scores(None if probabilities is None else probabilities[None], labels, 1)
+    return EpisodeTable(
+        index=np.array([episode.index]),
+        classes=np.asarray(episode.classes)[None],
+        accuracy=np.array([(fitted.predicted == labels).mean()]),
+        nll=nll,
+        brier=brier,
+        converged=np.array([fitted.converged]),
+        seconds=np.array([fitted.seconds]),
+        reliability=empty_reliability() if probabilities is None else reliability(probabilities, labels),
+        predicted=fitted.predicted.astype(np.int16)[None],
+        n_by_solver={"scikit-learn": 1},
+    )
+
+
+def proper_scores(probabilities: FloatArray | None, labels: IntArray, n_episodes: int) -> tuple[FloatArray, FloatArray]:
+    """Return NLL and Brier score of each episode for (n_episodes, n_query, n_way) probabilities; NaN without them."""
+    if probabilities is None:
+        return np.full(n_episodes, np.nan), np.full(n_episodes, np.nan)
+    of_label = probabilities[:, np.arange(len(labels)), labels].astype(np.float64)
+    nll = -np.log(np.maximum(of_label, 1e-12)).mean(axis=1)
+    brier = np.square(probabilities).sum(axis=(1, 2), dtype=np.float64) / len(labels) + (1 - 2 * of_label).mean(axis=1)
+    return nll, brier
+
+
+def _probabilities(classifier: Classifier, query: NDArray[Any]) -> NDArray[np.float64] | None:
+    """Return class probabilities, or None where there are none: the nearest centroid gives none at one shot."""
+    if not hasattr(classifier, "predict_proba"):
+        return None
+    try:
+        probabilities: NDArray[np.float64] = classifier.predict_proba(query)
+    except ValueError:
+        return None
+    return probabilities

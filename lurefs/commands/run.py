@@ -1,0 +1,233 @@
+"""The commands `lurefs run | pretrain | extract | evaluate`: a recipe's run or runs, whole or one stage of them."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lurefs import console
+from lurefs.commands import compare
+from lurefs.config.load import RunGroup, check_workers, load, recipes_dir
+from lurefs.config.schema import LearnerConfig
+from lurefs.errors import UserError
+from lurefs.ranks import ranks_of
+from lurefs.runs.directory import RunDirectory
+from lurefs.tracking.agent import is_of_agent
+
+if TYPE_CHECKING:
+    from lurefs.comparing.finished_runs import Run
+    from lurefs.stages.plan import Plan
+    from lurefs.sweeps.workers import Failure
+
+STAGES = {
+    "run": "pretrain, extract, evaluate and report: the whole line",
+    "pretrain": "learn the chunks, and store a checkpoint and an outcome after each",
+    "extract": "embed the benchmarks' images with the last chunk's weights",
+    "evaluate": "score the probes on the benchmarks' episodes, and write summary.json",
+}
+
+
+def add_parser(commands: Any) -> None:
+    """Add the command `run` and those of its stages to an argument parser's commands."""
+    for stage, words in STAGES.items():
+        parser = commands.add_parser(stage, help=words, description=words.capitalize() + ".")
+        parser.add_argument("--config", metavar="NAME_OR_FILE", help="a recipe's name or a YAML file")
+        parser.add_argument("--run-dir", type=Path, metavar="DIR", help="where the results go (default: runs/<name>)")
+        if stage == "run":
+            parser.add_argument(
+                "--run-root", type=Path, metavar="DIR", help="name the run and its directory in DIR by its settings"
+            )
+        parser.add_argument("--workers", type=int, metavar="N", help="processes that do a file's variants and seeds")
+        parser.add_argument("--dry-run", action="store_true", help="check everything and say what would be done")
+        parser.add_argument("overrides", nargs="*", metavar="key.sub=value", help="settings that win over the file")
+        parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Do a stage of all runs of a recipe, then print what they came to; return the exit code.
+
+    Raises:
+        UserError: The config is wrong, a run cannot be run as it is, or its directory cannot be written.
+    """
+    from lurefs.sweeps import cells
+
+    group, root = _load(arguments)
+    stage, ranks = arguments.command, ranks_of()
+    n_workers = group.n_workers if arguments.workers is None else check_workers("--workers", arguments.workers)
+    plans = cells.plan_runs(list(group.runs.values()))
+    directories = {name: RunDirectory(root / name if group.has_folders else root) for name in plans}
+    if group.has_folders and RunDirectory(root).config_path.is_file():
+        raise UserError(
+            f"{root} holds a run", "a folder for the runs of a group", "give another --run-dir, or move the run"
+        )
+    is_free = ranks.world_size == 1 and not is_of_agent(os.environ)  # else others wait for this very process
+    waiting = cells.unfinished(plans, directories) if stage == "run" and is_free else plans
+    if arguments.dry_run:
+        print_dry_run(plans, waiting, root, n_shown=len(plans))
+        return 0
+    if stage == "run" and ranks.is_first:
+        note_finished(plans, waiting)
+    failures: dict[str, Failure] = {}
+    if len(waiting) > 1 and n_workers > 1 and is_free:
+        failures = cells.run_in_workers(waiting, directories, stage, n_workers=n_workers)
+    elif waiting:
+        cells.run_here(waiting, directories, stage, with_page=not group.has_folders)
+    ranks.leave()
+    return finish(stage, directories, root, failures, is_group=group.has_folders) if ranks.is_first else 0
+
+
+def note_finished(plans: Mapping[str, Plan], waiting: Mapping[str, Plan]) -> None:
+    """Say of several runs how many are finished, and that there is nothing to do where none waits."""
+    if len(plans) > 1:
+        console.note(f"{len(plans)} runs, {len(plans) - len(waiting)} of them finished")
+    if not waiting:
+        console.note("finished, nothing to do")
+
+
+def finish(
+    stage: str, directories: Mapping[str, RunDirectory], root: Path, failures: Mapping[str, Failure], *, is_group: bool
+) -> int:
+    """Print what the runs came to and where it is, write what is of all of them; return the exit code."""
+    from lurefs.comparing.finished_runs import read_runs
+    from lurefs.reporting.page import write_page
+    from lurefs.sweeps import cells
+
+    done = [directory for name, directory in directories.items() if name not in failures]
+    paths = [("results", root)]
+    if done and stage in ("run", "evaluate"):
+        runs = read_runs(done)
+        _print_transfers(runs)
+        if is_group and stage == "run":
+            _note_others(root, done)
+            paths += compare.write_comparison(runs, root)
+        else:
+            compare.print_comparison(runs)
+            paths += [("report", write_page(runs, root))] if stage == "run" else []
+    console.print_paths(paths)
+    cells.tell_failures(failures)
+    return cells.exit_code(failures)
+
+
+def print_dry_run(plans: Mapping[str, Plan], waiting: Mapping[str, Plan], root: Path, *, n_shown: int) -> None:
+    """Check all, say of several runs which are finished, and what the first ones of different settings would do."""
+    from lurefs.sweeps import cells
+
+    cells.refuse(cells.check_runs([plan.config for plan in waiting.values()]), len(plans))
+    for name in plans if len(plans) > 1 else ():
+        print(f"{'to run  ' if name in waiting else 'finished'}  {name}")
+    for config in cells.distinct([plan.config for plan in waiting.values()])[:n_shown]:
+        _print_plan(plans[config.name])
+    for text in cells.padding_notes([plan.config for plan in waiting.values()]):
+        console.note(text)
+    print(f"nothing was run; results would go to {root}" if waiting else f"finished, nothing to do; see {root}")
+
+
+def _load(arguments: argparse.Namespace) -> tuple[RunGroup, Path]:
+    """Return what to run, and where: from --config, or from the config that a run directory holds."""
+    if arguments.config is not None and getattr(arguments, "run_root", None) is not None:
+        from lurefs.sweeps.grid import named_run
+
+        if arguments.run_dir is not None:
+            raise UserError("--run-dir and --run-root are both given", "one of the two", "leave --run-dir out")
+        config = named_run(arguments.config, arguments.overrides)
+        group = RunGroup(name=config.name, runs={config.name: config})
+        return group, arguments.run_root / config.name
+    if arguments.config is not None:
+        group = load(arguments.config, arguments.overrides)
+        return group, arguments.run_dir or Path("runs") / group.name
+    if arguments.run_dir is None:
+        recipes = ", ".join(sorted(path.stem for path in recipes_dir().glob("*.yaml")))
+        raise UserError(
+            "neither --config nor --run-dir is given", "at least one of the two", f"try --config: {recipes}"
+        )
+    stored = RunDirectory(arguments.run_dir)
+    stored.read_config()
+    group = load(str(stored.config_path), arguments.overrides)
+    return group, arguments.run_dir
+
+
+def _note_others(root: Path, done: Sequence[RunDirectory]) -> None:
+    """Say that a folder holds finished runs that the tables and the page leave out, and how to see all together."""
+    found = {path.parent for path in root.glob("*/summary.json")} - {directory.path for directory in done}
+    if found:
+        runs = f"{len(found)} other finished run{'s' if len(found) > 1 else ''}"
+        console.note(f"{root} holds {runs}, which are not in these tables: 'lurefs compare {root}' takes all")
+
+
+def _print_plan(plan: Plan) -> None:
+    """Say in words what a run would do."""
+    from lurefs.comparing.texts import regime
+    from lurefs.learning.schedule import epoch_sizes
+    from lurefs.stages.transfer_plan import plan_transfers
+
+    run, classes, images = plan.config, plan.classes, plan.images
+    n_train = [len(chunk.train) for chunk in plan.chunks]
+    n_passes = sum(sum(epoch_sizes(n_train, index, run.learner)) for index in range(len(n_train)))
+    print(f"run {run.name}")
+    print(
+        f"  data      {plan.dataset.name}: {len(classes.base)} base, {len(classes.validation)} validation and "
+        f"{len(classes.novel)} novel classes; of the base classes {len(images.train)} images to train on, "
+        f"{len(images.val)} for validation, {len(images.test)} for test"
+    )
+    sizes = ", ".join(str(len(chunk.train)) for chunk in plan.chunks)
+    print(f"  chunks    {len(plan.chunks)}, replay {run.chunks.replay}{regime(run.chunks)}: {sizes} images to train on")
+    print(f"  learner   {run.backbone.name}, {run.unlearn.name}, {_epochs_words(run.learner)}: {n_passes} image passes")
+    for name, benchmark in plan.benchmarks.items():
+        spec, target, drawn_from = benchmark.spec, benchmark.target_ci95, benchmark.images
+        most = "" if target is None else f"until ± {100 * target:g} points, at most "
+        corrupt = "" if benchmark.corrupt is None else f", {benchmark.corrupt.words()}"
+        print(
+            f"  benchmark {name}: {most}{spec.n_episodes} episodes, {spec.words()}{corrupt}, of "
+            f"{len(drawn_from.rows)} images in {len(drawn_from.class_names)} classes; probes {', '.join(run.probes)}"
+        )
+    for name, transfer in plan_transfers(plan).items():
+        split = transfer.split
+        sizes = ", ".join(str(size) for size in transfer.spec.sizes)
+        print(
+            f"  transfer  {name}: {sizes} of {len(split.train)} training images in {len(transfer.images.class_names)} "
+            f"classes, {len(split.validation)} for validation, {len(split.test)} for test; probe "
+            f"{transfer.config.probe.name}, {len(transfer.spec.fits)} fits"
+        )
+
+
+def _epochs_words(learner: LearnerConfig) -> str:
+    first, later = learner.epochs, learner.relearn_epochs
+    words = f"{first} epochs a chunk" if later is None else f"{first} epochs, then {later} a chunk"
+    return f"{words}, as many images as were seen without a new start" if learner.match_images_seen else words
+
+
+def _print_transfers(runs: Sequence[Run]) -> None:
+    """Print one row a run, transfer and size."""
+    rows = []
+    for run in runs:
+        for name, transfer in run.summary.get("transfer", {}).items():
+            for size, figures in transfer["sizes"].items():
+                accuracy = figures["accuracy"]
+                over_images = accuracy["ci95_images"]
+                rows.append(
+                    (
+                        run.label,
+                        name,
+                        size,
+                        f"{accuracy['mean'] * 100:.2f}",
+                        "-" if accuracy["ci95_repeats"] is None else f"± {accuracy['ci95_repeats'] * 100:.2f}",
+                        "-" if over_images is None else " to ".join(f"{bound * 100:.2f}" for bound in over_images),
+                        f"{figures['macro_accuracy']['mean'] * 100:.2f}",
+                        "-" if figures["ece"] is None else f"{figures['ece']['mean'] * 100:.1f}",
+                        "-"
+                        if figures["chosen"] is None
+                        else ", ".join(f"{value:g}" for value in sorted(set(figures["chosen"])))
+                        + (" (edge)" if figures["n_at_edge"] else ""),
+                    )
+                )
+    columns = ("run", "transfer", "images a class", "accuracy %", "draws", "test images", "macro %", "ECE %", "chosen")
+    if rows:
+        console.print_table(
+            "Transfer by training images a class, with 95 % intervals over draws of these and over test images",
+            columns,
+            rows,
+            optional=[columns.index(name) for name in ("macro %", "ECE %", "chosen")],
+        )

@@ -1,0 +1,59 @@
+"""The command `lurefs sweep`: all cells of a grid."""
+
+from __future__ import annotations
+
+import argparse
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lurefs.commands.run import finish, note_finished, print_dry_run
+from lurefs.config.load import check_workers
+from lurefs.runs.directory import RunDirectory
+
+if TYPE_CHECKING:
+    from lurefs.sweeps.workers import Failure
+
+
+def add_parser(commands: Any) -> None:
+    """Add the command `sweep` to an argument parser's commands."""
+    text = "Run all cells of a W&B sweep file."
+    parser = commands.add_parser("sweep", help="run a grid: backbones, strategies, seeds", description=text)
+    parser.add_argument("--config", required=True, metavar="NAME_OR_FILE", help="a sweep file's name or path")
+    parser.add_argument("--run-root", type=Path, metavar="DIR", help="where the runs go (default: what the file says)")
+    parser.add_argument("--workers", type=int, metavar="N", help="processes, or tasks of the Slurm array, at a time")
+    parser.add_argument(
+        "--slurm", action="append", metavar="key=value", help="an option of sbatch: one array job, a task a cell"
+    )
+    parser.add_argument("--dry-run", action="store_true", help="check everything and say what would be done")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="values of the grid, settings of all cells")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run a grid's cells, then print and write what all of them came to; return the exit code.
+
+    Raises:
+        UserError: The file is no grid, a cell cannot be run as it is, or Slurm refuses the job.
+    """
+    from lurefs.sweeps import cells, grid
+
+    n_workers = None if arguments.workers is None else check_workers("--workers", arguments.workers)
+    asked = grid.read_grid(arguments.config, arguments.overrides, arguments.run_root)
+    root, elsewhere = asked.run_root, None
+    plans = cells.plan_runs(grid.cells_of(asked))
+    directories = {name: RunDirectory(root / name) for name in plans}
+    if arguments.slurm is not None:
+        from lurefs.sweeps import slurm
+
+        options = slurm.read_options(arguments.slurm)
+        elsewhere = partial(slurm.results, folder=root / ".slurm", options=options, n_at_a_time=n_workers)
+    waiting = cells.unfinished(plans, directories)
+    if arguments.dry_run:
+        print_dry_run(plans, waiting, root, n_shown=1)
+        return 0
+    note_finished(plans, waiting)
+    failures: dict[str, Failure] = {}
+    if waiting:
+        failures = cells.run_in_workers(waiting, directories, "run", n_workers=n_workers or 1, elsewhere=elsewhere)
+    return finish("run", directories, root, failures, is_group=True)

@@ -1,0 +1,105 @@
+"""One probe on one benchmark, from features to the result of every episode: a *cell*.
+
+The run's last weights, those after each chunk, and the controls are all measured here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from episodes.bank import FeatureBank
+from episodes.executors import Executor
+from episodes.fitting import ProbeError
+from episodes.manifest import Manifest
+from episodes.probes import Probe
+from episodes.scoring import AUDIT_SHARE, AUDIT_TOLERANCE, AuditError, score_in_parallel
+from episodes.table import EpisodeTable, collect
+from lurefs import console
+from lurefs.errors import UserError, first_line
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """What is scored.
+
+    Attributes:
+        benchmark: The benchmark's name.
+        whose: Whose features its images have, if not those of the run's last weights.
+        way_out: What may be done about a probe that does not suit these features, other than to change it.
+        manifest: The episodes.
+        probe: What is fitted on them.
+        banks: The features that support and queries are taken from; one bank twice if they are the same.
+        identity: What the results are made from, as it is stored with them.
+        target_ci95: The half width that ends the scoring; None scores all episodes.
+    """
+
+    benchmark: str
+    whose: str = ""
+    way_out: str = ""
+    manifest: Manifest
+    probe: Probe
+    banks: tuple[FeatureBank, FeatureBank]
+    identity: dict[str, Any] = field(default_factory=dict)
+    target_ci95: float | None = None
+
+
+def score_cell(
+    cell: Cell, executor: Executor, device: torch.device, *, audit_share: float = AUDIT_SHARE
+) -> EpisodeTable:
+    """Score a cell, with a progress bar.
+
+    Args:
+        cell: What is scored.
+        executor: Where episodes are scored.
+        device: Where episodes that are solved together are solved.
+        audit_share: See `episodes.scoring.score`.
+
+    Raises:
+        UserError: The probe cannot be fitted on these features, its solver is wrong, or the executor is out of reach.
+    """
+    bank, query_bank = cell.banks
+    blocks = score_in_parallel(
+        bank,
+        cell.manifest,
+        cell.probe,
+        executor,
+        query_bank=None if query_bank is bank else query_bank,
+        device=str(device),
+        audit_share=audit_share,
+        target_ci95=cell.target_ci95,
+    )
+    words = ", ".join(filter(None, [cell.benchmark, cell.whose, cell.probe.name]))
+    try:
+        return collect(console.track_blocks(blocks, len(cell.manifest), words), cell.identity)
+    except ProbeError as error:
+        raise _refusal(
+            cell,
+            first_line(error),
+            "a scikit-learn classifier, parameters and a transform that suit these features",
+            " or ".join(filter(None, [f"change probes.{cell.probe.name}", cell.way_out])),
+        ) from error
+    except AuditError as error:
+        raise _refusal(
+            cell,
+            first_line(error).partition(";")[0],
+            f"the predictions of scikit-learn, and its probabilities to within {AUDIT_TOLERANCE:g}",
+            f"set probes.{cell.probe.name}.solver=sklearn, and report it",
+        ) from error
+    except OSError as error:
+        raise _refusal(
+            cell,
+            f"the executor cannot be used: {first_line(error)}",
+            "a cluster that answers, or processes of this machine",
+            "check executor.params, or set executor.name=serial",
+        ) from error
+
+
+def _refusal(cell: Cell, reason: str, expected: str, fix: str) -> UserError:
+    whose = f", {cell.whose}" if cell.whose else ""
+    kept = "what is done is kept, and the same command goes on from there"
+    return UserError(
+        f"probe {cell.probe.name!r} on benchmark {cell.benchmark!r}{whose}: {reason}", expected, f"{fix}; {kept}"
+    )

@@ -1,0 +1,104 @@
+"""The second stage: embed the images of benchmarks and transfers with the last weights."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from episodes.bank import FeatureBank
+from lurefs.config.schema import digest
+from lurefs.errors import UserError
+from lurefs.learning import checkpoints
+from lurefs.learning.backbones import Backbone
+from lurefs.runs.directory import RunDirectory
+from lurefs.stages.cost import Speed, cost_card
+from lurefs.stages.features import feature_identity, make_bank
+from lurefs.stages.identity import backbone_card
+from lurefs.stages.plan import ImageSet, Plan
+from lurefs.stages.stage import (
+    Stage,
+    embed,
+    plan_backbone,
+    probes_need_reference,
+    reference_images,
+    tell_if_constant,
+)
+from lurefs.stages.transfer_plan import plan_transfers
+
+
+def extract(stage: Stage) -> None:
+    """Embed the images of benchmarks and transfers with the last chunk's weights; banks that fit are read.
+
+    Of several processes each embeds its share, and the first one writes. What it cost is stored where anything was
+    embedded.
+
+    Raises:
+        UserError: The run has no checkpoint of its last chunk.
+    """
+    directory, ranks = stage.directory, stage.ranks
+    checkpoint = _last_checkpoint(stage)
+    weights = checkpoints.read_identity(checkpoint)["sha256"]
+    backbone = plan_backbone(stage.plan)
+    card, speed = backbone_card(backbone), Speed()
+    banks: dict[str, FeatureBank] = {}
+    for images in _wanted(stage.plan):
+        identity = json.loads(json.dumps(feature_identity(images, card, weights)))
+        key = digest(identity)
+        bank = _stored_bank(directory, images.name, identity)
+        if bank is None:
+            bank = banks.get(key)
+            if bank is None:
+                checkpoints.load_checkpoint(checkpoint, backbone.model)
+                bank = _embed(stage, backbone, images, identity, speed)
+            if bank is not None and ranks.is_first:
+                bank.save(directory.features_dir(images.name))
+            ranks.wait()
+        banks[key] = bank or directory.read_bank(images.name)
+    if speed.batches and ranks.is_first:
+        directory.write_cost(cost_card(backbone, speed, stage.device))
+
+
+def _last_checkpoint(stage: Stage) -> Path:
+    n_chunks = len(stage.plan.chunks)
+    path = stage.directory.checkpoint_path(n_chunks - 1)
+    if not path.exists():
+        raise UserError(
+            f"there is no checkpoint of the last chunk, {path}",
+            f"a run whose {n_chunks} chunks are learned",
+            "run 'lurefs pretrain' first, with the same --config and --run-dir",
+        )
+    return path
+
+
+def _wanted(plan: Plan) -> list[ImageSet]:
+    """Return the images that the later stages need features of, each name once."""
+    benchmarks = [images for benchmark in plan.benchmarks.values() for images in (benchmark.images, *benchmark.sides)]
+    transfers = [transfer.images for transfer in plan_transfers(plan).values()]
+    reference = [reference_images(plan)] if probes_need_reference(plan) else []
+    return list({images.name: images for images in (*benchmarks, *transfers, *reference)}.values())
+
+
+def _embed(
+    stage: Stage, backbone: Backbone, images: ImageSet, identity: Mapping[str, Any], speed: Speed
+) -> FeatureBank | None:
+    """Return the features of images, which all processes embed together; None on all processes but the first."""
+    backbone.model.to(stage.device)
+    batches = speed.watch(embed(stage, backbone, images, f"features of {images.name}", is_shared=True))
+    none = np.empty((0, backbone.n_features), dtype=np.float32)
+    features = stage.ranks.join(np.concatenate([none, *batches]), stage.directory.features_dir(images.name))
+    if features is None:
+        return None
+    bank = make_bank(images, iter([features]), identity)
+    tell_if_constant(bank, images, stage.plan.config.name)
+    return bank
+
+
+def _stored_bank(directory: RunDirectory, name: str, identity: Mapping[str, Any]) -> FeatureBank | None:
+    if not (directory.features_dir(name) / "bank.json").exists():
+        return None
+    bank = directory.read_bank(name)
+    return bank if bank.identity == identity else None

@@ -1,0 +1,120 @@
+"""What a run and its results are made from, and on which machine."""
+
+from __future__ import annotations
+
+import json
+import platform
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import lurefs
+from episodes.files import write_text
+from episodes.manifest import Manifest
+from episodes.probes import Probe
+from lurefs.config.schema import RunConfig, digest, pretrain_identity
+from lurefs.errors import UserError
+from lurefs.learning.backbones import Backbone, resolve_device
+from lurefs.records import differences, to_mapping
+from lurefs.runs.directory import RunDirectory
+from lurefs.stages.plan import Benchmark, Plan
+
+
+def claim(plan: Plan, directory: RunDirectory, backbone: Backbone) -> None:
+    """Store what the run is made from, or refuse a directory whose weights were made from something else."""
+    import timm
+
+    card = {
+        "pretrain": pretrain_identity(plan.config),
+        "dataset": dict(plan.dataset.identity),
+    }
+    card = json.loads(json.dumps(to_mapping(card)))
+    if directory.identity_path.exists():
+        stored = directory.read_identity()
+        changes = differences({key: stored.get(key) for key in card}, card)
+        if changes:
+            raise UserError(
+                f"{directory.path} holds a run of another configuration: {'; '.join(changes[:3])}",
+                "the configuration that the run was started with",
+                "give another --run-dir, or delete the directory",
+            )
+    else:
+        split = {
+            "n_base_classes": len(plan.classes.base),
+            "n_validation_classes": len(plan.classes.validation),
+            "n_novel_classes": len(plan.classes.novel),
+            "n_train_images": len(plan.images.train),
+            "n_val_images": len(plan.images.val),
+            "n_test_images": len(plan.images.test),
+        }
+        versions = {
+            "lurefs": lurefs.__version__,
+            "torch": torch.__version__,
+            "timm": timm.__version__,
+            "numpy": np.__version__,
+        }
+        identity = {
+            "digest": digest(card),
+            **card,
+            "backbone": backbone_card(backbone),
+            "split": split,
+            "versions": versions,
+            "machine": machine_card(plan.config),
+        }
+        write_text(directory.identity_path, json.dumps(identity, indent=2) + "\n")
+    directory.write_config(plan.config)
+
+
+def result_identity(
+    benchmark: Benchmark, manifest: Manifest, probe: Probe, bank_digests: tuple[str, str]
+) -> dict[str, Any]:
+    """Return what the results of a probe are made from: equal identities mean that nothing has to be scored anew.
+
+    Args:
+        benchmark: Whose episodes.
+        manifest: The episodes.
+        probe: What is fitted.
+        bank_digests: Of the identities of the banks that support and queries are taken from.
+    """
+    support, query = bank_digests
+    identity: dict[str, Any] = {"manifest": manifest.hash, "probe": probe.settings, "bank": support}
+    if query != support:
+        identity["query_bank"] = query
+    if benchmark.target_ci95 is not None:
+        identity["target_ci95"] = benchmark.target_ci95
+    return identity
+
+
+def backbone_card(backbone: Backbone) -> dict[str, Any]:
+    """Return what describes a backbone in identities: name, sizes, pooling, transform."""
+    return {
+        "name": backbone.name,
+        "n_parameters": backbone.n_parameters,
+        "n_features": backbone.n_features,
+        "n_channels": backbone.n_channels,
+        "pooling": str(getattr(backbone.model, "global_pool", "")),
+        **backbone.transform,
+    }
+
+
+def machine_card(config: RunConfig) -> dict[str, Any]:
+    """Return what numbers may depend on beside settings and versions: processor, device, threads."""
+    device = resolve_device(config.device)
+    return {
+        "processor": processor(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
+        "num_threads": config.num_threads,
+    }
+
+
+def processor() -> str:
+    """Return the processor's name."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    return next(
+        (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.processor()
+    )

@@ -1,0 +1,82 @@
+"""What can be typed. A knob is a setting of a config, never an option: a new option has to be entered here."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+
+import pytest
+
+from lurefs.cli import make_parser, parse
+
+OF_A_STAGE = ["--config", "--run-dir", "--workers", "--dry-run", "[overrides ...]"]
+TYPED = {
+    "": ["--version"],
+    "run": ["--config", "--run-dir", "--run-root", "--workers", "--dry-run", "[overrides ...]"],
+    "pretrain": OF_A_STAGE,
+    "extract": OF_A_STAGE,
+    "evaluate": OF_A_STAGE,
+    "sweep": ["--config", "--run-root", "--workers", "--slurm", "--dry-run", "[overrides ...]"],
+    "reproduce": ["run_dir", "--output"],
+    "report": ["runs ...", "--output"],
+    "compare": [
+        "runs ...",
+        "--reference",
+        "--benchmark",
+        "--probe",
+        "--common-episodes",
+        "--skip-unfinished",
+        "--output",
+    ],
+    "push": ["runs ...", "--dry-run"],
+    "views": ["runs ...", "--dry-run"],
+    "list": ["kind", "[pattern]"],
+    "episodes": [],
+    "episodes make": ["--config", "--benchmark", "--output", "[overrides ...]"],
+    "episodes show": ["file", "--episode"],
+    "episodes verify": ["file", "--config", "--run-dir", "--benchmark"],
+}
+
+
+def commands_of(parser: argparse.ArgumentParser, name: str = "") -> Iterator[tuple[str, list[argparse.Action]]]:
+    """Yield every command's name, the parser's own first, with what it takes."""
+    inner = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
+    yield name, [action for action in parser._actions if action not in inner and action.dest != "help"]
+    for action in inner:
+        for choice, command in action.choices.items():
+            yield from commands_of(command, f"{name} {choice}".strip())
+
+
+def written(action: argparse.Action) -> str:
+    if action.option_strings:
+        return ", ".join(action.option_strings)
+    return {"?": f"[{action.dest}]", "*": f"[{action.dest} ...]", "+": f"{action.dest} ..."}.get(
+        str(action.nargs), action.dest
+    )
+
+
+def test_commands_and_their_options_are_these_and_no_others() -> None:
+    assert {name: [written(action) for action in actions] for name, actions in commands_of(make_parser())} == TYPED
+
+
+@pytest.mark.parametrize("command", ["run", "pretrain", "extract", "evaluate", "sweep", "episodes make"])
+def test_overrides_stand_before_between_and_after_options(command: str) -> None:
+    options = ["a.b=1", "--config", "smoke", "c=2", *(["--dry-run", "d=3"] if command != "episodes make" else ["d=3"])]
+    parsed = parse([*command.split(), *options])
+    assert (parsed.config, parsed.overrides) == ("smoke", ["a.b=1", "c=2", "d=3"])
+    assert parse([*command.split(), "--config", "smoke"]).overrides == []
+
+
+@pytest.mark.parametrize(("command", "option"), [("compare", "--skip-unfinished"), ("push", "--dry-run")])
+def test_runs_stand_before_and_after_options(command: str, option: str) -> None:
+    assert parse([command, "one", option, "two", "three"]).runs == ["one", "two", "three"]
+
+
+@pytest.mark.parametrize(
+    "typed", ["run a=1 --config smoke --wrokers 2", "list probes ridge more", "reproduce one two", "episodes show a b"]
+)
+def test_what_no_command_takes_is_refused(typed: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        parse(typed.split())
+    assert caught.value.code == 2
+    assert "unrecognized arguments" in capsys.readouterr().err
