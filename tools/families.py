@@ -114,7 +114,7 @@ def page(rows: list[Row]) -> str:
         "by `tools/families.py` with untrained weights, on the smallest of "
         f"{', '.join(map(str, SIZES))} pixels that the model reads.",
         "",
-        "| family | smallest model | parameters, millions | pixels | alone and among 8 | small stem | weights reset, % |",
+        "| family | smallest model | parameters, M | pixels | alone and in 8 | small stem | weights reset, % |",
         "|---|---|---|---|---|---|---|",
         *map(_line, rows),
     ]
@@ -133,7 +133,7 @@ def _line(row: Row) -> str:
 def _n_parameters(name: str) -> float:
     try:
         with torch.device("meta"):
-            return sum(parameter.numel() for parameter in timm.create_model(name).parameters())
+            return float(sum(parameter.numel() for parameter in timm.create_model(name).parameters()))
     except (RuntimeError, ValueError, TypeError, NotImplementedError):
         return float("inf")
 

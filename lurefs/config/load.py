@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ import yaml
 
 import lurefs
 from lurefs.config.checks import check_config, check_name, check_variant_names
-from lurefs.config.schema import RunConfig
+from lurefs.config.schema import BackboneConfig, RunConfig
 from lurefs.errors import UserError, nearest
 from lurefs.records import from_mapping, to_mapping
 
@@ -270,6 +272,33 @@ def _absolute_paths(config: RunConfig) -> RunConfig:
         config,
         benchmarks=benchmarks,
         dataset=replace(config.dataset, params=params),
-        backbone=replace(config.backbone, checkpoint_path=absolute(config.backbone.checkpoint_path)),
+        backbone=_with_digest(replace(config.backbone, checkpoint_path=absolute(config.backbone.checkpoint_path))),
         class_split=replace(config.class_split, file=absolute(config.class_split.file)),
     )
+
+
+def _with_digest(backbone: BackboneConfig) -> BackboneConfig:
+    """Note down the SHA-256 of the file that a backbone's weights come from, where the config does not state it.
+
+    Raises:
+        UserError: There is no such file.
+    """
+    if backbone.checkpoint_path is None or backbone.checkpoint_sha256 is not None:
+        return backbone
+    try:
+        stat = Path(backbone.checkpoint_path).stat()
+        sha256 = _sha256(backbone.checkpoint_path, stat.st_size, stat.st_mtime_ns)
+    except OSError as error:
+        raise UserError(
+            f"backbone.checkpoint_path {backbone.checkpoint_path} cannot be read: {error.strerror or error}",
+            "the path of a file of weights; a relative one starts at the working directory",
+            "correct the path",
+        ) from error
+    return replace(backbone, checkpoint_sha256=sha256)
+
+
+@cache
+def _sha256(path: str, size: int, modified: int) -> str:
+    """Return the digest of a file, computed once as long as its size and time of change stay."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -116,15 +116,23 @@ class ChunksConfig:
 class BackboneConfig:
     """Any timm model by name, with timm's own keywords in `params`.
 
-    `pretrained` loads timm's weights; `checkpoint_path` a safetensors or torch file of them. Images are resized
-    to `image_size` where it is set, and keep the data set's size where not. `stem: small` makes the first
-    convolution stride 1 and drops the max-pool, for images of about 32 pixels.
+    `pretrained` loads timm's weights; `checkpoint_path` a safetensors or torch file of them, in any of the forms that
+    training codes leave: with prefixes such as `module.` or `backbone.`, below keys such as `state_dict` or `teacher`,
+    without a classifier or with one of another size, of another image size, of colour for grey images. Of several
+    copies in a file an average of the weights is taken first, as timm does; `checkpoint_copy` names another one.
+    `checkpoint_match: order` ignores names and goes by the order and shapes of the tensors. `checkpoint_sha256` is
+    what the file must be; a run notes it down, so that its weights are known by their bytes and not by their path.
+    Images are resized to `image_size` where it is set, and keep the data set's size otherwise. `stem: small` makes the
+    first convolution stride 1 and drops the max-pool, for images of about 32 pixels.
     """
 
     name: str = "test_efficientnet"
     params: Params = field(default_factory=dict)
     pretrained: bool = False
     checkpoint_path: str | None = None
+    checkpoint_copy: str | None = None
+    checkpoint_match: Literal["names", "order"] = "names"
+    checkpoint_sha256: str | None = None
     image_size: int | None = _number(None, low=1)
     stem: Literal["default", "small"] = "default"
 
@@ -407,6 +415,11 @@ def run_identity(config: RunConfig) -> dict[str, Any]:
     values: dict[str, Any] = to_mapping(config)
     left_out = ("name", "device", "num_threads", "checkpoints", "controls", "executor", "trackers")
     values["learner"] = {key: value for key, value in values["learner"].items() if key not in ("images", "n_workers")}
+    values["backbone"]["checkpoint_path"] = None  # the digest of its bytes stands for it
+    plain = BackboneConfig(name=config.backbone.name)
+    for key in ("checkpoint_copy", "checkpoint_match", "checkpoint_sha256"):
+        if values["backbone"][key] == getattr(plain, key):  # so that runs older than these settings are found again
+            del values["backbone"][key]
     return {key: value for key, value in values.items() if key not in left_out}
 
 

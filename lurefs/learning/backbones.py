@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from torch.nn import functional
 from lurefs.config.schema import BackboneConfig
 from lurefs.errors import UserError, first_line, unknown_name
 from lurefs.learning.stem import make_stem_small
+from lurefs.learning.weights import State, check_loaded, load_into, read_weights, watched_loading
 
 SET_ELSEWHERE = {
     "num_classes": "the head has as many classes as class_split.base gives",
@@ -40,6 +42,7 @@ class Backbone:
         mean: One value a channel, of images in [0, 1].
         std: One value a channel.
         channels_last: Whether inputs and convolution weights have their channels last in memory.
+        weights: In words what was loaded from `checkpoint_path`; empty without one.
     """
 
     name: str
@@ -51,6 +54,7 @@ class Backbone:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     channels_last: bool = True
+    weights: str = ""
 
     def prepare(self, images: Tensor) -> Tensor:
         """Return the model's input for raw images.
@@ -156,7 +160,7 @@ def build_backbone(
     """
     check_backbone(config)
     size = config.image_size or image_size
-    model = _build_model(
+    model, weights = _build_model(
         config, n_classes=n_classes, n_channels=n_channels, image_size=size, seed=seed, channels_last=channels_last
     )
     card: Any = model.pretrained_cfg
@@ -173,13 +177,14 @@ def build_backbone(
         mean=mean,
         std=std,
         channels_last=channels_last,
+        weights=weights,
     )
 
 
 def build_twin(backbone: Backbone, config: BackboneConfig, *, seed: int) -> nn.Module:
     """Build a fresh model of the same build with initial weights of its own, on the backbone's device."""
     fresh = replace(config, pretrained=False, checkpoint_path=None)
-    twin = _build_model(
+    twin, _ = _build_model(
         fresh,
         n_classes=backbone.n_classes,
         n_channels=backbone.n_channels,
@@ -200,37 +205,6 @@ def synchronise_batch_norm(model: nn.Module) -> None:
     if next(model.parameters()).device.type == "cuda":
         for name, child in model.named_children():
             setattr(model, name, convert_sync_batchnorm(child))
-
-
-def load_weights(model: nn.Module, path: Path) -> None:
-    """Load a safetensors or torch file into a model; a head of another size is left out.
-
-    Raises:
-        UserError: The file cannot be read, or does not fit the model.
-    """
-    state = _read_weights(path)
-    own = model.state_dict()
-    heads = tuple(f"{classifier}." for classifier in classifier_names(model))
-    head = {name for name in state if name.startswith(heads) and name in own and state[name].shape != own[name].shape}
-    fitting = {name: tensor for name, tensor in state.items() if name not in head}
-    wrong = [name for name in fitting if name not in own or fitting[name].shape != own[name].shape]
-    missing = [name for name in own if name not in state]
-    if wrong or missing:
-        raise UserError(
-            f"{path} does not fit the model: {len(wrong)} tensors have no place or another shape "
-            f"({', '.join(wrong[:3])}), {len(missing)} are missing ({', '.join(missing[:3])})",
-            "weights of the same timm model with the same backbone.params",
-            "change backbone.name or backbone.params, or choose another checkpoint",
-        )
-    model.load_state_dict(fitting, strict=False)
-
-
-def classifier_names(model: nn.Module) -> list[str]:
-    """Return the names of a timm model's classifiers, of which distilled models have two; none if it has none."""
-    get_classifier: Any = getattr(model, "get_classifier", tuple)
-    found = get_classifier()
-    classifiers = found if isinstance(found, tuple | list) else (found,)
-    return [name for name, module in model.named_modules() if any(module is classifier for classifier in classifiers)]
 
 
 def stages(model: nn.Module) -> list[list[str]]:
@@ -276,45 +250,67 @@ def resolve_device(name: str) -> torch.device:
 
 def _build_model(
     config: BackboneConfig, *, n_classes: int, n_channels: int, image_size: int, seed: int, channels_last: bool
-) -> nn.Module:
-    model = _create(config, n_classes=n_classes, n_channels=n_channels, image_size=image_size, seed=seed)
-    if config.stem == "small":
-        make_stem_small(model, config.name)
-    if config.checkpoint_path is not None:
-        load_weights(model, Path(config.checkpoint_path))
-    return model.to(memory_format=_memory_format(channels_last))
-
-
-def _create(config: BackboneConfig, *, n_classes: int, n_channels: int, image_size: int, seed: int) -> nn.Module:
-    import timm
-
+) -> tuple[nn.Module, str]:
+    """Return a model and, if its weights come from a file, in words which ones they are."""
     params: dict[str, Any] = {"num_classes": n_classes, "in_chans": n_channels, **config.params}
     if _has_fixed_size(config.name) and "img_size" not in params:
         params["img_size"] = image_size
+
+    def create(**more: Any) -> nn.Module:
+        model = _create(config.name, seed=seed, **{**params, **more})
+        if config.stem == "small":
+            make_stem_small(model, config.name, n_channels=n_channels, image_size=image_size)
+        return model
+
+    words = ""
+    with _told_in_words(config, f"{n_channels} x {image_size} x {image_size}"), watched_loading() as missing:
+        model = create(pretrained=config.pretrained)
+    if config.pretrained and missing:
+        check_loaded(model, missing[-1], config.name)
+    if config.checkpoint_path is not None:
+        weights = read_weights(Path(config.checkpoint_path), config.checkpoint_copy, config.checkpoint_sha256)
+
+        def rebuild(state: State) -> nn.Module:
+            overlay = {**params.get("pretrained_cfg_overlay", {}), "state_dict": state}
+            return create(pretrained=True, pretrained_cfg_overlay=overlay)
+
+        model, words = load_into(model, weights, rebuild, config.checkpoint_match)
+    return model.to(memory_format=_memory_format(channels_last)), words
+
+
+def _create(name: str, *, seed: int, **params: Any) -> nn.Module:
+    """Let timm create a model whose initial weights are drawn with a seed; the global generator is left alone."""
+    import timm
+
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        try:
-            model: nn.Module = timm.create_model(config.name, pretrained=config.pretrained, **params)
-        except (TypeError, ValueError, AssertionError, AttributeError) as error:
-            raise UserError(
-                f"timm cannot build {config.name!r} for {n_channels} x {image_size} x {image_size} images "
-                f"with {config.params}: {error}",
-                "parameters that this model takes, and images that it can read",
-                "change backbone.params, or set backbone.image_size to a size that the model takes",
-            ) from error
-        except (OSError, RuntimeError) as error:
-            if not config.pretrained:
-                raise UserError(
-                    f"timm cannot build {config.name!r}: {first_line(error)}",
-                    "a model that timm has; for hf-hub: names a network connection, or the model in the hub's cache",
-                    "change backbone.name or backbone.params",
-                ) from error
-            raise UserError(
-                f"the pretrained weights of {config.name!r} cannot be had: {first_line(error)}",
-                "a network connection to timm's hub, or the weights in its cache",
-                "set backbone.checkpoint_path to a local file of them, or backbone.pretrained=false",
-            ) from error
+        model: nn.Module = timm.create_model(name, **params)
     return model
+
+
+@contextmanager
+def _told_in_words(config: BackboneConfig, images: str) -> Iterator[None]:
+    """Turn the errors with which timm refuses to create a model into those that a user can act on."""
+    try:
+        yield
+    except (TypeError, ValueError, AssertionError, AttributeError) as error:
+        raise UserError(
+            f"timm cannot build {config.name!r} for {images} images with {config.params}: {error}",
+            "parameters that this model takes, and images that it can read",
+            "change backbone.params, or set backbone.image_size to a size that the model takes",
+        ) from error
+    except (OSError, RuntimeError) as error:
+        if not config.pretrained:
+            raise UserError(
+                f"timm cannot build {config.name!r}: {first_line(error)}",
+                "a model that timm has; for hf-hub: names a network connection, or the model in the hub's cache",
+                "change backbone.name or backbone.params",
+            ) from error
+        raise UserError(
+            f"the pretrained weights of {config.name!r} cannot be had: {first_line(error)}",
+            "a network connection to timm's hub, or the weights in its cache",
+            "set backbone.checkpoint_path to a local file of them, or backbone.pretrained=false",
+        ) from error
 
 
 def _memory_format(channels_last: bool) -> torch.memory_format:
@@ -348,29 +344,3 @@ def _count_features(model: nn.Module, n_channels: int, image_size: int) -> int:
             "leave backbone.params.global_pool out, or set it to avg",
         )
     return int(features.shape[-1])
-
-
-def _read_weights(path: Path) -> dict[str, Tensor]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, SafetensorError, RuntimeError, EOFError, ValueError, UnpicklingError) as error:
-        raise _unreadable(path, first_line(error)) from error
-    for key in ("state_dict", "model"):
-        if isinstance(state, dict) and isinstance(state.get(key), dict):
-            state = state[key]
-    if not isinstance(state, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
-        raise _unreadable(path, "it holds no state dict")
-    return state
-
-
-def _unreadable(path: Path, reason: str) -> UserError:
-    return UserError(
-        f"the checkpoint {path} cannot be read: {reason}",
-        "a whole .safetensors file, or a torch file of a state dict",
-        "check the path, or copy the file again",
-    )

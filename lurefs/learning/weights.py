@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -42,17 +43,27 @@ class StoredWeights:
     others: tuple[str, ...] = ()
 
 
-def read_weights(path: Path, copy: str | None = None) -> StoredWeights:
+def read_weights(path: Path, copy: str | None = None, sha256: str | None = None) -> StoredWeights:
     """Read a safetensors or torch file; nothing in it is executed.
 
     Args:
         path: The file.
         copy: The key to take the weights from, with dots for keys below keys; the first of `COPIES` if None.
+        sha256: The digest that the file must have; None for any.
 
     Raises:
-        UserError: The file cannot be read, or holds no such weights.
+        UserError: The file cannot be read, is not the one of the digest, or holds no such weights.
     """
     content = _read(path)
+    if sha256 is not None:
+        with path.open("rb") as file:
+            found_sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        if found_sha256 != sha256:
+            raise UserError(
+                f"{path} has the SHA-256 {found_sha256}",
+                f"the file of backbone.checkpoint_sha256, {sha256}",
+                "put that file back, or leave backbone.checkpoint_sha256 out to take this one",
+            )
     found = dict(_copies(content))
     if copy is not None and copy not in found:
         raise UserError(

@@ -14,11 +14,11 @@ from lurefs.learning.backbones import (
     build_backbone,
     build_twin,
     check_backbone,
-    classifier_names,
     list_backbones,
     resolve_device,
     stages,
 )
+from lurefs.learning.weights import classifier_names
 
 
 def build(name: str = "test_resnet", *, n_channels: int = 3, image_size: int = 32, **settings: object) -> Backbone:
@@ -59,7 +59,7 @@ def test_a_small_stem_keeps_the_size_of_small_images() -> None:
 
 
 def test_a_patch_embedding_has_no_small_stem() -> None:
-    with pytest.raises(UserError, match="no plain overlapping first convolution"):
+    with pytest.raises(UserError, match="no overlapping first convolution"):
         build("test_vit", stem="small")
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from lurefs.errors import UserError
-from lurefs.learning.stems import has_overlapping_stem, make_stem_small
+from lurefs.learning.stem import has_overlapping_stem, make_stem_small
 
 SIZE = 64
 
