@@ -47,22 +47,6 @@ def test_any_family_embeds_and_classifies(name: str, settings: dict[str, object]
     assert backbone.logits(images).shape == (2, 10)
 
 
-def test_resnet18_with_a_small_stem_has_the_known_number_of_parameters() -> None:
-    assert build("resnet18", stem="small").n_parameters == 11_173_962
-
-
-def test_a_small_stem_keeps_the_size_of_small_images() -> None:
-    image = torch.zeros(1, 3, 32, 32)
-    for stem, size in (("default", 1), ("small", 4)):
-        model = build("resnet18", stem=stem).model.eval()
-        assert model.forward_features(image).shape[-1] == size  # type: ignore[operator]
-
-
-def test_a_patch_embedding_has_no_small_stem() -> None:
-    with pytest.raises(UserError, match="no overlapping first convolution"):
-        build("test_vit", stem="small")
-
-
 def test_equal_seeds_give_equal_weights_and_leave_the_global_generator_alone() -> None:
     torch.manual_seed(7)
     expected = torch.rand(3)

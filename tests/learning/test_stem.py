@@ -7,7 +7,9 @@ import timm
 import torch
 from torch import nn
 
+from lurefs.config.schema import BackboneConfig
 from lurefs.errors import UserError
+from lurefs.learning.backbones import build_backbone
 from lurefs.learning.stem import has_overlapping_stem, make_stem_small
 
 SIZE = 64
@@ -56,6 +58,13 @@ def test_layers_keep_their_types_and_names(name: str) -> None:
         model.get_submodule(model.pretrained_cfg["first_conv"])
     )
     assert list(plain.state_dict()) == list(model.state_dict())
+
+
+def test_resnet18_with_a_small_stem_has_the_known_number_of_parameters() -> None:
+    config = BackboneConfig(name="resnet18", stem="small")
+    backbone = build_backbone(config, n_classes=10, n_channels=3, image_size=32, seed=0)
+    assert backbone.n_parameters == 11_173_962
+    assert backbone.model.eval().forward_features(torch.zeros(1, 3, 32, 32)).shape[-1] == 4  # type: ignore[operator]
 
 
 def test_of_seven_taps_the_three_in_the_middle_stay() -> None:

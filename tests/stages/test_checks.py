@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -12,7 +13,7 @@ from lurefs.cli import main
 from lurefs.config.schema import RunConfig
 from lurefs.errors import UserError
 from lurefs.records import to_mapping
-from lurefs.stages.checks import check
+from lurefs.stages.checks import check, check_robustness
 from lurefs.stages.plan import make_plan
 
 MakeConfig = Callable[..., RunConfig]
@@ -54,3 +55,48 @@ def test_a_probe_that_suits_the_backbone_but_not_a_control_is_refused(make_confi
     check(make_plan(make_config(probes=probes)))
     with pytest.raises(UserError, match=r"'image_statistics': .*pca:67 asks for more(.|\n)*set controls=false"):
         check(make_plan(make_config(probes=probes, controls=True)))
+
+
+@pytest.mark.parametrize(
+    ("probe", "words"),
+    [
+        ({"name": "logistic_regression", "params": {"C": -1.0}}, "cannot be fitted on benchmark 'novel-3way-1shot'"),
+        ({"name": "logistic_regression", "params": {"nonsense": 1}}, "nonsense"),
+        ({"name": "knn", "params": {"n_neighbors": 50}}, "3-way 1-shot"),
+    ],
+)
+def test_probes_that_cannot_be_fitted_are_refused_before_the_work(
+    make_config: MakeConfig, probe: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(UserError, match=words):
+        check(make_plan(make_config(probes={"p": probe})))
+
+
+@pytest.mark.parametrize(("chain", "words"), [("pca:5000", "more components"), ("l2,centre", "centre")])
+def test_transforms_that_cannot_be_fitted_are_refused_before_the_work(
+    make_config: MakeConfig, chain: str, words: str
+) -> None:
+    with pytest.raises(UserError, match=words):
+        check(make_plan(make_config(probes={"p": {"name": "knn", "transform": chain}})))
+
+
+def test_a_batch_of_one_image_is_refused_before_the_work_where_batch_norm_cannot_learn_from_it(
+    make_config: MakeConfig,
+) -> None:
+    n_train = len(make_plan(make_config()).images.train)
+
+    def check_remainder(n_left: int, **changes: Any) -> None:
+        chunks = {"chunk_size": n_train - n_left, "replay": "none", "n_chunks": None}
+        check(make_plan(make_config(chunks=chunks, **changes)))
+
+    with pytest.raises(UserError, match=r"one image for a training batch(.*\n)*.*change chunks\.chunk_size"):
+        check_remainder(1)
+    check_remainder(2)
+    check_remainder(1, backbone={"name": "test_vit", "image_size": 32})
+    check(make_plan(make_config(chunks={"chunk_size": n_train - 1, "n_chunks": None})))
+
+
+def test_small_images_are_refused_before_any_work(make_config: MakeConfig) -> None:
+    with pytest.raises(UserError, match="these have 8"):
+        check_robustness(make_plan(make_config(robustness={})))
+    check_robustness(make_plan(make_config(robustness={"corruptions": []})))

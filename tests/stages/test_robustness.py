@@ -13,11 +13,9 @@ from torch.nn import functional
 
 from lurefs.config.schema import BackboneConfig, RobustnessConfig, RunConfig
 from lurefs.data.dataset import ImageDataset
-from lurefs.errors import UserError
 from lurefs.learning.backbones import Backbone, build_backbone
 from lurefs.runs.directory import RunDirectory
 from lurefs.runs.outcomes import RobustnessScores
-from lurefs.stages.checks import check_robustness
 from lurefs.stages.plan import make_plan
 from lurefs.stages.robustness import measure
 from lurefs.stages.run import run_stage
@@ -127,9 +125,3 @@ def test_other_settings_are_measured_anew_and_equal_ones_are_not(
     assert first is not None and last is not None and now_last is not None
     assert (list(last.corruptions["contrast"]), list(now_last.corruptions["contrast"])) == (["1", "5"], ["2"])
     assert now_first is None
-
-
-def test_small_images_are_refused_before_any_work(make_config: MakeConfig) -> None:
-    with pytest.raises(UserError, match="these have 8"):
-        check_robustness(make_plan(make_config(robustness={})))
-    check_robustness(make_plan(make_config(robustness={"corruptions": []})))

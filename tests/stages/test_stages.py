@@ -297,37 +297,6 @@ def test_a_held_directory_is_refused(make_config: MakeConfig, directory: RunDire
         run_stage(make_plan(make_config()), directory, "run")
 
 
-@pytest.mark.parametrize(
-    ("probe", "words"),
-    [
-        ({"name": "logistic_regression", "params": {"C": -1.0}}, "cannot be fitted on benchmark 'novel-3way-1shot'"),
-        ({"name": "logistic_regression", "params": {"nonsense": 1}}, "nonsense"),
-        ({"name": "knn", "params": {"n_neighbors": 50}}, "3-way 1-shot"),
-    ],
-)
-def test_probes_that_cannot_be_fitted_are_refused_before_the_work(
-    make_config: MakeConfig, probe: dict[str, Any], words: str
-) -> None:
-    with pytest.raises(UserError, match=words):
-        check(make_plan(make_config(probes={"p": probe})))
-
-
-def test_a_batch_of_one_image_is_refused_before_the_work_where_batch_norm_cannot_learn_from_it(
-    make_config: MakeConfig,
-) -> None:
-    n_train = len(make_plan(make_config()).images.train)
-
-    def check_remainder(n_left: int, **changes: Any) -> None:
-        chunks = {"chunk_size": n_train - n_left, "replay": "none", "n_chunks": None}
-        check(make_plan(make_config(chunks=chunks, **changes)))
-
-    with pytest.raises(UserError, match=r"one image for a training batch(.*\n)*.*change chunks\.chunk_size"):
-        check_remainder(1)
-    check_remainder(2)
-    check_remainder(1, backbone={"name": "test_vit", "image_size": 32})
-    check(make_plan(make_config(chunks={"chunk_size": n_train - 1, "n_chunks": None})))
-
-
 def test_any_scikit_learn_classifier_is_a_probe_by_its_path(make_config: MakeConfig, directory: RunDirectory) -> None:
     config = make_config(probes={"bayes": {"name": "sklearn.naive_bayes:GaussianNB", "transform": "none"}})
     run_stage(make_plan(config), directory, "run")
@@ -489,11 +458,3 @@ def test_transforms_are_fitted_on_base_training_features(
     manifest = directory.read_manifest("novel-3way-1shot")
     expected = collect(score(directory.read_bank("novel-3way-1shot"), manifest, probe), {})
     assert np.array_equal(directory.read_episodes("novel-3way-1shot", "p").accuracy, expected.accuracy)
-
-
-@pytest.mark.parametrize(("chain", "words"), [("pca:5000", "more components"), ("l2,centre", "centre")])
-def test_transforms_that_cannot_be_fitted_are_refused_before_the_work(
-    make_config: MakeConfig, chain: str, words: str
-) -> None:
-    with pytest.raises(UserError, match=words):
-        check(make_plan(make_config(probes={"p": {"name": "knn", "transform": chain}})))

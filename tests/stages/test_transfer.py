@@ -148,6 +148,21 @@ def test_what_cannot_be_done_is_refused_before_any_work(
     assert words in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("n_images", "words"),
+    [([9], "transfer.curve is on 1 npz classes"), ([9, 1], "transfer.curve: class '1' has 1 images")],
+)
+def test_too_few_images_of_its_own_data_set_are_refused_under_its_own_name(
+    make_config: MakeConfig, tmp_path: Path, n_images: list[int], words: str
+) -> None:
+    labels = np.repeat(np.arange(len(n_images)), n_images)
+    np.savez(tmp_path / "few.npz", images=np.zeros((len(labels), 8, 8), dtype=np.uint8), labels=labels)
+    dataset = {"name": "npz", "params": {"path": str(tmp_path / "few.npz")}}
+    with pytest.raises(UserError) as caught:
+        check(make_plan(with_transfer(make_config, dataset=dataset, classes="all", sizes=["all"])))
+    assert words in str(caught.value)
+
+
 def test_a_transfer_cannot_bear_the_name_of_a_benchmark(make_config: MakeConfig) -> None:
     with pytest.raises(UserError, match="the name of a benchmark and of a transfer"):
         make_config(transfer={"novel-3way-1shot": SMALL})
