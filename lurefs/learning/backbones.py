@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import copy
+import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 import torch
 from torch import Tensor, nn
@@ -131,9 +134,10 @@ def check_backbone(config: BackboneConfig) -> None:
         except RuntimeError as error:  # the tag behind the point is none of this model's
             tagged = timm.list_models(f"{architecture}.*", pretrained=True)
             raise unknown_name("timm model", config.name, [architecture, *tagged]) from error
-    elif not config.name.startswith(("hf-hub:", "hf_hub:")):
+    elif not config.name.startswith(("hf-hub:", "hf_hub:", "local-dir:")):
         unknown = unknown_name("timm model", config.name, timm.list_models())
-        raise UserError(unknown.problem, "a name of 'lurefs list backbones [PATTERN]'", unknown.fix)
+        fix = f"write 'hf-hub:{config.name}'" if "/" in config.name else unknown.fix
+        raise UserError(unknown.problem, "a name of 'lurefs list backbones [PATTERN]', or hf-hub:OWNER/NAME", fix)
     for key in SET_ELSEWHERE.keys() & config.params.keys():
         raise UserError(
             f"backbone.params.{key} is {config.params[key]!r}",
@@ -282,10 +286,28 @@ def _create(name: str, *, seed: int, **params: Any) -> nn.Module:
     """Let timm create a model whose initial weights are drawn with a seed; the global generator is left alone."""
     import timm
 
-    with torch.random.fork_rng(devices=[]):
+    is_fetched = params.get("pretrained") or ":" in name
+    with torch.random.fork_rng(devices=[]), _cache_alone_without_a_network() if is_fetched else nullcontext():
         torch.manual_seed(seed)
         model: nn.Module = timm.create_model(name, **params)
     return model
+
+
+@contextmanager
+def _cache_alone_without_a_network() -> Iterator[None]:
+    """Let the hub's client use only its cache where the hub's address is unknown; it would try for most of a minute."""
+    from huggingface_hub import constants
+
+    was_offline = constants.HF_HUB_OFFLINE
+    if not was_offline and not getproxies():
+        try:
+            socket.getaddrinfo(urlsplit(constants.ENDPOINT).hostname, 443)
+        except OSError:
+            constants.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = was_offline
 
 
 @contextmanager
