@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-FloatArray = NDArray[np.float64]
-IntArray = NDArray[np.int64]
+from episodes.arrays import FloatArray, IntArray
+
 COLUMNS = ("index", "classes", "accuracy")
 
 

@@ -14,10 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from episodes.arrays import IntArray
 from episodes.files import atomic_path, write_text
 
-FloatArray = NDArray[np.float32]
-IntArray = NDArray[np.int64]
 NEARLY_CONSTANT = 1e-5
 """Features of a smaller spread are named as nearly constant. A forward pass in single precision errs by up to 1.4e-6 of
 the features' length (30 untrained timm models against double precision), which is then a seventh of what tells images
@@ -39,7 +38,7 @@ class FeatureBank:
         identity: JSON-serialisable description of what the features were made from; empty if unknown.
     """
 
-    features: FloatArray
+    features: NDArray[np.float32]
     labels: IntArray
     image_ids: tuple[str, ...]
     class_names: tuple[str, ...]

@@ -10,11 +10,9 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from numpy.typing import NDArray
 
+from episodes.arrays import IntArray
 from episodes.specs import EpisodeSpec, MetaDatasetSpec, n_disjoint_episodes
-
-IntArray = NDArray[np.int64]
 
 MAX_BLOCK = 256
 MAX_SLOTS = 2**20

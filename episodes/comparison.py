@@ -8,9 +8,9 @@ from itertools import combinations
 from string import ascii_letters
 
 import numpy as np
-from numpy.typing import NDArray
 
 from episodes.accuracies import Accuracies
+from episodes.arrays import FloatArray, IntArray
 from episodes.manifest import Manifest
 from episodes.sign_flips import draw_signs, flipped_sums
 from episodes.summary import (
@@ -20,12 +20,8 @@ from episodes.summary import (
     index_classes,
     student_quantile,
     summarise,
-    summarise_seeds,
 )
 from episodes.table import EpisodeTable
-
-FloatArray = NDArray[np.float64]
-IntArray = NDArray[np.int64]
 
 N_FLIPS = 9_999
 LEVEL = 0.05
@@ -44,7 +40,7 @@ class PairedDifference:
         n_ties: Episodes in which both are equal.
         n_losses: Episodes in which b is better.
         correlation: Pearson correlation of the two over episodes; NaN if one of them is constant.
-        p_episodes: Two-sided p of no difference *on this pool of classes*, by `sign_flip_p`.
+        p_episodes: Two-sided p of no difference *on this pool of classes*, by flips of signs.
         p_classes: Two-sided p of no difference *on new classes of this kind*: Student's t of the difference over its
             jackknife error, with C - 1 degrees of freedom; None where there is no `ci95_classes`.
     """
@@ -207,47 +203,6 @@ def manifest_difference(a: Manifest, b: Manifest) -> str:
     return f"n_episodes is {len(a)} and {len(b)}"
 
 
-def sign_flip_p(differences: FloatArray, *, rng: np.random.Generator, n_flips: int = N_FLIPS) -> float:
-    """Return the two-sided p of the mean of paired differences under random flips of their signs.
-
-    If the models are alike, each difference is as likely with the other sign, so p is the share of flips whose
-    absolute sum is at least the observed one (Fisher 1935, section 21; Good 2005). With at most `MAX_EXACT` differences
-    that are not zero all flips are counted. With more, `n_flips` are drawn and
-    p = (1 + number at least as large) / (1 + n_flips), which is never zero and never too small on average
-    (Phipson and Smyth 2010). Where none of them is as large, p is Hoeffding's bound of the share of all flips,
-    2 exp(-S^2 / (2 sum d^2)) with S the sum of the differences d, if that is smaller (Hoeffding 1963, theorem 2): the
-    share itself is smaller still, so p remains valid, and it can survive a correction for many pairs, which
-    1 / (1 + n_flips) cannot.
-
-    Args:
-        differences: (n,) finite.
-        rng: What the signs are drawn by.
-        n_flips: How many flips.
-    """
-    differences = np.asarray(differences, dtype=np.float64)
-    signs = draw_signs(len(differences), n_flips, rng=rng)
-    return _p_of_flips(differences, flipped_sums(differences, signs)[0])
-
-
-def compare_seeds(a: Mapping[int, float], b: Mapping[int, float]) -> SeedSummary:
-    """Compare two training procedures over the seeds that both were trained with; see `summarise_seeds`.
-
-    Args:
-        a: Mean over episodes by seed, of the first procedure.
-        b: Likewise of the second, on the same episodes.
-
-    Returns:
-        The differences a - b, seed by seed, summarised.
-
-    Raises:
-        ValueError: A seed has one procedure only, or there are fewer than three.
-    """
-    if unpaired := sorted(a.keys() ^ b.keys()):
-        seeds = ", ".join(str(seed) for seed in unpaired)
-        raise ValueError(f"seeds {seeds} were trained with one of the two only; train both, or leave them out")
-    return summarise_seeds({seed: a[seed] - b[seed] for seed in a})
-
-
 def p_over_seeds(difference: SeedSummary) -> float:
     """Return the two-sided p of no difference *on new seeds*, on this pool of classes, by Student's t of seed means.
 
@@ -255,7 +210,7 @@ def p_over_seeds(difference: SeedSummary) -> float:
     1908). Flips of signs, as over episodes, cannot serve: with five seeds none of their p-values is below 1/16.
 
     Args:
-        difference: What `compare_seeds` returned.
+        difference: Summary of the differences seed by seed, of two procedures that share their seeds.
     """
     from scipy.special import stdtr
 
@@ -385,7 +340,20 @@ def _paired(a: FloatArray, b: FloatArray, classes: ClassIndex, flipped: FloatArr
 
 
 def _p_of_flips(differences: FloatArray, flipped: FloatArray) -> float:
-    """Return the p of `sign_flip_p`, from the drawn sums, (n_flips,), or from all where there are few."""
+    """Return the two-sided p of the mean of paired differences under random flips of their signs.
+
+    If the models are alike, each difference is as likely with the other sign, so p is the share of flips whose
+    absolute sum is at least the observed one (Fisher 1935, section 21; Good 2005). With at most `MAX_EXACT` differences
+    that are not zero all flips are counted. With more, n are drawn and p = (1 + number at least as large) / (1 + n),
+    which is never zero and never too small on average (Phipson and Smyth 2010). Where none of them is as large, p is
+    Hoeffding's bound of the share of all flips, 2 exp(-S^2 / (2 sum d^2)) with S the sum of the differences d, if that
+    is smaller (Hoeffding 1963, theorem 2): the share itself is smaller still, so p remains valid, and it can survive a
+    correction for many pairs, which 1 / (1 + n) cannot.
+
+    Args:
+        differences: (n_episodes,) finite.
+        flipped: (n,) sums of the differences under drawn signs.
+    """
     sizes = np.abs(differences)
     sizes = sizes[sizes > _TOLERANCE]
     least = abs(float(np.sum(differences))) * (1 - _TOLERANCE) - _TOLERANCE
@@ -400,7 +368,7 @@ def _p_of_flips(differences: FloatArray, flipped: FloatArray) -> float:
 
 
 def _bound(differences: FloatArray) -> float:
-    """Return Hoeffding's bound of `sign_flip_p`, above zero."""
+    """Return Hoeffding's bound of `_p_of_flips`, above zero."""
     exponent = -(float(differences.sum()) ** 2) / (2 * float(np.square(differences).sum()))
     return max(2 * float(np.exp(exponent)), float(np.finfo(np.float64).tiny))
 

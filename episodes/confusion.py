@@ -8,13 +8,12 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from episodes.arrays import FloatArray, IntArray
 from episodes.blocks import Block
+from episodes.summary import wilson
 
-FloatArray = NDArray[np.float64]
-IntArray = NDArray[np.int64]
 MAX_PAIRS = 2**22
 """Pairs of classes counted at a time, which limits memory."""
-NORMAL_95 = 1.959964
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,10 +93,7 @@ def cautious_interval(rate: FloatArray, n_episodes: IntArray) -> tuple[FloatArra
         rate: Shares of queries; NaN gives NaN.
         n_episodes: Like `rate`, the number of episodes behind each.
     """
-    n, squared = np.maximum(n_episodes, 1), NORMAL_95**2
-    middle = (rate + squared / (2 * n)) / (1 + squared / n)
-    half = NORMAL_95 * np.sqrt(rate * (1 - rate) / n + squared / (4 * n**2)) / (1 + squared / n)
-    return np.maximum(middle - half, 0.0), np.minimum(middle + half, 1.0)
+    return wilson(rate, np.maximum(n_episodes, 1))
 
 
 def order_by_likeness(rate: FloatArray) -> IntArray:

@@ -10,15 +10,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from episodes.arrays import FloatArray, IntArray
 from episodes.inner_products import Features
 from episodes.metrics import empty_reliability, reliability
-from episodes.probes import Classifier, Probe
+from episodes.probes import Classifier, Probe, fit_quietly
 from episodes.sampler import Episode
 from episodes.table import EpisodeTable
 from episodes.transforms import FeatureTransform, fit_transform
-
-FloatArray = NDArray[np.float64]
-IntArray = NDArray[np.int64]
 
 
 class ProbeError(ValueError):
@@ -60,16 +58,13 @@ def fit_episode(features: Features, episode: Episode, probe: Probe, transform: F
     Raises:
         ProbeError: scikit-learn refuses.
     """
-    from sklearn.exceptions import ConvergenceWarning
-
     classifier = probe.classifier
     support, query = transform(features.support[episode.support]), transform(features.query[episode.query])
     began = time.perf_counter()
-    with warnings.catch_warnings(record=True) as caught, np.errstate(invalid="ignore", divide="ignore"):
+    with warnings.catch_warnings(), np.errstate(invalid="ignore", divide="ignore"):
         warnings.simplefilter("ignore")
-        warnings.simplefilter("always", ConvergenceWarning)
         try:
-            classifier.fit(support, episode.support_labels)
+            is_converged = fit_quietly(classifier, support, episode.support_labels)
             predicted = np.asarray(classifier.predict(query), dtype=np.int64)
         except ValueError as error:
             raise ProbeError(f"{probe.name} cannot be fitted on episode {episode.index}: {error}") from error
@@ -77,7 +72,7 @@ def fit_episode(features: Features, episode: Episode, probe: Probe, transform: F
     return Fit(
         predicted=predicted,
         probabilities=probabilities,
-        converged=not any(issubclass(entry.category, ConvergenceWarning) for entry in caught),
+        converged=is_converged,
         seconds=time.perf_counter() - began,
     )
 

@@ -11,11 +11,9 @@ from functools import cached_property
 from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
+from episodes.arrays import IntArray
 from episodes.bank import images_digest
-
-IntArray = NDArray[np.int64]
 
 
 class Images(Protocol):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from episodes.arrays import IntArray
 from episodes.manifest import Manifest
 from episodes.solver import DOUBLE_ERROR, SINGLE_ERROR, SMALL_PRODUCT, SMALL_RESULT, GramBlock, multiply
 from episodes.transforms import FeatureTransform
@@ -16,7 +17,6 @@ from episodes.transforms import FeatureTransform
 if TYPE_CHECKING:
     from torch import Tensor
 
-IntArray = NDArray[np.int64]
 
 ROWS_AT_ONCE = 128
 """Rows transformed in double precision at a time, few enough to stay in the cache."""

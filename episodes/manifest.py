@@ -11,15 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from episodes.arrays import IntArray
 from episodes.blocks import Block
 from episodes.files import atomic_path
 from episodes.image_names import ImageNames, Images, alphabetical, find_rows
 from episodes.sampler import Episode, EpisodeSampler, episode_of
 from episodes.specs import EpisodeSpec
 
-IntArray = NDArray[np.int64]
 COUNTS = ("n_support", "n_query")
 
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-IntArray = NDArray[np.int64]
+from episodes.arrays import IntArray
+
 Probabilities = NDArray[np.floating]
 
 N_BINS = 15

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -35,6 +36,17 @@ class Probe:
     def __post_init__(self) -> None:
         if self.solver not in ("auto", "sklearn"):
             raise ValueError(f"solver is {self.solver!r}; it must be 'auto' or 'sklearn'")
+
+
+def fit_quietly(classifier: Classifier, features: NDArray[Any], labels: NDArray[Any]) -> bool:
+    """Fit a classifier, and return whether the fit ended by its own criterion; its warnings are not heard."""
+    from sklearn.exceptions import ConvergenceWarning
+
+    with warnings.catch_warnings(record=True) as caught, np.errstate(invalid="ignore", divide="ignore"):
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("always", ConvergenceWarning)
+        classifier.fit(features, labels)
+    return not any(issubclass(entry.category, ConvergenceWarning) for entry in caught)
 
 
 def converged(classifier: Classifier) -> Classifier:

@@ -10,14 +10,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from episodes.arrays import IntArray
 from episodes.blocks import Block, Pool, block_size, draw_block, draw_disjoint, make_pool
 from episodes.specs import EpisodeSpec, MetaDatasetSpec, SpecError, check_fits
 
 __all__ = ["Episode", "EpisodeSampler", "EpisodeSpec", "MetaDatasetSpec", "SpecError"]
-
-IntArray = NDArray[np.int64]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from episodes.arrays import FloatArray
 from episodes.bank import FeatureBank
 from episodes.executors import Executor
 from episodes.fitting import ProbeError, fit_episode, proper_scores, score_episode
@@ -23,9 +24,6 @@ from episodes.solver import Solver, find_solver
 from episodes.stopping import BLOCK_SIZE, MIN_EPISODES, until_narrow
 from episodes.table import EpisodeTable, collect
 from episodes.transforms import FeatureTransform, fit_transform
-
-FloatArray = NDArray[np.float64]
-IntArray = NDArray[np.int64]
 
 MAX_BATCHED_EPISODES = 1024
 BATCHED_VALUES = 2**21

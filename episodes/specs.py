@@ -10,9 +10,8 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-IntArray = NDArray[np.int64]
+from episodes.arrays import IntArray
 
 MIN_ALPHA = 0.05
 """Smallest `query_alpha`; below it, all gamma variates of an episode could underflow to zero."""

@@ -10,13 +10,12 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-from numpy.typing import NDArray
 
-FloatArray = NDArray[np.float64]
-IntArray = NDArray[np.int64]
+from episodes.arrays import FloatArray, IntArray
 
-N_RESAMPLES = 2000
 MIN_SEEDS = 3
+NORMAL_95 = 1.959963984540054
+"""97.5 % quantile of the normal distribution."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,6 +157,19 @@ def student_quantile(degrees_of_freedom: int) -> float:
     return float(stdtrit(degrees_of_freedom, 0.975))
 
 
+def wilson(share: float | FloatArray, n: int | IntArray) -> tuple[FloatArray, FloatArray]:
+    """Return the ends of the 95 % interval of a share of `n` >= 1 observations, in [0, 1] (Wilson 1927).
+
+    Args:
+        share: One, or an array of them; NaN gives NaN.
+        n: Of how many observations each is.
+    """
+    squared = NORMAL_95**2
+    centre = (share + squared / (2 * n)) / (1 + squared / n)
+    half = NORMAL_95 / (1 + squared / n) * np.sqrt(share * (1 - share) / n + squared / (4 * n**2))
+    return np.maximum(centre - half, 0.0), np.minimum(centre + half, 1.0)
+
+
 def jackknife_over_classes(values: FloatArray, classes: IntArray | ClassIndex) -> float | str:
     """Return the half width of the 95 % interval over classes, or the reason why there is none.
 
@@ -166,7 +178,7 @@ def jackknife_over_classes(values: FloatArray, classes: IntArray | ClassIndex) -
     (Efron and Stein 1981; on classes as the sampling unit of episodes: Lafargue et al. 2024).
 
     It needs episodes that avoid each class. Where all episodes hold the same classes, one value an episode says
-    nothing of how classes differ; a figure for each class does, and `bootstrap_over_classes` takes it.
+    nothing of how classes differ.
 
     Args:
         values: (n_episodes,).
@@ -185,43 +197,14 @@ def jackknife_over_classes(values: FloatArray, classes: IntArray | ClassIndex) -
     return float(student_quantile(n_classes - 1) * np.sqrt(variance))
 
 
-def bootstrap_over_classes(
-    values: FloatArray, labels: IntArray, *, rng: np.random.Generator, n_resamples: int = N_RESAMPLES
-) -> float | str:
-    """Return the half width of the 95 % interval over classes where each value belongs to one class.
-
-    Class-cluster bootstrap, the alternative where every class meets all the others and the jackknife has nothing to
-    leave out (one classification of all classes; episodes that all hold the same classes): C classes are drawn with
-    replacement, each with all its values, and the mean is taken anew (Field and Welsh 2007, the cluster bootstrap).
-    The standard error is the standard deviation of these means (Efron and Tibshirani 1993, chapter 6) times
-    sqrt(C / (C - 1)), since resampling C classes understates their variance by (C - 1) / C; the quantile is t(C - 1).
-    It speaks of other classes in the company of these: that a new class also changes the others is not in it.
-
-    Args:
-        values: (n,), e.g. 1.0 for a query classified rightly and 0.0 for a wrong one.
-        labels: (n,) int64, the class of each.
-        rng: What the classes are drawn by.
-        n_resamples: How often.
-    """
-    index = index_classes(np.asarray(labels)[:, None])
-    n_of_class, sum_of_class = index.n_of_class, index.sums(np.asarray(values, dtype=np.float64))
-    n_classes = len(n_of_class)
-    if n_classes < 3:
-        return f"{n_classes} classes are too few"
-    times_drawn = rng.multinomial(n_classes, np.full(n_classes, 1 / n_classes), size=n_resamples)
-    means = (times_drawn @ sum_of_class) / (times_drawn @ n_of_class)
-    error = means.std(ddof=1) * np.sqrt(n_classes / (n_classes - 1))
-    return float(student_quantile(n_classes - 1) * error)
-
-
 def summarise_seeds(mean_of_seed: Mapping[int, float]) -> SeedSummary:
     """Summarise the means of several training seeds: the unit is the seed, however many episodes each was measured on.
 
-    The interval is Student's, t(S - 1) * s / sqrt(S) with S seeds (Student 1908). For two procedures that share their
-    seeds see `episodes.comparison.compare_seeds`.
+    The interval is Student's, t(S - 1) * s / sqrt(S) with S seeds (Student 1908).
 
     Args:
-        mean_of_seed: The mean over episodes by seed, all on the same episodes.
+        mean_of_seed: The mean over episodes by seed, all on the same episodes; or, of two procedures that share their
+            seeds, the difference of their means.
 
     Raises:
         ValueError: Fewer than three seeds: with two, t(1) = 12.7 makes the interval say nothing.

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from episodes.arrays import FloatArray, IntArray
 from episodes.files import atomic_path
 from episodes.metrics import Reliability, empty_reliability
 from episodes.summary import Summary, summarise
 
-FloatArray = NDArray[np.float64]
-IntArray = NDArray[np.int64]
 COLUMNS = ("index", "classes", "accuracy", "nll", "brier", "converged", "seconds")
 """Columns of every results file; older files, without predictions, have only these."""
 Rows = TypeVar("Rows", NDArray[np.int64], NDArray[np.int16])
@@ -59,6 +58,12 @@ class EpisodeTable:
     def summary(self) -> Summary:
         """Return the mean accuracy with its confidence intervals; `print` shows it as one line."""
         return summarise(self.accuracy, self.classes)
+
+    def first(self, n_episodes: int) -> EpisodeTable:
+        """Return the results of the first episodes; the counts over all of them, which cannot be cut, are empty."""
+        columns: dict[str, Any] = {name: getattr(self, name)[:n_episodes] for name in COLUMNS}
+        predicted = None if self.predicted is None else self.predicted[:n_episodes]
+        return replace(self, **columns, predicted=predicted, reliability=empty_reliability(), n_by_solver={})
 
     def save(self, path: Path) -> None:
         """Write a Parquet file with the columns `COLUMNS`, and `predicted` if known.

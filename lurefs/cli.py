@@ -1,4 +1,4 @@
-"""The command `lurefs`: arguments to one command. Only here a process exits, or prints an error without a traceback."""
+"""The command line `lurefs`. Only this module exits the process, and prints errors without a traceback."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ EXIT_BROKEN_PIPE = 141
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run one command and exit: 0 done, 1 not all of it, 2 something that the user can put right, 130 interrupted."""
+    """Run one command and exit: 0 success, 1 failures or differences, 2 an error that the user can fix, 130 Ctrl-C."""
     try:
         parsed = parse(arguments)
         code = parsed.run(parsed)
@@ -26,18 +26,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(EXIT_USER_ERROR)
-    except BrokenPipeError:  # who read the output, e.g. `head`, has seen enough
+    except BrokenPipeError:  # the reader of the output, e.g. `head`, has closed it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(EXIT_BROKEN_PIPE)
     except KeyboardInterrupt:
-        print("interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
+        print("interrupted; the same command resumes from the last checkpoint", file=sys.stderr)
         sys.exit(EXIT_INTERRUPTED)
     if code:
         sys.exit(code)
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """Return the parser of all commands. Each one's `run` takes what was parsed and returns the exit code."""
+    """Return the parser of all commands; the parsed `run` is a function from the arguments to the exit code."""
     parser = argparse.ArgumentParser(
         prog="lurefs",
         description="Pre-train image backbones online with Learn, Unlearn, Relearn, and measure how they transfer "
@@ -51,7 +51,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """Parse what was typed. Overrides and runs may stand before and after options, where argparse takes one place."""
+    """Parse the arguments; overrides and runs may come before and after options, unlike in plain argparse."""
     parser = make_parser()
     parsed, rest = parser.parse_known_args(arguments)
     words = next((getattr(parsed, name) for name in ("overrides", "runs") if hasattr(parsed, name)), None)

@@ -1,4 +1,4 @@
-"""What a person at a terminal sees: progress on stderr, results on stdout."""
+"""Output to the terminal: progress on stderr, results on stdout."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 B = TypeVar("B", bound=Sized)
 MIN_NAME = 12
-"""Characters that the first column of a table keeps, however narrow the terminal is."""
+"""Least width of a table's first column, in characters."""
 
 
 def note(text: str) -> None:
@@ -28,7 +28,7 @@ def note(text: str) -> None:
 
 
 def track(items: Iterable[T], total: int, description: str) -> Iterator[T]:
-    """Yield the items while a progress bar on stderr counts them; nothing is drawn where stderr is no terminal."""
+    """Yield the items while a progress bar on stderr counts them; there is no bar if stderr is not a terminal."""
     with _progress() as progress:
         task = progress.add_task(description, total=total)
         for item in items:
@@ -48,7 +48,7 @@ def track_blocks(blocks: Iterable[B], total: int, description: str) -> Iterator[
 def track_learning(
     events: Iterable[EpochRecord | ChunkOutcome], n_chunks: int, first: int, description: str
 ) -> Iterator[ChunkOutcome]:
-    """Yield the outcomes while a progress bar on stderr counts epochs, chunk by chunk."""
+    """Yield the outcomes of chunks while a progress bar on stderr counts the epochs of each chunk."""
     from lurefs.runs.outcomes import ChunkOutcome
 
     with _progress() as progress:
@@ -69,7 +69,7 @@ def track_learning(
 
 
 def track_results(results: Iterable[tuple[str, T]], total: int, words: Callable[[T], str]) -> Iterator[tuple[str, T]]:
-    """Yield named results while stderr says a line about each, and shows how many there are still to come."""
+    """Yield named results; print a line per result to stderr, where a progress bar counts them."""
     with _progress() as progress:
         task = progress.add_task("runs", total=total)
         for n_done, (name, result) in enumerate(results, start=1):
@@ -85,13 +85,13 @@ def print_table(
 ) -> None:
     """Print a table to stdout; the first column is text, the others are numbers.
 
-    Where a line has no room for it, heads are folded, then columns are left out, then the texts of the first folded.
+    If it is too wide, headers are folded, then columns are left out, then texts of the first column are folded.
 
     Args:
-        title: What stands above it.
-        columns: The heads.
-        rows: One text a column.
-        optional: Which columns may be left out, the first one first.
+        title: Text above the table.
+        columns: The headers.
+        rows: One text per column.
+        optional: Indices of the columns that may be left out, in this order.
     """
     from rich.text import Text
 
@@ -103,10 +103,10 @@ def print_table(
         is_folded = True
     console.print(Text(title, style="bold"))
     for line in _lines(columns, rows, kept, is_folded=is_folded, width=console.width):
-        console.print(Text(line), soft_wrap=True)  # names may hold what rich reads as markup
+        console.print(Text(line), soft_wrap=True)  # names may look like rich's markup
     if len(kept) < len(columns):
         left_out = [column for number, column in enumerate(columns) if number not in kept]
-        print_lines([f"left out, for want of room: {', '.join(left_out)}"])
+        print_lines([f"columns left out to fit: {', '.join(left_out)}"])
 
 
 def print_lines(lines: Sequence[str]) -> None:
@@ -117,7 +117,7 @@ def print_lines(lines: Sequence[str]) -> None:
 
 
 def print_paths(paths: Sequence[tuple[str, Path]]) -> None:
-    """Print what is where, one line each, to stdout; paths are not folded."""
+    """Print labels and paths to stdout, one line each; long paths are not folded."""
     for label, path in paths:
         print(f"{label:<10} {path}")
 
@@ -164,7 +164,7 @@ def _width(columns: Sequence[str], rows: Sequence[Sequence[str]], kept: Sequence
 def _lines(
     columns: Sequence[str], rows: Sequence[Sequence[str]], kept: Sequence[int], *, is_folded: bool, width: int
 ) -> Iterator[str]:
-    """Yield the lines of a table: its heads, a rule, its rows; names are folded to what the others leave of a line."""
+    """Yield the lines of a table: headers, a rule, rows; names are folded to the width that the numbers leave."""
     first, *others = _widths(columns, rows, kept, is_folded=is_folded)
     gap = " " if is_folded else "  "
     first = min(first, max(MIN_NAME, width - sum(others) - len(gap) * len(others)))
@@ -184,7 +184,7 @@ def _lines(
 
 
 def _padded(text: str, width: int) -> str:
-    """Return a text filled up to a width on a terminal, from the left if that is below zero."""
+    """Return a text padded with spaces to a width on the terminal: on the right, or on the left if it is negative."""
     from rich.cells import cell_len
 
     spaces = " " * (abs(width) - cell_len(text))
@@ -192,7 +192,7 @@ def _padded(text: str, width: int) -> str:
 
 
 def _stdout() -> Any:
-    """Return what prints to stdout: as wide as the terminal, or as COLUMNS says; a file has long lines otherwise."""
+    """Return the console for stdout: as wide as the terminal or COLUMNS, otherwise 200 characters."""
     from rich.console import Console
 
     console = Console(highlight=False)

@@ -1,7 +1,7 @@
-"""Several processes at one run, as `torchrun` starts them: who does which share, and how shares become one.
+"""Several processes on one run, started by `torchrun`: each one's share of the work, and how shares are combined.
 
-Features meet as files in the run directory, so that they need not fit into a message; all else is summed or sent over
-gloo, or over NCCL where it is on a GPU.
+Features are combined by files in the run directory, so that they need not fit into a message. Everything else goes
+over gloo, or over NCCL for tensors on a GPU.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ PATIENCE = timedelta(days=7)
 
 @dataclass(frozen=True, kw_only=True)
 class Ranks:
-    """Which process this is, and of how many.
+    """The rank of this process, and the number of processes.
 
     Attributes:
-        rank: From 0; the first one writes what is shared.
+        rank: From 0; rank 0 writes the shared files.
         world_size: Number of processes.
-        local_rank: Which process of this machine it is, from 0: the index of its GPU.
+        local_rank: Rank within this machine, from 0: the index of the process's GPU.
     """
 
     rank: int = 0
@@ -41,11 +41,11 @@ class Ranks:
 
     @property
     def is_first(self) -> bool:
-        """Whether this process writes what is shared, and speaks for all of them."""
+        """Whether this process writes the shared files, and prints for all processes."""
         return self.rank == 0
 
     def share(self, n: int) -> range:
-        """Return this process's part of n items: the parts are contiguous, in the order of ranks, and about equal."""
+        """Return this process's part of n items; parts are contiguous, in the order of ranks, and about equal."""
         return range(self.rank * n // self.world_size, (self.rank + 1) * n // self.world_size)
 
     def part(self, n: int) -> slice:
@@ -54,18 +54,18 @@ class Ranks:
         return slice(share.start, share.stop)
 
     def wait(self) -> None:
-        """Return when all processes have called it; at once if there is one."""
+        """Wait until all processes have called this method; return at once if there is only one."""
         if self.world_size > 1:
             import torch
 
             self.sum(torch.zeros(1))
 
     def sum(self, values: Tensor) -> Tensor:
-        """Return the sum over all processes, the same tensor to the bit on each of them; `values` is overwritten."""
+        """Return the sum over all processes, the same to the bit on each of them; `values` is overwritten."""
         if self.world_size > 1:
             import torch.distributed as distributed
 
-            self._meet()
+            self._init_group()
             distributed.all_reduce(values)
         return values
 
@@ -74,25 +74,25 @@ class Ranks:
         if self.world_size > 1:
             import torch.distributed as distributed
 
-            self._meet()
+            self._init_group()
             for tensor in tensors:
                 distributed.broadcast(tensor.detach(), src=0)
 
     def parallel(self, model: nn.Module) -> nn.Module:
-        """Return a module that averages the gradients of `model` over all processes; the model itself if it is alone.
+        """Wrap a model to average its gradients over all processes; return the model itself if there is only one.
 
-        Its parameters are those of `model`, which keeps its plain names.
+        The wrapper shares the parameters of `model`, whose names do not change.
         """
         if self.world_size == 1:
             return model
         from torch.nn.parallel import DistributedDataParallel
 
-        self._meet()
+        self._init_group()
         wrapped: nn.Module = DistributedDataParallel(model, static_graph=True)  # some models leave parameters unused
         return wrapped
 
     def leave(self) -> None:
-        """Part from the other processes, when there is nothing more to share."""
+        """Leave the process group, when there is nothing more to share."""
         if self.world_size > 1:
             import torch.distributed as distributed
 
@@ -100,7 +100,7 @@ class Ranks:
                 distributed.destroy_process_group()
 
     def join(self, part: NDArray[np.float32], folder: Path) -> NDArray[np.float32] | None:
-        """Put the parts of all processes together, in the order of ranks.
+        """Concatenate the parts of all processes, in the order of ranks.
 
         Args:
             part: (n, n_features) of this process.
@@ -123,7 +123,7 @@ class Ranks:
         return whole
 
     @staticmethod
-    def _meet() -> None:
+    def _init_group() -> None:
         import torch
         import torch.distributed as distributed
 
@@ -141,7 +141,7 @@ ONE_PROCESS = Ranks()
 
 
 def ranks_of(environment: Mapping[str, str] = os.environ) -> Ranks:
-    """Return what `torchrun` says in the environment; one process if it says nothing."""
+    """Return the ranks that `torchrun` set in the environment; one process if it set none."""
     return Ranks(
         rank=int(environment.get("RANK", 0)),
         world_size=int(environment.get("WORLD_SIZE", 1)),

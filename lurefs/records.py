@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import operator
 import types
 import typing
@@ -12,6 +13,8 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 from lurefs.errors import UserError, nearest
 
 T = TypeVar("T")
+Row = dict[str, Any]
+"""Plain values by name: a row of a table, or flat figures."""
 
 
 def from_mapping(record_type: type[T], values: Mapping[str, Any], *, where: str = "") -> T:
@@ -51,6 +54,11 @@ def to_mapping(record: Any) -> Any:
     if isinstance(record, list | tuple):
         return [to_mapping(value) for value in record]
     return record
+
+
+def through_json(record: Any) -> Any:
+    """Return what a file of JSON gives back of a record or plain values: numbers, texts, lists and mappings by text."""
+    return json.loads(json.dumps(to_mapping(record)))
 
 
 def _convert(hint: Any, value: Any, path: str) -> Any:

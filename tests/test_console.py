@@ -42,7 +42,7 @@ def test_columns_are_left_out_before_names_are_folded_and_that_is_said(
 ) -> None:
     lines = printed(capsys, width)
     assert lines[4] == "a-run-of-a-long-name    74.07 0.50"
-    assert " ".join(lines[6:]) == "left out, for want of room: win/tie/loss"
+    assert " ".join(lines[6:]) == "columns left out to fit: win/tie/loss"
 
 
 @pytest.mark.parametrize("width", [30], indirect=True)

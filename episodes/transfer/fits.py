@@ -15,15 +15,14 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from episodes.arrays import FloatArray, IntArray
 from episodes.bank import FeatureBank
 from episodes.fitting import ProbeError
 from episodes.metrics import nll, reliability
-from episodes.probes import Classifier, Probe
+from episodes.probes import Classifier, Probe, fit_quietly
 from episodes.transfer.split import RowSplit, Size, draw_rows, smallest_class
 from episodes.transforms import fit_transform
 
-FloatArray = NDArray[np.float64]
-IntArray = NDArray[np.int64]
 SIZES: tuple[Size, ...] = (1, 2, 4, 8, 16, "all")
 C_GRID = tuple(10.0**power for power in range(-3, 5))
 
@@ -160,7 +159,7 @@ def _fit(
     for value in grid:
         if value is not None:
             classifier.set_params(**{name: _with_type_of(value, settings[name])})
-        n_not_converged += not _fit_converges(classifier, train, train_labels)
+        n_not_converged += not fit_quietly(classifier, train, train_labels)
         loss = -1.0 if value is None else _loss(classifier, validation, validation_labels, spec.choose_by)
         if loss < lowest:
             lowest, chosen = loss, value
@@ -182,17 +181,6 @@ def _fit(
         seconds=time.perf_counter() - start,
         correct=correct,
     )
-
-
-def _fit_converges(classifier: Classifier, features: NDArray[Any], labels: IntArray) -> bool:
-    """Fit the classifier, and return whether it converged before its limit of iterations."""
-    from sklearn.exceptions import ConvergenceWarning
-
-    with warnings.catch_warnings(record=True) as caught, np.errstate(invalid="ignore", divide="ignore"):
-        warnings.simplefilter("ignore")
-        warnings.simplefilter("always", ConvergenceWarning)
-        classifier.fit(features, labels)
-    return not any(issubclass(entry.category, ConvergenceWarning) for entry in caught)
 
 
 def _predict(classifier: Classifier, features: NDArray[Any]) -> tuple[NDArray[Any], FloatArray | None]:

@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
+from episodes.arrays import IntArray
 from episodes.bank import FeatureBank
 
-IntArray = NDArray[np.int64]
 Size = int | Literal["all"]
 
 

@@ -13,17 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from episodes.arrays import FloatArray, IntArray
 from episodes.files import atomic_path
-from episodes.summary import half_width
+from episodes.summary import NORMAL_95, half_width, wilson
 from episodes.transfer.fits import TransferFit, recalls
 from episodes.transfer.split import Size
 
-FloatArray = NDArray[np.float64]
-IntArray = NDArray[np.int64]
 COLUMNS = tuple(TransferFit.__dataclass_fields__)
-Z95 = 1.959963984540054
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,14 +167,6 @@ def paired_transfer(a: TransferTable, b: TransferTable) -> dict[Size, TransferFi
     return {size: _over_images(_correct(a.of_size(size)) - _correct(b.of_size(size))) for size in a.sizes}
 
 
-def wilson(n_correct: int, n: int) -> tuple[float, float]:
-    """Return the 95 % confidence interval of a share, low and high, in [0, 1] (Wilson 1927)."""
-    share, z2 = n_correct / n, Z95**2
-    centre = (share + z2 / (2 * n)) / (1 + z2 / n)
-    half_width = Z95 / (1 + z2 / n) * np.sqrt(share * (1 - share) / n + z2 / (4 * n**2))
-    return max(0.0, float(centre - half_width)), min(1.0, float(centre + half_width))
-
-
 def _summarise(fits: list[TransferFit], test_labels: IntArray) -> SizeSummary:
     correct = _correct(fits)
 
@@ -209,7 +198,8 @@ def _correct(fits: list[TransferFit]) -> FloatArray:
 def _accuracy(correct: FloatArray) -> TransferFigure:
     n_repeats, n_test = correct.shape
     if n_repeats == 1:
-        return _figure(correct.mean(axis=1), wilson(int(correct.sum()), n_test))
+        low, high = wilson(float(correct.mean()), n_test)
+        return _figure(correct.mean(axis=1), (float(low), float(high)))
     return _over_images(correct)
 
 
@@ -247,7 +237,7 @@ def _figure(values: FloatArray, ci95_images: tuple[float, float] | None) -> Tran
 
 
 def _normal(mean: float, error: Any) -> tuple[float, float] | None:
-    return None if error is None else (mean - Z95 * float(error), mean + Z95 * float(error))
+    return None if error is None else (mean - NORMAL_95 * float(error), mean + NORMAL_95 * float(error))
 
 
 def _size(text: str) -> Size:

@@ -1,1 +1,1 @@
-"""What a person types: a file for each command of `lurefs`, with `add_parser(commands)` and `run(arguments) -> int`."""
+"""The commands of `lurefs`, one file each, with `add_parser(commands)` and `run(arguments) -> int`."""

@@ -1,4 +1,4 @@
-"""The command `lurefs compare`: finished runs side by side, on the terminal, as files, and as a page."""
+"""The command `lurefs compare`: finished runs side by side, as tables on the terminal, as files, and as a page."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--benchmark", metavar="NAME", help="only this one (default: all)")
     parser.add_argument("--probe", metavar="NAME", help="only this one (default: all)")
     parser.add_argument(
-        "--common-episodes", action="store_true", help="judge all runs on the first episodes that all of them met"
+        "--common-episodes", action="store_true", help="compare on the first episodes that all runs share"
     )
     parser.add_argument("--skip-unfinished", action="store_true", help="leave out runs that are not evaluated yet")
     parser.add_argument("--output", type=Path, metavar="DIR", help="default: comparisons/<names of the runs>")
@@ -42,7 +42,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Compare runs: print the tables, write the files and the page; return the exit code.
 
     Raises:
-        UserError: A run cannot be found or is unfinished, or the runs met different episodes.
+        UserError: A run cannot be found or is unfinished, or the runs were scored on different episodes.
     """
     from lurefs.comparing.same_episodes import check_same_episodes, on_common_episodes
     from lurefs.comparing.standings import chosen_cells
@@ -63,13 +63,13 @@ def write_comparison(
     """Print the tables of one or several runs, and write them as files and as a page.
 
     Args:
-        runs: What is compared.
-        output: The folder of the files.
-        benchmark: The only one in the tables; None for all.
-        probe: The only one in the tables; None for all.
+        runs: The runs to compare.
+        output: Folder for the files.
+        benchmark: The only benchmark in the tables; None for all.
+        probe: The only probe in the tables; None for all.
 
     Returns:
-        What each file is, and its path.
+        Label and path of each file.
 
     Raises:
         UserError: The folder cannot be written.
@@ -88,14 +88,14 @@ def write_comparison(
 
 
 def print_comparison(runs: Sequence[Run]) -> None:
-    """Print the tables of some runs, and write nothing."""
+    """Print the tables of one or several runs, without writing files."""
     from lurefs.comparing.standings import standings
 
     _print(standings(runs))
 
 
 def _read(paths: Sequence[Path], reference: str | None, *, skip_unfinished: bool) -> list[Run]:
-    """Read the runs, the chosen reference marked as such."""
+    """Read the runs, and mark the chosen reference."""
     from lurefs.comparing.finished_runs import read_runs
 
     directories = [RunDirectory(path) for path in paths]
@@ -105,12 +105,12 @@ def _read(paths: Sequence[Path], reference: str | None, *, skip_unfinished: bool
         named = ", ".join(unfinished)
         finish = "; ".join(f"lurefs run --run-dir {path}" for path in unfinished[:N_NAMED])
         raise UserError(
-            f"{len(unfinished)} of {len(directories)} runs have no summary.json, they are not finished: {named}",
+            f"{len(unfinished)} of {len(directories)} runs are not finished, they have no summary.json: {named}",
             "runs that were evaluated",
             f"finish them: {finish}" + ("; or add --skip-unfinished to compare the others" if finished else ""),
         )
     for path in unfinished:
-        console.note(f"left out, as it is not finished: {path}")
+        console.note(f"left out, not finished: {path}")
     runs = read_runs(finished)
     if reference is None:
         return runs
@@ -120,7 +120,7 @@ def _read(paths: Sequence[Path], reference: str | None, *, skip_unfinished: bool
 
 
 def _folder_name(runs: Sequence[Run]) -> str:
-    """Return a name that tells the runs, the same for the same ones: of few their labels, and a digest of all paths."""
+    """Return a folder name for these runs: the labels if they are few, and a digest of all paths."""
     labels = [re.sub(r"[^\w.-]+", "-", run.label).strip("-.") or "run" for run in runs]
     words = "--".join(labels)[:60] if len(labels) <= N_NAMED else f"{labels[0][:40]}-and-{len(labels) - 1}-more"
     paths = "\n".join(str(run.directory.path.resolve()) for run in runs)

@@ -1,6 +1,6 @@
-"""The commands `lurefs episodes make | show | verify`: episodes as files that can be shipped.
+"""The commands `lurefs episodes make | show | verify`: episodes as files that others can use.
 
-Nothing here loads torch but what draws; `show` only reads.
+Only drawing loads torch; `show` only reads.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ N_SHOWN = 3
 
 
 def add_parser(commands: Any) -> None:
-    """Add the command `episodes` and its three to an argument parser's commands."""
+    """Add the command `episodes` and its actions to an argument parser's commands."""
     text = "Make, show or verify files of episodes."
     parser = commands.add_parser("episodes", help="files of episodes: make, show, verify", description=text)
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
@@ -34,13 +34,13 @@ def add_parser(commands: Any) -> None:
     make.add_argument("--benchmark", metavar="NAME", help="only this one (default: all of the config)")
     make.add_argument("--output", type=Path, metavar="FILE", help="default: manifests/<benchmark>.parquet")
     make.add_argument("overrides", nargs="*", metavar="key.sub=value", help="settings that win over the file")
-    show = actions.add_parser("show", help="say in words what a file holds", description="Show a file of episodes.")
+    show = actions.add_parser("show", help="print what a file holds", description="Show a file of episodes.")
     show.add_argument("file", type=Path, metavar="FILE")
     show.add_argument("--episode", type=int, metavar="N", help=f"only this one, from 0 (default: the first {N_SHOWN})")
     verify = actions.add_parser(
         "verify",
         help="check a file against its hash, its seed, and the data",
-        description="Check that a file is whole, that its episodes are those of its seed, and, given a config or a "
+        description="Check that a file is complete, that its seed gives the same episodes, and, given a config or a "
         "run, that the data hold its images.",
     )
     verify.add_argument("file", type=Path, metavar="FILE")
@@ -52,7 +52,7 @@ def add_parser(commands: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Carry out one of the three; return the exit code.
+    """Make, show or verify files of episodes; return the exit code.
 
     Raises:
         UserError: A file is damaged or does not fit, or the config is wrong.
@@ -67,10 +67,10 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def make(source: str, overrides: Sequence[str], *, benchmark: str | None, output: Path | None) -> None:
-    """Draw the episodes of a config's benchmarks and write each to a file; a file that is there is not replaced.
+    """Draw the episodes of a config's benchmarks and write each to a file; existing files are not replaced.
 
     Raises:
-        UserError: The config is wrong, a file of other episodes is there, or several benchmarks have one output.
+        UserError: The config is wrong, a file has other episodes, or several benchmarks have one output.
     """
     from episodes.manifest import draw_manifest
 
@@ -89,24 +89,22 @@ def make(source: str, overrides: Sequence[str], *, benchmark: str | None, output
 
 
 def show(path: Path, index: int | None) -> None:
-    """Print what a file of episodes holds.
+    """Print the content of a file of episodes.
 
     Raises:
-        UserError: The file is damaged, or has no such episode.
+        UserError: The file is damaged, or has no episode `index`.
     """
     from lurefs.stages.plan import read_manifest
 
     manifest = read_manifest(path)
     if index is not None and not 0 <= index < len(manifest):
-        raise UserError(
-            f"there is no episode {index} in {path}", f"0 to {len(manifest) - 1}", "give --episode such a number"
-        )
+        raise UserError(f"there is no episode {index} in {path}", f"0 to {len(manifest) - 1}", "change --episode")
     block = manifest.block
     print(f"episodes  {len(manifest)}, {manifest.spec.words()}")
     print(f"seed      {manifest.seed}")
     print(f"hash      {manifest.hash}")
     print(f"images    {len(manifest.rows)} in {len(np.unique(block.classes))} classes", end="")
-    print("" if manifest.images is None else f", of {len(manifest.images.image_ids)} that were drawn from")
+    print("" if manifest.images is None else f", drawn from {len(manifest.images.image_ids)}")
     if not manifest.spec.is_uniform:
         for label, counts in (("ways", block.n_ways), ("shots", block.n_support), ("queries", block.n_query)):
             print(f"{label:<9} {counts.min()} to {counts.max()}, mean {counts.mean():.2f}")
@@ -116,10 +114,10 @@ def show(path: Path, index: int | None) -> None:
 
 
 def verify(path: Path, *, source: str | None, run_dir: Path | None, benchmark: str | None) -> None:
-    """Check a file of episodes: it is whole, it is what its seed gives, and the data hold its images.
+    """Check a file of episodes: it is complete, its seed gives the same episodes, and the data hold its images.
 
     Raises:
-        UserError: One of these does not hold.
+        UserError: A check fails.
     """
     from episodes.manifest import draw_manifest
     from lurefs.stages.plan import read_manifest
@@ -133,7 +131,7 @@ def verify(path: Path, *, source: str | None, run_dir: Path | None, benchmark: s
         print(f"data      all {len(manifest.rows)} images are among the {len(found.rows)} of benchmark {name}")
     if images is None:
         raise UserError(
-            f"{path} has no image ids, so its episodes cannot be drawn anew",
+            f"{path} has no image ids, so its episodes cannot be drawn again",
             "a file with image ids, or the data that it was drawn from",
             "add --config or --run-dir",
         )
@@ -143,9 +141,9 @@ def verify(path: Path, *, source: str | None, run_dir: Path | None, benchmark: s
         raise UserError(
             f"the episodes of {path} are not those of seed {manifest.seed}: episode {first} differs",
             "episodes that this version of lurefs draws from the file's own images, form and seed",
-            "make the episodes anew, or use them without this guarantee: they are whole",
+            "make the episodes again, or use them without this guarantee: the file is complete",
         )
-    print(f"drawn     they are what seed {manifest.seed} gives")
+    print(f"drawn     seed {manifest.seed} gives the same episodes")
 
 
 def _same_rows(one: Manifest, other: Manifest) -> bool:
@@ -158,14 +156,14 @@ def _same_episode(one: Manifest, other: Manifest, index: int) -> bool:
 
 
 def _one_run(group: RunGroup) -> RunConfig:
-    """Return the run of a config; of one with variants the first, where all have the same data and benchmarks."""
+    """Return the first run of a config, after a check that all its runs have the same data and benchmarks."""
     runs = list(group.runs.values())
     for run in runs[1:]:
         for part in ("dataset", "class_split", "image_split", "benchmarks"):
             if getattr(run, part) != getattr(runs[0], part):
                 raise UserError(
                     f"the variants {runs[0].name!r} and {run.name!r} differ in {part}",
-                    "one data set and one set of benchmarks",
+                    "the same data set and benchmarks",
                     "use a config without variants",
                 )
     return runs[0]
@@ -188,7 +186,7 @@ def _benchmarks(run: RunConfig, chosen: str | None) -> dict[str, Benchmark]:
 
 
 def _find_benchmark(manifest: Manifest, path: Path, benchmarks: Mapping[str, Benchmark]) -> tuple[str, ImageSet]:
-    """Return the first benchmark that has the images of the episodes, or refuse with the reason of the first."""
+    """Return the first benchmark that has the images of the episodes; otherwise raise the first one's error."""
     from lurefs.stages.plan import rebase_manifest
 
     reasons = []
@@ -207,8 +205,8 @@ def _write(manifest: Manifest, path: Path) -> None:
 
     if path.exists() and (found := read_manifest(path).hash) != manifest.hash:
         raise UserError(
-            f"{path} holds other episodes, of hash {found[:12]} and not {manifest.hash[:12]}",
-            "a new file: results are compared by the episodes that they were measured on",
+            f"{path} holds other episodes, with hash {found[:12]} instead of {manifest.hash[:12]}",
+            "a new file, since results on the old episodes may need the old file",
             "give another --output, or delete the file",
         )
     if not path.exists():

@@ -8,7 +8,7 @@ from typing import Any
 from lurefs import plugins
 
 LISTS = {"datasets": "dataset", "unlearn": "unlearn", "probes": "probe"}
-"""What is listed, with the kind of plug-in that it is."""
+"""The kind of plug-in in each list."""
 
 
 def add_parser(commands: Any) -> None:
@@ -16,12 +16,12 @@ def add_parser(commands: Any) -> None:
     text = "List names or settings."
     parser = commands.add_parser("list", help="names and settings that a config can use", description=text)
     parser.add_argument("kind", choices=["backbones", *LISTS, "settings"])
-    parser.add_argument("pattern", nargs="?", default="", help="only what holds this text in its name")
+    parser.add_argument("pattern", nargs="?", default="", help="only names that contain this text")
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print what is there, one name or part of the settings after another; return the exit code."""
+    """Print the matching names, or parts of the settings page; return the exit code."""
     kind, pattern = arguments.kind, arguments.pattern
     if kind == "settings":
         from lurefs.config.settings_page import settings_page
@@ -33,5 +33,5 @@ def run(arguments: argparse.Namespace) -> int:
         found = list_backbones(pattern)
     else:
         found = [name for name in plugins.names(LISTS[kind]) if pattern in name]
-    print("\n".join(found) if found else f"no {kind} hold {pattern!r}")
+    print("\n".join(found) if found else f"no {kind} contain {pattern!r}")
     return 0

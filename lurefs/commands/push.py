@@ -1,6 +1,6 @@
-"""The command `lurefs push`: run directories, finished or not, and comparisons of them to W&B, under the same ids.
+"""The command `lurefs push`: send run directories, finished or not, and comparisons to W&B.
 
-What W&B has is not sent again, so that a second push changes nothing, and one after a cut completes what is missing.
+Ids do not change between pushes. A second push changes nothing; after an interrupted one, it sends the rest.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from lurefs.tracking.records import Record
 
 @dataclass(frozen=True, kw_only=True)
 class Parcel:
-    """What is sent of one folder.
+    """One folder to send.
 
     Attributes:
         path: The folder.
-        config: Of a run of it, which names the project.
+        config: Configuration of the run, or of a compared run, which names the project; None if it is not known.
         directory: The run directory; None for a comparison.
     """
 
@@ -40,7 +40,7 @@ class Parcel:
     directory: RunDirectory | None
 
     def records(self) -> Iterator[Record]:
-        """Yield what W&B is to hold of the folder.
+        """Yield the records of the folder for W&B.
 
         Raises:
             UserError: A file in it is missing or damaged.
@@ -61,10 +61,10 @@ def add_parser(commands: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Send what is named, and say of each folder what was sent; return the exit code, 1 if one failed.
+    """Send the named folders and print what was sent; return the exit code, 1 if a folder failed.
 
     Raises:
-        UserError: A name leads to no run, there is no key, or the environment says that W&B is not to be used.
+        UserError: A name leads to no run, there is no key, or the environment turns W&B off.
     """
     parcels = find_parcels(arguments.runs)
     if not arguments.dry_run:
@@ -75,7 +75,7 @@ def run(arguments: argparse.Namespace) -> int:
             for line in describe(parcel) if arguments.dry_run else send(parcel):
                 print(line, flush=True)
         except Exception as error:  # one folder must not cost the others
-            reason, way_out = one_line(error), "the same command completes it"
+            reason, way_out = one_line(error), "run the same command again to complete it"
             if isinstance(error, UserError):
                 reason, way_out = error.problem, error.fix
             failures[parcel.path] = f"{reason}; {way_out}"
@@ -83,12 +83,12 @@ def run(arguments: argparse.Namespace) -> int:
     done = "would be sent" if arguments.dry_run else "sent"
     print(f"{len(parcels) - len(failures)} of {len(parcels)} folders {done}")
     for path, reason in failures.items():
-        console.note(f"not sent whole: {path}: {reason}")
+        console.note(f"not completely sent: {path}: {reason}")
     return 1 if failures else 0
 
 
 def find_parcels(names: Sequence[str]) -> list[Parcel]:
-    """Return what each name stands for, runs before comparisons, each once; a group's folder is runs and comparison.
+    """Return the folders that the names mean, each once, runs first; a group's folder is runs and a comparison.
 
     Raises:
         UserError: A name leads to no run, or a run's configuration is damaged.
@@ -103,7 +103,7 @@ def find_parcels(names: Sequence[str]) -> list[Parcel]:
 
 
 def check_online(environ: Mapping[str, str]) -> None:
-    """Refuse where nothing could be sent.
+    """Check that wandb is installed, has a key, and is online in this environment.
 
     Raises:
         UserError: wandb is not installed, there is no key, or the environment rules it out.
@@ -118,24 +118,24 @@ def check_online(environ: Mapping[str, str]) -> None:
     if mode != "online":
         raise UserError(
             f"the environment says that W&B is {mode}: {reason}",
-            "an environment in which it is online, since 'push' sends",
+            "online",
             "unset that variable for this command, e.g. env -u WANDB_MODE lurefs push ...",
         )
 
 
 def describe(parcel: Parcel) -> Iterator[str]:
-    """Yield a line for each W&B run that a folder would become."""
+    """Yield one line per W&B run that a folder would become."""
     yield f"{parcel.path}"
     for record in parcel.records():
         yield f"  {record.card.id}: {_words(record)}"
 
 
 def send(parcel: Parcel) -> Iterator[str]:
-    """Send a folder, and yield a line for each W&B run that is there afterwards.
+    """Send a folder, and yield one line per W&B run that was sent.
 
     Raises:
         UserError: A file is damaged, or another process works in the run directory.
-        Exception: What wandb raises; the W&B runs before are there.
+        Exception: An error of wandb; earlier W&B runs of the folder are sent.
     """
     with parcel.directory.locked() if parcel.directory else nullcontext(), _client(parcel) as client:
         yield f"{parcel.path}"
@@ -146,7 +146,7 @@ def send(parcel: Parcel) -> Iterator[str]:
 
 
 def _config_of(comparison: Path) -> RunConfig | None:
-    """Return the configuration of the first run of a comparison; None if that is not on this disk."""
+    """Return the configuration of the first compared run that is on this disk; None if there is none."""
     for path in compared_paths(comparison):
         if (path / "config.yaml").is_file():
             return RunDirectory(path).read_config()
@@ -155,7 +155,7 @@ def _config_of(comparison: Path) -> RunConfig | None:
 
 @contextmanager
 def _client(parcel: Parcel) -> Iterator[Client]:
-    """Open what sends a folder; of a comparison nothing stays on this disk."""
+    """Open the upload client of a folder; comparisons use a temporary folder."""
     settings = parcel.config.trackers.wandb if parcel.config else WandbConfig()
     with tempfile.TemporaryDirectory(prefix="lurefs-push-") as scratch:
         if parcel.directory is not None and parcel.config is not None:
@@ -170,7 +170,7 @@ def _client(parcel: Parcel) -> Iterator[Client]:
 
 
 def _send(client: Client, record: Record) -> int:
-    """Send what is missing of a record, and return how many of its rows were there."""
+    """Send the missing parts of a record; return how many of its rows were at W&B before."""
     run = client.open(record.card, record.step_metric)
     try:
         n_there: int = run.starting_step

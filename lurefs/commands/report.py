@@ -20,7 +20,7 @@ def add_parser(commands: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Write the page and print where it is; return the exit code.
+    """Write the page and print its path; return the exit code.
 
     Raises:
         UserError: A run cannot be found or is unfinished, or the folder cannot be written.

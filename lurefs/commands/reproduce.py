@@ -1,7 +1,7 @@
-"""A finished run made again from its configuration, and what is not the same.
+"""The command `lurefs reproduce`: run a finished run again, and list all differences.
 
-Compared are the figures of `summary.json` and `chunks.jsonl`, every column of every table of results, the hashes of
-manifests and the checksums of weights. Times are not, nor is what only says when and by which version a file was made.
+It compares the figures of `summary.json` and `chunks.jsonl`, every column of every table of results, the hashes of
+manifests and the checksums of weights. It does not compare times, nor the versions that wrote the files.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ N_SHOWN = 20
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """The values of one file of a run, and those of another run that are not the same.
+    """Comparison of one file of two runs.
 
     Attributes:
         name: The file.
-        n_values: How many were compared.
-        different: What is not the same, in words, by the value's name.
+        n_values: Number of compared values.
+        different: Each difference in words, by the name of the value.
         largest: The largest difference of two numbers; 0 if there is none.
     """
 
@@ -54,7 +54,7 @@ def add_parser(commands: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run again, print what was compared, and return the exit code: 0 if all of it is the same, else 1.
+    """Run again, print the comparison, and return the exit code: 0 if everything is the same, otherwise 1.
 
     Raises:
         UserError: The run is not finished, is damaged, cannot be run here, or `--output` is a file or not empty.
@@ -83,8 +83,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def compare_runs(old: RunDirectory, new: RunDirectory) -> Iterator[Part]:
-    """Yield what two finished runs have in common and what not, file by file."""
-    yield _part("summary.json", _leaves(old.read_summary()), _leaves(new.read_summary()))
+    """Compare two finished runs file by file."""
+    yield _part("summary.json", *(_leaves(to_mapping(run.read_summary())) for run in (old, new)))
     chunks = [[to_mapping(outcome) for outcome in run.read_outcomes()] for run in (old, new)]
     yield _part("chunks.jsonl", _leaves(chunks[0]), _leaves(chunks[1]))
     for pattern, read in (
@@ -105,7 +105,7 @@ def compare_runs(old: RunDirectory, new: RunDirectory) -> Iterator[Part]:
 
 
 def likely_reasons(old: RunDirectory, new: RunDirectory) -> list[str]:
-    """Return in words what is otherwise in how the two runs were made: data, versions, device, threads, processor."""
+    """Return in words how the two runs' data, versions, devices, threads and processors differ."""
     was, now = (run.read_identity() for run in (old, new))
     found = [
         reason
@@ -116,7 +116,7 @@ def likely_reasons(old: RunDirectory, new: RunDirectory) -> list[str]:
     if "machine" not in was:
         here = ", ".join(f"{name} {value}" for name, value in now["machine"].items())
         found.append(f"the run does not say on which machine it was made; this one has {here}")
-    return found or ["none is known: data, versions and machine are the same, so the computation itself is not"]
+    return found or ["none is known: data, versions and machine are the same, so the computation itself differs"]
 
 
 def _run_again(config: RunConfig, directory: RunDirectory, *, with_page: bool) -> None:
@@ -165,7 +165,7 @@ def _is_nan(value: Any) -> bool:
 
 
 def _leaves(value: Any, path: str = "") -> dict[str, Any]:
-    """Return the plain values in nested mappings and lists by their dotted keys, without times and versions."""
+    """Return the plain values in nested mappings and lists by dotted key, without times and versions."""
     if isinstance(value, list):
         value = {str(number): entry for number, entry in enumerate(value)}
     if not isinstance(value, Mapping):
@@ -191,7 +191,7 @@ def _read_manifest_hash(path: Path) -> dict[str, Any]:
 
 
 def _read_columns(path: Path) -> dict[str, Any]:
-    """Return the columns of a table of results; of lists, one long column of what is in them."""
+    """Return the columns of a table of results; a column of lists becomes one long column."""
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
     import pyarrow.types as types

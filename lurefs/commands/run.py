@@ -1,4 +1,4 @@
-"""The commands `lurefs run | pretrain | extract | evaluate`: a recipe's run or runs, whole or one stage of them."""
+"""The commands `lurefs run | pretrain | extract | evaluate`: all stages, or one stage, of a recipe's runs."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from lurefs.sweeps.workers import Failure
 
 STAGES = {
-    "run": "pretrain, extract, evaluate and report: the whole line",
+    "run": "all stages: pretrain, extract, evaluate and report",
     "pretrain": "learn the chunks, and store a checkpoint and an outcome after each",
     "extract": "embed the benchmarks' images with the last chunk's weights",
     "evaluate": "score the probes on the benchmarks' episodes, and write summary.json",
@@ -38,16 +38,16 @@ def add_parser(commands: Any) -> None:
         parser.add_argument("--run-dir", type=Path, metavar="DIR", help="where the results go (default: runs/<name>)")
         if stage == "run":
             parser.add_argument(
-                "--run-root", type=Path, metavar="DIR", help="name the run and its directory in DIR by its settings"
+                "--run-root", type=Path, metavar="DIR", help="folder for a run that is named by its settings"
             )
-        parser.add_argument("--workers", type=int, metavar="N", help="processes that do a file's variants and seeds")
+        parser.add_argument("--workers", type=int, metavar="N", help="number of processes for variants and seeds")
         parser.add_argument("--dry-run", action="store_true", help="check everything and say what would be done")
         parser.add_argument("overrides", nargs="*", metavar="key.sub=value", help="settings that win over the file")
         parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Do a stage of all runs of a recipe, then print what they came to; return the exit code.
+    """Do one or all stages of a recipe's runs, then print the results; return the exit code.
 
     Raises:
         UserError: The config is wrong, a run cannot be run as it is, or its directory cannot be written.
@@ -63,7 +63,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise UserError(
             f"{root} holds a run", "a folder for the runs of a group", "give another --run-dir, or move the run"
         )
-    is_free = ranks.world_size == 1 and not is_of_agent(os.environ)  # else others wait for this very process
+    is_free = ranks.world_size == 1 and not is_of_agent(os.environ)  # otherwise others wait for this process
     waiting = cells.unfinished(plans, directories) if stage == "run" and is_free else plans
     if arguments.dry_run:
         print_dry_run(plans, waiting, root, n_shown=len(plans))
@@ -80,7 +80,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def note_finished(plans: Mapping[str, Plan], waiting: Mapping[str, Plan]) -> None:
-    """Say of several runs how many are finished, and that there is nothing to do where none waits."""
+    """Print how many of several runs are finished, and whether there is nothing to do."""
     if len(plans) > 1:
         console.note(f"{len(plans)} runs, {len(plans) - len(waiting)} of them finished")
     if not waiting:
@@ -90,7 +90,7 @@ def note_finished(plans: Mapping[str, Plan], waiting: Mapping[str, Plan]) -> Non
 def finish(
     stage: str, directories: Mapping[str, RunDirectory], root: Path, failures: Mapping[str, Failure], *, is_group: bool
 ) -> int:
-    """Print what the runs came to and where it is, write what is of all of them; return the exit code."""
+    """Print the results of the runs and their paths, write the page and tables of all; return the exit code."""
     from lurefs.comparing.finished_runs import read_runs
     from lurefs.reporting.page import write_page
     from lurefs.sweeps import cells
@@ -99,7 +99,7 @@ def finish(
     paths = [("results", root)]
     if done and stage in ("run", "evaluate"):
         runs = read_runs(done)
-        _print_transfers(runs)
+        print_transfers(runs)
         if is_group and stage == "run":
             _note_others(root, done)
             paths += compare.write_comparison(runs, root)
@@ -112,7 +112,7 @@ def finish(
 
 
 def print_dry_run(plans: Mapping[str, Plan], waiting: Mapping[str, Plan], root: Path, *, n_shown: int) -> None:
-    """Check all, say of several runs which are finished, and what the first ones of different settings would do."""
+    """Check all runs, print which are finished, and what the first `n_shown` with different settings would do."""
     from lurefs.sweeps import cells
 
     cells.refuse(cells.check_runs([plan.config for plan in waiting.values()]), len(plans))
@@ -126,7 +126,7 @@ def print_dry_run(plans: Mapping[str, Plan], waiting: Mapping[str, Plan], root: 
 
 
 def _load(arguments: argparse.Namespace) -> tuple[RunGroup, Path]:
-    """Return what to run, and where: from --config, or from the config that a run directory holds."""
+    """Return the runs and their folder, from --config or from the config in a run directory."""
     if arguments.config is not None and getattr(arguments, "run_root", None) is not None:
         from lurefs.sweeps.grid import named_run
 
@@ -150,7 +150,7 @@ def _load(arguments: argparse.Namespace) -> tuple[RunGroup, Path]:
 
 
 def _note_others(root: Path, done: Sequence[RunDirectory]) -> None:
-    """Say that a folder holds finished runs that the tables and the page leave out, and how to see all together."""
+    """Print a note if a folder has other finished runs, which the tables and the page leave out."""
     found = {path.parent for path in root.glob("*/summary.json")} - {directory.path for directory in done}
     if found:
         runs = f"{len(found)} other finished run{'s' if len(found) > 1 else ''}"
@@ -158,7 +158,7 @@ def _note_others(root: Path, done: Sequence[RunDirectory]) -> None:
 
 
 def _print_plan(plan: Plan) -> None:
-    """Say in words what a run would do."""
+    """Print in words what a run would do."""
     from lurefs.comparing.texts import regime
     from lurefs.learning.schedule import epoch_sizes
     from lurefs.stages.transfer_plan import plan_transfers
@@ -195,39 +195,39 @@ def _print_plan(plan: Plan) -> None:
 
 def _epochs_words(learner: LearnerConfig) -> str:
     first, later = learner.epochs, learner.relearn_epochs
-    words = f"{first} epochs a chunk" if later is None else f"{first} epochs, then {later} a chunk"
-    return f"{words}, as many images as were seen without a new start" if learner.match_images_seen else words
+    words = f"{first} epochs per chunk" if later is None else f"{first} epochs, then {later} per chunk"
+    return f"{words}, each on as many images as all chunks so far" if learner.match_images_seen else words
 
 
-def _print_transfers(runs: Sequence[Run]) -> None:
-    """Print one row a run, transfer and size."""
+def print_transfers(runs: Sequence[Run]) -> None:
+    """Print a table of transfers, with one row per run, transfer and size."""
     rows = []
     for run in runs:
-        for name, transfer in run.summary.get("transfer", {}).items():
-            for size, figures in transfer["sizes"].items():
-                accuracy = figures["accuracy"]
-                over_images = accuracy["ci95_images"]
+        for name, transfer in run.summary.transfer.items():
+            for size, figures in transfer.sizes.items():
+                accuracy = figures.accuracy
+                over_images = accuracy.ci95_images
                 rows.append(
                     (
                         run.label,
                         name,
                         size,
-                        f"{accuracy['mean'] * 100:.2f}",
-                        "-" if accuracy["ci95_repeats"] is None else f"± {accuracy['ci95_repeats'] * 100:.2f}",
+                        f"{accuracy.mean * 100:.2f}",
+                        "-" if accuracy.ci95_repeats is None else f"± {accuracy.ci95_repeats * 100:.2f}",
                         "-" if over_images is None else " to ".join(f"{bound * 100:.2f}" for bound in over_images),
-                        f"{figures['macro_accuracy']['mean'] * 100:.2f}",
-                        "-" if figures["ece"] is None else f"{figures['ece']['mean'] * 100:.1f}",
+                        f"{figures.macro_accuracy.mean * 100:.2f}",
+                        "-" if figures.ece is None else f"{figures.ece.mean * 100:.1f}",
                         "-"
-                        if figures["chosen"] is None
-                        else ", ".join(f"{value:g}" for value in sorted(set(figures["chosen"])))
-                        + (" (edge)" if figures["n_at_edge"] else ""),
+                        if figures.chosen is None
+                        else ", ".join(f"{value:g}" for value in sorted(set(figures.chosen)))
+                        + (" (edge)" if figures.n_at_edge else ""),
                     )
                 )
-    columns = ("run", "transfer", "images a class", "accuracy %", "draws", "test images", "macro %", "ECE %", "chosen")
+    heads = ("run", "transfer", "images per class", "accuracy %", "draws", "test images", "macro %", "ECE %", "chosen")
     if rows:
         console.print_table(
-            "Transfer by training images a class, with 95 % intervals over draws of these and over test images",
-            columns,
+            "Transfer by training images per class, with 95 % intervals over draws of these and over test images",
+            heads,
             rows,
-            optional=[columns.index(name) for name in ("macro %", "ECE %", "chosen")],
+            optional=[heads.index(name) for name in ("macro %", "ECE %", "chosen")],
         )

@@ -21,9 +21,9 @@ def add_parser(commands: Any) -> None:
     parser = commands.add_parser("sweep", help="run a grid: backbones, strategies, seeds", description=text)
     parser.add_argument("--config", required=True, metavar="NAME_OR_FILE", help="a sweep file's name or path")
     parser.add_argument("--run-root", type=Path, metavar="DIR", help="where the runs go (default: what the file says)")
-    parser.add_argument("--workers", type=int, metavar="N", help="processes, or tasks of the Slurm array, at a time")
+    parser.add_argument("--workers", type=int, metavar="N", help="processes, or Slurm tasks, at a time")
     parser.add_argument(
-        "--slurm", action="append", metavar="key=value", help="an option of sbatch: one array job, a task a cell"
+        "--slurm", action="append", metavar="key=value", help="an option of sbatch; submits one array job"
     )
     parser.add_argument("--dry-run", action="store_true", help="check everything and say what would be done")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="values of the grid, settings of all cells")
@@ -31,10 +31,10 @@ def add_parser(commands: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run a grid's cells, then print and write what all of them came to; return the exit code.
+    """Run a grid's cells, then print and write the results of all; return the exit code.
 
     Raises:
-        UserError: The file is no grid, a cell cannot be run as it is, or Slurm refuses the job.
+        UserError: The file is not a grid, a cell is refused, or Slurm refuses the job.
     """
     from lurefs.sweeps import cells, grid
 

@@ -23,7 +23,7 @@ def add_parser(commands: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Save the workspace and the report, and print where they are, or print them; return the exit code.
+    """Save the workspace and the report at W&B, or print them as JSON; return the exit code.
 
     Raises:
         UserError: wandb-workspaces is not installed, a name leads to no run, or there is no key.

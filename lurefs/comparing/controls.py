@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from episodes.comparison import n_shared_episodes
-from episodes.summary import MIN_SEEDS, Summary, half_width, summarise_seeds
-from lurefs.comparing.finished_runs import Run, summary_of
+from episodes.summary import MIN_SEEDS, Summary, half_width
+from lurefs.comparing.estimates import Estimate, of_training, over_seeds
+from lurefs.comparing.finished_runs import Run
 from lurefs.comparing.groups import Group
 from lurefs.errors import UserError
+from lurefs.runs.summary import ProbeSummary, known
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,19 +23,14 @@ class Control:
     Attributes:
         name: `untrained_twin` or `image_statistics`.
         runs: The runs that it was measured for; those with the same figures share one entry.
-        result: Its figures, with the fields of a probe's.
+        accuracy: Its accuracy.
+        result: All its figures.
     """
 
     name: str
     runs: tuple[Run, ...]
-    result: Mapping[str, Any]
-
-    @property
-    def accuracy(self) -> Summary:
-        """Its accuracy."""
-        found = summary_of(self.result["accuracy"])
-        assert found is not None
-        return found
+    accuracy: Summary
+    result: ProbeSummary
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,17 +40,14 @@ class ControlLevel:
     Attributes:
         name: `untrained_twin` or `image_statistics`.
         by_run: Its mean accuracy by the label of the run that it was measured for, fraction.
-        summary: Its accuracy with its intervals where all runs share it; None where each has its own.
+        accuracy: Its accuracy, with intervals where all runs share it; otherwise the mean over the runs' own, without.
+        is_shared: Whether all runs share it.
     """
 
     name: str
     by_run: Mapping[str, float]
-    summary: Summary | None
-
-    @property
-    def mean(self) -> float:
-        """Mean over the runs, fraction."""
-        return float(np.mean(list(self.by_run.values())))
+    accuracy: Estimate
+    is_shared: bool
 
     @property
     def words(self) -> str:
@@ -65,15 +57,15 @@ class ControlLevel:
 
 def controls_of(runs: Sequence[Run], benchmark: str, probe: str) -> list[Control]:
     """Return the controls of a benchmark by one probe; runs whose control has the same figures share it."""
-    found: dict[tuple[str, str], Control] = {}
+    found: dict[tuple[str, Summary], Control] = {}
     for run in runs:
-        for name, figures in run.benchmark(benchmark).get("controls", {}).items():
-            result = figures.get("probes", {}).get(probe)
-            if result is None or summary_of(result.get("accuracy")) is None:
+        measured = run.benchmark(benchmark)
+        for name, control in measured.controls.items() if measured is not None else ():
+            result = control.probes.get(probe)
+            if result is None or (accuracy := known(result.accuracy)) is None:
                 continue
-            key = (name, json.dumps(result["accuracy"], sort_keys=True))
-            shared = found[key].runs if key in found else ()
-            found[key] = Control(name=name, runs=(*shared, run), result=result)
+            shared = found[name, accuracy].runs if (name, accuracy) in found else ()
+            found[name, accuracy] = Control(name=name, runs=(*shared, run), accuracy=accuracy, result=result)
     return sorted(found.values(), key=lambda control: control.name, reverse=True)
 
 
@@ -82,15 +74,17 @@ def control_levels(runs: Sequence[Run], benchmark: str, probe: str) -> list[Cont
     by_name: dict[str, list[Control]] = {}
     for control in controls_of(runs, benchmark, probe):
         by_name.setdefault(control.name, []).append(control)
-    levels = [
-        ControlLevel(
-            name=name,
-            by_run={run.label: control.accuracy.mean for control in controls for run in control.runs},
-            summary=controls[0].accuracy if len(controls) == 1 else None,
-        )
-        for name, controls in by_name.items()
-    ]
-    return sorted(levels, key=lambda level: -level.mean)
+    levels = [_level(name, controls) for name, controls in by_name.items()]
+    return sorted(levels, key=lambda level: -level.accuracy.mean)
+
+
+def _level(name: str, controls: Sequence[Control]) -> ControlLevel:
+    by_run = {run.label: control.accuracy.mean for control in controls for run in control.runs}
+    n_episodes, means = min(control.accuracy.n for control in controls), tuple(by_run.values())
+    own = Estimate(mean=float(np.mean(means)), values=means, n_episodes=n_episodes)
+    is_shared = len(controls) == 1
+    accuracy = replace(of_training(controls[0].accuracy), values=means) if is_shared else own
+    return ControlLevel(name=name, by_run=by_run, accuracy=accuracy, is_shared=is_shared)
 
 
 def beats_controls(group: Group, benchmark: str, probe: str) -> dict[str, bool]:
@@ -109,8 +103,8 @@ def beats_controls(group: Group, benchmark: str, probe: str) -> dict[str, bool]:
         if len(known) < len(runs):
             continue
         if len(runs) >= MIN_SEEDS:
-            over_seeds = summarise_seeds(dict(enumerate(mean for mean, _ in known)))
-            found[name] = over_seeds.mean > over_seeds.ci95_seeds
+            difference = over_seeds([mean for mean, _ in known])
+            found[name] = difference.mean > difference.half_widths["seeds"]
         elif any(width is None and mean > 0 for mean, width in known):
             continue
         else:

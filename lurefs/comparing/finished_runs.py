@@ -17,6 +17,7 @@ from lurefs.errors import UserError
 from lurefs.records import to_mapping
 from lurefs.runs.directory import RunDirectory
 from lurefs.runs.outcomes import ChunkOutcome
+from lurefs.runs.summary import BenchmarkSummary, ProbeSummary, RunSummary, known
 
 REFERENCE_STRATEGY = "nothing"
 NOT_COMPARED = ("name", "device", "num_threads", "controls", "trackers")
@@ -42,27 +43,36 @@ class Run:
     label: str
     directory: RunDirectory
     config: RunConfig
-    summary: Mapping[str, Any]
+    summary: RunSummary
     outcomes: Sequence[ChunkOutcome]
     identity: Mapping[str, Any]
     cost: Mapping[str, Any] = field(default_factory=dict)
     is_reference: bool = False
     first: Mapping[str, int] = field(default_factory=dict)
 
-    def result(self, benchmark: str, probe: str) -> Mapping[str, Any] | None:
+    def result(self, benchmark: str, probe: str) -> ProbeSummary | None:
         """Return the figures of one probe on one benchmark, or None if it was not measured."""
-        found: Mapping[str, Any] | None = self.benchmark(benchmark).get("probes", {}).get(probe)
-        return found
+        found = self.benchmark(benchmark)
+        return None if found is None else found.probes.get(probe)
 
-    def benchmark(self, name: str) -> Mapping[str, Any]:
-        """Return the summary of one benchmark, empty if it was not measured."""
-        found: Mapping[str, Any] = self.summary.get("benchmarks", {}).get(name, {})
-        return found
+    def benchmark(self, name: str) -> BenchmarkSummary | None:
+        """Return the figures of one benchmark, or None if it was not measured."""
+        return self.summary.benchmarks.get(name)
+
+    def manifest_hash(self, benchmark: str) -> str | None:
+        """Return the hash of the episodes of a benchmark, or None if it was not measured."""
+        found = self.benchmark(benchmark)
+        return None if found is None else found.manifest
+
+    def is_corrupted(self, benchmark: str) -> bool:
+        """Return whether a benchmark was measured and has its images corrupted."""
+        found = self.benchmark(benchmark)
+        return found is not None and found.corrupt is not None
 
     def accuracy(self, benchmark: str, probe: str) -> Summary | None:
         """Return the accuracy of one probe on one benchmark, or None if it was not measured."""
         result = self.result(benchmark, probe)
-        return None if result is None else summary_of(result.get("accuracy"))
+        return None if result is None else known(result.accuracy)
 
     def accuracies(self, benchmark: str, probe: str) -> Accuracies:
         """Return the accuracy of every episode, read once.
@@ -87,7 +97,7 @@ class Run:
         """Return the accuracies of those episodes on which the run is judged."""
         if benchmark not in self.first:
             return found
-        return found.first(self.first[benchmark], manifest=self.benchmark(benchmark)["manifest"])
+        return found.first(self.first[benchmark], manifest=self.summary.benchmarks[benchmark].manifest)
 
     def manifest(self, benchmark: str) -> Manifest:
         """Return the episodes of a benchmark, read once.
@@ -122,7 +132,8 @@ def read_runs(directories: Sequence[RunDirectory]) -> list[Run]:
         UserError: A directory is no finished run, or one of its files is damaged.
     """
     configs = [directory.read_config() for directory in directories]
-    labels = unique_labels([config.name for config in configs])
+    folders = [directory.path.resolve().name for directory in directories]
+    labels = _labels([config.name for config in configs], folders)
     return [
         Run(
             label=label,
@@ -137,14 +148,6 @@ def read_runs(directories: Sequence[RunDirectory]) -> list[Run]:
     ]
 
 
-def summary_of(values: Mapping[str, Any] | None) -> Summary | None:
-    """Return the mean and intervals of one metric in `summary.json`; None if there is none, or its mean is NaN."""
-    if values is None or values.get("mean") is None or values["mean"] != values["mean"]:
-        return None
-    fields: dict[str, Any] = {name: values.get(name) for name in Summary.__dataclass_fields__}
-    return Summary(**fields)
-
-
 def reference_run(runs: Sequence[Run]) -> Run:
     """Return the run that was chosen, else the first that unlearns nothing, if there is one, else the first."""
     chosen = (run for run in runs if run.is_reference)
@@ -154,14 +157,15 @@ def reference_run(runs: Sequence[Run]) -> Run:
 
 def benchmarks_of(runs: Sequence[Run]) -> dict[str, list[str]]:
     """Return the probes that any run was measured by, by benchmark, in the order of the configurations."""
-    found: dict[str, dict[str, None]] = {}
-    for run in runs:
-        names = [name for name in (*run.config.benchmarks, *run.summary.get("benchmarks", {})) if run.benchmark(name)]
-        for name in names:
-            probes = run.benchmark(name).get("probes", {})
-            ordered = [*(probe for probe in run.config.probes if probe in probes), *probes]
-            found.setdefault(name, {}).update(dict.fromkeys(ordered))
-    return {name: list(probes) for name, probes in found.items()}
+    names = dict.fromkeys(name for run in runs for name in (*run.config.benchmarks, *run.summary.benchmarks))
+    found = {}
+    for name in names:
+        measured = [stated for run in runs if (stated := run.benchmark(name)) is not None]
+        probes = dict.fromkeys(probe for stated in measured for probe in stated.probes)
+        ordered = dict.fromkeys(probe for run in runs for probe in run.config.probes if probe in probes)
+        if measured:
+            found[name] = list(ordered | probes)
+    return found
 
 
 def best_run(runs: Sequence[Run], benchmark: str, probe: str) -> Run | None:
@@ -182,11 +186,6 @@ def differing_settings(runs: Sequence[Run]) -> dict[str, list[str]]:
     }
 
 
-def train_seconds(run: Run) -> float:
-    """Return the seconds of all training epochs."""
-    return sum(outcome.train_seconds for outcome in run.outcomes)
-
-
 def _flatten(values: Any, path: str = "") -> dict[str, str]:
     if isinstance(values, Mapping) and values:
         flat: dict[str, str] = {}
@@ -194,6 +193,13 @@ def _flatten(values: Any, path: str = "") -> dict[str, str]:
             flat.update(_flatten(value, f"{path}.{key}" if path else str(key)))
         return flat
     return {} if values == {} else {path: values if isinstance(values, str) else json.dumps(values)}
+
+
+def _labels(names: Sequence[str], folders: Sequence[str]) -> list[str]:
+    """Return the names of runs, and of runs that share one the names of their folders, where all of these differ."""
+    counts = Counter(names)
+    labels = [folder if counts[name] > 1 else name for name, folder in zip(names, folders, strict=True)]
+    return labels if len(set(labels)) == len(labels) else unique_labels(names)
 
 
 def unique_labels(names: Sequence[str]) -> list[str]:

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from lurefs.comparing.estimates import Estimate, of_training, over_seeds
 from lurefs.comparing.finished_runs import Run, benchmarks_of, differing_settings, reference_run, unique_labels
-from lurefs.comparing.texts import LABEL_LENGTH, short
-from lurefs.config.schema import run_identity
+from lurefs.comparing.texts import LABEL_LENGTH, seeds_in_words, short
+from lurefs.config.identity import run_identity
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,10 +37,26 @@ class Group:
         """The label without the number of seeds, where there is little room."""
         return self.label.removesuffix(_n_seeds(len(self.runs)))
 
-    def mean_by_seed(self, benchmark: str, probe: str) -> dict[int, float]:
-        """Return the mean accuracy of each run that was measured, a fraction, by its seed."""
+    def accuracy(self, benchmark: str, probe: str) -> Estimate | str:
+        """Return the accuracy: that of the run if it is alone, else the mean over the seeds that were measured.
+
+        Returns:
+            The estimate, or the reason why there is none: no run was measured.
+        """
         accuracies = {run.config.seed: run.accuracy(benchmark, probe) for run in self.runs}
-        return {seed: accuracy.mean for seed, accuracy in accuracies.items() if accuracy is not None}
+        found = [accuracy for accuracy in accuracies.values() if accuracy is not None]
+        if not found:
+            is_measured = any(run.benchmark(benchmark) is not None for run in self.runs)
+            return f"not measured {'by this probe' if is_measured else 'on this benchmark'}"
+        if not self.is_pooled:
+            return of_training(found[0])
+        missing = [seed for seed, accuracy in accuracies.items() if accuracy is None]
+        share = f"mean of {len(found)} of {len(self.runs)} seeds"
+        return over_seeds(
+            [accuracy.mean for accuracy in found],
+            n_episodes=min(accuracy.n for accuracy in found),
+            note=f"{share}, since {seeds_in_words(missing)} no result" if missing else "",
+        )
 
 
 def groups_of(runs: Sequence[Run]) -> list[Group]:

@@ -53,8 +53,7 @@ def manifests_of(runs: Sequence[Run], benchmark: str) -> dict[str, list[Run]]:
     """
     groups: dict[str, list[Run]] = {}
     for run in runs:
-        if run.benchmark(benchmark):
-            own = str(run.benchmark(benchmark).get("manifest"))
+        if (own := run.manifest_hash(benchmark)) is not None:
             known = next(
                 (hash for hash, members in groups.items() if _begin_alike((run, benchmark), (members[0], benchmark))),
                 own,
@@ -108,16 +107,20 @@ def loss_by_corruption(run: Run, corrupted: str, clean: str, probe: str) -> Pair
 
 def clean_benchmark(run: Run, corrupted: str) -> str | None:
     """Return the benchmark whose images are clean and whose episodes are those of a corrupted one; None if none is."""
-    for name in run.summary.get("benchmarks", {}):
-        if not run.benchmark(name).get("corrupt") and _begin_alike((run, corrupted), (run, name)):
-            return str(name)
-    return None
+    return next(
+        (
+            name
+            for name, found in run.summary.benchmarks.items()
+            if found.corrupt is None and _begin_alike((run, corrupted), (run, name))
+        ),
+        None,
+    )
 
 
 def mean_difference(run: Run, other: Run, benchmark: str, probe: str) -> float | str:
     """Return the mean of a run's accuracy less another's on the episodes that both met, or why there is none."""
     one, two = run.accuracy(benchmark, probe), other.accuracy(benchmark, probe)
-    is_one_manifest = run.benchmark(benchmark).get("manifest") == other.benchmark(benchmark).get("manifest")
+    is_one_manifest = run.manifest_hash(benchmark) == other.manifest_hash(benchmark)
     if one is not None and two is not None and is_one_manifest and one.n == two.n:
         return one.mean - two.mean
     reason = _why_not_paired(run, other, benchmark, probe)
@@ -152,7 +155,7 @@ def _different_manifests(a: _Measured, b: _Measured) -> tuple[Manifest, Manifest
         UserError: They are not the same, and a file of them is missing or damaged.
     """
     (run, benchmark), (other, its_benchmark) = a, b
-    if run.benchmark(benchmark).get("manifest") == other.benchmark(its_benchmark).get("manifest"):
+    if run.manifest_hash(benchmark) == other.manifest_hash(its_benchmark):
         return None
     return run.manifest(benchmark), other.manifest(its_benchmark)
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
-from typing import Any
+from contextlib import suppress
+from dataclasses import replace
 
 from episodes.comparison import manifest_difference, n_common_prefix
-from episodes.summary import summarise, tails
-from lurefs.comparing.finished_runs import Run
+from lurefs.comparing.finished_runs import Run, benchmarks_of
 from lurefs.errors import UserError
+from lurefs.runs.summary import BenchmarkSummary, ProbeSummary, summarise_table
 
 MIN_EPISODES = 2
 """Fewer have no interval."""
@@ -23,7 +22,10 @@ def on_common_episodes(runs: Sequence[Run], benchmarks: Sequence[str]) -> list[R
         UserError: They have not even the first episodes in common.
     """
     first = {name: _n_common(runs, name) for name in benchmarks}
-    return [_cut(run, {name: n for name, n in first.items() if n is not None and run.benchmark(name)}) for run in runs]
+    return [
+        _cut(run, {name: n for name, n in first.items() if n is not None and name in run.summary.benchmarks})
+        for run in runs
+    ]
 
 
 def check_same_episodes(runs: Sequence[Run], benchmarks: Sequence[str]) -> None:
@@ -33,11 +35,11 @@ def check_same_episodes(runs: Sequence[Run], benchmarks: Sequence[str]) -> None:
         UserError: It says what differs, and whether the first episodes are the same.
     """
     for name in benchmarks:
-        one, *others = [run for run in runs if run.benchmark(name)]
-        for other in others:
-            if one.benchmark(name).get("corrupt") != other.benchmark(name).get("corrupt"):
+        (one, stated), *others = [(run, found) for run in runs if (found := run.benchmark(name)) is not None]
+        for other, found in others:
+            if stated.corrupt != found.corrupt:
                 raise _differ(name, one, other, "the one has its images corrupted, the other not, or otherwise")
-            if one.benchmark(name).get("manifest") != other.benchmark(name).get("manifest"):
+            if stated.manifest != found.manifest:
                 manifests = one.manifest(name), other.manifest(name)
                 n_common = n_common_prefix(*manifests)
                 raise _differ(name, one, other, manifest_difference(*manifests), n_common=n_common)
@@ -64,12 +66,11 @@ def _differ(name: str, one: Run, other: Run, difference: str, *, n_common: int =
 
 def _n_common(runs: Sequence[Run], benchmark: str) -> int | None:
     """Return how many first episodes of a benchmark all runs met, None if all met the same ones and nothing is cut."""
-    measured = [run for run in runs if run.benchmark(benchmark)]
-    distinct = list({run.benchmark(benchmark).get("manifest"): run for run in measured}.values())
+    distinct = list({found: run for run in runs if (found := run.manifest_hash(benchmark)) is not None}.values())
     met = {
         accuracy.n
-        for run in measured
-        for probe in run.benchmark(benchmark).get("probes", {})
+        for run in runs
+        for probe in benchmarks_of([run]).get(benchmark, [])
         if (accuracy := run.accuracy(benchmark, probe)) is not None
     }
     if len(distinct) == 1 and len(met) == 1:
@@ -85,45 +86,31 @@ def _n_common(runs: Sequence[Run], benchmark: str) -> int | None:
 
 def _cut(run: Run, first: Mapping[str, int]) -> Run:
     """Return a run whose figures of some benchmarks are those of their first episodes."""
-    benchmarks = dict(run.summary.get("benchmarks", {}))
-    for name, n in first.items():
-        probes = {probe: _first_figures(run, name, probe, n) for probe in benchmarks[name].get("probes", {})}
-        manifest = run.manifest(name).prefix(n).hash
-        controls = _first_of_controls(run, name, n)
-        judged = {"manifest": manifest, "n_episodes": n, "target_ci95": None, "probes": probes, "controls": controls}
-        benchmarks[name] = {**benchmarks[name], **judged}
-    return replace(run, summary={**run.summary, "benchmarks": benchmarks}, first={**run.first, **first})
+    cut = {name: _first_figures(run, name, n) for name, n in first.items()}
+    summary = replace(run.summary, benchmarks={**run.summary.benchmarks, **cut})
+    return replace(run, summary=summary, first={**run.first, **first})
 
 
-def _first_of_controls(run: Run, benchmark: str, n: int) -> dict[str, Any]:
-    """Return the accuracies of the controls on the first episodes; those whose episodes are gone are left out."""
-    found: dict[str, Any] = {}
-    for control, figures in run.benchmark(benchmark).get("controls", {}).items():
-        for probe in figures.get("probes", {}):
-            try:
-                table = run.directory.read_control_accuracies(benchmark, control, probe)
-            except UserError:
-                continue
-            accuracy = asdict(summarise(table.accuracy[:n], table.classes[:n]))
-            found.setdefault(control, {"probes": {}})["probes"][probe] = {"accuracy": accuracy}
-    return found
-
-
-def _first_figures(run: Run, benchmark: str, probe: str, n: int) -> dict[str, Any]:
+def _first_figures(run: Run, benchmark: str, n: int) -> BenchmarkSummary:
     """Return the figures of the first episodes; calibration, which is pooled over all of them, is left out."""
-    table = run.directory.read_episodes(benchmark, probe)
-    classes = table.classes[:n]
+    found, directory = run.summary.benchmarks[benchmark], run.directory
+    return replace(
+        found,
+        manifest=run.manifest(benchmark).prefix(n).hash,
+        n_episodes=n,
+        target_ci95=None,
+        probes={probe: summarise_table(directory.read_episodes(benchmark, probe).first(n)) for probe in found.probes},
+        controls={
+            name: replace(control, probes=_first_of_control(run, benchmark, name, list(control.probes), n))
+            for name, control in found.controls.items()
+        },
+    )
 
-    def figures(values: Any) -> dict[str, Any] | None:
-        return None if math.isnan(values[:n].sum()) else asdict(summarise(values[:n], classes))
 
-    return {
-        **(run.result(benchmark, probe) or {}),
-        "accuracy": figures(table.accuracy),
-        "tails": asdict(tails(table.accuracy[:n], classes)),
-        "nll": figures(table.nll),
-        "brier": figures(table.brier),
-        "ece": None,
-        "n_not_converged": int((~table.converged[:n]).sum()),
-        "ms_per_episode": float(table.seconds[:n].mean() * 1000),
-    }
+def _first_of_control(run: Run, benchmark: str, control: str, probes: Sequence[str], n: int) -> dict[str, ProbeSummary]:
+    """Return a control's figures of the first episodes by probe; those whose episodes are gone are left out."""
+    found = {}
+    for probe in probes:
+        with suppress(UserError):
+            found[probe] = summarise_table(run.directory.read_control_episodes(benchmark, control, probe).first(n))
+    return found

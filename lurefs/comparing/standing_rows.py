@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from episodes.summary import MIN_SEEDS, Summary, summarise_seeds
 from lurefs.comparing.controls import ControlLevel
-from lurefs.comparing.finished_runs import Run, train_seconds
+from lurefs.comparing.estimates import Estimate, Scope
+from lurefs.comparing.finished_runs import Run
 from lurefs.comparing.groups import Group
+from lurefs.comparing.verdict_words import not_compared
 from lurefs.comparing.verdicts import Verdict, Verdicts
-from lurefs.runs.outcomes import mean_changed_predictions
+from lurefs.runs.outcomes import mean_changed_predictions, train_seconds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,8 +61,9 @@ class Standing:
         n_macs: Multiply-adds of embedding one image.
         images_per_second: Images that were embedded a second, on the run's own device.
         ms_per_episode: Milliseconds of fit and prediction an episode.
-        train_seconds: Seconds of all its training epochs.
-        note: Why it has no figures or no difference, or why the difference is not of the features alone; mostly "".
+        train_seconds: Seconds of all its training epochs, without unlearning.
+        note: Why it has no figures or no difference, which seeds are not in them, or why the difference is not of the
+            features alone; mostly "".
     """
 
     kind: Literal["run", "group", "control"]
@@ -142,13 +144,7 @@ class Pair:
 def group_row(group: Group, found: Verdicts, reference: Run) -> Standing:
     """Return a group's figures; a single training has those of its run."""
     benchmark, probe = found.benchmark, found.probe
-    verdict = found.against_reference(group.label)
-    means = group.mean_by_seed(benchmark, probe)
-    measured = [run for run in group.runs if run.accuracy(benchmark, probe) is not None]
-    if group.is_pooled:
-        figures: dict[str, Any] = _over_seeds(means, measured, found)
-    else:
-        figures = _mean(group.runs[0].accuracy(benchmark, probe))
+    verdict, accuracy = found.against_reference(group.label), group.accuracy(benchmark, probe)
     beats = found.beats.get(group.label, {})
     costs = [_cost(run, benchmark, probe) for run in group.runs]
     means_of_costs: dict[str, Any] = {name: _mean_of(cost[name] for cost in costs) for name in costs[0]}
@@ -157,16 +153,13 @@ def group_row(group: Group, found: Verdicts, reference: Run) -> Standing:
         name=group.label,
         benchmark=benchmark,
         probe=probe,
-        n_runs=len(measured),
-        lowest=min(means.values(), default=None),
-        highest=max(means.values(), default=None),
-        **figures,
+        **_accuracy(accuracy),
         **({} if verdict is None else _difference(verdict)),
         **_letters(found, group.label),
         beats_image_statistics=beats.get("image_statistics"),
         beats_untrained_twin=beats.get("untrained_twin"),
         **means_of_costs,
-        note=_note(group.runs[0], reference, found, verdict.why_not if verdict else ""),
+        note=_note(group, accuracy, reference, found),
     )
 
 
@@ -178,41 +171,38 @@ def run_row(run: Run, group: Group, of_group: Standing) -> Standing:
     if not group.is_pooled:
         return replace(of_group, kind="run", name=run.label)
     benchmark, probe = of_group.benchmark, of_group.probe
+    accuracy = replace(group, runs=(run,)).accuracy(benchmark, probe)
     return Standing(
         kind="run",
         name=run.label,
         benchmark=benchmark,
         probe=probe,
-        **_mean(run.accuracy(benchmark, probe)),
+        **(_accuracy(accuracy) | {"n_runs": 1, "lowest": None, "highest": None}),
         **_cost(run, benchmark, probe),
-        note=_not_measured(run, benchmark, probe),
+        note=accuracy if isinstance(accuracy, str) else "",
     )
 
 
 def control_row(control: ControlLevel, found: Verdicts) -> Standing:
     """Return what a control reaches: its own intervals where all runs share it, else the mean over the runs' own."""
-    means = control.by_run.values()
     return Standing(
         kind="control",
         name=f"control: {control.words}",
         benchmark=found.benchmark,
         probe=found.probe,
-        n_runs=len(means),
-        **(_mean(control.summary) if control.summary else {"mean": control.mean}),
-        lowest=min(means),
-        highest=max(means),
+        **(_accuracy(control.accuracy) | ({} if control.is_shared else {"n_episodes": None})),
     )
 
 
 def pair_row(pair: Verdict, found: Verdicts) -> Pair:
     """Return a pair of groups as numbers."""
-    widths = pair.half_widths
+    widths = pair.difference.half_widths if pair.difference else {}
     return Pair(
         benchmark=found.benchmark,
         probe=found.probe,
         group=pair.group,
         less=pair.less,
-        difference=pair.mean,
+        difference=pair.difference.mean if pair.difference else None,
         ci95_episodes=widths.get("pool"),
         ci95_classes=widths.get("classes"),
         ci95_seeds=widths.get("seeds"),
@@ -228,40 +218,35 @@ def _letters(found: Verdicts, label: str) -> dict[str, Any]:
     return {f"ties_{scope}": letters.get(label, "") for scope, letters in found.letters.items()}
 
 
-def _mean(accuracy: Summary | None) -> dict[str, Any]:
-    if accuracy is None:
-        return {}
+def _accuracy(accuracy: Estimate | str) -> dict[str, Any]:
+    if isinstance(accuracy, str):
+        return {"n_runs": 0}
     return {
-        "n_episodes": accuracy.n,
+        "n_runs": len(accuracy.values),
+        "n_episodes": accuracy.n_episodes,
         "mean": accuracy.mean,
-        "ci95_episodes": accuracy.ci95_episodes,
-        "ci95_classes": accuracy.ci95_classes,
+        **_half_widths(accuracy, ""),
+        "lowest": min(accuracy.values),
+        "highest": max(accuracy.values),
     }
 
 
-def _over_seeds(means: Mapping[int, float], measured: Sequence[Run], found: Verdicts) -> dict[str, Any]:
-    if not means:
-        return {}
-    summaries = [run.accuracy(found.benchmark, found.probe) for run in measured]
-    return {
-        "n_episodes": min(summary.n for summary in summaries if summary is not None),
-        "mean": sum(means.values()) / len(means),
-        "ci95_seeds": summarise_seeds(means).ci95_seeds if len(means) >= MIN_SEEDS else None,
-    }
+def _half_widths(estimate: Estimate, prefix: str) -> dict[str, float | None]:
+    names: dict[str, Scope] = {"episodes": "pool", "classes": "classes", "seeds": "seeds"}
+    return {f"{prefix}ci95_{name}": estimate.half_widths.get(scope) for name, scope in names.items()}
 
 
 def _difference(verdict: Verdict) -> dict[str, Any]:
-    widths, paired = verdict.half_widths, verdict.paired
+    if verdict.difference is None:
+        return {}
     figures: dict[str, Any] = {
-        "difference": verdict.mean,
-        "difference_ci95_episodes": widths.get("pool"),
-        "difference_ci95_classes": widths.get("classes"),
-        "difference_ci95_seeds": widths.get("seeds"),
+        "difference": verdict.difference.mean,
+        **_half_widths(verdict.difference, "difference_"),
         "p_episodes": verdict.p.get("pool"),
         "p_classes": verdict.p.get("classes"),
         "p_seeds": verdict.p.get("seeds"),
     }
-    if paired is None:
+    if (paired := verdict.paired) is None:
         return figures
     return figures | {
         "n_paired": paired.difference.n,
@@ -282,8 +267,8 @@ def _mean_of(values: Iterable[float | None]) -> float | None:
 
 def _cost(run: Run, benchmark: str, probe: str) -> dict[str, Any]:
     n_parameters = run.identity.get("backbone", {}).get("n_parameters")
-    result = run.result(benchmark, probe) or {}
-    ece = result.get("ece")
+    result = run.result(benchmark, probe)
+    ece = result.ece if result else None
     return {
         "ece": None if ece is None or math.isnan(ece) else ece,
         "base_test_accuracy": run.outcomes[-1].test_accuracy if run.outcomes else None,
@@ -291,23 +276,20 @@ def _cost(run: Run, benchmark: str, probe: str) -> dict[str, Any]:
         "n_parameters": run.cost.get("n_parameters", n_parameters),
         "n_macs": run.cost.get("n_macs"),
         "images_per_second": run.cost.get("images_per_second"),
-        "ms_per_episode": result.get("ms_per_episode"),
-        "train_seconds": train_seconds(run) if run.outcomes else None,
+        "ms_per_episode": result.ms_per_episode if result else None,
+        "train_seconds": train_seconds(run.outcomes) if run.outcomes else None,
     }
 
 
-def _note(run: Run, reference: Run, found: Verdicts, why_not: str) -> str:
-    if reason := _not_measured(run, found.benchmark, found.probe):
-        return reason
-    if why_not:
-        return f"no difference: {why_not}"
-    if found.reference is None:
-        return f"no difference: the reference {reference.label} was not measured"
-    settings = [side.config.probes.get(found.probe) for side in (run, reference)]
-    return "" if settings[0] == settings[1] else f"its probe has other settings than that of {reference.label}"
-
-
-def _not_measured(run: Run, benchmark: str, probe: str) -> str:
-    if not run.benchmark(benchmark):
-        return "not measured on this benchmark"
-    return "not measured by this probe" if run.accuracy(benchmark, probe) is None else ""
+def _note(group: Group, accuracy: Estimate | str, reference: Run, found: Verdicts) -> str:
+    """Say all that a reader must know of a group's row: why figures are missing, and which seeds are not in them."""
+    if isinstance(accuracy, str):
+        return accuracy
+    verdict = found.against_reference(group.label)
+    if verdict is not None:
+        of_difference = not_compared(verdict) if verdict.difference is None else verdict.difference.note
+    else:
+        of_difference = "" if found.reference else f"not compared: the reference {reference.label} was not measured"
+    settings = [side.config.probes.get(found.probe) for side in (group.runs[0], reference)]
+    of_probe = "" if settings[0] == settings[1] else f"its probe has other settings than that of {reference.label}"
+    return "; ".join(filter(None, [accuracy.note, of_difference or of_probe]))

@@ -41,11 +41,11 @@ class ComparedRun:
     run: str
     group: str
     path: str
-    digest: str | None
+    digest: str
     seed: int
     backbone: str
     strategy: str
-    version: str | None
+    version: str
     device: str | None
     n_threads: int | None
 
@@ -115,8 +115,7 @@ def standings(runs: Sequence[Run], *, benchmark: str | None = None, probe: str |
         one_training_each=any(entry.has_single_trainings for entry in found),
         runs=tuple(_card(run, group_of[run.label].label) for run in runs),
         manifests={
-            name: str(next(run.benchmark(name).get("manifest") for run in runs if run.benchmark(name)))
-            for name in chosen
+            name: next(hash for run in runs if (hash := run.manifest_hash(name)) is not None) for name in chosen
         },
         cut={name: run.first[name] for name in chosen for run in runs if name in run.first},
         groups=tuple(rows),
@@ -151,16 +150,16 @@ def chosen_cells(runs: Sequence[Run], benchmark: str | None, probe: str | None) 
 
 
 def _card(run: Run, group: str) -> ComparedRun:
-    stated = run.summary.get("run", {})
+    stated = run.summary.run
     return ComparedRun(
         run=run.label,
         group=group,
         path=str(run.directory.path),
-        digest=stated.get("digest"),
+        digest=stated.digest,
         seed=run.config.seed,
         backbone=run.config.backbone.name,
         strategy=run.config.unlearn.name,
-        version=stated.get("version"),
+        version=stated.version,
         device=run.cost.get("device"),
         n_threads=run.cost.get("n_threads"),
     )

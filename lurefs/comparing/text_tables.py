@@ -9,13 +9,13 @@ from lurefs.comparing.standing_rows import Standing
 from lurefs.comparing.standings import Standings
 from lurefs.comparing.texts import MISSING, count, counted, duration, number, p_value, percent, points
 from lurefs.comparing.verdict_words import (
-    ONE_TRAINING,
     UNCORRECTED,
     as_sentence,
     control_note,
     correction_words,
     idle_resets,
     not_above_controls,
+    single_trainings,
 )
 from lurefs.comparing.verdicts import Verdicts
 
@@ -122,8 +122,8 @@ def _notes(verdicts: Verdicts) -> list[str]:
     said += [note for control in verdicts.controls if (note := control_note(control))]
     if words := correction_words(verdicts):
         said.append(f"p: {words}")
-    if verdicts.has_single_trainings:
-        said.append(ONE_TRAINING)
+    if words := single_trainings(verdicts.groups):
+        said.append(words)
     return said
 
 
@@ -190,7 +190,7 @@ def _costs(standings: Standings) -> TextTable:
     names = dict.fromkeys(row.name for row in standings.groups)
     return TextTable(
         title="What it costs" + (f" ({next(iter(devices.values()))})" if len(devices) == 1 else ""),
-        columns=("run", "parameters, M", "multiply-adds, M", "images a second", "ms an episode", "training"),
+        columns=("run", "parameters, M", "multiply-adds, M", "images a second", "ms an episode", "training epochs"),
         rows=tuple(_cost([row for row in standings.groups if row.name == name]) for name in names),
         notes=(several,) if len(devices) > 1 else (),
     )

@@ -5,18 +5,26 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
 from episodes.bank import NEARLY_CONSTANT
 from episodes.comparison import PairedDifference
-from episodes.summary import SeedSummary, Summary
 from lurefs import plugins
+from lurefs.comparing.estimates import Estimate, Scope
 from lurefs.config.schema import ChunksConfig, PluginConfig
 
 MISSING = "–"
 LABEL_LENGTH = 30
+_SCOPES: Mapping[Scope, str] = MappingProxyType(
+    {
+        "pool": "on this pool of classes",
+        "classes": "on new classes of this kind",
+        "seeds": "on new seeds, on this pool of classes",
+    }
+)
 
 
 def percent(fraction: float | None, digits: int = 2) -> str:
@@ -85,17 +93,18 @@ def joined(texts: Sequence[str]) -> str:
     return texts[0] if len(texts) == 1 else f"{', '.join(texts[:-1])} and {texts[-1]}"
 
 
-def plus_minus(summary: Summary, digits: int = 2) -> str:
-    """Return both half widths in percentage points, each with its scope."""
-    pool = f"±\u00a0{percent(summary.ci95_episodes, digits)} on this pool of classes"
-    if summary.ci95_classes is None:
-        return f"{pool}; no interval on new classes ({summary.no_ci95_classes or 'not computed'})"
-    return f"{pool}, ±\u00a0{percent(summary.ci95_classes, digits)} on new classes of this kind"
+def seeds_in_words(seeds: Sequence[int]) -> str:
+    """Return `seed 1 has` or `seeds 1 and 2 have`."""
+    named = joined([str(seed) for seed in seeds])
+    return f"seed {named} has" if len(seeds) == 1 else f"seeds {named} have"
 
 
-def plus_minus_seeds(summary: SeedSummary, digits: int = 2) -> str:
-    """Return the half width over seeds in percentage points, with its scope."""
-    return f"±\u00a0{percent(summary.ci95_seeds, digits)} on new seeds, on this pool of classes"
+def plus_minus(estimate: Estimate, digits: int = 2) -> str:
+    """Return the half widths in percentage points, each with its scope, and why one is missing."""
+    widths = ", ".join(
+        f"±\u00a0{percent(width, digits)} {_SCOPES[scope]}" for scope, width in estimate.half_widths.items()
+    )
+    return "; ".join(filter(None, [widths, estimate.no_interval]))
 
 
 def win_tie_loss(paired: PairedDifference) -> str:

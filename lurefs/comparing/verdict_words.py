@@ -7,9 +7,10 @@ from types import MappingProxyType
 
 from episodes.comparison import is_apart
 from lurefs.comparing.controls import ControlLevel
+from lurefs.comparing.estimates import Scope
 from lurefs.comparing.groups import Group
 from lurefs.comparing.texts import count, joined, p_value, percent
-from lurefs.comparing.verdicts import Scope, Verdict, Verdicts
+from lurefs.comparing.verdicts import Verdict, Verdicts
 from lurefs.runs.outcomes import reset_in_words
 
 ONE_TRAINING = "one training each: another seed may turn the order"
@@ -32,18 +33,23 @@ def verdict_sentences(verdict: Verdict, verdicts: Verdicts) -> str:
     said = [_sentence(verdict, scope, verdicts.n_tested(scope)) for scope in _WHERE if scope in verdict.p]
     if verdict.paired is not None and "classes" not in verdict.p:
         said.append("Nothing is said of new classes: there is no interval over them.")
-    if verdict.over_seeds is not None:
+    if "seeds" in verdict.p:
         said.append("Nothing is said of new classes.")
     return " ".join(said)
 
 
 def on_what(verdict: Verdict) -> str:
     """Say over what the two were paired."""
-    if verdict.over_seeds is not None:
+    if "seeds" in verdict.p:
         return "seed by seed"
     if verdict.paired is None or not verdict.is_cut:
         return "on the same episodes"
     return f"on the first {count(verdict.paired.difference.n)} episodes, which both met"
+
+
+def not_compared(verdict: Verdict) -> str:
+    """Say why two groups have no difference; "" if they have one. It does not end with a full stop."""
+    return f"not compared with {verdict.less}: {verdict.why_not}" if verdict.difference is None else ""
 
 
 def correction_words(verdicts: Verdicts) -> str:
@@ -72,9 +78,23 @@ def idle_resets(groups: Sequence[Group]) -> list[str]:
     return said
 
 
+def single_trainings(groups: Sequence[Group]) -> str:
+    """Say which of several groups are single trainings, so that their place is that of one seed; "" if none is."""
+    singles = [group.label for group in groups if not group.is_pooled]
+    if not singles or len(groups) == 1:
+        return ""
+    if len(singles) == len(groups):
+        return ONE_TRAINING
+    who = joined(singles) if len(singles) <= MAX_NAMED else f"{len(singles)} of {len(groups)} training procedures"
+    if len(singles) == 1:
+        return f"{who} is a single training: another seed may turn its place"
+    return f"{who} are single trainings: another seed may turn their places"
+
+
 def as_sentence(text: str) -> str:
-    """Return what `not_above_controls` says as a sentence of its own; a run's name keeps its first letter."""
-    return f"{'N' + text[1:] if text.startswith('none of the ') else text}."
+    """Return what is said of groups as a sentence of its own; a run's name keeps its first letter."""
+    is_ours = text.startswith(("none of the ", ONE_TRAINING, "not compared with "))
+    return f"{text[0].upper() + text[1:] if is_ours else text}."
 
 
 def level_words(control: ControlLevel, groups: Sequence[Group] = ()) -> str:
@@ -92,7 +112,7 @@ def control_label(control: ControlLevel) -> str:
 
 def control_note(control: ControlLevel) -> str:
     """Say what the row of a control is of; "" if all runs share it."""
-    if control.summary is not None:
+    if control.is_shared:
         return ""
     return f"{control_label(control)}: each run has its own; the mean over runs, of {level_words(control)}"
 
@@ -112,12 +132,13 @@ def _not_above(control: ControlLevel, below: Sequence[Group], verdicts: Verdicts
 
 
 def _sentence(verdict: Verdict, scope: Scope, n_pairs: int) -> str:
-    p, mean, width = verdict.p[scope], verdict.mean, verdict.half_widths.get(scope)
+    p, difference = verdict.p[scope], verdict.difference
+    width = None if difference is None else difference.half_widths.get(scope)
     told = "told apart" if is_apart(p) else "not told apart"
     corrected = f"p {_equals(p)}" + (f", corrected for {n_pairs} pairs" if n_pairs > 1 else "")
     where = _WHERE[scope]
     sentence = f"{where[0].upper()}{where[1:]} they are {told} ({corrected})"
-    is_wide = mean is not None and width is not None and abs(mean) > width
+    is_wide = difference is not None and width is not None and abs(difference.mean) > width
     if not is_apart(p) and is_wide and n_pairs > 1:
         sentence += f": by itself the interval leaves zero out, but among {n_pairs} pairs one such can come by chance"
     return f"{sentence}."

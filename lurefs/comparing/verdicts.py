@@ -12,18 +12,15 @@ from dataclasses import dataclass, field, replace
 from itertools import combinations
 from typing import Literal
 
-import numpy as np
-
 from episodes.comparison import PairedDifference, correct_pairs, p_over_seeds, tie_groups
-from episodes.summary import SeedSummary
+from episodes.summary import summarise_seeds
 from lurefs.comparing.controls import ControlLevel, beats_controls, control_levels
+from lurefs.comparing.estimates import Estimate, Scope, of_training
 from lurefs.comparing.finished_runs import Run, benchmarks_of, reference_run
 from lurefs.comparing.groups import Group, groups_of
 from lurefs.comparing.over_seeds import difference_over_seeds
 from lurefs.comparing.pairs import compare_pairs
 
-Scope = Literal["pool", "classes", "seeds"]
-"""What a test is over: episodes of this pool of classes, new classes of this kind, new training seeds."""
 Correction = Literal["Shaffer", "Holm"]
 Cell = tuple[str, str]
 """A benchmark and a probe."""
@@ -36,49 +33,30 @@ class Verdict:
     Attributes:
         group: Label of the one.
         less: Label of the other.
-        paired: Their difference episode by episode, fraction; None unless both are single trainings.
-        over_seeds: Their difference seed by seed, fraction; None unless both have the same seeds, three at least.
-        why_not: Why there is no difference; "" if there is one.
+        difference: Their difference, episode by episode of two single trainings, otherwise seed by seed, fraction;
+            None if there is none.
+        why_not: Why there is none; "" if there is one.
+        paired: The difference of two single trainings in more detail; None of others.
         p: Two-sided p of no difference by scope, corrected for all pairs of the benchmark and probe.
         is_cut: Whether one of the two met episodes that they were not paired on.
     """
 
     group: str
     less: str
-    paired: PairedDifference | None = None
-    over_seeds: SeedSummary | None = None
+    difference: Estimate | None = None
     why_not: str = ""
+    paired: PairedDifference | None = None
     p: Mapping[Scope, float] = field(default_factory=dict)
     is_cut: bool = False
 
-    @property
-    def mean(self) -> float | None:
-        """The difference, fraction; None if there is none."""
-        if self.over_seeds is not None:
-            return self.over_seeds.mean
-        return None if self.paired is None else self.paired.difference.mean
-
-    @property
-    def half_widths(self) -> dict[Scope, float]:
-        """Half widths of the 95 % intervals of this difference by itself, fraction; none is corrected."""
-        if self.over_seeds is not None:
-            return {"seeds": self.over_seeds.ci95_seeds}
-        if self.paired is None:
-            return {}
-        widths: dict[Scope, float] = {"pool": self.paired.difference.ci95_episodes}
-        if self.paired.difference.ci95_classes is not None:
-            widths["classes"] = self.paired.difference.ci95_classes
-        return widths
-
     def turned(self) -> Verdict:
         """Return the other less the one."""
-        paired, over_seeds = self.paired, self.over_seeds
+        paired = self.paired
         if paired is not None:
             summary = replace(paired.difference, mean=-paired.difference.mean)
             paired = replace(paired, difference=summary, n_wins=paired.n_losses, n_losses=paired.n_wins)
-        if over_seeds is not None:
-            over_seeds = replace(over_seeds, mean=-over_seeds.mean)
-        return replace(self, group=self.less, less=self.group, paired=paired, over_seeds=over_seeds)
+        difference = None if self.difference is None else self.difference.turned()
+        return replace(self, group=self.less, less=self.group, difference=difference, paired=paired)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +67,7 @@ class Verdicts:
         benchmark: The benchmark's name.
         probe: The probe's name.
         groups: Those that were measured, the highest mean first.
-        means: Mean accuracy by group, over its measured runs, fraction.
+        accuracies: Accuracy by group.
         reference: Label of the group that the others are set against; None if it was not measured.
         pairs: Each pair of groups once.
         letters: Scope -> group -> letters: two groups share one unless they are told apart; empty where a pair has no
@@ -102,7 +80,7 @@ class Verdicts:
     benchmark: str
     probe: str
     groups: tuple[Group, ...]
-    means: Mapping[str, float]
+    accuracies: Mapping[str, Estimate]
     reference: str | None
     pairs: tuple[Verdict, ...]
     letters: Mapping[Scope, Mapping[str, str]]
@@ -121,7 +99,7 @@ class Verdicts:
 
     def against_reference(self, group: str) -> Verdict | None:
         """Return a group less the reference; None for the reference, and where one of the two was not measured."""
-        if self.reference is None or group == self.reference or group not in self.means:
+        if self.reference is None or group == self.reference or group not in self.accuracies:
             return None
         return self.between(group, self.reference)
 
@@ -131,10 +109,15 @@ class Verdicts:
         return sum(any(of_pair in family for of_pair in pair.p) for pair in self.pairs)
 
     @property
+    def means(self) -> dict[str, float]:
+        """Mean accuracy by group, fraction."""
+        return {label: accuracy.mean for label, accuracy in self.accuracies.items()}
+
+    @property
     def ranks(self) -> dict[str, int]:
         """The place of each group by its mean; equal means share a place."""
-        means = self.means.values()
-        return {label: 1 + sum(other > mean for other in means) for label, mean in self.means.items()}
+        means = self.means
+        return {label: 1 + sum(other > mean for other in means.values()) for label, mean in means.items()}
 
     @property
     def has_single_trainings(self) -> bool:
@@ -163,8 +146,9 @@ def judge(groups: Sequence[Group], reference: Run, benchmark: str, probe: str) -
         benchmark: The benchmark's name.
         probe: The probe's name.
     """
-    seeds = {group.label: group.mean_by_seed(benchmark, probe) for group in groups}
-    means = {label: float(np.mean(list(by_seed.values()))) for label, by_seed in seeds.items() if by_seed}
+    found = {group.label: group.accuracy(benchmark, probe) for group in groups}
+    accuracies = {label: accuracy for label, accuracy in found.items() if isinstance(accuracy, Estimate)}
+    means = {label: accuracy.mean for label, accuracy in accuracies.items()}
     measured = sorted((group for group in groups if group.label in means), key=lambda group: -means[group.label])
     of_reference = next(group.label for group in groups if reference in group.runs)
     # With the reference last, the combinations hold each group less the reference.
@@ -175,7 +159,7 @@ def judge(groups: Sequence[Group], reference: Run, benchmark: str, probe: str) -
         benchmark=benchmark,
         probe=probe,
         groups=tuple(measured),
-        means={group.label: means[group.label] for group in measured},
+        accuracies={group.label: accuracies[group.label] for group in measured},
         reference=of_reference if of_reference in means else None,
         pairs=tuple(pairs),
         letters=_letters(pairs, [group.label for group in ordered], means),
@@ -209,11 +193,12 @@ def _differences(groups: Sequence[Group], benchmark: str, probe: str) -> list[Ve
                 else _of_singles(verdict, single.paired, a.runs[0], b.runs[0], (benchmark, probe))
             )
             continue
-        over_seeds = difference_over_seeds(a, b, benchmark, probe)
-        if isinstance(over_seeds, str):
-            verdicts.append(replace(verdict, why_not=over_seeds))
+        found = difference_over_seeds(a, b, benchmark, probe)
+        if isinstance(found, str):
+            verdicts.append(replace(verdict, why_not=found))
         else:
-            verdicts.append(replace(verdict, over_seeds=over_seeds, p={"seeds": p_over_seeds(over_seeds)}))
+            p = p_over_seeds(summarise_seeds(dict(enumerate(found.values))))
+            verdicts.append(replace(verdict, difference=found, p={"seeds": p}))
     return verdicts
 
 
@@ -222,7 +207,10 @@ def _of_singles(verdict: Verdict, paired: PairedDifference, a: Run, b: Run, cell
     if paired.p_classes is not None:
         p["classes"] = paired.p_classes
     n_met = [accuracy.n for run in (a, b) if (accuracy := run.accuracy(*cell)) is not None]
-    return replace(verdict, paired=paired, p=p, is_cut=paired.difference.n < max(n_met, default=0))
+    difference = of_training(paired.difference)
+    return replace(
+        verdict, difference=difference, paired=paired, p=p, is_cut=paired.difference.n < max(n_met, default=0)
+    )
 
 
 def _corrected(verdicts: Sequence[Verdict], labels: Sequence[str]) -> list[Verdict]:

@@ -1,1 +1,1 @@
-"""The settings: what they are, how they are read from files, what is refused, and the page that lists them."""
+"""Settings of a run: their dataclasses, reading recipes, checks, and the page that lists all of them."""

@@ -1,4 +1,4 @@
-"""Refuse configurations that cannot be meant: what contradicts itself, and names or parameters that do not exist."""
+"""Checks of a configuration: settings that contradict each other, unknown names, and unknown parameters."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from lurefs.config.schema import (
 from lurefs.errors import UserError, unknown_name
 
 GROUP_FILES = ("figures", "report.html", "comparison.json", "comparison.csv", "comparison.md", "comparison.tex")
-"""What the folder of a group holds beside the folders of its runs."""
+"""Files in the folder of a group, beside the folders of its runs."""
 MAX_RUN_NAME, MAX_PART_NAME = 200, 100
-"""Bytes. A file system takes 255, and the names of files hold two parts and an ending."""
+"""Bytes. A file system allows 255, and some file names hold two parts and an ending."""
 
 
 def check_config(config: RunConfig) -> None:
-    """Check all that needs neither data nor timm.
+    """Check everything that needs neither the data nor timm.
 
     Raises:
-        UserError: Settings contradict each other, or a plug-in does not exist or does not take its parameters.
+        UserError: Settings contradict each other, or a plug-in does not exist or does not accept its parameters.
     """
     _check_names(config)
     _check_chunks(config.chunks)
@@ -39,71 +39,77 @@ def check_config(config: RunConfig) -> None:
     plugins.check("dataset", config.dataset.name, config.dataset.params, where="dataset")
     plugins.check("executor", config.executor.name, config.executor.params, where="executor")
     plugins.check("unlearn", config.unlearn.name, config.unlearn.params, where="unlearn")
-    plugins.build("unlearn", config.unlearn.name, config.unlearn.params)  # its settings are checked, nothing is done
+    plugins.build("unlearn", config.unlearn.name, config.unlearn.params)  # checks the values, too
     for name, benchmark in config.benchmarks.items():
         _check_benchmark(f"benchmarks.{name}", benchmark)
     for name, probe in config.probes.items():
         plugins.check("probe", probe.name, probe.params, where=f"probes.{name}")
         _check_transform(f"probes.{name}", probe)
     if config.robustness is not None:
+        if config.frozen:
+            raise UserError(
+                "robustness is set, but frozen is true: without training, no classifier knows the base classes",
+                "corrupted episodes (benchmarks.NAME.corrupt), or frozen: false",
+                "leave robustness out",
+            )
         _check_robustness(config.robustness)
     for name, transfer in config.transfer.items():
         _check_transfer(f"transfer.{name}", transfer)
         if name in config.benchmarks:
             raise UserError(
-                f"{name!r} is the name of a benchmark and of a transfer", "two names", f"rename transfer.{name}"
+                f"{name!r} is the name of a benchmark and of a transfer", "different names", f"rename transfer.{name}"
             )
 
 
 def check_variant_names(names: Collection[str]) -> None:
-    """Refuse variants whose folders would clash with each other's, with those of seeds, or with files beside them.
+    """Refuse variant names whose folders would clash with each other, with folders of seeds, or with files.
 
     Raises:
-        UserError: One of them does.
+        UserError: A name clashes, or cannot be the name of a folder.
     """
-    _check_twins("variants", names)
+    _check_case("variants", names)
     for name in names:
         check_name(name)
         if "--seed-" in name:
             raise UserError(
-                f"the variant {name!r} is named as a seed's run of another one",
-                "a name without '--seed-', which stands between a variant and its seed",
+                f"the variant {name!r} has the name of another variant's run with one seed",
+                "a name without '--seed-', which joins a variant and its seed",
                 "rename it, and write seeds: [0, 1, 2] for several seeds",
             )
         if name.casefold() in GROUP_FILES:
             raise UserError(
-                f"the variant {name!r} is named as a file of the group's folder",
-                f"none of {', '.join(GROUP_FILES)}",
+                f"the variant {name!r} has the name of a file in the group's folder",
+                f"a name other than {', '.join(GROUP_FILES)}",
                 f"rename variants.{name}",
             )
 
 
 def check_name(name: str, max_bytes: int = MAX_RUN_NAME) -> None:
-    """Refuse a name that cannot be that of a file or folder.
+    """Refuse a name that cannot be the name of a file or folder.
 
     Raises:
-        UserError: It holds a slash or its like, is hidden, or is too long.
+        UserError: The name is empty, too long, starts with a dot, or has a character that is not allowed.
     """
     is_hidden = not name or name.startswith(".") or name != name.strip()
     if is_hidden or any(character in name for character in "/\\:;,#?'\"<>|*\n\t"):
         raise UserError(
-            f"the name {name!r} cannot be a file's name",
+            f"the name {name!r} cannot be the name of a file",
             "letters, digits, '-', '_', '.' and, between them, spaces",
             "choose another name",
         )
     if (n_bytes := len(name.encode())) > max_bytes:
         raise UserError(
-            f"the name {name[:20]!r}... has {n_bytes} bytes", f"at most {max_bytes}, for files' names", "shorten it"
+            f"the name {name[:20]!r}... has {n_bytes} bytes", f"at most {max_bytes}, for file names", "shorten it"
         )
 
 
-def _check_twins(where: str, names: Iterable[str]) -> None:
+def _check_case(where: str, names: Iterable[str]) -> None:
     known: dict[str, str] = {}
     for name in names:
         if (other := known.setdefault(name.casefold(), name)) != name:
             raise UserError(
                 f"{where} has {other!r} and {name!r}",
-                "names that differ by more than capitals, since some disks take them for the same",
+                "names that differ in more than capital letters, since some disks ignore these",
                 f"rename {where}.{name}",
             )
 
@@ -111,11 +117,13 @@ def _check_twins(where: str, names: Iterable[str]) -> None:
 def _check_names(config: RunConfig) -> None:
     check_name(config.name)
     for where in ("benchmarks", "probes", "transfer"):
-        _check_twins(where, getattr(config, where))
+        _check_case(where, getattr(config, where))
         for name in getattr(config, where):
             check_name(name, MAX_PART_NAME)
-            if "--" in name or name != name.strip("-"):  # in files' names '--' stands between two of them
-                raise UserError(f"{where} has the name {name!r}", "no '--', and no '-' at an end", f"rename {name!r}")
+            if "--" in name or name != name.strip("-"):  # file names join two of them by '--'
+                raise UserError(
+                    f"{where} has the name {name!r}", "a name without '--' and without '-' at its ends", "rename it"
+                )
     if not config.benchmarks or not config.probes:
         missing = "benchmarks" if not config.benchmarks else "probes"
         raise UserError(
@@ -133,28 +141,28 @@ def _check_chunks(chunks: ChunksConfig) -> None:
     if (chunks.replay == "buffer") != (chunks.buffer_size is not None):
         raise UserError(
             f"chunks.replay is {chunks.replay!r} and chunks.buffer_size is {chunks.buffer_size}",
-            "a buffer_size with replay 'buffer', and only there",
+            "a buffer_size with replay 'buffer', and none with any other replay",
             "set both, or neither",
         )
     _check_schedule(chunks)
     if (chunks.class_order == "skewed") != (chunks.skew_alpha is not None):
         raise UserError(
             f"chunks.class_order is {chunks.class_order!r} and chunks.skew_alpha is {chunks.skew_alpha}",
-            "a skew_alpha with class_order 'skewed', and only there",
+            "a skew_alpha with class_order 'skewed', and none with any other class_order",
             "set both, or neither",
         )
     for key, value, plain in (("schedule", chunks.schedule, "equal"), ("class_order", chunks.class_order, "random")):
         if value != plain and chunks.chunk_by == "source":
             raise UserError(
                 f"chunks.{key} is {value!r} and chunks.chunk_by is 'source'",
-                f"{key} {plain!r} where sources arrive whole",
+                f"{key} {plain!r}, since sources arrive whole",
                 f"set chunks.{key} to {plain}, or chunks.chunk_by to random",
             )
         if value != plain and chunks.chunk_size is not None:
             raise UserError(
                 f"chunks.{key} is {value!r} and chunks.chunk_size is {chunks.chunk_size}",
-                f"a number of chunks for {key} {value!r} to divide the images over",
-                f"give chunks.n_chunks in place of chunks.chunk_size, or set chunks.{key} to {plain}",
+                f"a number of chunks, since {key} {value!r} divides the images among them",
+                f"set chunks.n_chunks instead of chunks.chunk_size, or set chunks.{key} to {plain}",
             )
 
 
@@ -162,13 +170,13 @@ def _check_schedule(chunks: ChunksConfig) -> None:
     if chunks.first_share != ChunksConfig().first_share and chunks.schedule != "large_first":
         raise UserError(
             f"chunks.first_share is {chunks.first_share} and chunks.schedule is {chunks.schedule!r}",
-            "a first_share with schedule 'large_first', and only there",
+            "a first_share with schedule 'large_first', and none with any other schedule",
             "set chunks.schedule to large_first, or leave chunks.first_share out",
         )
     if chunks.schedule == "large_first" and chunks.n_chunks == 1:
         raise UserError(
             "chunks.schedule is 'large_first' and chunks.n_chunks is 1",
-            "a chunk after the first for the rest of the images",
+            "at least 2 chunks: the rest of the images comes after the first",
             "raise chunks.n_chunks to 2 or more, or set chunks.schedule to equal",
         )
 
@@ -190,7 +198,7 @@ def _check_robustness(robustness: RobustnessConfig) -> None:
             )
     if not (robustness.corruptions and robustness.severities) and not any(robustness.attacks.values()):
         raise UserError(
-            "robustness asks for nothing", "corruptions with severities, or attacks with epsilons", "name some"
+            "robustness has nothing to measure", "corruptions with severities, or attacks with epsilons", "name some"
         )
 
 
@@ -206,7 +214,7 @@ def _check_benchmark(where: str, benchmark: BenchmarkConfig) -> None:
     if benchmark.target_ci95 is not None and benchmark.n_episodes <= MIN_EPISODES:
         raise UserError(
             f"{where}.target_ci95 is {benchmark.target_ci95:g} and {where}.n_episodes is {benchmark.n_episodes}",
-            f"more than {MIN_EPISODES} episodes at most, since the width is not looked at before",
+            f"n_episodes above {MIN_EPISODES}, since the interval is first checked after that many",
             f"raise {where}.n_episodes, e.g. to 10000, or leave {where}.target_ci95 out",
         )
 
@@ -217,14 +225,14 @@ def _check_transfer(where: str, transfer: TransferConfig) -> None:
         if transfer.classes != "all":
             raise UserError(
                 f"{where} has a data set of its own and classes {transfer.classes!r}",
-                "classes: all, since the class split is that of the run's own data set",
+                "classes: all, since the class split is only for the run's data set",
                 f"set {where}.classes to all",
             )
     plugins.check("probe", transfer.probe.name, transfer.probe.params, where=f"{where}.probe")
     sizes = transfer.sizes
     if not sizes or len(set(sizes)) < len(sizes) or any(size != "all" and size < 1 for size in sizes):
         raise UserError(
-            f"{where}.sizes is {sizes}", "different numbers of images a class, from 1, or all", "e.g. [1, 2, 4, all]"
+            f"{where}.sizes is {sizes}", "different numbers of images per class, from 1, or all", "e.g. [1, 2, 4, all]"
         )
     grid = transfer.grid or {}
     if len(grid) > 1 or any(not values or sorted(set(values)) != values for values in grid.values()):
@@ -239,7 +247,7 @@ def _check_transform(where: str, probe: ProbeConfig) -> None:
     except ValueError as error:
         raise UserError(
             f"{where}.transform is {probe.transform!r}: {error}",
-            "steps with commas between, e.g. l2, cl2n, power:0.5,l2, pca:64",
+            "steps separated by commas, e.g. l2, cl2n, power:0.5,l2, pca:64",
             f"change {where}.transform",
         ) from error
 
@@ -249,7 +257,7 @@ def _check_class_split(split: ClassSplitConfig) -> None:
     shares = [group for group in groups if isinstance(group, float)]
     if split.file is None and 0 < len(shares) < len(groups):
         raise UserError(
-            "class_split mixes shares and lists of classes", "three shares, or three lists", "make all three alike"
+            "class_split mixes shares and lists of classes", "three shares, or three lists", "use one of the two"
         )
     if split.file is None and len(shares) == len(groups) and sum(shares) > 1 + 1e-9:
         raise UserError(

@@ -1,4 +1,4 @@
-"""From a recipe to configurations: defaults <- YAML file <- variant <- `key=value`, checked."""
+"""Reading a recipe into checked configurations: defaults <- YAML file <- variant <- `key=value`."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from lurefs.errors import UserError, nearest
 from lurefs.records import from_mapping, to_mapping
 
 _LISTS = ("benchmarks", "probes")
-_OF_GROUP = ("variants", "seeds", "workers")
-"""What a recipe says of its runs together; all else are settings of each of them."""
+_GROUP_KEYS = ("variants", "seeds", "workers")
+"""Keys of a recipe for its runs together; all others are settings of each run."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunGroup:
-    """What one config file asks for: one run, or each of its variants with each of its seeds.
+    """The runs of one config file: one run, or each variant with each seed.
 
     Attributes:
         name: The file's `name`.
-        runs: The runs by their names: the group's own, that of a variant, and of several seeds `NAME--seed-N`.
-        variants: The names of the variants; empty if the file has none.
+        runs: By name, which is `name`, or the variant's; with `seeds` it is `NAME--seed-N`.
+        variants: Names of the variants; empty if the file has none.
         seeds: The seeds that every variant is run with; None if each run has the `seed` of its settings.
-        n_workers: How many processes of this machine do the runs.
+        n_workers: Number of processes on this machine that do the runs.
     """
 
     name: str
@@ -42,24 +42,24 @@ class RunGroup:
 
     @property
     def has_folders(self) -> bool:
-        """Whether the runs have folders of their own below the group's."""
+        """Whether each run has its own folder below the group's folder."""
         return bool(self.variants) or self.seeds is not None
 
 
 def load(source: str, overrides: Sequence[str] = ()) -> RunGroup:
-    """Read a recipe, apply the overrides, and check all that needs neither data nor timm.
+    """Read a recipe, apply the overrides, and check everything that needs neither the data nor timm.
 
     Args:
-        source: A path of a YAML file, or the name of a recipe that comes with the package.
-        overrides: `key.sub=value` texts; they win over the file and over its variants. Where there are `seeds`,
-            `seed=3` takes their place: it leaves the runs of that seed.
+        source: Path of a YAML file, or name of a recipe that comes with the package.
+        overrides: `key.sub=value` texts, which win over the file and over its variants. If there are `seeds`,
+            `seed=3` replaces them by this one seed.
 
     Raises:
-        UserError: No such file, not YAML, an unknown key, a wrong value, or parameters that a plug-in does not take.
+        UserError: No such file, not YAML, an unknown key, a wrong value, or parameters that a plug-in does not accept.
     """
     path = find_recipe(source)
     if {"parameters", "method"} <= read_yaml(path, resolve=False).keys():
-        raise UserError(f"{path} is a grid of runs", "a recipe of one", f"lurefs sweep --config {source}")
+        raise UserError(f"{path} is a grid of runs", "a recipe", f"run lurefs sweep --config {source}")
     plain = read_yaml(path)
     variants_first = [text for text in overrides if text.startswith(("variants.", "variants="))]
     plain = merge(plain, parse_overrides(variants_first))
@@ -73,7 +73,7 @@ def load(source: str, overrides: Sequence[str] = ()) -> RunGroup:
         _check_variants(variants, seeds)
         variants = {str(variant): changes for variant, changes in variants.items()}
         check_variant_names(variants)
-    plain, rest = ({key: value for key, value in part.items() if key not in _OF_GROUP} for part in (plain, rest))
+    plain, rest = ({key: value for key, value in part.items() if key not in _GROUP_KEYS} for part in (plain, rest))
     runs = {}
     for variant, changes in ({name: {}} if variants is None else variants).items():
         values = merge(merge(_with_defaults(plain), changes or {}), rest)
@@ -106,23 +106,26 @@ def to_yaml(config: RunConfig) -> str:
 
 
 def _with_defaults(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Lay values over the defaults, so that a part of a default can be changed (`unlearn.params.keep_ratio=0.5`).
+    """Merge values into the defaults, so that a part of a default can be changed (`unlearn.params.keep_ratio=0.5`).
 
-    `benchmarks` and `probes` are lists by name: where they are given, the default ones are not added to them.
+    If `benchmarks` or `probes` are given, they replace the default ones. All classes are novel by default if nothing is
+    learned.
     """
     defaults: dict[str, Any] = to_mapping(RunConfig(name=""))
+    if values.get("frozen") is True:
+        defaults["class_split"] |= {"base": 0.0, "validation": 0.0, "novel": 1.0}
     return merge({key: value for key, value in defaults.items() if key not in _LISTS or key not in values}, values)
 
 
 def recipes_dir() -> Path:
-    """Return the folder of the package's recipes: `lurefs/recipes` of a wheel, `configs` of a checkout."""
+    """Return the folder of the package's recipes: `lurefs/recipes` in a wheel, `configs` in a checkout."""
     package = Path(lurefs.__file__).resolve().parent
     installed = package / "recipes"
     return installed if installed.is_dir() else package.parent / "configs"
 
 
 def find_recipe(source: str) -> Path:
-    """Return the file that `source` means: a path, or a recipe's name with or without `.yaml`.
+    """Return the file named by `source`: a path, or a recipe's name with or without `.yaml`.
 
     Raises:
         UserError: There is no such file.
@@ -142,10 +145,10 @@ def find_recipe(source: str) -> Path:
 
 
 def read_yaml(path: Path, *, resolve: bool = True) -> dict[str, Any]:
-    """Read a file of settings; `resolve` says whether `${name}` in it stands for another of its settings.
+    """Read a YAML file of settings; with `resolve`, replace each `${name}` in it by the setting of that name.
 
     Raises:
-        UserError: It is no YAML mapping.
+        UserError: The file is not a YAML mapping.
     """
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
@@ -162,7 +165,7 @@ def read_yaml(path: Path, *, resolve: bool = True) -> dict[str, Any]:
 
 
 def parse_overrides(texts: Sequence[str]) -> dict[str, Any]:
-    """Return the settings that `key.sub=value` texts give, as nested mappings.
+    """Parse `key.sub=value` texts into nested mappings.
 
     Raises:
         UserError: A text has no key, or its value is not YAML.
@@ -184,9 +187,9 @@ def parse_overrides(texts: Sequence[str]) -> dict[str, Any]:
 
 
 def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Return `base` with `changes` laid over it, mapping by mapping.
+    """Return `base` with `changes` merged into it, mapping by mapping.
 
-    Where a change gives a mapping another `name`, the old `params` go with the old name.
+    If a change gives a mapping another `name`, the old `params` are dropped with the old name.
     """
     merged = dict(base)
     for key, value in changes.items():
@@ -201,10 +204,10 @@ def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]
 
 
 def check_workers(name: str, value: Any) -> int:
-    """Return a number of processes; `name` is what a user calls it.
+    """Return `value` if it is a number of processes; `name` is the user's name for it.
 
     Raises:
-        UserError: It is none.
+        UserError: It is not a whole number, or below 1.
     """
     if not _is_count(value) or value < 1:
         raise UserError(f"{name} is {value!r}", "a whole number of at least 1", "leave it out for one process")
@@ -212,7 +215,7 @@ def check_workers(name: str, value: Any) -> int:
 
 
 def _seeds_of(plain: Mapping[str, Any], rest: Mapping[str, Any]) -> tuple[int, ...] | None:
-    """Return the seeds that a file or the command line gives, the latter first; None if there are none."""
+    """Return the seeds from the command line (`rest`), otherwise from the file (`plain`), otherwise None."""
     for part in (plain, rest):
         if part.get("seeds") is not None and "seed" in part:
             raise UserError(
@@ -249,13 +252,13 @@ def _check_variants(variants: Any, seeds: tuple[int, ...] | None) -> None:
         if seeds is not None and changes is not None and "seed" in changes:
             raise UserError(
                 f"variants.{variant}.seed is {changes['seed']!r} and seeds is {list(seeds)}",
-                "variants that are all run with the same seeds",
+                "the same seeds for all variants",
                 f"leave variants.{variant}.seed out, or seeds",
             )
 
 
 def _absolute_paths(config: RunConfig) -> RunConfig:
-    """Anchor the paths of a config to the working directory it was read in, so that a rerun elsewhere finds them."""
+    """Make the paths in a config absolute, so that a rerun from another folder finds them."""
 
     def absolute(path: str | None) -> str | None:
         return None if path is None else str(Path(path).expanduser().resolve())

@@ -1,18 +1,15 @@
-"""The configuration of a run: frozen dataclasses with their defaults, and what identifies one.
+"""Frozen dataclasses for the settings of a run, with their defaults.
 
-`lurefs.config.load` reads them, `lurefs.config.checks` refuses what cannot be meant. What needs the data set's labels
-to be checked is in `lurefs.stages.plan`; none of the three imports torch or timm.
+`lurefs.config.load` reads them, and `lurefs.config.checks` checks them. Checks that need the data set's labels are in
+`lurefs.stages.plan`. None of the three imports torch or timm.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 from episodes.specs import EpisodeSpec, MetaDatasetSpec
-from lurefs.records import to_mapping
 
 Params = dict[str, Any]
 CORRUPTIONS = (
@@ -43,7 +40,7 @@ def _number(default: Any, **bounds: float) -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class PluginConfig:
-    """A name of the plug-in table, or `package.module:factory`, and the keywords its factory is called with."""
+    """A name in the plug-in table, or `package.module:factory`, and the keyword arguments of its factory."""
 
     name: str
     params: Params = field(default_factory=dict)
@@ -51,10 +48,10 @@ class PluginConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ClassSplitConfig:
-    """Which classes are base, validation and novel.
+    """The division of the classes into base, validation and novel classes.
 
-    Each of the three is a share of all classes, drawn by `seed`, or a list of class names; `file` names a JSON or YAML
-    file that holds the three lists and takes their place.
+    Each of the three is a share of all classes, drawn with `seed`, or a list of class names. `file` names a JSON or
+    YAML file with the three lists, which replaces them.
     """
 
     seed: int = _number(0, low=0)
@@ -66,7 +63,7 @@ class ClassSplitConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ImageSplitConfig:
-    """Shares of each base class's images that are held out: `val` selects the epoch, `test` measures the outcome."""
+    """Held-out shares of each base class's images: `val` selects the epoch, `test` measures the result."""
 
     seed: int = _number(0, low=0)
     val: float = _number(0.1, above=0, below=1)
@@ -75,23 +72,23 @@ class ImageSplitConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ChunksConfig:
-    """How the base classes' training and validation images arrive, and which old ones come again.
+    """How the base classes' training and validation images arrive in chunks, and which old images are replayed.
 
-    Give `n_chunks` or `chunk_size`; without either there are 5 chunks. `seed: null` draws all of this by the run's own
-    seed. `replay: buffer` keeps `buffer_size` old images, drawn evenly over all that were seen.
+    Give `n_chunks` or `chunk_size`; without either there are 5 chunks. `seed: null` uses the run's seed for all draws
+    of this section. `replay: buffer` keeps `buffer_size` old images, drawn evenly from all images seen.
 
-    How much arrives when: `schedule: growing` makes the sizes of the chunks proportional to 1, 2, 3 and so on;
-    `large_first` gives the first chunk the share `first_share` of all images, and the others equal parts of the rest.
+    Chunk sizes: `schedule: growing` makes the sizes of the chunks proportional to 1, 2, 3 and so on. `large_first`
+    gives the first chunk the share `first_share` of all images, and the others equal parts of the rest.
 
-    What arrives together: `chunk_by: source` lets whole sources (icon sets, fonts) arrive together. `class_order:
+    Content of a chunk: with `chunk_by: source`, whole sources (icon sets, fonts) arrive together. `class_order:
     balanced` divides every class over the chunks as evenly as its count and the schedule allow. `skewed` divides each
-    class by shares of its own, drawn from a Dirichlet distribution of concentration `skew_alpha` times those of the
-    schedule: at 100 nearly balanced, at 0.1 most of a class arrives with one or two chunks.
+    class by its own shares, drawn from a Dirichlet distribution with concentration `skew_alpha` times the schedule's
+    shares: at 100 nearly balanced; at 0.1 most of a class arrives with one or two chunks.
 
-    How many, and under which names: of each class at most `images_per_class` images arrive, training and validation
-    together. `label_noise` is the share of the arriving images that are given the name of another base class, all
-    others equally likely: training, unlearning, the choice of the epoch and the accuracies on training and validation
-    images go by the given names, while test images, benchmarks and transfers keep the true ones.
+    Number of images and labels: at most `images_per_class` images of each class arrive, training and validation
+    together. `label_noise` is the share of the arriving images that get the label of another base class, all others
+    equally likely. Training, unlearning, the choice of the epoch and the accuracies on training and validation images
+    use these labels. Test images, benchmarks and transfers keep the true ones.
     """
 
     n_chunks: int | None = _number(None, low=1)
@@ -108,7 +105,7 @@ class ChunksConfig:
     label_noise: float = _number(0.0, low=0, below=1)
 
     def seed_of(self, run_seed: int) -> int:
-        """Return what the stream is drawn with: its own seed, or else the run's."""
+        """Return the seed of the chunk stream: its own, otherwise the run's."""
         return run_seed if self.seed is None else self.seed
 
 
@@ -116,14 +113,14 @@ class ChunksConfig:
 class BackboneConfig:
     """Any timm model by name, with timm's own keywords in `params`.
 
-    `pretrained` loads timm's weights; `checkpoint_path` a safetensors or torch file of them, in any of the forms that
-    training codes leave: with prefixes such as `module.` or `backbone.`, below keys such as `state_dict` or `teacher`,
-    without a classifier or with one of another size, of another image size, of colour for grey images. Of several
-    copies in a file an average of the weights is taken first, as timm does; `checkpoint_copy` names another one.
-    `checkpoint_match: order` ignores names and goes by the order and shapes of the tensors. `checkpoint_sha256` is
-    what the file must be; a run notes it down, so that its weights are known by their bytes and not by their path.
-    Images are resized to `image_size` where it is set, and keep the data set's size otherwise. `stem: small` makes the
-    first convolution stride 1 and drops the max-pool, for images of about 32 pixels.
+    `pretrained` loads timm's weights; `checkpoint_path` loads a safetensors or torch file of weights in the forms that
+    training codes leave: with prefixes such as `module.` or `backbone.`, under keys such as `state_dict` or `teacher`,
+    without a classifier or with one of another size, for other image sizes, for colour where images are grey. If a file
+    holds several copies, an average of the weights is taken first, as timm does; `checkpoint_copy` names another one.
+    `checkpoint_match: order` ignores names and uses the order and shapes of the tensors. `checkpoint_sha256` is the
+    file's digest; a run notes it down, so that the bytes of the weights identify them and not their path. Images are
+    resized to `image_size` if it is set; otherwise they keep the data set's size. `stem: small` makes the first
+    convolution stride 1 and drops the max-pool, for images of about 32 pixels.
     """
 
     name: str = "test_efficientnet"
@@ -151,28 +148,27 @@ def _default_optimizer() -> PluginConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class LearnerConfig:
-    """How one chunk is learned. The learning rate starts anew with every chunk.
+    """How one chunk is learned. The learning rate schedule restarts with every chunk.
 
-    `optimizer.name` is a timm optimizer, of those that keep no copy of the weights. `schedule: step` multiplies the
-    rate by 0.1 at 40 % and 80 % of the epochs. `optimizer_state` says what becomes of the optimizer's moments when
-    weights are unlearned: `keep`; `clear_reset` sets those of the weights that changed to zero; `clear_all` begins with
-    a new optimizer. `clear_reset` does not turn back what is counted for a whole tensor: Adam's number of steps, so
-    that the changed weights take steps of up to 6.5 times the length that a new optimizer's would have (3.2 times in
-    the first step, 6.5 in the 12th, 1.3 in the 1000th, after thousands of steps before), nor Adafactor's moments of
-    rows and columns. `select: best` goes on with the epoch of the highest validation accuracy.
+    `optimizer.name` is a timm optimizer that keeps no copy of the weights. `schedule: step` multiplies the rate by 0.1
+    at 40 % and 80 % of the epochs. `optimizer_state` says what happens to the optimizer's moments when weights are
+    unlearned: `keep` keeps them, `clear_reset` sets those of the changed weights to zero, and `clear_all` starts with a
+    new optimizer. `clear_reset` keeps values that belong to a whole tensor. One is Adam's step count, so the
+    changed weights take steps up to 6.5 times as long as with a new optimizer (after thousands of earlier steps: 3.2
+    times in the first step, 6.5 in the 12th, 1.3 in the 1000th). Others are Adafactor's moments of rows and columns.
+    `select: best` continues from the epoch with the highest validation accuracy.
 
-    `relearn_epochs` takes the place of `epochs` after the first chunk. With `match_images_seen` each chunk trains on
-    as many images as all chunks up to it together: what a model that starts anew with every chunk needs in order to
-    have seen as much as one that never did. `l2_init` pulls every parameter towards the run's initial one, with the
-    gradient l2_init * (theta - theta_0); 0 is off. That includes norm scales and biases: its source regularises all
-    parameters, of networks without norm layers. `precision: bfloat16` computes the training passes under autocast.
-    `compile` hands the training passes to torch.compile, which takes a minute or so at the start and brought nothing on
-    the CPU where it was measured.
-    `channels_last` is the order of images and convolution weights in memory. The last three change how numbers are
-    rounded, so they belong to what a run is made from.
+    `relearn_epochs` replaces `epochs` after the first chunk. With `match_images_seen`, each chunk trains on as many
+    images as all chunks up to it together, so that a model that restarts with every chunk sees as many images as one
+    that never does. `l2_init` pulls every parameter towards the run's initial value, with the gradient
+    l2_init * (theta - theta_0); 0 is off. That includes norm scales and biases: its source regularises all parameters,
+    of networks without norm layers. `precision: bfloat16` computes the training passes under autocast. `compile` uses
+    torch.compile for the training passes; it takes about a minute at the start and brought nothing on the CPU where it
+    was measured. `channels_last` is the order of images and convolution weights in memory. The last three change how
+    numbers are rounded, so they are part of a run's identity.
 
-    `images: memory` decodes the base images once and keeps them on the device; `loader` has `n_workers` processes read
-    them batch by batch, each time anew, with the same results to the bit; `auto` keeps up to 8 GiB in memory.
+    `images: memory` decodes the base images once and keeps them on the device. With `loader`, `n_workers` processes
+    read every batch from disk each time, with the same results to the bit. `auto` keeps up to 8 GiB in memory.
     """
 
     epochs: int = _number(20, low=1)
@@ -196,12 +192,11 @@ class LearnerConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class CheckpointsConfig:
-    """Which chunks' weights stay on disk, and how often a chunk's state is stored while it is learned.
+    """Which chunks' weights stay on disk, and how often the state within a chunk is stored.
 
-    `keep: last` removes the weights of a chunk when the next one is done; `best` keeps those of the highest validation
-    accuracy as well. Few-shot accuracy of new benchmarks is only measured for chunks whose weights are there.
-    `every_seconds` is the least time between two states, which are stored after epochs; 0 stores every epoch's, null
-    none.
+    `keep: last` removes the weights of a chunk when the next one is done; `best` also keeps those with the highest
+    validation accuracy. Few-shot accuracy of new benchmarks is only measured for chunks whose weights are on disk.
+    States are stored after an epoch, at least `every_seconds` apart; 0 stores every epoch, null none.
     """
 
     keep: Literal["all", "last", "best"] = "all"
@@ -222,11 +217,11 @@ def _default_attacks() -> dict[str, list[float]]:
 
 @dataclass(frozen=True, kw_only=True)
 class RobustnessConfig:
-    """Accuracy on `n_images` held-out images of the base classes that are changed before the model prepares them.
+    """Accuracy on `n_images` held-out images of the base classes, corrupted or attacked before preprocessing.
 
     Needs `pip install "lurefs[robustness]"`. `corruptions` are `all` of the 15 common ones of Hendrycks and Dietterich
-    (2019) or a list of them, each at every one of `severities` (1 to 5, those of ImageNet-C). `attacks` gives `fgsm`
-    and `pgd` their epsilons: how far each pixel in [0, 1] may be moved. `pgd` takes `pgd_steps` steps of
+    (2019) or a list of them, each measured at every severity in `severities` (1 to 5, those of ImageNet-C). `attacks`
+    gives `fgsm` and `pgd` their epsilons: the largest change of each pixel in [0, 1]. `pgd` takes `pgd_steps` steps of
     `pgd_step_size` epsilons from a random start. `after` says whether the `last` chunk or `every_chunk` is measured.
     """
 
@@ -252,12 +247,12 @@ class CorruptConfig:
     images: Literal["query", "support", "both"] = "query"
 
     def words(self) -> str:
-        """Say which images are corrupted, and how."""
+        """Return in words which images are corrupted, and how."""
         whose = {"query": "queries", "support": "support", "both": "support and queries"}[self.images]
         return f"{whose} under {self.corruption.replace('_', ' ')} of severity {self.severity}"
 
     def bank_names(self, benchmark: str) -> tuple[str, str]:
-        """Return the names of the feature banks that support and queries of a benchmark are taken from."""
+        """Return the names of a benchmark's two feature banks: for the support, and for the queries."""
         corrupted = f"{benchmark}--{self.corruption}-{self.severity}"
         return (
             benchmark if self.images == "query" else corrupted,
@@ -267,20 +262,19 @@ class CorruptConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class BenchmarkConfig:
-    """Episodes on one group of classes of the run's data set, or on `all` of another one that `dataset` names.
+    """Episodes on one group of classes of the run's data set, or on `all` classes of another data set, `dataset`.
 
-    Departures from a fixed way and shot, each off by default (see `episodes.specs.EpisodeSpec`): `shots: [1, 2, 4]`
-    gives each of the n_way classes its own number, `shot_range: [1, 10]` draws it; `query_alpha: 2` draws the shares of
-    the n_way * n_query queries from a Dirichlet distribution; `meta_dataset: {max_way: 20}` draws way and shots by the
-    procedure of Meta-Dataset; `disjoint: true` lets no image be in two episodes. `manifest` names a file of episodes
-    that takes the place of drawing: its images must be among those of the benchmark, and the form is the file's.
+    Departures from fixed ways and shots, each off by default (see `episodes.specs.EpisodeSpec`): `shots: [1, 2, 4]`
+    gives each of the n_way classes its own number of shots, `shot_range: [1, 10]` draws it. `query_alpha: 2` draws the
+    shares of the n_way * n_query queries from a Dirichlet distribution. `meta_dataset: {max_way: 20}` draws ways and
+    shots by the procedure of Meta-Dataset. With `disjoint: true`, no image is in two episodes. `manifest` names a file
+    of episodes to use instead of drawing; its images must be among the benchmark's, and the file sets the form.
 
-    `target_ci95: 0.003` ends the scoring of a probe once its mean accuracy is known to within 0.3 points, as 95 %
-    interval over episodes of this pool; `n_episodes` is then the most. The width is looked at after every 100 episodes,
-    from 200 on.
+    `target_ci95: 0.003` stops scoring a probe once the 95 % interval of its mean accuracy, over episodes of this pool,
+    is ± 0.3 points or less; `n_episodes` is then the maximum. The interval is checked every 100 episodes, from 200 on.
 
-    `corrupt: {images: query, corruption: fog, severity: 3}` changes images of the episodes, which stay the same: beside
-    a benchmark of the same form and seed without it, the report says what the corruption costs.
+    `corrupt: {images: query, corruption: fog, severity: 3}` corrupts the images of the same episodes. If there is also
+    a benchmark of the same form and seed without it, the report shows the loss of accuracy.
     """
 
     dataset: PluginConfig | None = None
@@ -303,7 +297,7 @@ class BenchmarkConfig:
         """Return the form of the episodes.
 
         Raises:
-            SpecError: Its settings contradict each other.
+            SpecError: The settings contradict each other.
         """
         values = {field.name: getattr(self, field.name) for field in fields(EpisodeSpec)}
         return EpisodeSpec(**values)
@@ -313,9 +307,9 @@ class BenchmarkConfig:
 class ProbeConfig:
     """A scikit-learn classifier, by name or import path, on features after `transform`.
 
-    `transform` is a chain of l2, center, standardise, power:EXPONENT, pca:COMPONENTS with commas between, or none, or
-    cl2n for center,l2; what it is fitted on are the training images of the base classes. `solver: auto` solves many
-    episodes at once where the answer is that of the converged estimator, `sklearn` fits it as it is, one by one.
+    `transform` is none, or a chain of l2, center, standardise, power:EXPONENT, pca:COMPONENTS, separated by commas;
+    cl2n is short for center,l2. It is fitted on the training images of the base classes. `solver: auto` solves many
+    episodes at once if the result is that of the converged estimator; `sklearn` fits the estimator per episode.
     """
 
     name: str = "logistic_regression"
@@ -326,12 +320,12 @@ class ProbeConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class TransferConfig:
-    """A probe on a whole group of classes: fitted on `sizes` images a class, measured on all test images.
+    """A probe on a whole group of classes: fitted on `sizes` images per class, measured on all test images.
 
-    Classes are chosen as those of a benchmark. `val` and `test` are shares of each class's images, drawn by `seed`.
-    Sizes other than `all` are drawn `n_repeats` times. `grid` names one setting of the probe and the values that the
-    validation images choose from, by `choose_by`; null is C from 0.001 to 10000 where the probe has a C and
-    `probe.params` sets none, {} chooses nothing. A transform that needs a reference is fitted on all training images.
+    Classes are chosen as for a benchmark. `val` and `test` are shares of each class's images, drawn with `seed`. Sizes
+    other than `all` are drawn `n_repeats` times. `grid` names one setting of the probe and its candidate values; the
+    validation images choose one by `choose_by`. null means C from 0.001 to 10000 if the probe has a C that
+    `probe.params` does not set; {} chooses nothing. A transform that has to be fitted uses all training images.
     """
 
     dataset: PluginConfig | None = None
@@ -348,10 +342,10 @@ class TransferConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class WandbConfig:
-    """Weights & Biases. `auto` follows the user's environment, and is offline where that says nothing.
+    """Weights & Biases. `mode: auto` follows the user's environment, and is offline if nothing is set there.
 
-    `checkpoints` also sends weights as model artifacts, those after the last chunk or after each. It is `none` since
-    the run directory holds them already, and those of a large model by chunks take long to send.
+    `checkpoints` also sends weights as model artifacts, after the last chunk or after each. The default is `none`:
+    the run directory already holds the weights, and those of large models take long to send.
     """
 
     mode: Literal["auto", "online", "offline", "disabled"] = "auto"
@@ -364,7 +358,7 @@ class WandbConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class TrackersConfig:
-    """Where the records of a run are mirrored to."""
+    """Services that mirror the records of a run."""
 
     wandb: WandbConfig = field(default_factory=WandbConfig)
 
@@ -375,15 +369,18 @@ def _default_benchmarks() -> dict[str, BenchmarkConfig]:
 
 @dataclass(frozen=True, kw_only=True)
 class RunConfig:
-    """Everything that one run is made from. `device: auto` takes a GPU where there is one.
+    """All settings of one run. `device: auto` uses a GPU if there is one.
 
-    `controls` also measures what a backbone must beat: its untrained twin, and statistics of the images. `executor`
-    says where episodes are scored: `serial`, `joblib` (n_workers processes), or `dask` (address of a cluster).
-    `robustness: {}` also measures accuracy on changed images.
+    `frozen: true` measures the backbone as it is: nothing is learned, so the settings of chunks, learner and unlearning
+    do not matter, and without `class_split` all classes are novel. `controls` also measures what a backbone must beat:
+    its untrained twin, and statistics of the images. `executor` says where episodes are scored: `serial`, `joblib`
+    (n_workers processes), or `dask` (address of a cluster). `robustness: {}` also measures accuracy on corrupted and
+    attacked images.
     """
 
     name: str
     seed: int = _number(0, low=0)
+    frozen: bool = False
     device: str = "auto"
     num_threads: int = _number(1, low=1)
     dataset: PluginConfig = field(default_factory=lambda: PluginConfig(name="icons"))
@@ -402,28 +399,3 @@ class RunConfig:
     controls: bool = True
     executor: PluginConfig = field(default_factory=lambda: PluginConfig(name="serial"))
     trackers: TrackersConfig = field(default_factory=TrackersConfig)
-
-
-def digest(values: Any) -> str:
-    """Return the first 12 hexadecimal digits of the SHA-256 of a JSON-serialisable value."""
-    text = json.dumps(to_mapping(values), sort_keys=True, separators=(",", ":"), default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
-
-
-def run_identity(config: RunConfig) -> dict[str, Any]:
-    """Return what the numbers of a run depend on: all but its name, machine, checkpoints, controls and trackers."""
-    values: dict[str, Any] = to_mapping(config)
-    left_out = ("name", "device", "num_threads", "checkpoints", "controls", "executor", "trackers")
-    values["learner"] = {key: value for key, value in values["learner"].items() if key not in ("images", "n_workers")}
-    values["backbone"]["checkpoint_path"] = None  # the digest of its bytes stands for it
-    plain = BackboneConfig(name=config.backbone.name)
-    for key in ("checkpoint_copy", "checkpoint_match", "checkpoint_sha256"):
-        if values["backbone"][key] == getattr(plain, key):  # so that runs older than these settings are found again
-            del values["backbone"][key]
-    return {key: value for key, value in values.items() if key not in left_out}
-
-
-def pretrain_identity(config: RunConfig) -> dict[str, Any]:
-    """Return what a run's weights depend on, but for the images: its identity without what only measures them."""
-    left_out = ("dataset", "benchmarks", "probes", "transfer", "after_chunk", "robustness")
-    return {key: value for key, value in run_identity(config).items() if key not in left_out}

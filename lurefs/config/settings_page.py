@@ -1,6 +1,6 @@
-"""One page of every setting that a config can have, read off the dataclasses and the plug-ins that define them.
+"""The page of every setting, made from the dataclasses and plug-ins that define the settings.
 
-`lurefs list settings` prints it; `docs/settings.md` is what it prints.
+`lurefs list settings` prints it, and `docs/settings.md` holds it.
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ PLUGIN_SETTINGS = {
     "probe": "probes.NAME",
     "executor": "executor",
 }
-"""By kind of plug-in, the part of a config that names one."""
+"""Part of a config that names a plug-in, by the plug-in's kind."""
 BOUNDS = {"low": "at least", "high": "at most", "above": "more than", "below": "less than"}
 INTRODUCTION = """# Every setting
 
-A config is a YAML file of these; what it leaves out has the default. On the command line `learner.epochs=5` sets one.
-Types in the tables are those of the values; `null` means off, or that the text says what takes its place.
+A config is a YAML file of these settings; a setting that it leaves out has the default. On the command line,
+`learner.epochs=5` sets one. `null` means off, unless the text says otherwise.
 
-Three keys say which runs a config asks for, and are no settings of a run:
+Three keys choose the runs of a config; they are not settings of a run:
 
-- `variants` maps the name of a run to its changes.
-- `seeds: [0, 1, 2]` does each variant, or the one run of a config without them, with each of these seeds, in a folder
-  named `NAME--seed-N` below that of the config. The page takes such runs as one, with its mean over seeds. On the
-  command line `seeds=[0, 1]` takes the place of the file's list, `seed=3` leaves the runs of this seed alone, in
-  folders of the same names, and `seeds=null` turns the list off.
-- `workers: 2` does the runs in two processes at a time, and `lurefs run --workers N` wins over it. A run that fails or
-  whose process is killed costs no other; each says what it has to say in its `log.txt`. With one worker, which is the
-  default, the runs follow each other in the command's own process, and the first failure ends it.
+- `variants` maps the name of each run to its changes.
+- `seeds: [0, 1, 2]` runs each variant (or the only run of a config) with each of these seeds, in a folder named
+  `NAME--seed-N` below the config's folder. The page shows these runs as one, with the mean over seeds. On the command
+  line, `seeds=[0, 1]` replaces the file's list, `seed=3` runs this seed alone, with the same folder names, and
+  `seeds=null` turns the list off.
+- `workers: 2` does two runs at a time, each in its own process; `lurefs run --workers N` wins over it. A run that fails
+  or is killed does not stop the others; each writes its messages to its `log.txt`. With one worker, the default, the
+  runs follow each other in the command's own process, and the first failure ends the command.
 """
 
 
@@ -49,7 +49,7 @@ def settings_page() -> str:
 
 
 def _records(path: str, record_type: type[Any]) -> Iterator[tuple[str, type[Any]]]:
-    """Yield every dataclass below a config with its dotted path; plug-ins have a part of the page of their own."""
+    """Yield every dataclass of a config with its dotted path, without plug-ins, which have their own sections."""
     yield path, record_type
     for name, hint in typing.get_type_hints(record_type).items():
         inner = _record_in(hint)
@@ -86,7 +86,7 @@ def _default_of(field: dataclasses.Field[Any]) -> str:
     if field.default is not dataclasses.MISSING:
         return f"`{_yaml(field.default)}`"
     if field.default_factory is dataclasses.MISSING:
-        return "must be given"
+        return "required"
     value = field.default_factory()
     if dataclasses.is_dataclass(value):
         if type(value).__name__ != "PluginConfig":
@@ -104,7 +104,7 @@ def _yaml(value: Any) -> str:
 
 
 def _kind(kind: str, setting: str) -> str:
-    parts = [f"## {setting}.name, {setting}.params", "", "Or `package.module:factory` of your own.", ""]
+    parts = [f"## {setting}.name, {setting}.params", "", "One of these, or your own `package.module:factory`.", ""]
     for name in plugins.names(kind):
         factory = plugins.resolve(kind, name)
         parameters = inspect.signature(factory).parameters.values()
@@ -117,4 +117,4 @@ def _kind(kind: str, setting: str) -> str:
 def _argument_default(parameter: inspect.Parameter) -> str:
     if parameter.kind is inspect.Parameter.VAR_KEYWORD:
         return "any"
-    return "must be given" if parameter.default is inspect.Parameter.empty else _yaml(parameter.default)
+    return "required" if parameter.default is inspect.Parameter.empty else _yaml(parameter.default)

@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
-from numpy.typing import NDArray
 
+from episodes.arrays import FloatArray, IntArray
 from lurefs.config.schema import ChunksConfig
-from lurefs.data.dataset import ImageDataset, IntArray
+from lurefs.data.dataset import ImageDataset
 from lurefs.data.splits import ImageSplit
 from lurefs.errors import UserError
 from lurefs.seeding import numpy_generator
 
-FloatArray = NDArray[np.float64]
 N_SKEW_DRAWS = 100
 FILLED = "at least 2 training images and 1 validation image per chunk"
 

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from episodes.arrays import IntArray
 from lurefs.config.schema import ChunksConfig
 from lurefs.data.arrival import arrivals
-from lurefs.data.dataset import ImageDataset, IntArray
+from lurefs.data.dataset import ImageDataset
 from lurefs.data.splits import ImageSplit
 from lurefs.errors import UserError
 from lurefs.seeding import numpy_generator

@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from episodes.arrays import IntArray
 from lurefs.config.schema import CORRUPTIONS
-from lurefs.data.dataset import ImageArray, ImageDataset, IntArray
+from lurefs.data.dataset import ImageArray, ImageDataset
 from lurefs.errors import UserError, not_installed, unknown_name
 from lurefs.seeding import seed_stream, seeded_numpy
 

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-IntArray = NDArray[np.int64]
+from episodes.arrays import IntArray
+
 ImageArray = NDArray[np.uint8]
 
 

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lurefs.data.dataset import ImageArray, IntArray
+from episodes.arrays import IntArray
+from lurefs.data.dataset import ImageArray
 from lurefs.errors import UserError
 
 if TYPE_CHECKING:

@@ -23,7 +23,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lurefs.data.dataset import ImageArray, ImageDataset, IntArray
+from episodes.arrays import IntArray
+from lurefs.data.dataset import ImageArray, ImageDataset
 from lurefs.data.fonts import Drawings, Face, draw_all, find_faces, font_files
 from lurefs.data.pixels import check_image_size
 from lurefs.errors import UserError, unknown_name

@@ -10,7 +10,8 @@ from importlib.resources import files
 
 import numpy as np
 
-from lurefs.data.dataset import ImageArray, ImageDataset, IntArray
+from episodes.arrays import IntArray
+from lurefs.data.dataset import ImageArray, ImageDataset
 from lurefs.data.pixels import check_image_size, resize_images
 
 STORED_SIZE = 32

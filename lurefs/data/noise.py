@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from episodes.arrays import IntArray
 from lurefs.config.schema import ChunksConfig
-from lurefs.data.dataset import ImageDataset, IntArray
+from lurefs.data.dataset import ImageDataset
 from lurefs.data.splits import ImageSplit
 from lurefs.seeding import numpy_generator
 

@@ -15,7 +15,8 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lurefs.data.dataset import ImageArray, ImageDataset, IntArray
+from episodes.arrays import IntArray
+from lurefs.data.dataset import ImageArray, ImageDataset
 from lurefs.data.pixels import check_image_size, read_image, resize_images
 from lurefs.errors import UserError
 

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from episodes.arrays import IntArray
 from lurefs.data.chunks import Chunk
-from lurefs.data.dataset import IntArray
 from lurefs.errors import UserError
 from lurefs.learning.backbones import Backbone
 from lurefs.learning.images import Images

@@ -12,8 +12,9 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 
+from episodes.arrays import IntArray
 from lurefs.config.schema import AugmentConfig, LearnerConfig
-from lurefs.data.dataset import ImageDataset, IntArray
+from lurefs.data.dataset import ImageDataset
 from lurefs.errors import UserError
 
 LARGEST_IN_MEMORY = 8 * 2**30

@@ -13,9 +13,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from episodes import metrics
+from episodes.arrays import IntArray
 from lurefs.config.schema import BackboneConfig, LearnerConfig
 from lurefs.data.chunks import Chunk
-from lurefs.data.dataset import IntArray
 from lurefs.errors import UserError
 from lurefs.learning.backbones import Backbone, build_twin, synchronise_batch_norm
 from lurefs.learning.boundary import (

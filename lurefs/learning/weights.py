@@ -155,6 +155,16 @@ def classifier_names(model: nn.Module) -> list[str]:
     return [name for name, module in model.named_modules() if any(module is classifier for classifier in classifiers)]
 
 
+def state_sha256(model: nn.Module) -> str:
+    """Return the SHA-256 of a model's parameters and buffers, by their names, types, shapes and bytes."""
+    digest = hashlib.sha256()
+    for name, tensor in model.state_dict().items():
+        values = tensor.detach().cpu().contiguous()
+        digest.update(f"{name} {values.dtype} {tuple(values.shape)}\n".encode())
+        digest.update(values.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
 def check_loaded(model: nn.Module, missing: set[str], name: str) -> None:
     """Refuse a model that timm loaded pretrained weights into without filling all of its parameters.
 

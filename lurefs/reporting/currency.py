@@ -11,7 +11,7 @@ from pathlib import Path
 import episodes
 import lurefs
 from lurefs.comparing.finished_runs import Run
-from lurefs.config.schema import digest
+from lurefs.config.identity import digest
 
 _TAIL = 200
 """How many bytes of a page's end hold what `with_origin` adds."""

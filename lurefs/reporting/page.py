@@ -21,7 +21,13 @@ from lurefs.comparing.finished_runs import Run, benchmarks_of, differing_setting
 from lurefs.comparing.groups import Group, best_first, groups_of
 from lurefs.comparing.pairs import manifests_of
 from lurefs.comparing.texts import count
-from lurefs.comparing.verdict_words import ONE_TRAINING, UNCORRECTED, control_label, correction_words
+from lurefs.comparing.verdict_words import (
+    UNCORRECTED,
+    as_sentence,
+    control_label,
+    correction_words,
+    single_trainings,
+)
 from lurefs.comparing.verdicts import Cell, Verdicts, judge_all
 from lurefs.config.load import to_yaml
 from lurefs.data.splits import split_classes
@@ -98,8 +104,7 @@ def write_page(runs: Sequence[Run], destination: Path, *, judged: Mapping[Cell, 
         "headlines": [card for verdicts in first[:N_HEADLINES] if (card := headline.headline(verdicts)) is not None],
         "has_pairs": any(verdicts.pairs for verdicts in judged.values()),
         "has_seeds": any(group.is_pooled for group in groups),
-        "has_single": any(verdicts.has_single_trainings for verdicts in judged.values()),
-        "one_training": ONE_TRAINING,
+        "one_training": _one_training(groups, judged),
         "uncorrected": UNCORRECTED,
         "board": _board(runs, groups, judged, kept),
         "benchmarks": _benchmarks(runs, groups, judged, kept),
@@ -139,6 +144,13 @@ def _settings(runs: Sequence[Run]) -> dict[str, Any]:
         return {"columns": ["Setting", *labels], "rows": list(found.items()), "is_by_run": False}
     rows = list(zip(labels, zip(*found.values(), strict=True), strict=True))
     return {"columns": ["Run", *found], "rows": rows, "is_by_run": True}
+
+
+def _one_training(groups: Sequence[Group], judged: Mapping[Cell, Verdicts]) -> str:
+    """Say which of the groups that were measured are single trainings; "" if none is."""
+    measured = {label for verdicts in judged.values() for label in verdicts.accuracies}
+    words = single_trainings([group for group in groups if group.label in measured])
+    return as_sentence(words) if words else ""
 
 
 def _judged(
@@ -235,7 +247,7 @@ def _heat_map(
     controls: dict[str, list[float | None]] = {}
     for place, verdicts in enumerate(columns):
         for control in verdicts.controls:
-            controls.setdefault(control_label(control), [None] * len(columns))[place] = control.mean
+            controls.setdefault(control_label(control), [None] * len(columns))[place] = control.accuracy.mean
     values = [*(means[group.label] for group in ranked), *controls.values()]
     svg = heat_map.heat_map(
         [*(group.label for group in ranked), *controls],
@@ -275,7 +287,7 @@ def _benchmark(
         "manifests": manifests_of(runs, name),
         "results": {probe: tables.results(runs, name, probe) for probe in probes},
         "reference": next(group.label for group in groups if reference in group.runs),
-        "seeds": tables.over_seeds(judged),
+        "seeds": tables.seed_rows(judged),
         "reliability": {"said": reliability.sentences(calibration), **reliability.table(calibration)},
         "corrupted": tables.corrupted(runs, name, probes),
         "differences": tables.differences(judged),
@@ -379,7 +391,7 @@ def _pictures(runs: Sequence[Run], kept: PageFigures) -> dict[str, Any]:
 
 
 def _provenance(run: Run) -> dict[str, Any]:
-    manifests = {name: run.benchmark(name).get("manifest") for name in benchmarks_of([run])}
+    manifests = {name: run.manifest_hash(name) for name in benchmarks_of([run])}
     return {
         "label": run.label,
         "rows": tables.provenance_rows(run),

@@ -13,7 +13,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from episodes.summary import MIN_SEEDS, half_width
+from lurefs.comparing.estimates import Estimate, over_seeds
 from lurefs.comparing.finished_runs import Run
 from lurefs.comparing.groups import Group
 from lurefs.reporting.charts.curves import Line
@@ -51,11 +51,6 @@ def n_images_seen(past: Past) -> float:
     return sum(outcome.n_images_seen for outcome in past)
 
 
-def seconds_spent(past: Past) -> float:
-    """Return the seconds of training and unlearning so far."""
-    return sum(outcome.train_seconds + (outcome.unlearn.seconds if outcome.unlearn else 0) for outcome in past)
-
-
 def curve(group: Group, y: Value, *, x: Value = n_chunks, interval: Value | None = None) -> Line | None:
     """Return a value of every chunk that has one; None if there is no chunk that has one in every run."""
     return pooled(group, [_track(run.outcomes, x, y, interval) for run in group.runs])
@@ -83,14 +78,28 @@ def pooled(group: Group, tracks: Sequence[Mapping[Place, Point]]) -> Line | None
     )
 
 
-def cost_point(group: Group, cost: Callable[[Run], float | None], benchmark: str, probe: str) -> Line | None:
-    """Return accuracy against a cost, the mean over seeds of both; None if a run has none of the two."""
-    costs, accuracies = [cost(run) for run in group.runs], [run.accuracy(benchmark, probe) for run in group.runs]
-    found = [(x, y) for x, y in zip(costs, accuracies, strict=True) if x is not None and y is not None]
-    if len(found) < len(group.runs):
+def line_of(group: Group, places: Mapping[float, Estimate]) -> Line | None:
+    """Return a curve through estimates by their places; None if there is none."""
+    if not places:
         return None
-    points = [Point(x=x, y=100 * accuracy.mean, half_width=100 * accuracy.ci95_episodes) for x, accuracy in found]
-    return pooled(group, [{"all": point} for point in points])
+    widths = [100 * width for estimate in places.values() if (width := estimate.half_width) is not None]
+    return Line(
+        label=group.label,
+        x=list(places),
+        y=[100 * estimate.mean for estimate in places.values()],
+        half_width=widths if len(widths) == len(places) else None,
+        style=group.style,
+        has_band=group.is_pooled,
+    )
+
+
+def cost_point(group: Group, cost: Callable[[Run], float | None], benchmark: str, probe: str) -> Line | None:
+    """Return accuracy against a cost, the mean over seeds of both; None if a run has no cost, or none an accuracy."""
+    costs, accuracy = [cost(run) for run in group.runs], group.accuracy(benchmark, probe)
+    known = [value for value in costs if value is not None]
+    if len(known) < len(costs) or isinstance(accuracy, str):
+        return None
+    return line_of(group, {float(np.mean(known)): accuracy})
 
 
 def in_words(lines: Sequence[Line]) -> str:
@@ -114,8 +123,4 @@ def _track(outcomes: Past, x: Value, y: Value, interval: Value | None) -> dict[f
 
 
 def _half_width(points: Sequence[Point]) -> float | None:
-    if len(points) == 1:
-        return points[0].half_width
-    if len(points) < MIN_SEEDS:
-        return None
-    return half_width(float(np.std([point.y for point in points], ddof=1)), len(points))
+    return points[0].half_width if len(points) == 1 else over_seeds([point.y for point in points]).half_width

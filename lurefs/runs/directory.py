@@ -23,6 +23,7 @@ from lurefs.config.schema import RunConfig
 from lurefs.errors import UserError, first_line
 from lurefs.records import from_mapping, to_mapping
 from lurefs.runs.outcomes import ChunkOutcome
+from lurefs.runs.summary import VERSION, RunSummary, as_mapping
 
 T = TypeVar("T")
 REFERENCE = "base--train"
@@ -120,9 +121,7 @@ class RunDirectory:
         weights = self.checkpoint_path(n_chunks - 1)
         return [
             self.identity_path,
-            self.chunks_path,
-            weights,
-            weights.with_suffix(".json"),
+            *([] if config.frozen else [self.chunks_path, weights, weights.with_suffix(".json")]),
             *(self.manifest_path(benchmark) for benchmark in config.benchmarks),
             *(self.episodes_path(benchmark, probe) for benchmark in config.benchmarks for probe in config.probes),
             *(self.transfer_path(name) for name in config.transfer),
@@ -167,10 +166,10 @@ class RunDirectory:
         return read_json(self.identity_path) if self.identity_path.is_file() else {}
 
     def read_outcomes(self) -> list[ChunkOutcome]:
-        """Return the outcomes of the chunks that are done, in order; empty before the first.
+        """Return the outcomes of the chunks that are done, in order; empty before the first, when there is no file.
 
         Raises:
-            UserError: A line is damaged.
+            UserError: A line is damaged, or the file has none.
         """
         if not self.chunks_path.is_file():
             return []
@@ -180,6 +179,8 @@ class RunDirectory:
                 outcomes.append(from_mapping(ChunkOutcome, _parse(line)))
             except (ValueError, UserError) as error:
                 raise damaged(self.chunks_path, f"line {number}: {first_line(error)}") from error
+        if not outcomes:
+            raise damaged(self.chunks_path, "it is empty")
         return outcomes
 
     def write_outcomes(self, outcomes: Sequence[ChunkOutcome]) -> None:
@@ -187,23 +188,34 @@ class RunDirectory:
         lines = [json.dumps(to_mapping(outcome)) for outcome in outcomes]
         write_text(self.chunks_path, "".join(line + "\n" for line in lines))
 
-    def read_summary(self) -> dict[str, Any]:
+    def read_summary(self) -> RunSummary:
         """Return the summary.
 
         Raises:
-            UserError: The run has none yet, or it is damaged.
+            UserError: The run has none yet, it is damaged, or another version of lurefs wrote it.
         """
-        if not self.summary_path.is_file():
+        path = self.summary_path
+        if not path.is_file():
             raise UserError(
                 f"{self.path} has no summary.json",
                 "a run that was evaluated",
                 "finish it with 'lurefs run' or 'evaluate'",
             )
-        return read_json(self.summary_path)
+        values = read_json(path)
+        if (version := values.get("version", VERSION)) != VERSION:
+            raise UserError(
+                f"{path} has the version {version!r}, which this lurefs does not know",
+                f"version {VERSION}",
+                f"read it with the lurefs that wrote it, or delete {path} and run again",
+            )
+        try:
+            return from_mapping(RunSummary, values)
+        except UserError as error:
+            raise damaged(path, error.problem) from error
 
-    def write_summary(self, summary: Mapping[str, Any]) -> None:
+    def write_summary(self, summary: RunSummary) -> None:
         """Store the summary."""
-        write_text(self.summary_path, json.dumps(to_mapping(summary), indent=2, ensure_ascii=False) + "\n")
+        write_text(self.summary_path, json.dumps(as_mapping(summary), indent=2, ensure_ascii=False) + "\n")
 
     def read_cost(self) -> dict[str, Any]:
         """Return what `lurefs.stages.cost.cost_card` found; empty if the run is older than that.
@@ -259,6 +271,15 @@ class RunDirectory:
             UserError: They were not computed yet, or the file is damaged.
         """
         return _load(self.episodes_path(benchmark, probe), Accuracies.load)
+
+    def read_control_episodes(self, benchmark: str, control: str, probe: str) -> EpisodeTable:
+        """Return the per-episode results of one probe on a control's features of a benchmark, without predictions.
+
+        Raises:
+            UserError: They are not there, or the file is damaged.
+        """
+        path = self.control_path(benchmark, control, probe)
+        return _load(path, partial(EpisodeTable.load, with_predicted=False))
 
     def read_control_accuracies(self, benchmark: str, control: str, probe: str) -> Accuracies:
         """Return the accuracies of a control on the episodes that it met.

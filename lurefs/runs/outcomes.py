@@ -208,6 +208,11 @@ def reset_in_words(outcomes: Sequence[ChunkOutcome]) -> str:
     return f"{n_idle} of {len(shares)} resets changed no prediction"
 
 
+def train_seconds(outcomes: Sequence[ChunkOutcome]) -> float:
+    """Return the wall-clock time of all training epochs, without unlearning."""
+    return sum(outcome.train_seconds for outcome in outcomes)
+
+
 def unlearn_seconds(outcome: ChunkOutcome) -> float:
     """Return the wall-clock time that unlearning before a chunk took, 0 where nothing was unlearned."""
     return outcome.unlearn.seconds if outcome.unlearn else 0.0

@@ -44,8 +44,9 @@ def check(plan: Plan) -> None:
     check_robustness(plan)
     check_executor(plan)
     backbone = plan_backbone(plan)
-    build_optimizer(backbone.model, plan.config.learner.optimizer)
-    check_batches(plan, backbone)
+    if not plan.config.frozen:
+        build_optimizer(backbone.model, plan.config.learner.optimizer)
+        check_batches(plan, backbone)
     check_transfers(plan)
     check_probes(plan, backbone.n_features)
 

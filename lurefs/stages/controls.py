@@ -25,9 +25,9 @@ from episodes.files import write_text
 from episodes.manifest import Manifest
 from episodes.table import EpisodeTable
 from episodes.transforms import needs_reference
-from lurefs.config.schema import digest
+from lurefs.config.identity import digest
 from lurefs.learning.backbones import build_twin
-from lurefs.records import to_mapping
+from lurefs.records import through_json, to_mapping
 from lurefs.runs.directory import damaged, read_json
 from lurefs.seeding import seed_stream
 from lurefs.stages.cell import Cell, score_cell
@@ -83,7 +83,7 @@ class _Control:
         """Score a probe and store the results, unless they are there."""
         config = self.stage.plan.config.probes[probe_name]
         probe = make_probe(probe_name, config)
-        identity = _plain(result_identity(benchmark, manifest, probe, self.digests(benchmark)))
+        identity = through_json(result_identity(benchmark, manifest, probe, self.digests(benchmark)))
         path = self.stage.directory.control_path(benchmark.name, self.name, probe_name)
         if path.exists() and _read(path).identity == identity:
             return
@@ -111,12 +111,12 @@ class _Control:
 
     def digests(self, benchmark: Benchmark) -> tuple[str, str]:
         """Return the digests of the identities of the features that support and queries are taken from."""
-        support, query = (digest(_plain(self.identify(self.stage, images))) for images in benchmark.sides)
+        support, query = (digest(through_json(self.identify(self.stage, images))) for images in benchmark.sides)
         return support, query
 
     def bank(self, images: ImageSet) -> FeatureBank:
         """Return the features of some images."""
-        identity = _plain(self.identify(self.stage, images))
+        identity = through_json(self.identify(self.stage, images))
         key = digest(identity)
         if key not in self.banks:
             self.banks[key] = self.make(self.stage, images, identity)
@@ -212,12 +212,6 @@ def _make_statistics_bank(stage: Stage, images: ImageSet, identity: dict[str, An
             yield image_statistics(images.dataset.read(images.rows[start : start + READ_AT_ONCE]))
 
     return make_bank(images, batches(), identity)
-
-
-def _plain(identity: dict[str, Any]) -> dict[str, Any]:
-    """Return an identity as it is read from a file."""
-    plain: dict[str, Any] = json.loads(json.dumps(identity))
-    return plain
 
 
 def _read(path: Path) -> EpisodeTable:

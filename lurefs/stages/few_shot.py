@@ -10,7 +10,7 @@ from episodes.executors import serial
 from episodes.manifest import Manifest
 from episodes.summary import summarise
 from episodes.transforms import needs_reference
-from lurefs.config.schema import digest
+from lurefs.config.identity import digest
 from lurefs.learning import checkpoints
 from lurefs.learning.backbones import Backbone
 from lurefs.runs.outcomes import ChunkOutcome, FewShotScore

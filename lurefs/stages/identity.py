@@ -14,10 +14,11 @@ import lurefs
 from episodes.files import write_text
 from episodes.manifest import Manifest
 from episodes.probes import Probe
-from lurefs.config.schema import RunConfig, digest, pretrain_identity
+from lurefs.config.identity import digest, pretrain_identity
+from lurefs.config.schema import RunConfig
 from lurefs.errors import UserError
 from lurefs.learning.backbones import Backbone, resolve_device
-from lurefs.records import differences, to_mapping
+from lurefs.records import differences, through_json
 from lurefs.runs.directory import RunDirectory
 from lurefs.stages.plan import Benchmark, Plan
 
@@ -30,7 +31,7 @@ def claim(plan: Plan, directory: RunDirectory, backbone: Backbone) -> None:
         "pretrain": pretrain_identity(plan.config),
         "dataset": dict(plan.dataset.identity),
     }
-    card = json.loads(json.dumps(to_mapping(card)))
+    card = through_json(card)
     if directory.identity_path.exists():
         stored = directory.read_identity()
         changes = differences({key: stored.get(key) for key in card}, card)

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from episodes.arrays import IntArray
 from episodes.bank import images_digest
 from episodes.manifest import Manifest
 from episodes.specs import EpisodeSpec, SpecError, check_fits
@@ -17,7 +18,7 @@ from lurefs.config.schema import BenchmarkConfig, CorruptConfig, RunConfig, Tran
 from lurefs.data.arrival import limit_images
 from lurefs.data.chunks import Chunk, make_chunks
 from lurefs.data.corruptions import check_corruptible, corrupted_dataset
-from lurefs.data.dataset import ImageDataset, IntArray
+from lurefs.data.dataset import ImageDataset
 from lurefs.data.noise import give_labels
 from lurefs.data.splits import ClassSplit, ImageSplit, split_classes, split_images
 from lurefs.errors import UserError, first_line
@@ -105,7 +106,7 @@ class Plan:
         dataset: The images to learn on.
         classes: Base, validation and novel classes.
         images: Train, val and test images of the base classes; of train and val those that arrive at all.
-        chunks: The chunk stream.
+        chunks: The chunk stream; empty if nothing is learned.
         given_labels: (n_images of `dataset`,) int64, read-only: the labels that training sees, which are the true ones
             but for `chunks.label_noise`.
         benchmarks: By name.
@@ -127,9 +128,10 @@ def make_plan(config: RunConfig) -> Plan:
         UserError: The data cannot be read, or cannot give what the configuration asks of it.
     """
     dataset: ImageDataset = plugins.build("dataset", config.dataset.name, config.dataset.params)
-    classes = split_classes(dataset, config.class_split)
+    classes = split_classes(dataset, config.class_split, min_base=0 if config.frozen else 2)
     images = split_images(dataset, classes.base, config.image_split)
-    images = limit_images(dataset, images, config.chunks, seed=config.seed)
+    if not config.frozen:
+        images = limit_images(dataset, images, config.chunks, seed=config.seed)
     benchmarks = {
         name: make_benchmark(name, benchmark, dataset, classes, images) for name, benchmark in config.benchmarks.items()
     }
@@ -138,8 +140,10 @@ def make_plan(config: RunConfig) -> Plan:
         dataset=dataset,
         classes=classes,
         images=images,
-        chunks=make_chunks(dataset, images, config.chunks, seed=config.seed),
-        given_labels=give_labels(dataset, classes.base, images, config.chunks, seed=config.seed),
+        chunks=() if config.frozen else make_chunks(dataset, images, config.chunks, seed=config.seed),
+        given_labels=dataset.labels
+        if config.frozen
+        else give_labels(dataset, classes.base, images, config.chunks, seed=config.seed),
         benchmarks=benchmarks,
     )
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from episodes.manifest import Manifest
 from lurefs import console, plugins
-from lurefs.config.schema import digest, pretrain_identity
+from lurefs.config.identity import digest, pretrain_identity
 from lurefs.errors import UserError
 from lurefs.learning import checkpoints
 from lurefs.learning.backbones import Backbone

@@ -10,10 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from episodes.arrays import IntArray
 from lurefs import console
-from lurefs.config.schema import CORRUPTIONS, RobustnessConfig, digest
+from lurefs.config.identity import digest
+from lurefs.config.schema import CORRUPTIONS, RobustnessConfig
 from lurefs.data.corruptions import corrupt
-from lurefs.data.dataset import ImageArray, IntArray
+from lurefs.data.dataset import ImageArray
 from lurefs.learning import checkpoints
 from lurefs.learning.backbones import Backbone
 from lurefs.records import to_mapping

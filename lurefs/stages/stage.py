@@ -75,7 +75,7 @@ def plan_backbone(plan: Plan) -> Backbone:
     """Build the plan's backbone with the weights that it starts from."""
     return build_backbone(
         plan.config.backbone,
-        n_classes=len(plan.classes.base),
+        n_classes=0 if plan.config.frozen else len(plan.classes.base),
         n_channels=plan.dataset.n_channels,
         image_size=plan.dataset.image_size,
         seed=seed_stream(plan.config.seed, "weights"),

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict
 from typing import Any
 
 from episodes.bank import FeatureBank
 from episodes.transfer.fits import transfer
-from episodes.transfer.table import SizeSummary, collect_fits, summarise_transfer
+from episodes.transfer.table import collect_fits, summarise_transfer
 from lurefs import console
-from lurefs.config.schema import digest
+from lurefs.config.identity import digest
 from lurefs.errors import UserError
+from lurefs.records import through_json
+from lurefs.runs.summary import TransferSummary
 from lurefs.stages.stage import Stage, make_probe
 from lurefs.stages.transfer_plan import Transfer, plan_transfers
 
@@ -44,39 +44,35 @@ def evaluate_transfers(stage: Stage) -> None:
         table.save(directory.transfer_path(name))
 
 
-def summarise_transfers(stage: Stage) -> dict[str, Any]:
-    """Return the figures of every transfer by size, from its stored fits, as `summary.json` holds them."""
+def summarise_transfers(stage: Stage) -> dict[str, TransferSummary]:
+    """Return the figures of every transfer by size, from its stored fits."""
     return {name: _summarise(stage, planned) for name, planned in plan_transfers(stage.plan).items()}
 
 
 def _identity(planned: Transfer, bank: FeatureBank, settings: dict[str, Any]) -> dict[str, Any]:
     config = planned.config
-    identity: dict[str, Any] = {
-        "images": bank.images_digest,
-        "split": {"val": config.val, "test": config.test, "seed": config.seed},
-        "spec": asdict(planned.spec),
-        "probe": settings,
-        "bank": digest(dict(bank.identity)),
-    }
-    plain: dict[str, Any] = json.loads(json.dumps(identity))
-    return plain
+    identity: dict[str, Any] = through_json(
+        {
+            "images": bank.images_digest,
+            "split": {"val": config.val, "test": config.test, "seed": config.seed},
+            "spec": planned.spec,
+            "probe": settings,
+            "bank": digest(dict(bank.identity)),
+        }
+    )
+    return identity
 
 
-def _summarise(stage: Stage, planned: Transfer) -> dict[str, Any]:
+def _summarise(stage: Stage, planned: Transfer) -> TransferSummary:
     table = stage.directory.read_transfer(planned.name)
-    return {
-        "n_classes": len(planned.images.class_names),
-        "probe": planned.config.probe.name,
-        "parameter": planned.spec.parameter,
-        "grid": list(planned.spec.grid) if planned.spec.parameter else None,
-        "choose_by": planned.spec.choose_by if planned.spec.parameter else None,
-        "sizes": {str(size): _plain(summary) for size, summary in summarise_transfer(table).items()},
-    }
-
-
-def _plain(summary: SizeSummary) -> dict[str, Any]:
-    plain: dict[str, Any] = asdict(summary)
-    return plain
+    return TransferSummary(
+        n_classes=len(planned.images.class_names),
+        probe=planned.config.probe.name,
+        parameter=planned.spec.parameter,
+        grid=list(planned.spec.grid) if planned.spec.parameter else None,
+        choose_by=planned.spec.choose_by if planned.spec.parameter else None,
+        sizes={str(size): summary for size, summary in summarise_transfer(table).items()},
+    )
 
 
 def unfit(name: str, error: Exception) -> UserError:

@@ -1,1 +1,1 @@
-"""Many runs: the cells of a grid, in processes or in an array job."""
+"""Many runs: the cells of a grid, done in processes or in a Slurm array job."""

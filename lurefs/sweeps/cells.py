@@ -1,12 +1,11 @@
-"""All runs of a grid or a recipe: checked before any of them starts, finished ones left alone.
+"""Running all runs of a grid or a recipe that are not finished, after a check of all of them.
 
-They run one after another in this process, where progress shows, or in several processes, where one that fails costs no
-other.
+They run one after another in this process, which shows progress, or in several processes, where a failure does not
+stop the others.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import traceback
@@ -17,28 +16,30 @@ from pathlib import Path
 from typing import Any
 
 from lurefs import console
-from lurefs.config.schema import RunConfig, digest, run_identity
+from lurefs.config.identity import digest, run_identity
+from lurefs.config.schema import RunConfig
 from lurefs.errors import UserError
 from lurefs.ranks import ranks_of
-from lurefs.records import to_mapping
+from lurefs.records import through_json
 from lurefs.runs.directory import RunDirectory
 from lurefs.runs.outcomes import reset_in_words
+from lurefs.runs.summary import RunSummary
 from lurefs.stages.plan import Plan, make_plan
 from lurefs.sweeps.grid import of_run
 from lurefs.sweeps.workers import Call, Failure, Workers
 
 Elsewhere = Callable[[Mapping[str, Call]], Iterator[tuple[str, Any]]]
-"""Makes calls somewhere; yields each one's key with its result or a `Failure`, as they are done."""
+"""Makes calls outside this process; yields each key with its result or a `Failure`, as calls finish."""
 Directories = Mapping[str, RunDirectory]
 LEARNING = ("run", "pretrain")
 """Stages in which a backbone learns."""
 
 
 def plan_runs(configs: Sequence[RunConfig]) -> dict[str, Plan]:
-    """Return the plan of each run by its name.
+    """Return the plan of each run by name.
 
     Raises:
-        UserError: The data cannot give what a run asks of them.
+        UserError: A run's settings do not fit its data.
     """
     plans = {}
     for config in configs:
@@ -52,18 +53,18 @@ def plan_runs(configs: Sequence[RunConfig]) -> dict[str, Plan]:
 
 
 def is_finished(plan: Plan, directory: RunDirectory) -> bool:
-    """Say whether a directory holds all that the plan would lead to, without loading what would do it.
+    """Return whether a directory holds all results of a plan, without loading the learning libraries.
 
     Raises:
-        UserError: A file that it is found by is damaged.
+        UserError: A file of the directory is damaged.
     """
     if not all(path.is_file() for path in directory.result_paths(plan.config, len(plan.chunks))):
         return False
     summary = directory.read_summary()
     dataset = directory.read_identity().get("dataset")
     return (
-        summary.get("run", {}).get("digest") == digest(run_identity(plan.config))
-        and dataset == json.loads(json.dumps(to_mapping(dict(plan.dataset.identity))))
+        summary.run.digest == digest(run_identity(plan.config))
+        and dataset == through_json(plan.dataset.identity)
         and len(directory.read_outcomes()) == len(plan.chunks)
         and (not plan.config.controls or _has_controls(summary, directory))
     )
@@ -75,10 +76,10 @@ def unfinished(plans: Mapping[str, Plan], directories: Directories) -> dict[str,
 
 
 def run_here(plans: Mapping[str, Plan], directories: Directories, stage: str, *, with_page: bool) -> None:
-    """Do a stage of the runs in this process, one run after another, or all stages where it is `run`.
+    """Do one stage (all stages for `run`) of the runs in this process, one run after another.
 
     Raises:
-        UserError: A run cannot be run as it is; or see `lurefs.stages.run.run_stage`; the runs after it are not done.
+        UserError: A run is refused before all start, or fails (see `lurefs.stages.run.run_stage`), which ends the rest.
     """
     from lurefs.stages.run import run_stage
 
@@ -102,17 +103,17 @@ def run_in_workers(
     n_workers: int,
     elsewhere: Elsewhere | None = None,
 ) -> dict[str, Failure]:
-    """Do a stage of the runs in other processes; return why some have no results. None writes a page of its own.
+    """Do one stage of the runs in other processes, without pages; return the failures by run name.
 
     Args:
-        plans: By name.
-        directories: Likewise.
+        plans: By run name.
+        directories: By run name.
         stage: See `lurefs.stages.run.run_stage`.
-        n_workers: How many processes of this machine.
-        elsewhere: Does the runs in place of these processes.
+        n_workers: Number of processes on this machine.
+        elsewhere: Does the runs instead of these processes.
 
     Raises:
-        UserError: A run cannot be run as it is; nothing was run then.
+        UserError: A run is refused; then no run was started.
     """
     for name in plans:
         directories[name].check_writable()
@@ -134,7 +135,7 @@ def run_in_workers(
 
 
 def check_runs(configs: Sequence[RunConfig], *, is_here: bool = False) -> tuple[str, UserError] | None:
-    """Return the first run that the libraries refuse, and why; runs that differ by their seed alone are one.
+    """Return name and error of the first run that the libraries refuse; of several seeds only one is checked.
 
     Args:
         configs: The runs.
@@ -154,14 +155,14 @@ def check_runs(configs: Sequence[RunConfig], *, is_here: bool = False) -> tuple[
 
 
 def padding_notes(configs: Sequence[RunConfig]) -> list[str]:
-    """Return the notes of `lurefs.stages.run.padding_notes` on all runs."""
+    """Return the notes of `lurefs.stages.run.padding_notes` for all runs."""
     from lurefs.stages.run import padding_notes
 
-    return padding_notes([make_plan(config) for config in configs])
+    return padding_notes([make_plan(config) for config in configs if not config.frozen])
 
 
 def distinct(configs: Sequence[RunConfig]) -> list[RunConfig]:
-    """Return the configurations without those that differ from an earlier one by their seed alone."""
+    """Return the configurations without those that differ from an earlier one only by the seed."""
     found: dict[str, RunConfig] = {}
     for config in configs:
         key = digest({name: value for name, value in run_identity(config).items() if name != "seed"})
@@ -170,23 +171,22 @@ def distinct(configs: Sequence[RunConfig]) -> list[RunConfig]:
 
 
 def run_one(config: RunConfig, directory: RunDirectory, stage: str) -> dict[str, float]:
-    """Do a stage of a run; return the mean accuracy of its first probe on each benchmark, as far as it is measured.
+    """Do one stage of a run; return the first probe's mean accuracy per benchmark, if it was measured.
 
-    What is said meanwhile goes to the run's log, since the runs share one terminal.
+    Messages go to the run's log, since the runs share one terminal.
     """
     with _stderr_in(directory.log_path):
         from lurefs.stages.run import run_stage
 
         run_stage(make_plan(config), directory, stage, with_page=False)
-    benchmarks = directory.read_summary()["benchmarks"] if stage in ("run", "evaluate") else {}
-    return {
-        name: next(iter(benchmark["probes"].values()))["accuracy"]["mean"] for name, benchmark in benchmarks.items()
-    }
+    benchmarks = directory.read_summary().benchmarks if stage in ("run", "evaluate") else {}
+    found = {name: next(iter(benchmark.probes.values())).accuracy for name, benchmark in benchmarks.items()}
+    return {name: accuracy.mean for name, accuracy in found.items() if accuracy is not None}
 
 
 @contextmanager
 def _stderr_in(path: Path) -> Iterator[None]:
-    """Append what this process says on stderr to a file, libraries in C included, and the reason if the block fails."""
+    """Append the stderr of this process, also of C libraries, to a file, and the traceback if the block fails."""
     path.parent.mkdir(parents=True, exist_ok=True)
     before = os.dup(2)
     try:
@@ -203,21 +203,21 @@ def _stderr_in(path: Path) -> Iterator[None]:
 
 
 def exit_code(failures: Mapping[str, Failure]) -> int:
-    """Return 0 if all runs have results, 2 if a user can put right what failed, else 1."""
+    """Return 0 if no run failed, 2 if the user can fix all failures, otherwise 1."""
     if not failures:
         return 0
     return 2 if all(failure.is_user_error for failure in failures.values()) else 1
 
 
 def tell_failures(failures: Mapping[str, Failure]) -> None:
-    """Print each reason once, with the runs that have it."""
+    """Print each reason for a failure once, with the names of its runs."""
     for reason in dict.fromkeys(failure.reason for failure in failures.values()):
         names = [name for name, failure in failures.items() if failure.reason == reason]
         console.note(f"failed: {', '.join(names)}\n{reason}")
 
 
 def _check_in(workers: Workers, configs: Sequence[RunConfig], *, is_here: bool) -> tuple[str, UserError] | None:
-    """Do `check_runs` in the processes that will do the runs, each a part, so that they load the libraries at once."""
+    """Do `check_runs` in parts in the processes for the runs, so that all of them load the libraries in parallel."""
     of_settings = distinct(configs)
     parts = [of_settings[start :: workers.n_workers] for start in range(min(workers.n_workers, len(of_settings)))]
     check_part = partial(check_runs, is_here=is_here)
@@ -233,7 +233,7 @@ def _check_in(workers: Workers, configs: Sequence[RunConfig], *, is_here: bool) 
 
 
 def refuse(wrong: tuple[str, UserError] | None, n_runs: int) -> None:
-    """Raise what `check_runs` found; of several runs with the name of the one that it is about."""
+    """Raise the error that `check_runs` found, with the name of the run if there are several."""
     if wrong is not None:
         raise of_run(*wrong) if n_runs > 1 else wrong[1]
 
@@ -245,15 +245,15 @@ def _tell_idle_resets(names: Iterable[str], directories: Directories, stage: str
             console.note(f"{name}: {words}")
 
 
-def _has_controls(summary: Mapping[str, Any], directory: RunDirectory) -> bool:
+def _has_controls(summary: RunSummary, directory: RunDirectory) -> bool:
     return all(
-        benchmark["controls"]
+        benchmark.controls
         and all(
             directory.control_path(name, control, probe).is_file()
-            for control, found in benchmark["controls"].items()
-            for probe in found["probes"]
+            for control, found in benchmark.controls.items()
+            for probe in found.probes
         )
-        for name, benchmark in summary["benchmarks"].items()
+        for name, benchmark in summary.benchmarks.items()
     )
 
 

@@ -1,7 +1,7 @@
-"""Grids of runs: from a W&B sweep file to cells, each a recipe with settings, and the names of their directories.
+"""Grids of runs: reading a W&B sweep file, the configurations of its cells, and the names of their directories.
 
-The file is what `wandb sweep` reads. A cell is what `wandb agent` would start for it: the file's `command` with one
-`key=value` a parameter, so that both name the same run directory.
+`wandb sweep` reads the same file. For each cell, `wandb agent` would start the file's `command` with one `key=value`
+per parameter. Both name the same run directory.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from lurefs.config.identity import digest, run_identity
 from lurefs.config.load import find_recipe, load, parse_overrides, read_yaml
-from lurefs.config.schema import RunConfig, digest, run_identity
+from lurefs.config.schema import RunConfig
 from lurefs.errors import UserError
 
 MACRO = "${args_no_hyphens}"
@@ -25,13 +26,13 @@ _EXAMPLE = f"command: [lurefs, run, --config, one_backbone, --run-root, runs/my_
 
 @dataclass(frozen=True, kw_only=True)
 class Grid:
-    """What a sweep file asks for.
+    """Content of a sweep file.
 
     Attributes:
-        recipe: The recipe's name or path that all cells share.
-        run_root: Where their directories go.
+        recipe: Name or path of the recipe that all cells share.
+        run_root: Folder for the run directories of the cells.
         overrides: Settings of all cells.
-        parameters: The values of each setting that the grid goes through.
+        parameters: The values of each setting in the grid.
     """
 
     recipe: str
@@ -41,13 +42,13 @@ class Grid:
 
 
 def read_grid(source: str, overrides: Sequence[str] = (), run_root: Path | None = None) -> Grid:
-    """Read a sweep file.
+    """Read a sweep file and apply the overrides.
 
     Args:
         source: A path, or the name of a sweep file that comes with the package.
-        overrides: `key=value`: of a setting in the grid the value or a list of them, or a setting of all cells.
+        overrides: `key=value` texts. A setting in the grid takes a value or a list; any other is set in all cells.
             `parameters.KEY.values=[...]` adds a setting to the grid.
-        run_root: Takes the place of the file's.
+        run_root: Replaces the file's run root.
 
     Raises:
         UserError: No such file, not a grid, or a command that does not start `lurefs run`.
@@ -88,10 +89,10 @@ def read_grid(source: str, overrides: Sequence[str] = (), run_root: Path | None 
 
 
 def cells_of(grid: Grid) -> list[RunConfig]:
-    """Return the configurations of the cells in the order of the file, the last parameter fastest.
+    """Return the configurations of the cells in the order of the file; the last parameter changes fastest.
 
     Raises:
-        UserError: A setting or value that the recipe does not take, told with its cell; or two equal cells.
+        UserError: The recipe does not accept a setting or value of a cell, which is named; or two cells are equal.
     """
     cells: dict[str, RunConfig] = {}
     for values in itertools.product(*grid.parameters.values()):
@@ -109,29 +110,29 @@ def cells_of(grid: Grid) -> list[RunConfig]:
 
 
 def named_run(recipe: str, overrides: Sequence[str]) -> RunConfig:
-    """Return the configuration of one run that is named by what the overrides change.
+    """Return the configuration of a recipe's only run, named by the settings that the overrides change.
 
     Raises:
         UserError: The recipe has several runs or the overrides give a name or seeds; or see `lurefs.config.load.load`.
     """
-    for key, why in (("name", "has its name from its settings"), ("seeds", "is one run, of one seed")):
+    for key, why in (("name", "is named by its settings"), ("seeds", "has only one seed")):
         if any(_split(text)[0] == key for text in overrides):
             raise UserError(f"a run below a run root {why}", f"no setting {key!r}", f"leave {key}=... out")
     group = load(recipe, overrides)
     if group.variants or len(group.runs) > 1:
         what = "variants" if group.variants else f"the seeds {list(group.seeds or ())}"
         raise UserError(
-            f"{recipe} has {what}", "a recipe of one run", "give what they change as parameters of the grid"
+            f"{recipe} has {what}", "a recipe of one run", "make the settings that they change parameters of the grid"
         )
     (config,) = group.runs.values()
     return replace(config, name=name_of(overrides, config))
 
 
 def name_of(overrides: Sequence[str], config: RunConfig) -> str:
-    """Return a name for a run from the settings that were changed; it does not depend on their order.
+    """Return a name for a run from the changed settings; it does not depend on their order.
 
-    Only what the numbers depend on takes part; of `backbone.name` and its like the value alone, the seed comes last.
-    Where a value had to be changed to be a file's name, a digest keeps different runs apart.
+    It lists the settings that the numbers depend on, the seed last; of `backbone.name` and similar keys only the value.
+    If a value had to be changed to fit into a file name, a digest keeps different runs apart.
     """
     leaves = _leaves(parse_overrides(overrides), run_identity(config))
     parts, is_changed = [], False
@@ -148,12 +149,12 @@ def name_of(overrides: Sequence[str], config: RunConfig) -> str:
 
 
 def of_run(run: str, error: UserError) -> UserError:
-    """Return the same error with the run that it is about."""
+    """Return an error with the name of its run added."""
     return UserError(f"run {run}: {error.problem}", error.expected, error.fix)
 
 
 def _leaves(changes: Mapping[str, Any], identity: Mapping[str, Any], path: str = "") -> dict[str, Any]:
-    """Return the changed settings by their dotted keys, as far as they are part of a run's identity."""
+    """Return the changed settings by dotted key, if they are part of a run's identity."""
     found: dict[str, Any] = {}
     for key, value in changes.items():
         if not path and key not in identity:
@@ -191,7 +192,7 @@ def _check_values(where: str, values: Sequence[Any]) -> None:
 
 
 def _read_command(path: Path, command: Any) -> tuple[str, Path | None, tuple[str, ...]]:
-    """Return the recipe, the run root and the settings of the file's command."""
+    """Return the recipe, the run root and the settings in a sweep file's command."""
     words = [str(word) for word in command] if isinstance(command, list) else []
     arguments = words[words.index("run") + 1 :] if "run" in words else []
     options: dict[str, str] = {}
@@ -214,9 +215,9 @@ def _read_command(path: Path, command: Any) -> tuple[str, Path | None, tuple[str
 
 
 def _split(text: str) -> tuple[str, Any]:
-    """Return key and value of `key=value`."""
+    """Return the key and value of a `key=value` text."""
     import yaml
 
-    parse_overrides([text])  # refuses what is none
+    parse_overrides([text])  # refuses other texts
     key, _, value = text.partition("=")
     return key, yaml.safe_load(value)

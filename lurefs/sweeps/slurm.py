@@ -1,4 +1,4 @@
-"""Calls as tasks of one Slurm array job, by submitit; code and files must be on a disk that all nodes share."""
+"""Calls as tasks of one Slurm array job, with submitit; code and files must be on a disk that all nodes share."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ POLL_SECONDS = 2.0
 
 
 def read_options(texts: Sequence[str]) -> dict[str, Any]:
-    """Return the options for sbatch that `key=value` texts give.
+    """Parse `key=value` texts into options for sbatch.
 
     Raises:
-        UserError: A text is none, or the time is missing.
+        UserError: A text has no key, or the time is missing.
     """
     options = {}
     for text in texts:
@@ -38,18 +38,18 @@ def read_options(texts: Sequence[str]) -> dict[str, Any]:
 def results(
     calls: Mapping[str, Call], folder: Path, options: Mapping[str, Any], *, n_at_a_time: int | None
 ) -> Iterator[tuple[str, Any]]:
-    """Submit the calls as one array job and yield each key with its result or a `Failure`, as they are done.
+    """Submit the calls as one array job and yield each key with its result or a `Failure`, as calls finish.
 
     An interrupt leaves the jobs in the queue.
 
     Args:
         calls: One task each.
-        folder: For the tasks' scripts and logs.
-        options: Of sbatch, by name.
-        n_at_a_time: The most tasks that run at a time; None leaves it to the cluster.
+        folder: Folder for the tasks' scripts and logs.
+        options: Options of sbatch, by name.
+        n_at_a_time: Maximum number of tasks at a time; None leaves it to the cluster.
 
     Raises:
-        UserError: submitit is not installed, there is no Slurm here, or it refuses the job.
+        UserError: submitit is not installed, this machine has no Slurm, or Slurm refuses the job.
     """
     try:
         import submitit

@@ -1,6 +1,6 @@
-"""Calls in processes of their own: each process imports once, takes one call at a time, and may die without the others.
+"""Worker processes for calls: each imports once and takes one call at a time, and may die without the others.
 
-What is called must be importable by its name, and it and its arguments picklable: processes start from nothing.
+Processes are spawned, so a function must be importable by name, and its arguments and result must be picklable.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ class Failure:
     """Why a call has no result.
 
     Attributes:
-        reason: For people: a `UserError` in its three parts, a traceback, or how the process died.
-        is_user_error: Whether a user can put it right.
+        reason: Text for the user: a `UserError` in its three parts, a traceback, or how the process died.
+        is_user_error: Whether the user can fix it.
     """
 
     reason: str
@@ -35,14 +35,14 @@ class Failure:
 
     @property
     def headline(self) -> str:
-        """The reason in one line: the last one of a traceback, the first one of all else."""
+        """The reason in one line: the last line of a traceback, otherwise the first line."""
         lines = self.reason.splitlines() or [""]
         return lines[-1] if lines[0].startswith("Traceback") else lines[0]
 
 
 @dataclass(frozen=True)
 class Call:
-    """A function and what it is called with."""
+    """A function and its arguments."""
 
     function: Callable[..., Any]
     arguments: tuple[Any, ...] = ()
@@ -56,10 +56,10 @@ class _Worker:
 
 @dataclass
 class Workers:
-    """Up to `n_workers` processes, started when there is work for them; leaving the block ends them.
+    """Up to `n_workers` processes, started when there is work for them; leaving the `with` block ends them.
 
     Attributes:
-        n_workers: How many, at least one.
+        n_workers: Maximum number of processes, at least one.
     """
 
     n_workers: int
@@ -72,11 +72,11 @@ class Workers:
     def __exit__(self, *_: object) -> None:
         for worker in [*self._idle, *self._busy.values()]:
             worker.connection.close()
-        for worker in self._busy.values():  # one that is idle ends by itself
+        for worker in self._busy.values():  # idle workers end by themselves
             worker.process.terminate()
 
     def results(self, calls: Mapping[str, Call]) -> Iterator[tuple[str, Any]]:
-        """Yield each key with what its call returned, or with a `Failure`, as they are done."""
+        """Yield each key with the result of its call, or with a `Failure`, as calls finish."""
         waiting = deque(calls.items())
         keys: dict[Connection, str] = {}
         while waiting or keys:
@@ -97,7 +97,7 @@ class Workers:
 
 
 def answer(call: Call) -> Any:
-    """Make a call; return what it returns, or a `Failure`."""
+    """Make a call; return its result, or a `Failure` if it raises an exception."""
     try:
         return call.function(*call.arguments)
     except UserError as error:
@@ -110,17 +110,17 @@ def _start() -> _Worker:
     context = get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(target=_work, args=(theirs,))
-    os.environ.setdefault("OMP_NUM_THREADS", "1")  # read at the start: several processes of many threads are slow
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when a process starts; more threads would be slow
     process.start()
     theirs.close()
     return _Worker(process=process, connection=ours)
 
 
 def _work(connection: Connection) -> None:
-    """Answer calls until there are no more, or until the command that sends them was killed."""
+    """Answer calls until there are no more, or until the parent process ends."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the command hears it too, and decides
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())  # what is said of one call would cover the rest
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent gets it too, and decides
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())  # messages would disturb the progress bar
     while True:
         try:
             call = connection.recv()
@@ -141,6 +141,6 @@ def _last_words(process: BaseProcess) -> str:
     code = process.exitcode
     if code is not None and code < 0:
         name = signal.Signals(-code).name
-        hint = "; was there memory enough?" if name == "SIGKILL" else ""
+        hint = "; was there enough memory?" if name == "SIGKILL" else ""
         return f"its process was ended by {name}{hint}"
     return f"its process ended by itself with code {code}"

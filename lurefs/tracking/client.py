@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from episodes.files import write_text
+from lurefs.records import Row
 from lurefs.tracking.agent import AgentRun
-from lurefs.tracking.labels import Card, Row
+from lurefs.tracking.labels import Card
 from lurefs.tracking.records import Chart, Record, Table
 
 START_SECONDS = 20.0

@@ -10,8 +10,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+from lurefs.records import Row
 from lurefs.runs.directory import damaged, read_json
-from lurefs.tracking.labels import Row, comparison_card, without_none
+from lurefs.tracking.labels import comparison_card, without_none
 from lurefs.tracking.records import Chart, Record, Table
 
 T = TypeVar("T")

@@ -10,11 +10,13 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from lurefs import plugins
-from lurefs.config.schema import LearnerConfig, PluginConfig, RunConfig, digest, run_identity
+from lurefs.config.identity import digest, run_identity
+from lurefs.config.schema import LearnerConfig, PluginConfig, RunConfig
 from lurefs.errors import UserError
+from lurefs.records import Row, to_mapping
 from lurefs.runs.outcomes import ChunkOutcome
+from lurefs.runs.summary import RunSummary
 
-Row = dict[str, Any]
 _REGIME = ("replay", "schedule", "class_order", "images_per_class", "label_noise")
 
 
@@ -75,18 +77,19 @@ def pretrain_card(about: About, outcomes: Sequence[ChunkOutcome]) -> Card:
     )
 
 
-def cell_card(about: About, summary: Mapping[str, Any], benchmark: str, probe: str) -> Card:
+def cell_card(about: About, summary: RunSummary, benchmark: str, probe: str) -> Card:
     """Label one probe on one benchmark; its protocol is the manifest, so that a group has the same episodes."""
-    described = summary["benchmarks"][benchmark]
-    protocol = str(described["manifest"])[:12]
+    described = summary.benchmarks[benchmark]
+    accuracy, corrupt = described.probes[probe].accuracy, described.corrupt
+    protocol = described.manifest[:12]
     cell = {
         "protocol": protocol,
-        "n_chunks": summary["pretrain"]["n_chunks"],
+        "n_chunks": _n_chunks(summary),
         "benchmark": benchmark,
         "probe": probe,
-        **{name: described[name] for name in ("n_way", "n_shot", "n_query")},
-        "n_episodes": described["probes"][probe]["accuracy"]["n"],
-        **{f"corrupt_{name}": value for name, value in (described.get("corrupt") or {}).items()},
+        **{name: getattr(described, name) for name in ("n_way", "n_shot", "n_query")},
+        "n_episodes": None if accuracy is None else accuracy.n,
+        **({f"corrupt_{name}": value for name, value in to_mapping(corrupt).items()} if corrupt else {}),
     }
     return Card(
         id=cell_id(about.config, benchmark, probe),
@@ -98,16 +101,16 @@ def cell_card(about: About, summary: Mapping[str, Any], benchmark: str, probe: s
     )
 
 
-def transfer_card(about: About, summary: Mapping[str, Any], name: str, images: str) -> Card:
+def transfer_card(about: About, summary: RunSummary, name: str, images: str) -> Card:
     """Label one transfer.
 
     Args:
         about: The run.
-        summary: The content of `summary.json`.
+        summary: Its figures.
         name: The transfer's key in the config.
         images: Digest of its images and their split, which are its protocol.
     """
-    described = summary["transfer"][name]
+    described = summary.transfer[name]
     return Card(
         id=run_id(about.config, f"transfer-{name}"),
         name=f"{_label(about.config)} | {name}",
@@ -117,12 +120,16 @@ def transfer_card(about: About, summary: Mapping[str, Any], name: str, images: s
         config={
             **_flat_config(about),
             "protocol": images,
-            "n_chunks": summary["pretrain"]["n_chunks"],
+            "n_chunks": _n_chunks(summary),
             "benchmark": name,
-            "probe": described["probe"],
-            "n_classes": described["n_classes"],
+            "probe": described.probe,
+            "n_classes": described.n_classes,
         },
     )
+
+
+def _n_chunks(summary: RunSummary) -> int:
+    return 0 if summary.pretrain is None else summary.pretrain.n_chunks
 
 
 def report_card(about: About) -> Card:

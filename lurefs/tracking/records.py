@@ -10,11 +10,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lurefs.config.schema import RunConfig, digest
+from lurefs.config.identity import digest
+from lurefs.config.schema import RunConfig
+from lurefs.records import Row
 from lurefs.runs.directory import RunDirectory
 from lurefs.runs.outcomes import ChunkOutcome
 from lurefs.tracking import labels
-from lurefs.tracking.labels import About, Card, Row
+from lurefs.tracking.labels import About, Card
 from lurefs.tracking.rows import (
     EPISODE_COLUMNS,
     FIT_COLUMNS,
@@ -115,10 +117,10 @@ def records_of(config: RunConfig, directory: RunDirectory) -> Iterator[Record]:
         yield pretrain_record(config, directory)
     if directory.summary_path.is_file():
         summary = directory.read_summary()
-        for benchmark, described in summary.get("benchmarks", {}).items():
-            for probe in described["probes"]:
+        for benchmark, described in summary.benchmarks.items():
+            for probe in described.probes:
                 yield cell_record(config, directory, benchmark, probe)
-        for name in summary.get("transfer", {}):
+        for name in summary.transfer:
             yield transfer_record(config, directory, name)
     if directory.report_path.is_file():
         yield report_record(config, directory, directory.report_path)
@@ -157,7 +159,7 @@ def transfer_record(config: RunConfig, directory: RunDirectory, name: str) -> Re
     """Return one transfer: its figures by training images a class, those of the largest size, every fit."""
     summary, table = directory.read_summary(), directory.read_transfer(name)
     images = digest([table.identity.get("images"), table.identity.get("split")])
-    rows = transfer_rows(summary["transfer"][name])
+    rows = transfer_rows(summary.transfer[name])
     return Record(
         card=labels.transfer_card(_about(config, directory), summary, name, images),
         step_metric="images_per_class",

@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from episodes.summary import summarise
+from episodes.summary import Summary, summarise
 from episodes.table import EpisodeTable
-from episodes.transfer.table import TransferTable
+from episodes.transfer.table import SizeSummary, TransferFigure, TransferTable
+from lurefs.records import Row
 from lurefs.runs.outcomes import (
     ChunkOutcome,
     RobustnessScores,
@@ -19,9 +20,11 @@ from lurefs.runs.outcomes import (
     cumulative_error_rate,
     cumulative_errors,
     mean_changed_predictions,
+    train_seconds,
     unlearn_seconds,
 )
-from lurefs.tracking.labels import Row, without_none
+from lurefs.runs.summary import RunSummary, TransferSummary
+from lurefs.tracking.labels import without_none
 
 MAX_CURVE_POINTS = 100
 ROBUSTNESS_COLUMNS = ("chunk_index", "kind", "name", "level", "accuracy")
@@ -82,14 +85,14 @@ def pretrain_summary(outcomes: Sequence[ChunkOutcome]) -> Row:
         "mean_changed_predictions": mean_changed_predictions(outcomes),
         "total_forgotten": sum(outcome.n_forgotten for outcome in outcomes),
         "total_images_seen": sum(outcome.n_images_seen for outcome in outcomes),
-        "total_train_seconds": sum(outcome.train_seconds for outcome in outcomes),
+        "total_train_seconds": train_seconds(outcomes),
         "total_unlearn_seconds": sum(map(unlearn_seconds, outcomes)),
     }
     return without_none(figures)
 
 
 def cell_summary(
-    summary: Mapping[str, Any],
+    summary: RunSummary,
     benchmark: str,
     probe: str,
     outcomes: Sequence[ChunkOutcome],
@@ -100,26 +103,27 @@ def cell_summary(
     `images_per_second` is how fast the backbone embeds, from `cost.json`; the speed of training has a name of its own.
     `control_NAME` is the accuracy of a control on the same episodes by the same probe.
     """
-    described = summary["benchmarks"][benchmark]
-    scores = described["probes"][probe]
+    described = summary.benchmarks[benchmark]
+    scores = described.probes[probe]
+    accuracy = scores.accuracy
     figures = {
-        "accuracy": scores["accuracy"]["mean"],
-        "accuracy_ci95_episodes": scores["accuracy"]["ci95_episodes"],
-        "accuracy_ci95_classes": scores["accuracy"]["ci95_classes"],
-        "nll": scores["nll"] and scores["nll"]["mean"],
-        "brier": scores["brier"] and scores["brier"]["mean"],
-        "ece": scores["ece"],
-        "n_not_converged": scores["n_not_converged"],
-        "ms_per_episode": scores["ms_per_episode"],
-        "cumulative_error_rate": summary["pretrain"]["cumulative_error_rate"],
-        "anytime_accuracy": summary["pretrain"]["anytime_accuracy"],
+        "accuracy": _mean(accuracy),
+        "accuracy_ci95_episodes": None if accuracy is None else accuracy.ci95_episodes,
+        "accuracy_ci95_classes": None if accuracy is None else accuracy.ci95_classes,
+        "nll": _mean(scores.nll),
+        "brier": _mean(scores.brier),
+        "ece": scores.ece,
+        "n_not_converged": scores.n_not_converged,
+        "ms_per_episode": scores.ms_per_episode,
+        "cumulative_error_rate": None if summary.pretrain is None else summary.pretrain.cumulative_error_rate,
+        "anytime_accuracy": None if summary.pretrain is None else summary.pretrain.anytime_accuracy,
         "images_per_second": cost.get("images_per_second"),
         "train_images_per_second": train_images_per_second(outcomes),
-        "feature_spread": described.get("feature_spread"),
+        "feature_spread": described.feature_spread,
         **{
-            f"control_{name}": control["probes"][probe]["accuracy"]["mean"]
-            for name, control in described.get("controls", {}).items()
-            if probe in control["probes"]
+            f"control_{name}": _mean(control.probes[probe].accuracy)
+            for name, control in described.controls.items()
+            if probe in control.probes
         },
     }
     if outcomes:
@@ -134,39 +138,39 @@ def cell_summary(
 
 def train_images_per_second(outcomes: Sequence[ChunkOutcome]) -> float | None:
     """Return the training throughput over all chunks, images per second; None if no time was measured."""
-    seconds = sum(outcome.train_seconds for outcome in outcomes)
+    seconds = train_seconds(outcomes)
     return sum(outcome.n_images_seen for outcome in outcomes) / seconds if seconds > 0 else None
 
 
-def transfer_rows(described: Mapping[str, Any]) -> list[Row]:
-    """Return the figures of a transfer by training images a class, of which the largest size is the mean over classes.
-
-    Args:
-        described: What `summary.json` says of the transfer.
-    """
+def transfer_rows(described: TransferSummary) -> list[Row]:
+    """Return the figures of a transfer by training images a class; the largest size has the mean over classes."""
     rows = []
-    for size, figures in described["sizes"].items():
-        n_images = figures["n_train"] / described["n_classes"] if size == "all" else int(size)
+    for size, figures in described.sizes.items():
+        n_images = figures.n_train / described.n_classes if size == "all" else int(size)
         rows.append({"images_per_class": n_images, **transfer_figures(figures)})
     return sorted(rows, key=lambda row: float(row["images_per_class"]))
 
 
-def transfer_figures(figures: Mapping[str, Any]) -> Row:
+def transfer_figures(figures: SizeSummary) -> Row:
     """Return the flat figures of one size of a transfer."""
-    accuracy = figures["accuracy"]
-    low, high = accuracy["ci95_images"] or (None, None)
+    accuracy = figures.accuracy
+    low, high = accuracy.ci95_images or (None, None)
     row = {
-        "accuracy": accuracy["mean"],
-        "accuracy_ci95_repeats": accuracy["ci95_repeats"],
+        "accuracy": accuracy.mean,
+        "accuracy_ci95_repeats": accuracy.ci95_repeats,
         "accuracy_ci95_images_low": low,
         "accuracy_ci95_images_high": high,
-        "macro_accuracy": figures["macro_accuracy"]["mean"],
-        "nll": figures["nll"] and figures["nll"]["mean"],
-        "ece": figures["ece"] and figures["ece"]["mean"],
-        "n_fits": figures["n_fits"],
-        "seconds": figures["seconds"],
+        "macro_accuracy": figures.macro_accuracy.mean,
+        "nll": _mean(figures.nll),
+        "ece": _mean(figures.ece),
+        "n_fits": figures.n_fits,
+        "seconds": figures.seconds,
     }
     return without_none(row)
+
+
+def _mean(figure: Summary | TransferFigure | None) -> float | None:
+    return None if figure is None else figure.mean
 
 
 def running_accuracy(table: EpisodeTable) -> list[Row]:

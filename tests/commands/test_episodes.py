@@ -82,7 +82,7 @@ def test_show_says_what_is_in_a_file(file: Path, capsys: pytest.CaptureFixture[s
     manifest = Manifest.load(file)
     assert printed.startswith("episodes  20, 3-way 1-shot, 5 queries a class\nseed      0\n")
     assert f"hash      {manifest.hash}" in printed
-    assert f"images    {len(manifest.rows)} in 4 classes, of 96 that were drawn from" in printed
+    assert f"images    {len(manifest.rows)} in 4 classes, drawn from 96" in printed
     assert printed.count("\nepisode ") == 3
     assert manifest.images is not None
     assert f"support    1: {manifest.images.image_ids[manifest.support[0, 0]]}\n" in printed
@@ -119,7 +119,7 @@ def test_verify_passes_what_make_wrote(file: Path, recipe: Path, capsys: pytest.
     printed = capsys.readouterr().out
     assert "whole     20 episodes" in printed
     assert "data      all" in printed and "are among the 96 of benchmark one" in printed
-    assert "drawn     they are what seed 0 gives" in printed
+    assert "drawn     seed 0 gives the same episodes" in printed
 
 
 def test_verify_needs_no_data_where_the_file_has_names(file: Path) -> None:

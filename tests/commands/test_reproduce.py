@@ -15,6 +15,7 @@ from lurefs.config.schema import RunConfig
 from lurefs.runs.directory import RunDirectory
 from lurefs.stages.plan import make_plan
 from lurefs.stages.run import run_stage
+from made_up_runs import summary
 
 EPISODES = "episodes/novel-3way-1shot--logistic_regression.parquet"
 
@@ -103,7 +104,7 @@ def test_a_run_that_is_not_finished_or_lost_its_data_is_refused(
     run.write_config(make_config())
     assert failing(["reproduce", str(run.path)]) == 2
     assert "has no summary.json" in capsys.readouterr().err
-    run.write_summary({})
+    run.write_summary(summary())
     run.chunks_path.write_text("{")
     assert failing(["reproduce", str(run.path)]) == 2
     assert f"{run.chunks_path} is damaged" in capsys.readouterr().err

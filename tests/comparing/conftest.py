@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -14,10 +14,9 @@ import pytest
 from episodes.manifest import Manifest, make_manifest
 from episodes.metrics import empty_reliability
 from episodes.sampler import EpisodeSpec
-from episodes.summary import summarise, tails
 from episodes.table import EpisodeTable
-from lurefs.config.load import run_config
 from lurefs.runs.directory import RunDirectory
+from made_up_runs import write_run
 
 LABELS = np.repeat(np.arange(6), 10).astype(np.int64)
 MakeRun = Callable[..., RunDirectory]
@@ -47,56 +46,23 @@ def make_run(tmp_path: Path) -> MakeRun:
         controls: Mapping[str, float] = MappingProxyType({}),
         folder: str = "",
     ) -> RunDirectory:
-        directory = RunDirectory(tmp_path / "runs" / (folder or name))
         spec = EpisodeSpec(n_way=3, n_shot=n_shot, n_query=4, n_episodes=n_episodes)
         manifest = make_manifest(LABELS, spec, seed=episode_seed, images_digest=images)
         form = {"n_way": 3, "n_shot": n_shot, "n_query": 4, "n_episodes": n_episodes, "seed": episode_seed}
-        directory.write_config(
-            run_config(
-                {
-                    "name": name,
-                    "seed": seed,
-                    "unlearn": {"name": unlearn},
-                    "benchmarks": dict.fromkeys(benchmarks, form),
-                    "probes": {probe: {"name": "nearest_centroid"} for probe in probes},
-                }
-            )
-        )
         table = _table(manifest, gain, seed, n_scored or n_episodes)
-        cell = {
-            "accuracy": asdict(summarise(table.accuracy, table.classes)),
-            "tails": asdict(tails(table.accuracy, table.classes)),
-            "nll": None,
-            "brier": None,
-            "ece": None,
-            "n_not_converged": 0,
-            "ms_per_episode": 2.0,
-        }
-        found = {
-            **form,
-            "manifest": manifest.hash,
-            "corrupt": None,
-            "chance": 1 / 3,
-            "probes": dict.fromkeys(probes, cell),
-        }
-        own = {name: _control(table, lower) for name, lower in controls.items()}
-        found["controls"] = {
-            name: {
-                "probes": {
-                    probe: {"accuracy": asdict(summarise(control.accuracy, control.classes))} for probe in probes
-                }
-            }
-            for name, control in own.items()
-        }
-        for benchmark in benchmarks:
-            for name, control in own.items():
-                for probe in probes:
-                    control.save(directory.control_path(benchmark, name, probe))
-            manifest.save(directory.manifest_path(benchmark))
-            for probe in probes:
-                table.save(directory.episodes_path(benchmark, probe))
-        run = {"name": name, "digest": f"digest of {name}", "seed": seed, "version": "0.1.0", "seconds": 1.0}
-        directory.write_summary({"run": run, "benchmarks": dict.fromkeys(benchmarks, found)})
+        directory = write_run(
+            tmp_path / "runs" / (folder or name),
+            {
+                "name": name,
+                "seed": seed,
+                "unlearn": {"name": unlearn},
+                "benchmarks": dict.fromkeys(benchmarks, form),
+                "probes": {probe: {"name": "nearest_centroid"} for probe in probes},
+            },
+            dict.fromkeys(benchmarks, dict.fromkeys(probes, table)),
+            dict.fromkeys(benchmarks, manifest),
+            controls={kind: dict.fromkeys(probes, _control(table, lower)) for kind, lower in controls.items()},
+        )
         if cost is not None:
             directory.write_cost(cost)
         return directory

@@ -115,16 +115,27 @@ def test_names_the_runs_that_are_not_finished(make_run: MakeRun, capsys: pytest.
     make_run("lure")
     make_run("warm").summary_path.unlink()
     error = refused(["runs"], capsys)
-    assert "1 of 2 runs have no summary.json, they are not finished: runs/warm" in error
+    assert "1 of 2 runs are not finished, they have no summary.json: runs/warm" in error
     assert "lurefs run --run-dir runs/warm; or add --skip-unfinished" in error
     main(["compare", "runs", "--skip-unfinished", "--output", "out"])
-    assert "left out, as it is not finished: runs/warm" in capsys.readouterr().err
+    assert "left out, not finished: runs/warm" in capsys.readouterr().err
     assert [run["run"] for run in json.loads(Path("out/comparison.json").read_text())["runs"]] == ["lure"]
 
 
-def test_says_which_file_of_a_run_is_damaged(make_run: MakeRun, capsys: pytest.CaptureFixture[str]) -> None:
-    make_run("lure").summary_path.write_text("{")
-    assert "runs/lure/summary.json is damaged" in refused(["runs"], capsys)
+@pytest.mark.parametrize(
+    ("name", "content", "problem"),
+    [
+        ("summary.json", "{", "summary.json is damaged: "),
+        ("summary.json", "{}", "summary.json is damaged: run is missing"),
+        ("summary.json", '{"version": 2}', "summary.json has the version 2"),
+        ("chunks.jsonl", "", "chunks.jsonl is damaged: it is empty"),
+    ],
+)
+def test_says_which_file_of_a_run_is_damaged(
+    make_run: MakeRun, capsys: pytest.CaptureFixture[str], name: str, content: str, problem: str
+) -> None:
+    (make_run("lure").path / name).write_text(content)
+    assert f"runs/lure/{problem}" in refused(["runs"], capsys)
 
 
 def test_tells_of_results_that_are_missing(make_run: MakeRun, capsys: pytest.CaptureFixture[str]) -> None:
@@ -132,7 +143,7 @@ def test_tells_of_results_that_are_missing(make_run: MakeRun, capsys: pytest.Cap
     make_run("warm", unlearn="nothing")
     text, found = compared(["runs"], capsys)
     assert "there is no runs/lure/episodes/novel--centroid.parquet" in found["rows"][0]["note"]
-    assert "lure: no difference: there is no" in text
+    assert "lure: not compared with warm: there is no" in text
 
 
 def test_goes_to_a_folder_that_names_the_runs(make_run: MakeRun, capsys: pytest.CaptureFixture[str]) -> None:

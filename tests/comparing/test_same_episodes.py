@@ -8,8 +8,10 @@ import pytest
 from lurefs.comparing.finished_runs import Run, read_runs
 from lurefs.comparing.same_episodes import check_same_episodes, on_common_episodes
 from lurefs.comparing.standings import standings
+from lurefs.config.schema import CorruptConfig
 from lurefs.errors import UserError
 from lurefs.runs.directory import RunDirectory
+from made_up_runs import change_benchmark
 
 MakeRun = Callable[..., RunDirectory]
 
@@ -47,9 +49,7 @@ class TestDifferentEpisodes:
 
     def test_on_corrupted_images_are_refused(self, make_run: MakeRun) -> None:
         one, other = make_run("lure"), make_run("warm")
-        summary = other.read_summary()
-        summary["benchmarks"]["novel"]["corrupt"] = {"images": "query", "corruption": "fog", "severity": 3}
-        other.write_summary(summary)
+        change_benchmark(other, "novel", corrupt=CorruptConfig(corruption="fog"))
         assert "images corrupted" in self.refusal(one, other).problem
 
 

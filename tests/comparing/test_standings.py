@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from episodes.comparison import compare_seeds, p_over_seeds, paired_difference, shaffer
+from episodes.comparison import p_over_seeds, paired_difference, shaffer
 from episodes.summary import summarise, summarise_seeds
 from lurefs.comparing.finished_runs import read_runs
 from lurefs.comparing.pairs import FLIP_SEED, compare_pairs
@@ -111,7 +111,7 @@ class TestRows:
         notes = {(row.name, row.benchmark, row.probe): row.note for row in standings(runs).rows}
         assert notes["warm", "more", "centroid"] == "not measured on this benchmark"
         assert notes["warm", "novel", "second"] == "not measured by this probe"
-        assert notes["lure", "more", "second"] == "no difference: the reference warm was not measured"
+        assert notes["lure", "more", "second"] == "not compared: the reference warm was not measured"
         assert notes["lure", "novel", "centroid"] == ""
 
     def test_say_where_probes_of_one_name_are_not_alike(self, make_run: MakeRun) -> None:
@@ -122,7 +122,11 @@ class TestRows:
 
     def test_of_equal_names_are_told_apart(self, make_run: MakeRun) -> None:
         runs = read_runs([make_run("lure", folder="one"), make_run("lure", folder="two", gain=0.5)])
-        assert [row.name for row in standings(runs).rows] == ["lure (1)", "lure (2)"]
+        assert [row.name for row in standings(runs).rows] == ["one", "two"]
+
+    def test_of_equal_names_and_folders_are_numbered(self, make_run: MakeRun) -> None:
+        runs = read_runs([make_run("lure", folder="one/lure"), make_run("lure", folder="two/lure", gain=0.5)])
+        assert [run.label for run in runs] == ["lure (1)", "lure (2)"]
 
     def test_of_a_single_run_have_no_reference(self, make_run: MakeRun) -> None:
         found = standings(read_runs([make_run("lure")]))
@@ -138,7 +142,7 @@ class TestRunsOfSeveralSeeds:
         found = standings(read_runs([*lure, *warm]))
         rows = by_run(found.groups)
         means = [{seed: float(accuracy_of(run)[0].mean()) for seed, run in enumerate(side)} for side in (lure, warm)]
-        difference = compare_seeds(*means)
+        difference = summarise_seeds({seed: means[0][seed] - means[1][seed] for seed in means[0]})
         row = rows["lure (3 seeds)"]
         assert row.n_runs == 3
         assert row.mean == pytest.approx(np.mean(list(means[0].values())))
@@ -165,7 +169,10 @@ class TestRunsOfSeveralSeeds:
         lure = [make_run(f"lure-s{seed}", seed=seed) for seed in range(3)]
         found = standings(read_runs([*lure, make_run("warm", unlearn="nothing")]))
         row = by_run(found.groups)["lure (3 seeds)"]
-        assert row.note == "no difference: seeds 1 and 2 were trained with one of the two only"
+        assert row.note == (
+            "not compared with warm: both have 1 of the 3 seeds that a difference over seeds needs, "
+            "since seeds 1 and 2 have a result in one of the two only"
+        )
         assert (row.difference, row.p_seeds, found.one_training_each) == (None, None, True)
 
 

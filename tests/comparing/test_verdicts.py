@@ -12,12 +12,13 @@ import pytest
 from episodes.comparison import PairedDifference
 from episodes.summary import Summary
 from lurefs.cli import main
+from lurefs.comparing.estimates import Scope, of_training
 from lurefs.comparing.finished_runs import Run, read_runs
 from lurefs.comparing.same_episodes import on_common_episodes
 from lurefs.comparing.standings import standings
 from lurefs.comparing.text_tables import text_tables
-from lurefs.comparing.verdict_words import ONE_TRAINING, not_above_controls, verdict_sentences
-from lurefs.comparing.verdicts import Scope, Verdict, Verdicts, judge_all
+from lurefs.comparing.verdict_words import not_above_controls, verdict_sentences
+from lurefs.comparing.verdicts import Verdict, Verdicts, judge_all
 from lurefs.reporting.sections.headline import headline, warnings
 from lurefs.runs.directory import RunDirectory
 
@@ -37,8 +38,9 @@ class TestPairs:
     def test_a_difference_that_is_turned_round_has_the_same_p_and_the_other_sign(self, make_run: MakeRun) -> None:
         verdicts = judged([make_run("lure", gain=0.9), make_run("warm", unlearn="nothing")])
         there, back = verdicts.between("lure", "warm"), verdicts.between("warm", "lure")
-        assert there.mean is not None and back.mean == -there.mean
-        assert (there.p, there.half_widths) == (back.p, back.half_widths)
+        assert there.difference is not None and back.difference is not None
+        assert back.difference.mean == -there.difference.mean
+        assert (there.p, there.difference.half_widths) == (back.p, back.difference.half_widths)
         assert there.paired is not None and back.paired is not None
         assert (there.paired.n_wins, there.paired.n_losses) == (back.paired.n_losses, back.paired.n_wins)
 
@@ -46,11 +48,16 @@ class TestPairs:
         lure = of_seeds(make_run, "lure", (0.8, 0.9, 0.85))
         warm = of_seeds(make_run, "warm", (0.1, 0.15, 0.05), unlearn="nothing")
         verdict = judged([*lure, *warm]).between("lure (3 seeds)", "warm (3 seeds)")
-        assert (set(verdict.p), set(verdict.half_widths), verdict.paired) == ({"seeds"}, {"seeds"}, None)
+        assert verdict.difference is not None
+        assert (set(verdict.p), set(verdict.difference.half_widths), verdict.paired) == ({"seeds"}, {"seeds"}, None)
 
     @pytest.mark.parametrize(
         ("n_lure", "n_warm", "reason"),
-        [(3, 1, "seeds 1 and 2 were trained"), (2, 2, "fewer than 3 seeds"), (1, 2, "seed 1 was trained")],
+        [
+            (3, 1, "both have 1 of the 3 seeds that a difference over seeds needs, since seeds 1 and 2 have a result"),
+            (2, 2, "both have 2 of the 3 seeds that a difference over seeds needs"),
+            (1, 2, "both have 1 of the 3 seeds that a difference over seeds needs, since seed 1 has a result"),
+        ],
     )
     def test_that_are_not_alike_have_a_reason_in_place_of_a_difference(
         self, make_run: MakeRun, n_lure: int, n_warm: int, reason: str
@@ -59,7 +66,7 @@ class TestPairs:
         warm = of_seeds(make_run, "warm", [0.0] * n_warm, unlearn="nothing")
         verdicts = judged([*lure, *warm])
         [pair] = verdicts.pairs
-        assert (pair.mean, pair.p, verdicts.letters) == (None, {}, {})
+        assert (pair.difference, pair.p, verdicts.letters) == (None, {}, {})
         assert pair.why_not.startswith(reason)
 
     def test_that_can_be_tested_among_others_that_cannot_are_corrected_by_holm(self, make_run: MakeRun) -> None:
@@ -162,13 +169,13 @@ class TestWords:
 
     def said(self, p: dict[Scope, float], n_pairs: int = 3, summary: Summary = PAIR) -> str:
         paired = PairedDifference(difference=summary, n_wins=9, n_ties=1, n_losses=2, correlation=0, p_episodes=0)
-        first = Verdict(group="a", less="b", paired=paired, p=p)
+        first = Verdict(group="a", less="b", difference=of_training(summary), paired=paired, p=p)
         others = [Verdict(group="a", less=str(number), p=dict.fromkeys(p, 0.9)) for number in range(n_pairs - 1)]
         verdicts = Verdicts(
             benchmark="novel",
             probe="ridge",
             groups=(),
-            means={},
+            accuracies={},
             reference=None,
             pairs=(first, *others),
             letters={},
@@ -211,4 +218,12 @@ class TestWords:
         alone, several = headline(judged([warm, lure])), of_seeds(make_run, "head", (0.1, 0.2, 0.3), unlearn="head")
         assert alone is not None and alone.verdict.endswith("One training each: another seed may turn the order.")
         runs: list[Run] = read_runs([*several, *of_seeds(make_run, "new", (0.3, 0.2, 0.3), unlearn="from_scratch")])
-        assert not any(ONE_TRAINING in note for table in text_tables(standings(runs)) for note in table.notes)
+        assert not any("another seed may" in note for table in text_tables(standings(runs)) for note in table.notes)
+
+    def test_single_trainings_among_several_seeds_are_named(self, make_run: MakeRun) -> None:
+        warm, lure = make_run("warm", unlearn="nothing"), make_run("lure", gain=0.5)
+        several = of_seeds(make_run, "head", (0.1, 0.2, 0.3), unlearn="head")
+        card = headline(judged([warm, *several]))
+        assert card is not None and card.verdict.endswith("warm is a single training: another seed may turn its place.")
+        table, _ = text_tables(standings(read_runs([warm, lure, *several])))
+        assert "lure and warm are single trainings: another seed may turn their places" in table.notes

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from lurefs.config.identity import digest, pretrain_identity, run_identity
 from lurefs.config.load import run_config, to_yaml
-from lurefs.config.schema import RunConfig, digest, pretrain_identity, run_identity
+from lurefs.config.schema import RunConfig
 from lurefs.errors import UserError
 
 

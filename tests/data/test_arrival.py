@@ -6,9 +6,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from episodes.arrays import IntArray
 from lurefs.config.schema import ChunksConfig
 from lurefs.data.arrival import apportion, arrivals, limit_images
-from lurefs.data.dataset import ImageDataset, IntArray
+from lurefs.data.dataset import ImageDataset
 from lurefs.data.splits import ImageSplit
 from lurefs.errors import UserError
 

@@ -5,8 +5,9 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from episodes.arrays import IntArray
 from lurefs.config.schema import ChunksConfig
-from lurefs.data.dataset import ImageDataset, IntArray
+from lurefs.data.dataset import ImageDataset
 from lurefs.data.noise import give_labels
 from lurefs.data.splits import ImageSplit
 

@@ -202,6 +202,7 @@ def test_a_truncated_checkpoint_is_refused(
 def test_the_summary_is_plain_json_of_fractions(config_file: Path, tmp_path: Path) -> None:
     main(["run", "--config", str(config_file), "--run-dir", str(tmp_path / "run")])
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert list(summary) == ["version", "run", "pretrain", "benchmarks"]
     cell = summary["benchmarks"]["novel-3way-1shot"]["probes"]["logistic_regression"]
     assert 0 <= cell["accuracy"]["mean"] <= 1
     assert {"mean", "n", "ci95_episodes", "ci95_classes"} <= set(cell["accuracy"])

@@ -55,10 +55,10 @@ def test_two_processes_learn_what_one_learns(config_file: Path, tmp_path: Path, 
             assert found.unlearn.n_reset == expected.unlearn.n_reset
             assert found.unlearn.reset_share == pytest.approx(expected.unlearn.reset_share, abs=0.01)
     figures = [
-        directory.read_summary()["benchmarks"]["novel-3way-1shot"]["probes"]["logistic_regression"]["accuracy"]
+        directory.read_summary().benchmarks["novel-3way-1shot"].probes["logistic_regression"].accuracy
         for directory in (one, two)
     ]
-    assert figures[1]["mean"] == pytest.approx(figures[0]["mean"], abs=0.05)
+    assert figures[1].mean == pytest.approx(figures[0].mean, abs=0.05)
     assert not list(two.path.rglob("*partial*"))
 
 

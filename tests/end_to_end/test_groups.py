@@ -171,7 +171,7 @@ def test_an_interrupt_ends_all_processes_of_a_group(
         raise
     assert process.returncode == 130
     assert (
-        error.endswith("interrupted; the same command goes on from the last checkpoint\n") and "Traceback" not in error
+        error.endswith("interrupted; the same command resumes from the last checkpoint\n") and "Traceback" not in error
     )
     while time.monotonic() < until:
         try:

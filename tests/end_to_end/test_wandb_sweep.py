@@ -90,8 +90,8 @@ def test_an_agent_of_wandb_and_a_sweep_of_ours_do_the_same_cell_once(
     name = "chunks.n_chunks-1--learner.epochs-1--nothing"
     assert (root / name / "report.html").exists(), ended.stdout
     assert [path.name for path in root.iterdir()] == [name], ended.stdout
-    benchmark = next(iter(RunDirectory(root / name).read_summary()["benchmarks"].values()))
-    accuracy = next(iter(benchmark["probes"].values()))["accuracy"]["mean"]
-    assert server.runs["cell1"].summary["accuracy"] == pytest.approx(accuracy)
+    benchmark = next(iter(RunDirectory(root / name).read_summary().benchmarks.values()))
+    accuracy = next(iter(benchmark.probes.values())).accuracy
+    assert server.runs["cell1"].summary["accuracy"] == pytest.approx(accuracy.mean)
     main(["sweep", "--config", str(grid)])
     assert "finished, nothing to do" in capsys.readouterr().err

@@ -8,7 +8,7 @@ import pytest
 from scipy.stats import norm, permutation_test, t, ttest_rel
 
 from episodes.comparison import (
-    compare_seeds,
+    N_FLIPS,
     compare_tables,
     correct_pairs,
     holm,
@@ -18,13 +18,12 @@ from episodes.comparison import (
     paired_difference,
     paired_differences,
     shaffer,
-    sign_flip_p,
     tie_groups,
 )
 from episodes.manifest import Manifest, make_manifest
 from episodes.metrics import empty_reliability
 from episodes.sampler import EpisodeSpec
-from episodes.summary import summarise
+from episodes.summary import summarise, summarise_seeds
 from episodes.table import EpisodeTable
 
 CLASSES = np.array([[0, 1], [1, 2], [2, 3], [0, 3], [1, 3]])
@@ -99,6 +98,12 @@ class TestManyModels:
 
     def test_of_no_pairs_have_no_differences(self) -> None:
         assert paired_differences([A], [CLASSES], [], rng=rng()) == {}
+
+
+def sign_flip_p(differences: np.ndarray, *, rng: np.random.Generator, n_flips: int = N_FLIPS) -> float:
+    """The p of a model that differs by these from one that is always 0."""
+    classes = np.arange(len(differences))[:, None]
+    return paired_difference(differences, np.zeros(len(differences)), classes, rng=rng, n_flips=n_flips).p_episodes
 
 
 class TestSignFlips:
@@ -269,29 +274,18 @@ class TestTieGroups:
 
 
 class TestSeeds:
-    def test_are_paired_seed_by_seed_whatever_their_order(self) -> None:
-        summary = compare_seeds({0: 0.7, 1: 0.8, 2: 0.6}, {2: 0.5, 0: 0.68, 1: 0.74})
-        differences = np.array([0.02, 0.06, 0.1])
-        assert summary.mean == pytest.approx(0.06)
-        assert summary.ci95_seeds == pytest.approx(t.ppf(0.975, 2) * differences.std(ddof=1) / np.sqrt(3))
-
-    def test_that_only_one_procedure_has_are_refused_by_name(self) -> None:
-        with pytest.raises(ValueError, match="seeds 3, 7 were trained with one of the two only"):
-            compare_seeds({0: 0.7, 1: 0.8, 3: 0.6}, {0: 0.7, 1: 0.8, 7: 0.6})
-
     def test_p_is_that_of_scipys_paired_t_test(self) -> None:
         a, b = [0.7, 0.8, 0.6, 0.75], [0.68, 0.74, 0.5, 0.78]
-        difference = compare_seeds(dict(enumerate(a)), dict(enumerate(b)))
+        difference = summarise_seeds(dict(enumerate(np.subtract(a, b))))
         assert p_over_seeds(difference) == pytest.approx(ttest_rel(a, b).pvalue)
 
     def test_p_is_at_the_level_where_the_interval_ends_at_zero(self) -> None:
-        difference = compare_seeds({0: 0.1, 1: 0.2, 2: 0.4}, dict.fromkeys(range(3), 0.0))
+        difference = summarise_seeds({0: 0.1, 1: 0.2, 2: 0.4})
         assert p_over_seeds(replace(difference, mean=difference.ci95_seeds)) == pytest.approx(0.05)
 
     def test_p_of_differences_that_do_not_vary_is_certain(self) -> None:
-        same = {0: 0.5, 1: 0.25, 2: 0.75}
-        assert p_over_seeds(compare_seeds(same, same)) == 1.0
-        assert p_over_seeds(compare_seeds({seed: value + 0.25 for seed, value in same.items()}, same)) == 0.0
+        assert p_over_seeds(summarise_seeds(dict.fromkeys(range(3), 0.0))) == 1.0
+        assert p_over_seeds(summarise_seeds(dict.fromkeys(range(3), 0.25))) == 0.0
 
 
 def manifest(seed: int = 3, images: str = "abc", **changes: int) -> Manifest:

@@ -316,7 +316,7 @@ def test_the_episode_that_ends_the_scoring_does_not_depend_on_blocks(
     monkeypatch: pytest.MonkeyPatch, n_at_once: int
 ) -> None:
     from episodes import scoring
-    from episodes.stopping import stops_at
+    from episodes.summary import half_width
 
     bank, target = bank_of(kind), 0.0075
     spec = EpisodeSpec(n_way=5, n_shot=1, n_query=8, n_episodes=1000)
@@ -325,7 +325,8 @@ def test_the_episode_that_ends_the_scoring_does_not_depend_on_blocks(
     whole = collect(score(bank, manifest, probe), {})
     monkeypatch.setattr(scoring, "MAX_BATCHED_EPISODES", n_at_once)
     stopped = collect(score(bank, manifest, probe, target_ci95=target), {})
-    assert len(stopped) == stops_at(whole.accuracy, target)
+    widths = {n: half_width(float(whole.accuracy[:n].std(ddof=1)), n) for n in range(200, 1000, 100)}
+    assert len(stopped) == next(n for n, width in widths.items() if width <= target)
     assert 200 < len(stopped) < 1000
     assert np.array_equal(stopped.accuracy, whole.accuracy[: len(stopped)])
     assert stopped.n_by_solver["audited"] >= 20

@@ -2,10 +2,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from scipy.stats import bootstrap, ncx2, t
+from scipy.stats import ncx2, t
 
 from episodes.summary import (
-    bootstrap_over_classes,
     chance_level,
     half_width,
     jackknife_over_classes,
@@ -93,42 +92,6 @@ def test_intervals_over_episodes_cover_the_exact_accuracy_of_two_gaussians() -> 
     widths = t.ppf(0.975, n_episodes - 1) * values.std(axis=1, ddof=1) / np.sqrt(n_episodes)
     assert widths[0] == pytest.approx(half_width(float(values[0].std(ddof=1)), n_episodes))
     assert 0.93 < (np.abs(values.mean(axis=1) - exact) < widths).mean() < 0.97
-
-
-class TestBootstrapOverClasses:
-    def test_of_classes_of_equal_size_equals_scipy_on_their_means(self) -> None:
-        rng = np.random.default_rng(0)
-        labels = np.repeat(np.arange(12), 5)
-        values = rng.normal(size=12)[labels] + rng.normal(size=60)
-        mine = bootstrap_over_classes(values, labels, rng=np.random.default_rng(1), n_resamples=20_000)
-        class_means = values.reshape(12, 5).mean(1)
-        error = bootstrap((class_means,), np.mean, n_resamples=20_000, rng=np.random.default_rng(2)).standard_error
-        assert isinstance(mine, float)
-        assert mine == pytest.approx(t.ppf(0.975, 11) * error * np.sqrt(12 / 11), rel=0.03)
-
-    def test_of_three_classes_has_the_quantile_of_two_degrees_of_freedom(self) -> None:
-        """The standard error is that of the three means, 0.5 / sqrt(3); t(3) would be a quarter narrower than t(2)."""
-        width = bootstrap_over_classes(
-            np.array([0.0, 0.5, 1.0]), np.arange(3), rng=np.random.default_rng(0), n_resamples=20_000
-        )
-        assert width == pytest.approx(t.ppf(0.975, 2) * 0.5 / np.sqrt(3), rel=0.03)
-
-    def test_covers_the_mean_over_all_classes_where_every_class_meets_all_others(self) -> None:
-        rng = np.random.default_rng(3)
-        n_runs, n_classes = 500, 15
-        covered = 0
-        for _ in range(n_runs):
-            labels = np.repeat(np.arange(n_classes), rng.integers(10, 30, n_classes))
-            recall = np.clip(rng.normal(0.7, 0.1, n_classes), 0, 1)
-            values = (rng.random(len(labels)) < recall[labels]).astype(float)
-            width = bootstrap_over_classes(values, labels, rng=rng, n_resamples=300)
-            assert isinstance(width, float)
-            covered += abs(values.mean() - 0.7) < width
-        assert 0.92 < covered / n_runs < 0.98
-
-    def test_two_classes_are_too_few(self) -> None:
-        labels = np.array([0, 0, 1])
-        assert bootstrap_over_classes(np.ones(3), labels, rng=np.random.default_rng(0)) == "2 classes are too few"
 
 
 class TestSeeds:

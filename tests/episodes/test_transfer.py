@@ -228,9 +228,9 @@ def test_macro_accuracy_weighs_classes_alike() -> None:
 
 
 def test_wilson_interval_of_small_cases() -> None:
-    assert wilson(0, 10) == pytest.approx((0.0, 0.277533), abs=1e-6)
-    assert wilson(10, 10) == pytest.approx((0.722467, 1.0), abs=1e-6)
-    assert wilson(8, 10) == pytest.approx((0.490162, 0.943318), abs=1e-6)
+    assert wilson(0.0, 10) == pytest.approx((0.0, 0.277533), abs=1e-6)
+    assert wilson(1.0, 10) == pytest.approx((0.722467, 1.0), abs=1e-6)
+    assert wilson(0.8, 10) == pytest.approx((0.490162, 0.943318), abs=1e-6)
 
 
 def fake_table(correct: Any, labels: list[int], size: Any = 1) -> TransferTable:
@@ -274,7 +274,7 @@ def test_one_fit_has_wilsons_interval_and_none_over_repeats() -> None:
     summary = summarise_transfer(fake_table([[1, 1, 1, 0, 0, 1]], [0, 0, 0, 1, 1, 1], size="all"))["all"]
     assert summary.accuracy.ci95_repeats is None
     assert summary.accuracy.std is None
-    assert summary.accuracy.ci95_images == wilson(4, 6)
+    assert summary.accuracy.ci95_images == wilson(4 / 6, 6)
     assert summary.macro_accuracy.mean == pytest.approx((1 + 1 / 3) / 2)
     error = np.sqrt(np.var([0, 0, 1], ddof=1) / 3) / 2
     low, high = summary.macro_accuracy.ci95_images or (0, 0)

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -35,9 +34,8 @@ def test_a_page_is_made_again_only_if_what_it_was_made_from_has_changed(run: Run
     assert b"another name" in write_page([other], tmp_path / "page").read_bytes()
     assert write_page([run], tmp_path / "page").read_bytes() == first
 
-    summary = json.loads(run.directory.summary_path.read_text())
-    summary["pretrain"]["anytime_accuracy"] = 0.123
-    run.directory.write_summary(summary)
+    pretrain = replace(run.summary.pretrain, anytime_accuracy=0.123)
+    run.directory.write_summary(replace(run.summary, pretrain=pretrain))
     (changed,) = read_runs([run.directory])
     assert write_page([changed], tmp_path / "page").read_bytes() != first
 

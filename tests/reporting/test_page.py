@@ -3,7 +3,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import replace
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from episodes.bank import FeatureBank
-from episodes.comparison import compare_seeds, p_over_seeds, paired_difference
+from episodes.comparison import p_over_seeds, paired_difference
 from episodes.image_names import ImageNames
 from episodes.manifest import Manifest
 from episodes.metrics import Reliability
@@ -25,9 +25,10 @@ from lurefs.comparing import texts
 from lurefs.comparing.answers import Answers, read_answers
 from lurefs.comparing.controls import controls_of
 from lurefs.comparing.finished_runs import read_runs
+from lurefs.comparing.standings import standings
+from lurefs.comparing.text_tables import text_tables
 from lurefs.comparing.verdict_words import verdict_sentences
 from lurefs.comparing.verdicts import Verdicts, judge_all
-from lurefs.config.load import run_config
 from lurefs.config.schema import ChunksConfig
 from lurefs.data.dataset import ImageDataset
 from lurefs.errors import UserError
@@ -37,6 +38,7 @@ from lurefs.reporting.sections import narrative
 from lurefs.reporting.sections.headline import Headline, headline
 from lurefs.runs.directory import RunDirectory
 from lurefs.runs.outcomes import ChunkOutcome, FewShotScore, RobustnessScores, UnlearnReport
+from made_up_runs import accuracy, change_benchmark, change_probe, control, outcome, probe, write_run
 
 N_CLASSES, N_IMAGES, N_EPISODES = 10, 8, 20
 SPEC = EpisodeSpec(n_way=3, n_shot=2, n_query=3, n_episodes=N_EPISODES)
@@ -124,7 +126,7 @@ def page_of_two(one_run: RunDirectory) -> Path:
 
 
 def _make_run(path: Path, data_path: Path, name: str, *, unlearn: str, gain: float, seed: int) -> RunDirectory:
-    directory = RunDirectory(path)
+    manifest = _manifest(seed)
     values = {
         "name": name,
         "dataset": {"name": "npz", "params": {"path": str(data_path)}},
@@ -137,15 +139,16 @@ def _make_run(path: Path, data_path: Path, name: str, *, unlearn: str, gain: flo
         "benchmarks": {"novel": {"n_way": 3, "n_shot": 2, "n_query": 3, "n_episodes": N_EPISODES, "seed": seed}},
         "probes": {"centroid": {"name": "nearest_centroid"}},
     }
-    directory.write_config(run_config(values))
-    manifest = _manifest(seed)
+    directory = write_run(
+        path,
+        values,
+        {"novel": {"centroid": _table(manifest, gain)}},
+        {"novel": manifest},
+        outcomes=[_outcome(index, manifest, unlearn) for index in range(2)],
+        seconds=140.0,
+        n_not_converged=7,
+    )
     _bank().save(directory.features_dir("novel"))
-    manifest.save(directory.manifest_path("novel"))
-    table = _table(manifest, gain)
-    table.save(directory.episodes_path("novel", "centroid"))
-    outcomes = [_outcome(index, manifest, unlearn) for index in range(2)]
-    directory.write_outcomes(outcomes)
-    directory.write_summary(_summary(name, unlearn, manifest, table))
     directory.identity_path.write_text(json.dumps(_identity()))
     return directory
 
@@ -200,12 +203,9 @@ def _cut(directory: RunDirectory, n_episodes: int, *, is_other_manifest: bool) -
         manifest = manifest.prefix(n_episodes)
         manifest.save(directory.manifest_path("novel"))
     table = directory.read_episodes("novel", "centroid")
-    names = ("index", "classes", "accuracy", "nll", "brier", "converged", "seconds")
-    columns: dict[str, Any] = {name: getattr(table, name)[:n_episodes] for name in names}
-    table = replace(table, **columns, identity={"manifest": manifest.hash})
+    table = replace(table.first(n_episodes), identity={"manifest": manifest.hash})
     table.save(directory.episodes_path("novel", "centroid"))
-    config = directory.read_config()
-    directory.write_summary(_summary(config.name, config.unlearn.name, manifest, table))
+    change_benchmark(directory, "novel", manifest=manifest.hash, probes={"centroid": probe(table)})
 
 
 def _outcome(index: int, manifest: Manifest, unlearn: str) -> ChunkOutcome:
@@ -224,17 +224,13 @@ def _outcome(index: int, manifest: Manifest, unlearn: str) -> ChunkOutcome:
         silent_before=0.01,
         silent_after=0.02,
     )
-    return ChunkOutcome(
-        chunk_index=index,
-        phase="relearn" if index else "learn",
+    score = FewShotScore(manifest=manifest.hash, probe="centroid", n_episodes=10, accuracy=0.5, ci95_episodes=0.02)
+    return outcome(
+        index,
         n_new=1200,
         n_train=1000 * (index + 1),
         n_images_seen=20_000,
         best_epoch=3,
-        train_loss=0.5,
-        train_accuracy=0.9,
-        fit_accuracy=0.9,
-        val_accuracy=0.5,
         n_test_errors=30 - 10 * index,
         n_test=80,
         test_ece=0.0625,
@@ -243,42 +239,10 @@ def _outcome(index: int, manifest: Manifest, unlearn: str) -> ChunkOutcome:
         n_gained=14 * index,
         n_epochs_to_recover=2 if index else None,
         unlearn=did if index else None,
-        few_shot={
-            "novel": FewShotScore(
-                manifest=manifest.hash, probe="centroid", n_episodes=10, accuracy=0.5, ci95_episodes=0.02
-            )
-        },
+        few_shot={"novel": score},
         train_seconds=61.0,
         seconds=65.0,
     )
-
-
-def _summary(name: str, unlearn: str, manifest: Manifest, table: EpisodeTable) -> dict[str, Any]:
-    probe = {
-        "accuracy": asdict(summarise(table.accuracy, table.classes)),
-        "tails": asdict(tails(table.accuracy, table.classes)),
-        "nll": None,
-        "brier": None,
-        "ece": None,
-        "n_not_converged": 7,
-        "ms_per_episode": 1.0,
-    }
-    return {
-        "run": {"name": name, "digest": "0123456789ab", "seed": 0, "version": "0.1.0", "seconds": 140.0},
-        "pretrain": {
-            "strategy": unlearn,
-            "n_chunks": 2,
-            "test_accuracy": [0.625, 0.75],
-            "anytime_accuracy": 0.6875,
-            "cumulative_errors": 50,
-            "cumulative_error_rate": 0.3125,
-            "test_ece": 0.0625,
-            "test_nll": 1.25,
-        },
-        "benchmarks": {
-            "novel": {"manifest": manifest.hash, "n_way": 3, "n_shot": 2, "n_query": 3, "probes": {"centroid": probe}}
-        },
-    }
 
 
 def _identity() -> dict[str, Any]:
@@ -375,21 +339,15 @@ class TestOneRun:
 
     def test_nan_in_the_summary_is_a_dash(self, make_run: MakeRun, tmp_path: Path) -> None:
         run = make_run()
-        summary = run.read_summary()
-        probe = summary["benchmarks"]["novel"]["probes"]["centroid"]
-        probe |= {"nll": {**probe["accuracy"], "mean": float("nan")}, "ece": float("nan")}
-        run.write_summary(summary)
+        nan = float("nan")
+        change_probe(run, "novel", "centroid", nll=accuracy(nan), ece=nan)
         page = read(write_report([run], tmp_path / "out"))
         assert ["lure", "–", "–", "–", "7"] in page.rows
         assert "nan" not in page.text.lower().split()
 
     def test_probabilities_are_shown_with_three_digits(self, make_run: MakeRun, tmp_path: Path) -> None:
         run = make_run()
-        summary = run.read_summary()
-        probe = summary["benchmarks"]["novel"]["probes"]["centroid"]
-        probe |= {"nll": {**probe["accuracy"], "mean": 1.23456}, "brier": {**probe["accuracy"], "mean": 0.5}}
-        probe["ece"] = 0.125
-        run.write_summary(summary)
+        change_probe(run, "novel", "centroid", nll=accuracy(1.23456), brier=accuracy(0.5), ece=0.125)
         assert ["lure", "1.235", "0.500", "12.50", "7"] in read(write_report([run], tmp_path / "out")).rows
 
     def test_learning_and_cost_are_told(self, one_page: _Text) -> None:
@@ -423,7 +381,7 @@ class TestOneRun:
         text = one_page.text
         assert f"lurefs run --config '{one_run.config_path}'" in text
         manifest = one_run.read_manifest("novel").hash
-        for part in ("0123456789ab", "ba9876543210", "torch 2.9.9", manifest, "nearest_centroid"):
+        for part in ("digest of lure", "ba9876543210", "torch 2.9.9", manifest, "nearest_centroid"):
             assert part in text
 
     def test_episode_is_the_first_nearest_to_the_median(self, one_run: RunDirectory, one_page: _Text) -> None:
@@ -444,10 +402,8 @@ class TestOneRun:
 
     def test_no_interval_over_classes_is_said_with_its_reason(self, make_run: MakeRun, tmp_path: Path) -> None:
         run = make_run()
-        summary = run.read_summary()
-        accuracy = summary["benchmarks"]["novel"]["probes"]["centroid"]["accuracy"]
-        accuracy |= {"ci95_classes": None, "no_ci95_classes": "a class is in every episode"}
-        run.write_summary(summary)
+        without = accuracy(0.5, ci95_classes=None, no_ci95_classes="a class is in every episode")
+        change_probe(run, "novel", "centroid", accuracy=without)
         text = read(write_report([run], tmp_path / "out")).text
         assert "no interval on new classes (a class is in every episode)" in text
 
@@ -504,7 +460,7 @@ class TestMissingThings:
 
     def test_benchmarks(self, make_run: MakeRun, tmp_path: Path) -> None:
         run = make_run()
-        run.write_summary({**run.read_summary(), "benchmarks": {}})
+        run.write_summary(replace(run.read_summary(), benchmarks={}))
         assert "Nothing was measured on episodes yet." in read(write_report([run], tmp_path / "out")).text
 
     def test_summary_is_the_user_s_to_make(self, make_run: MakeRun, tmp_path: Path) -> None:
@@ -556,9 +512,9 @@ class TestSeveralRuns:
         assert f"episodes {runs[2].read_manifest('novel').hash[:12]}: other" in page.text
         assert [
             "other",
-            "no difference: the two did not meet the same episodes: episode 0 is another (seeds 5 and 0)",
+            "not compared with warm: the two did not meet the same episodes: episode 0 is another (seeds 5 and 0)",
         ] in page.rows
-        assert "No difference from warm is stated: the two did not meet the same episodes: episode 0" in page.text
+        assert "Not compared with warm: the two did not meet the same episodes: episode 0" in page.text
         assert any(row[:1] == ["lure"] and "/" in "".join(row) and len(row) == 9 for row in page.rows)
 
     @pytest.mark.parametrize("is_other_manifest", [False, True], ids=["stopped earlier", "drawn shorter"])
@@ -582,9 +538,7 @@ class TestSeveralRuns:
         self, make_run: MakeRun, tmp_path: Path
     ) -> None:
         run = make_run()
-        summary = run.read_summary()
-        summary["benchmarks"]["novel"] |= {"target_ci95": 0.003, "n_episodes": 20}
-        run.write_summary(summary)
+        change_benchmark(run, "novel", target_ci95=0.003)
         text = read(write_report([run], tmp_path / "out")).text
         width = as_percent(summarise(*values(run)).ci95_episodes)
         assert "chance 33.33 %; until ± 0.30 on this pool, at most 20 episodes" in text
@@ -593,7 +547,7 @@ class TestSeveralRuns:
     def test_lost_episodes_are_a_reason_and_not_an_error(self, make_run: MakeRun, tmp_path: Path) -> None:
         runs = [make_run("warm", unlearn="nothing"), make_run(gain=1.0)]
         runs[0].episodes_path("novel", "centroid").unlink()
-        assert "no difference: there is no" in read(write_report(runs, tmp_path / "out")).text
+        assert "not compared with warm: there is no" in read(write_report(runs, tmp_path / "out")).text
 
     def test_the_reference_as_the_best_is_set_against_the_next(self, make_run: MakeRun) -> None:
         runs = [make_run("warm", unlearn="nothing", gain=2.0), make_run(gain=1.0), make_run("last")]
@@ -610,7 +564,7 @@ class TestSeveralRuns:
         }
         lure, warm, last = ({seed: values(run)[0].mean() for seed, run in enumerate(runs[name])} for name in runs)
         assert max(last.values()) > max(lure.values())
-        mean, difference = summarise_seeds(lure), compare_seeds(lure, warm)
+        mean, difference = summarise_seeds(lure), summarise_seeds({seed: lure[seed] - warm[seed] for seed in lure})
         assert difference.mean > 0
 
         all_runs = [run for of_name in runs.values() for run in of_name]
@@ -629,11 +583,13 @@ class TestSeveralRuns:
         assert (alone.of_what, alone.difference) == ("lure (3 seeds), by centroid", "")
         few = card_of([*runs["lure"][:2], *runs["warm"][:2]])
         assert few.intervals == "no interval: fewer than 3 seeds"
-        assert few.difference == "No difference from warm (2 seeds) is stated: fewer than 3 seeds."
+        assert few.difference == (
+            "Not compared with warm (2 seeds): both have 2 of the 3 seeds that a difference over seeds needs."
+        )
 
     def test_runs_of_one_name_are_told_apart(self, make_run: MakeRun) -> None:
         runs = read_runs([make_run(folder="first"), make_run(folder="second"), make_run("other")])
-        assert [run.label for run in runs] == ["lure (1)", "lure (2)", "other"]
+        assert [run.label for run in runs] == ["first", "second", "other"]
 
 
 class TestTiesAndControls:
@@ -661,14 +617,6 @@ class TestTiesAndControls:
         assert row[4:] == [as_percent(found.percentile_5), hardest, "20"]
         assert ["Chance", "33.33", "–", "–", "–", "–", "–"] in one_page.rows
 
-    def test_a_run_of_before_the_tails_has_dashes(self, make_run: MakeRun, tmp_path: Path) -> None:
-        run = make_run()
-        summary = run.read_summary()
-        del summary["benchmarks"]["novel"]["probes"]["centroid"]["tails"]
-        run.write_summary(summary)
-        row = next(row for row in read(write_report([run], tmp_path / "out")).rows if row[:1] == ["lure"])
-        assert row[4:] == ["–", "–", "20"]
-
     def test_controls_of_equal_figures_share_a_row_and_others_name_their_runs(
         self, make_run: MakeRun, tmp_path: Path
     ) -> None:
@@ -693,14 +641,8 @@ class TestTiesAndControls:
 
 
 def add_controls(run: RunDirectory, **means: float) -> None:
-    summary = run.read_summary()
-    benchmark = summary["benchmarks"]["novel"]
-    figures = benchmark["probes"]["centroid"]
-    benchmark["controls"] = {
-        name: {"probes": {"centroid": {**figures, "accuracy": {**figures["accuracy"], "mean": mean}}}}
-        for name, mean in means.items()
-    }
-    run.write_summary(summary)
+    controls = {name: control({"centroid": probe(mean)}) for name, mean in means.items()}
+    change_benchmark(run, "novel", controls=controls)
 
 
 @pytest.mark.parametrize(
@@ -819,6 +761,24 @@ class TestPage:
         assert {path.name for path in (tmp_path / "out" / "figures").glob("cost-*")} == expected
         assert "timed once" in page.text and f"{2000 * images[0]:,}" in page.text
 
+    def test_training_takes_the_same_time_in_every_table_and_unlearning_is_not_in_it(
+        self, make_run: MakeRun, tmp_path: Path
+    ) -> None:
+        runs = [make_run(), make_run("warm", unlearn="nothing")]
+        for run in runs:
+            first, last = run.read_outcomes()
+            assert last.unlearn is not None
+            did = replace(last.unlearn, seconds=5.0)
+            run.write_outcomes([replace(first, train_seconds=4.0), replace(last, train_seconds=6.0, unlearn=did)])
+        page = read(write_report(runs, tmp_path / "out"))
+        header = next(row for row in page.rows if row[:2] == ["Run", "Training epochs"])
+        assert next(row for row in page.rows if row[:2] == ["lure", "10.0 s"])[header.index("Unlearning")] == "5.0 s"
+        board = next(row for row in page.rows if row[-1] == "Training epochs")
+        assert [row[-1] for row in page.rows if len(row) == len(board) and row[0].endswith("lure")] == ["10.0 s"]
+        _, costs = text_tables(standings(read_runs(runs)))
+        assert costs.columns[-1] == "training epochs"
+        assert [row[-1] for row in costs.rows] == ["10.0 s", "10.0 s"]
+
     def test_changed_images_are_told_where_they_were_measured(self, make_run: MakeRun, tmp_path: Path) -> None:
         runs = [make_run(), make_run("warm", unlearn="nothing")]
         scores = RobustnessScores(
@@ -854,7 +814,7 @@ class TestPage:
             for seed, run in enumerate(of_name):
                 run.config_path.write_text(run.config_path.read_text().replace("seed: 0", f"seed: {seed}", 1))
         lure, warm = ({seed: values(run)[0].mean() for seed, run in enumerate(runs[name])} for name in runs)
-        mean, difference = summarise_seeds(lure), compare_seeds(lure, warm)
+        mean, difference = summarise_seeds(lure), summarise_seeds({seed: lure[seed] - warm[seed] for seed in lure})
         page = read(write_report([*runs["lure"], *runs["warm"]], tmp_path / "out"))
         assert [
             "lure (3 seeds)",
@@ -870,10 +830,11 @@ class TestPage:
         assert "Each run was trained once" not in page.text
         page = read(write_report([*runs["lure"][:2], *runs["warm"]], tmp_path / "fewer"))
         row = next(row for row in page.rows if row[:2] == ["lure (2 seeds)", "2"])
-        assert row[3:] == ["–", "no difference: seed 2 was trained with one of the two only"]
+        reason = "not compared with warm (3 seeds): both have 2 of the 3 seeds that a difference over seeds needs"
+        assert row[3:] == ["–", f"{reason}, since seed 2 has a result in one of the two only"]
         page = read(write_report([*runs["lure"][:2], *runs["warm"][:2]], tmp_path / "two"))
         assert next(row for row in page.rows if row[:2] == ["lure (2 seeds)", "2"])[4:] == [
-            "no difference: fewer than 3 seeds"
+            reason.replace("warm (3", "warm (2")
         ]
 
     def test_answers_by_confidence_are_charted_counted_and_told_in_words(

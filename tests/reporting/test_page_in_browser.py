@@ -6,7 +6,7 @@ import json
 import re
 import shutil
 from collections.abc import Iterator
-from dataclasses import asdict, replace
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -17,13 +17,12 @@ import pytest
 from episodes.manifest import Manifest
 from episodes.metrics import Reliability
 from episodes.sampler import EpisodeSpec
-from episodes.summary import summarise
 from episodes.table import EpisodeTable
 from lurefs.comparing.finished_runs import read_runs
-from lurefs.config.load import run_config
 from lurefs.reporting.page import write_page
 from lurefs.runs.directory import RunDirectory
 from lurefs.runs.outcomes import ChunkOutcome
+from made_up_runs import outcome, write_run
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -56,7 +55,6 @@ def page_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _make_run(path: Path, place: int) -> RunDirectory:
-    directory = RunDirectory(path)
     benchmarks = {key: {"n_way": 2, "n_shot": shot, "n_query": 5, "n_episodes": 40} for key, shot in BENCHMARKS.items()}
     probes = {"centroid": {"name": "nearest_centroid"}, "ridge": {"name": "ridge"}}
     values = {
@@ -67,25 +65,17 @@ def _make_run(path: Path, place: int) -> RunDirectory:
         "benchmarks": benchmarks,
         "probes": probes,
     }
-    directory.write_config(run_config(values))
-    directory.write_outcomes([_outcome(chunk, place) for chunk in range(2)])
-    summary: dict[str, Any] = {"run": {"name": f"run {place}", "seconds": 60.0}, "pretrain": {}, "benchmarks": {}}
-    for key, shot in BENCHMARKS.items():
-        manifest = _manifest(shot)
-        manifest.save(directory.manifest_path(key))
-        measured = {}
-        for probe in probes:
-            table = _table(manifest, place)
-            table.save(directory.episodes_path(key, probe))
-            measured[probe] = {
-                "accuracy": asdict(summarise(table.accuracy, table.classes)),
-                "ece": 0.1,
-                "n_not_converged": 0,
-                "ms_per_episode": 1.0 + place,
-            }
-        form = {"manifest": manifest.hash, "n_way": 2, "n_shot": shot, "n_query": 5, "probes": measured}
-        summary["benchmarks"][key] = form
-    directory.write_summary(summary)
+    manifests = {key: _manifest(shot) for key, shot in BENCHMARKS.items()}
+    directory = write_run(
+        path,
+        values,
+        {key: dict.fromkeys(probes, _table(manifest, place)) for key, manifest in manifests.items()},
+        manifests,
+        outcomes=[_outcome(chunk, place) for chunk in range(2)],
+        seconds=60.0,
+        ece=0.1,
+        ms_per_episode=1.0 + place,
+    )
     if place < 3:
         card = {
             "n_parameters": 10**6 * (3 - place),
@@ -129,26 +119,13 @@ def _table(manifest: Manifest, place: int) -> EpisodeTable:
 
 
 def _outcome(chunk: int, place: int) -> ChunkOutcome:
-    return ChunkOutcome(
-        chunk_index=chunk,
-        phase="relearn" if chunk else "learn",
-        n_new=100,
-        n_train=100,
+    return outcome(
+        chunk,
         n_images_seen=1000,
-        best_epoch=1,
-        train_loss=0.5,
-        train_accuracy=0.9,
-        fit_accuracy=0.9,
-        val_accuracy=0.5,
         n_test_errors=30 - 10 * chunk,
         n_test=80,
         test_ece=0.0625,
         test_nll=1.25,
-        n_forgotten=0,
-        n_gained=0,
-        n_epochs_to_recover=None,
-        unlearn=None,
-        few_shot={},
         train_seconds=10.0 + place,
         seconds=10.0 + place,
     )

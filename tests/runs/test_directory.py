@@ -28,6 +28,12 @@ def test_a_damaged_file_is_told_by_its_name(tmp_path: Path, name: str, content: 
     assert "\n" not in caught.value.problem
 
 
+def test_a_file_of_chunks_without_any_is_damaged(tmp_path: Path) -> None:
+    (tmp_path / "chunks.jsonl").touch()
+    with pytest.raises(UserError, match=r"chunks\.jsonl is damaged: it is empty"):
+        RunDirectory(tmp_path).read_outcomes()
+
+
 def test_a_stored_configuration_that_is_refused_is_told_by_its_file(
     make_config: Callable[..., RunConfig], tmp_path: Path
 ) -> None:
@@ -37,7 +43,7 @@ def test_a_stored_configuration_that_is_refused_is_told_by_its_file(
     whole = path.read_text()
     for text, problem in (
         (whole[: whole.index("flip:") + 5], "learner.augment.flip is None"),
-        (whole.replace("name: small", "name: ''", 1), "the name '' cannot be a file's name"),
+        (whole.replace("name: small", "name: ''", 1), "the name '' cannot be the name of a file"),
     ):
         path.write_text(text)
         with pytest.raises(UserError) as caught:

@@ -87,7 +87,7 @@ def test_a_probe_that_fails_in_the_evaluation_costs_no_result_of_another(
     before = path.stat().st_mtime_ns
     directory = finish(make_config, tmp_path, probes=first, after_chunk={"few_shot": False}, chunks={"n_chunks": 1})
     assert path.stat().st_mtime_ns == before
-    assert list(directory.read_summary()["benchmarks"][BENCHMARK]["probes"]) == ["a"]
+    assert list(directory.read_summary().benchmarks[BENCHMARK].probes) == ["a"]
 
 
 def test_a_probe_that_fails_on_a_control_is_refused_with_the_control_s_name(refused: Callable[..., str]) -> None:

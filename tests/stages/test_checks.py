@@ -53,7 +53,7 @@ def test_what_cannot_be_run_leaves_no_file(
 def test_a_probe_that_suits_the_backbone_but_not_a_control_is_refused(make_config: MakeConfig) -> None:
     probes = {"p": {"name": "nearest_centroid", "transform": "pca:67"}}
     check(make_plan(make_config(probes=probes)))
-    with pytest.raises(UserError, match=r"'image_statistics': .*pca:67 asks for more(.|\n)*set controls=false"):
+    with pytest.raises(UserError, match=r"'image_statistics': .*pca:67 needs more(.|\n)*set controls=false"):
         check(make_plan(make_config(probes=probes, controls=True)))
 
 

@@ -88,16 +88,16 @@ def test_image_statistics_have_one_length_for_every_image_size(size: int) -> Non
 
 
 def test_both_controls_stand_in_the_summary_with_the_fields_of_a_probe(finished: RunDirectory) -> None:
-    described = finished.read_summary()["benchmarks"][BENCHMARK]
-    assert list(described["controls"]) == ["untrained_twin", "image_statistics"]
-    for control, figures in described["controls"].items():
-        assert list(figures["probes"]) == [PROBE, "centroid"]
-        assert figures["probes"][PROBE].keys() == described["probes"][PROBE].keys()
-        assert figures["probes"][PROBE]["accuracy"]["n"] == 20
+    described = finished.read_summary().benchmarks[BENCHMARK]
+    assert list(described.controls) == ["untrained_twin", "image_statistics"]
+    for control, figures in described.controls.items():
+        assert list(figures.probes) == [PROBE, "centroid"]
+        accuracy = figures.probes[PROBE].accuracy
+        assert accuracy is not None and accuracy.n == 20
         table = EpisodeTable.load(finished.control_path(BENCHMARK, control, PROBE))
-        assert table.identity["manifest"] == described["manifest"]
+        assert table.identity["manifest"] == described.manifest
         assert np.array_equal(table.classes, finished.read_manifest(BENCHMARK).classes)
-    assert described["chance"] == pytest.approx(1 / 3)
+    assert described.chance == pytest.approx(1 / 3)
 
 
 def test_image_statistics_are_scored_like_any_other_features(finished: RunDirectory) -> None:
@@ -116,18 +116,19 @@ def test_image_statistics_are_scored_like_any_other_features(finished: RunDirect
 
 
 def test_a_second_evaluation_computes_no_control_anew(directory: RunDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
-    before = directory.read_summary()["benchmarks"]
+    before = directory.read_summary().benchmarks
     monkeypatch.setattr(controls, "score_cell", None)
     monkeypatch.setattr(controls, "build_twin", None)
     evaluate_again(directory)
-    assert directory.read_summary()["benchmarks"] == before
+    assert directory.read_summary().benchmarks == before
 
 
 def test_other_episodes_are_measured_anew(directory: RunDirectory) -> None:
     spec = {"n_way": 3, "n_shot": 1, "n_query": 5, "n_episodes": 12}
     evaluate_again(directory, benchmarks={BENCHMARK: spec})
-    described = directory.read_summary()["benchmarks"][BENCHMARK]
-    assert described["controls"]["untrained_twin"]["probes"][PROBE]["accuracy"]["n"] == 12
+    described = directory.read_summary().benchmarks[BENCHMARK]
+    accuracy = described.controls["untrained_twin"].probes[PROBE].accuracy
+    assert accuracy is not None and accuracy.n == 12
 
 
 def test_benchmarks_on_the_same_images_share_the_features_of_the_controls(
@@ -139,7 +140,7 @@ def test_benchmarks_on_the_same_images_share_the_features_of_the_controls(
     spec = {"n_way": 2, "n_query": 5, "n_episodes": 4}
     evaluate_again(directory, benchmarks={"a": spec, "b": {**spec, "n_shot": 2}})
     assert embedded == ["a"]
-    assert set(directory.read_summary()["benchmarks"]["b"]["controls"]) == {"untrained_twin", "image_statistics"}
+    assert set(directory.read_summary().benchmarks["b"].controls) == {"untrained_twin", "image_statistics"}
 
 
 def test_transforms_are_fitted_on_the_control_s_own_base_features(directory: RunDirectory) -> None:
@@ -239,9 +240,9 @@ def test_controls_can_be_switched_off_and_change_no_identity(directory: RunDirec
     shutil.rmtree(directory.path / "controls")
     evaluate_again(directory, controls=False)
     after = directory.read_summary()
-    assert after["benchmarks"][BENCHMARK]["controls"] == {}
+    assert after.benchmarks[BENCHMARK].controls == {}
     assert not (directory.path / "controls").exists()
-    assert after["run"]["digest"] == before["run"]["digest"]
+    assert after.run.digest == before.run.digest
 
 
 def test_a_damaged_file_is_told_by_name(directory: RunDirectory) -> None:

@@ -97,7 +97,7 @@ def test_a_finished_run_is_measured_from_its_checkpoints_as_if_it_had_asked_befo
     early, late = RunDirectory(tmp_path / "early"), RunDirectory(tmp_path / "late")
     run_stage(make_plan(asked), early, "run")
     run_stage(make_plan(run_of()), late, "run")
-    assert late.read_summary()["pretrain"]["robustness"] is None
+    assert late.read_summary().pretrain.robustness is None
     weights = late.checkpoint_path(1).stat().st_mtime_ns
     run_stage(make_plan(asked), late, "run")
     assert late.checkpoint_path(1).stat().st_mtime_ns == weights
@@ -105,10 +105,10 @@ def test_a_finished_run_is_measured_from_its_checkpoints_as_if_it_had_asked_befo
     found = [[outcome.robustness for outcome in directory.read_outcomes()] for directory in (early, late)]
     assert found[0] == found[1]
     assert [scores is not None for scores in found[0]] == [after == "every_chunk", True]
-    summary = late.read_summary()["pretrain"]["robustness"]
-    assert summary == early.read_summary()["pretrain"]["robustness"]
-    assert summary["n_images"] == 12
-    assert set(summary["attacks"]["fgsm"]) == {"0.05"}
+    summary = late.read_summary().pretrain.robustness
+    assert summary is not None and summary == early.read_summary().pretrain.robustness
+    assert summary.n_images == 12
+    assert set(summary.attacks["fgsm"]) == {"0.05"}
 
 
 def test_other_settings_are_measured_anew_and_equal_ones_are_not(

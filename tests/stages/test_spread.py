@@ -21,6 +21,7 @@ from lurefs.runs.directory import RunDirectory
 from lurefs.stages.features import embed_batches
 from lurefs.stages.plan import choose_images, make_plan
 from lurefs.stages.run import run_stage
+from made_up_runs import benchmark, control, run_in_memory
 
 
 def spread_of(features: list[list[float]]) -> float:
@@ -127,10 +128,11 @@ def test_a_run_stores_its_spread_and_says_that_it_is_none(
     )
     directory = RunDirectory(tmp_path / "run")
     run_stage(make_plan(config), directory, "run")
-    described = directory.read_summary()["benchmarks"]["novel-3way-1shot"]
-    assert described["feature_spread"] < NEARLY_CONSTANT
-    assert described["controls"]["untrained_twin"]["feature_spread"] < NEARLY_CONSTANT
-    assert described["controls"]["image_statistics"]["feature_spread"] > 0.01
+    described = directory.read_summary().benchmarks["novel-3way-1shot"]
+    spreads = {name: control.feature_spread or 0 for name, control in described.controls.items()}
+    assert described.feature_spread < NEARLY_CONSTANT
+    assert spreads["untrained_twin"] < NEARLY_CONSTANT
+    assert spreads["image_statistics"] > 0.01
     said = capsys.readouterr().err
     assert "the features of small on the images of novel-3way-1shot are" in said
     assert "the features of the control 'untrained twin' on the images of novel-3way-1shot are constant" in said
@@ -141,15 +143,8 @@ def test_the_page_says_whose_features_are_constant_in_one_sentence_a_reason(
     make_config: Callable[..., RunConfig],
 ) -> None:
     def run(label: str, spread: float, of_twin: float) -> Run:
-        described = {"feature_spread": spread, "controls": {"untrained_twin": {"feature_spread": of_twin}}}
-        return Run(
-            label=label,
-            directory=RunDirectory(Path("nowhere")),
-            config=make_config(),
-            summary={"benchmarks": {"novel": described}},
-            outcomes=(),
-            identity={},
-        )
+        found = benchmark({}, feature_spread=spread, controls={"untrained_twin": control({}, of_twin)})
+        return run_in_memory(make_config(), {"novel": found}, label=label)
 
     notes = narrative.notes([run("a", 0.0, 0.0), run("b", 0.0, 0.2), run("c", 2e-6, 0.3)], "novel", [])
     assert [note.partition(":")[0] for note in notes] == [

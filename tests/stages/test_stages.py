@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 import torch
 
-from lurefs.config.schema import RunConfig
+from lurefs.config.schema import CorruptConfig, RunConfig
 from lurefs.data.dataset import ImageDataset
 from lurefs.errors import UserError
 from lurefs.runs.directory import RunDirectory
+from lurefs.runs.summary import BenchmarkSummary
 from lurefs.stages.checks import check
 from lurefs.stages.plan import make_plan
 from lurefs.stages.run import run_stage
@@ -31,7 +32,7 @@ def directory(tmp_path: Path) -> RunDirectory:
 
 def numbers(directory: RunDirectory) -> dict[str, Any]:
     """The summary without times."""
-    summary = directory.read_summary()
+    summary: dict[str, Any] = json.loads(directory.summary_path.read_text())
     del summary["run"]["seconds"], summary["pretrain"]["train_seconds"], summary["pretrain"]["unlearn_seconds"]
     for benchmark in summary["benchmarks"].values():
         for probe in benchmark["probes"].values():
@@ -46,20 +47,20 @@ def times_of_files(directory: RunDirectory, *patterns: str) -> dict[str, int]:
 def test_one_run_leaves_everything_a_reader_needs(make_config: MakeConfig, directory: RunDirectory) -> None:
     run_stage(make_plan(make_config()), directory, "run")
     summary = directory.read_summary()
-    assert set(summary) == {"run", "pretrain", "benchmarks"}
-    assert len(summary["pretrain"]["test_accuracy"]) == 3
-    assert summary["pretrain"]["accuracy_changes"] == pytest.approx(np.diff(summary["pretrain"]["test_accuracy"]))
+    pretrain = summary.pretrain
+    assert len(pretrain.test_accuracy) == 3
+    assert pretrain.accuracy_changes == pytest.approx(np.diff(pretrain.test_accuracy))
     outcomes = directory.read_outcomes()
-    assert summary["pretrain"]["n_images_seen"] == sum(outcome.n_images_seen for outcome in outcomes)
-    assert summary["pretrain"]["generalisation_gap"] == outcomes[-1].generalisation_gap
-    assert summary["pretrain"]["robustness"] is None
-    cell = summary["benchmarks"]["novel-3way-1shot"]["probes"]["logistic_regression"]
+    assert pretrain.n_images_seen == sum(outcome.n_images_seen for outcome in outcomes)
+    assert pretrain.generalisation_gap == outcomes[-1].generalisation_gap
+    assert pretrain.robustness is None
+    cell = summary.benchmarks["novel-3way-1shot"].probes["logistic_regression"].accuracy
     table = directory.read_episodes("novel-3way-1shot", "logistic_regression")
-    assert cell["accuracy"]["mean"] == pytest.approx(table.accuracy.mean())
-    assert cell["accuracy"]["n"] == 20
+    assert cell is not None and cell.mean == pytest.approx(table.accuracy.mean())
+    assert cell.n == 20
     manifest = directory.read_manifest("novel-3way-1shot")
     bank = directory.read_bank("novel-3way-1shot")
-    assert summary["benchmarks"]["novel-3way-1shot"]["manifest"] == manifest.hash
+    assert summary.benchmarks["novel-3way-1shot"].manifest == manifest.hash
     assert manifest.images_digest == bank.images_digest
     assert np.array_equal(bank.labels[manifest.support[:, 0]], manifest.classes[:, 0])
     assert [outcome.few_shot["novel-3way-1shot"].n_episodes for outcome in directory.read_outcomes()] == [10] * 3
@@ -258,7 +259,7 @@ def test_new_benchmarks_and_probes_are_added_without_training_anew(
     config = make_config(benchmarks={"other": spec}, probes={"centroid": {"name": "nearest_centroid"}})
     run_stage(make_plan(config), directory, "run")
     assert times_of_files(directory, "checkpoints/*") == before
-    assert list(directory.read_summary()["benchmarks"]["other"]["probes"]) == ["centroid"]
+    assert list(directory.read_summary().benchmarks["other"].probes) == ["centroid"]
     assert [set(outcome.few_shot) for outcome in directory.read_outcomes()] == [{"other"}] * 3
 
 
@@ -300,9 +301,9 @@ def test_a_held_directory_is_refused(make_config: MakeConfig, directory: RunDire
 def test_any_scikit_learn_classifier_is_a_probe_by_its_path(make_config: MakeConfig, directory: RunDirectory) -> None:
     config = make_config(probes={"bayes": {"name": "sklearn.naive_bayes:GaussianNB", "transform": "none"}})
     run_stage(make_plan(config), directory, "run")
-    cell = directory.read_summary()["benchmarks"]["novel-3way-1shot"]["probes"]["bayes"]
-    assert cell["accuracy"]["n"] == 20
-    assert cell["nll"] is not None
+    cell = directory.read_summary().benchmarks["novel-3way-1shot"].probes["bayes"]
+    assert cell.accuracy is not None and cell.accuracy.n == 20
+    assert cell.nll is not None
 
 
 def test_scoring_ends_at_the_width_that_is_asked_for(
@@ -311,27 +312,26 @@ def test_scoring_ends_at_the_width_that_is_asked_for(
     spec = {"n_way": 3, "n_shot": 1, "n_query": 5, "n_episodes": 1000}
     patterns = ("episodes/*", "controls/*/*.parquet")
 
-    def run(target: float | None) -> dict[str, Any]:
+    def run(target: float | None) -> BenchmarkSummary:
         benchmarks = {"b": {**spec, "target_ci95": target}}
         run_stage(make_plan(make_config(benchmarks=benchmarks, controls=True)), directory, "run")
-        found: dict[str, Any] = directory.read_summary()["benchmarks"]["b"]
-        return found
+        return directory.read_summary().benchmarks["b"]
 
     whole = run(None)
     every = directory.read_episodes("b", "logistic_regression").accuracy
     stopped = run(0.02)
-    cell = stopped["probes"]["logistic_regression"]["accuracy"]
-    assert 200 <= cell["n"] < 1000 and cell["ci95_episodes"] <= 0.02
-    assert (stopped["n_episodes"], stopped["target_ci95"], whole["target_ci95"]) == (1000, 0.02, None)
-    assert stopped["manifest"] == whole["manifest"] == directory.read_manifest("b").hash
+    cell = stopped.probes["logistic_regression"].accuracy
+    assert cell is not None and 200 <= cell.n < 1000 and cell.ci95_episodes <= 0.02
+    assert (stopped.n_episodes, stopped.target_ci95, whole.target_ci95) == (1000, 0.02, None)
+    assert stopped.manifest == whole.manifest == directory.read_manifest("b").hash
     assert len(directory.read_manifest("b")) == 1000
-    assert np.array_equal(directory.read_episodes("b", "logistic_regression").accuracy, every[: cell["n"]])
-    twin = stopped["controls"]["untrained_twin"]["probes"]["logistic_regression"]["accuracy"]
-    assert twin["n"] < 1000 and twin["ci95_episodes"] <= 0.02
+    assert np.array_equal(directory.read_episodes("b", "logistic_regression").accuracy, every[: cell.n])
+    twin = stopped.controls["untrained_twin"].probes["logistic_regression"].accuracy
+    assert twin is not None and twin.n < 1000 and twin.ci95_episodes <= 0.02
     before = times_of_files(directory, *patterns)
-    assert run(0.02)["probes"] == stopped["probes"]
+    assert run(0.02).probes == stopped.probes
     assert times_of_files(directory, *patterns) == before
-    assert run(0.0199)["target_ci95"] == 0.0199
+    assert run(0.0199).target_ci95 == 0.0199
     assert all(times_of_files(directory, *patterns)[path] > time for path, time in before.items())
 
 
@@ -364,10 +364,10 @@ def test_corrupted_images_are_met_in_the_episodes_of_the_clean_ones(
     run_stage(make_plan(make_config(**settings)), directory, "run")
 
     assert embedded == ["clean", "query--fog-4"]  # once a corruption and severity, whoever asks for it
-    summary = directory.read_summary()["benchmarks"]
-    assert len({benchmark["manifest"] for benchmark in summary.values()}) == 1
-    assert summary["query"]["corrupt"] == {**fog, "images": "query"}
-    assert summary["query"]["form"] == "3-way 1-shot, 5 queries a class, queries under fog of severity 4"
+    summary = directory.read_summary().benchmarks
+    assert len({benchmark.manifest for benchmark in summary.values()}) == 1
+    assert summary["query"].corrupt == CorruptConfig(**fog)
+    assert summary["query"].form == "3-way 1-shot, 5 queries a class, queries under fog of severity 4"
     clean, foggy = directory.read_bank("clean"), directory.read_bank("query--fog-4")
     assert clean.images_digest == foggy.images_digest and not np.array_equal(clean.features, foggy.features)
     manifest, probe = directory.read_manifest("clean"), Probe(name="p", classifier=nearest_centroid())
@@ -399,12 +399,12 @@ def test_counts_that_a_form_leaves_open_are_null_and_the_form_is_said(
         "varied": {"meta_dataset": {"min_way": 2, "max_way": 4}, "n_episodes": 10},
     }
     run_stage(make_plan(make_config(benchmarks=benchmarks)), directory, "run")
-    summary = directory.read_summary()["benchmarks"]
+    summary = directory.read_summary().benchmarks
     ranged, varied = (
-        [summary[name][count] for count in ("n_way", "n_shot", "n_query")] for name in ("ranged", "varied")
+        [getattr(summary[name], count) for count in ("n_way", "n_shot", "n_query")] for name in ("ranged", "varied")
     )
     assert (ranged, varied) == ([3, None, 5], [None, None, None])
-    assert summary["ranged"]["form"] == "3-way 1- to 4-shot, 5 queries a class"
+    assert summary["ranged"].form == "3-way 1- to 4-shot, 5 queries a class"
     page = directory.report_path.read_text()
     assert "3-way 1- to 4-shot, 5 queries a class, chance 33.33" in page
     assert "2- to 4-way, up to 500 support images" in page
@@ -412,9 +412,9 @@ def test_counts_that_a_form_leaves_open_are_null_and_the_form_is_said(
 
 def test_figures_without_probabilities_are_null(make_config: MakeConfig, directory: RunDirectory) -> None:
     run_stage(make_plan(make_config(probes={"ridge": {"name": "ridge"}})), directory, "run")
-    cell = directory.read_summary()["benchmarks"]["novel-3way-1shot"]["probes"]["ridge"]
-    assert (cell["nll"], cell["brier"], cell["ece"]) == (None, None, None)
-    assert cell["accuracy"]["mean"] > 0
+    cell = directory.read_summary().benchmarks["novel-3way-1shot"].probes["ridge"]
+    assert (cell.nll, cell.brier, cell.ece) == (None, None, None)
+    assert cell.accuracy is not None and cell.accuracy.mean > 0
 
 
 def test_the_features_are_those_of_the_last_checkpoint(make_config: MakeConfig, directory: RunDirectory) -> None:

@@ -12,10 +12,12 @@ import pytest
 
 from episodes.transfer.table import summarise_transfer
 from lurefs import cli
+from lurefs.commands import run as run_command
 from lurefs.comparing.finished_runs import read_runs
 from lurefs.comparing.groups import groups_of
+from lurefs.config.identity import pretrain_identity
 from lurefs.config.load import to_yaml
-from lurefs.config.schema import RunConfig, pretrain_identity
+from lurefs.config.schema import RunConfig
 from lurefs.errors import UserError
 from lurefs.reporting.sections.transfer import form, label_efficiency, rows
 from lurefs.runs.directory import RunDirectory
@@ -53,21 +55,19 @@ def test_a_run_leaves_features_fits_and_figures_of_a_transfer(
     assert [(fit.size, fit.repeat) for fit in table.fits] == [(1, 0), (1, 1), (4, 0), (4, 1), ("all", 0)]
     bank = directory.read_bank("curve")
     assert bank.identity == directory.read_bank("novel-3way-1shot").identity
-    summary = directory.read_summary()["transfer"]["curve"]
-    assert (summary["parameter"], summary["grid"], summary["n_classes"]) == ("C", [1.0, 100.0], 4)
-    assert list(summary["sizes"]) == ["1", "4", "all"]
-    figures = summary["sizes"]["4"]
-    expected = summarise_transfer(table)[4]
-    assert figures["accuracy"]["mean"] == pytest.approx(expected.accuracy.mean)
-    assert figures["accuracy"]["ci95_repeats"] == pytest.approx(expected.accuracy.ci95_repeats)
-    assert figures["chosen"] == [fit.chosen for fit in table.of_size(4)]
-    assert figures["n_at_edge"] == 2
-    assert (figures["n_train"], figures["n_validation"], figures["n_test"]) == (16, 8, 28)
-    assert summary["sizes"]["all"]["accuracy"]["ci95_repeats"] is None
+    summary = directory.read_summary().transfer["curve"]
+    assert (summary.parameter, summary.grid, summary.n_classes) == ("C", [1.0, 100.0], 4)
+    assert list(summary.sizes) == ["1", "4", "all"]
+    figures = summary.sizes["4"]
+    assert figures == summarise_transfer(table)[4]
+    assert figures.chosen == tuple(fit.chosen for fit in table.of_size(4))
+    assert figures.n_at_edge == 2
+    assert (figures.n_train, figures.n_validation, figures.n_test) == (16, 8, 28)
+    assert summary.sizes["all"].accuracy.ci95_repeats is None
     assert "Transfer of whole data sets" in directory.report_path.read_text(encoding="utf-8")
     assert (directory.figures_dir / "transfer-curve.svg").exists()
-    cli._print_transfers(read_runs([directory]))
-    assert "images a class" in capsys.readouterr().out
+    run_command.print_transfers(read_runs([directory]))
+    assert "images per class" in capsys.readouterr().out
 
 
 def test_fits_are_computed_once_and_anew_when_their_setting_changes(
@@ -106,10 +106,10 @@ def test_a_transfer_may_have_a_data_set_and_a_probe_of_its_own(
     assert len(planned.images.class_names) == 10
     assert planned.spec.parameter is None
     run_stage(plan, directory, "run")
-    summary = directory.read_summary()["transfer"]["curve"]
-    assert summary["grid"] is None
-    assert summary["sizes"]["all"]["n_validation"] == 0
-    assert summary["sizes"]["all"]["accuracy"]["mean"] > summary["sizes"]["2"]["accuracy"]["mean"] > 0.2
+    summary = directory.read_summary().transfer["curve"]
+    assert summary.grid is None
+    assert summary.sizes["all"].n_validation == 0
+    assert summary.sizes["all"].accuracy.mean > summary.sizes["2"].accuracy.mean > 0.2
 
 
 def test_the_grid_is_over_c_unless_the_probe_sets_it(make_config: MakeConfig) -> None:
@@ -128,7 +128,7 @@ def test_the_grid_is_over_c_unless_the_probe_sets_it(make_config: MakeConfig) ->
     [
         ({"sizes": [1, 2, 50]}, "transfer.curve.sizes asks for 50 training images a class, but class '1' has 15"),
         ({"sizes": [2, 2]}, "transfer.curve.sizes is [2, 2]"),
-        ({"sizes": [0]}, "different numbers of images a class"),
+        ({"sizes": [0]}, "different numbers of images per class"),
         ({"sizes": ["some"]}, "transfer.curve.sizes[0] is 'some'"),
         ({"val": 0.5, "test": 0.5}, "leaves none to train on"),
         ({"grid": {"C": [1, 0.1]}}, "ascending values"),

@@ -10,7 +10,8 @@ import pytest
 import yaml
 
 from lurefs.cli import main
-from lurefs.config.schema import RunConfig, to_yaml
+from lurefs.config.load import to_yaml
+from lurefs.config.schema import RunConfig
 from lurefs.records import to_mapping
 from lurefs.runs.directory import RunDirectory
 from lurefs.stages.plan import Plan

@@ -147,7 +147,7 @@ def test_a_recipe_of_several_seeds_is_one_run_where_the_grid_gives_the_seed(tmp_
     assert (config.name, config.seed) == ("seed-1", 1)
     with pytest.raises(UserError, match=r"mine.yaml has the seeds \[0, 1\]"):
         named_run(str(recipe), [])
-    with pytest.raises(UserError, match="is one run, of one seed"):
+    with pytest.raises(UserError, match="has only one seed"):
         named_run(str(recipe), ["seeds=[1]"])
 
 

@@ -28,7 +28,7 @@ def test_a_call_that_fails_or_whose_process_is_killed_costs_no_other() -> None:
     assert found["unknown"].is_user_error and found["unknown"].headline == "unknown dataset 'icon'"
     assert "to fix:   did you mean 'icons'?" in found["unknown"].reason
     assert found["wrong"].headline.startswith("ValueError: invalid literal") and not found["wrong"].is_user_error
-    assert found["killed"].headline == "its process was ended by SIGKILL; was there memory enough?"
+    assert found["killed"].headline == "its process was ended by SIGKILL; was there enough memory?"
     assert found["ended"].headline == "its process ended by itself with code 3"
 
 

@@ -18,20 +18,17 @@ import numpy as np
 import pytest
 
 from episodes.metrics import empty_reliability
-from episodes.summary import Summary, summarise
 from episodes.table import EpisodeTable
 from lurefs.config.load import run_config
 from lurefs.config.schema import RunConfig
 from lurefs.runs.directory import RunDirectory
-from lurefs.runs.outcomes import (
-    ChunkOutcome,
-    FewShotScore,
-    UnlearnReport,
-    anytime_accuracy,
-    cumulative_error_rate,
-    cumulative_errors,
-)
+from lurefs.runs.outcomes import ChunkOutcome, FewShotScore, UnlearnReport
 from lurefs.tracking.tracker import Tracker, start
+from made_up_runs import benchmark as benchmark_of
+from made_up_runs import control as control_of
+from made_up_runs import outcome as outcome_of
+from made_up_runs import probe as probe_of
+from made_up_runs import summary as summary_of
 
 N_CHUNKS = 3
 BENCHMARK, PROBE, PLAIN_PROBE = "novel-5way-1shot", "logistic_regression", "ridge"
@@ -51,7 +48,7 @@ from lurefs.runs.directory import RunDirectory
 
 directory = RunDirectory(Path(sys.argv[1]))
 outcomes = directory.read_outcomes()
-directory.write_outcomes([])
+directory.chunks_path.unlink()
 tracker = start(directory.read_config(), directory)
 for n_done in (1, 2):
     directory.write_outcomes(outcomes[:n_done])
@@ -86,21 +83,13 @@ def make_outcome(chunk_index: int) -> ChunkOutcome:
     score = FewShotScore(
         manifest=MANIFEST, probe=PROBE, n_episodes=50, accuracy=0.25 * (chunk_index + 1), ci95_episodes=0.01
     )
-    return ChunkOutcome(
-        chunk_index=chunk_index,
-        phase="relearn" if chunk_index else "learn",
-        n_new=100,
+    return outcome_of(
+        chunk_index,
         n_train=100 * (chunk_index + 1),
-        n_images_seen=500,
         best_epoch=1,
         train_loss=1.0,
         train_accuracy=0.5,
-        fit_accuracy=0.9,
-        val_accuracy=0.5,
         n_test_errors=50 - 10 * chunk_index,
-        n_test=100,
-        test_ece=0.125,
-        test_nll=1.5,
         n_forgotten=2 * chunk_index,
         unlearn=unlearn if chunk_index else None,
         few_shot={BENCHMARK: score},
@@ -133,43 +122,14 @@ class FakeRun:
             table = make_table(np.random.default_rng(number), has_probabilities=probe == PROBE)
             path = self.directory.episodes_path(BENCHMARK, probe)
             table.save(path)
-            probes[probe] = {
-                "accuracy": _record(summarise(table.accuracy, table.classes)),
-                "nll": _record(summarise(table.nll, table.classes)) if probe == PROBE else None,
-                "brier": _record(summarise(table.brier, table.classes)) if probe == PROBE else None,
-                "ece": 0.0625 if probe == PROBE else None,
-                "n_not_converged": 0,
-                "ms_per_episode": 3.0,
-            }
+            probes[probe] = probe_of(table, ece=0.0625 if probe == PROBE else None)
+        controls = {
+            name: control_of(dict.fromkeys(probes, probe_of(mean)))
+            for name, mean in (("untrained_twin", 0.25), ("image_statistics", 0.375))
+        }
+        found = benchmark_of(probes, manifest=MANIFEST, controls=controls)
         outcomes = self.directory.read_outcomes()
-        self.directory.write_summary(
-            {
-                "run": {"name": "demo", "digest": "0", "seed": 0, "version": "0", "seconds": 9.0},
-                "pretrain": {
-                    "strategy": "by_saliency",
-                    "n_chunks": len(outcomes),
-                    "test_accuracy": [outcome.test_accuracy for outcome in outcomes],
-                    "anytime_accuracy": anytime_accuracy(outcomes),
-                    "cumulative_errors": cumulative_errors(outcomes),
-                    "cumulative_error_rate": cumulative_error_rate(outcomes),
-                    "test_ece": 0.125,
-                    "test_nll": 1.5,
-                },
-                "benchmarks": {
-                    BENCHMARK: {
-                        "manifest": MANIFEST,
-                        "n_way": 5,
-                        "n_shot": 1,
-                        "n_query": 15,
-                        "probes": probes,
-                        "controls": {
-                            control: {"probes": {probe: {"accuracy": {"mean": mean}} for probe in probes}}
-                            for control, mean in (("untrained_twin", 0.25), ("image_statistics", 0.375))
-                        },
-                    }
-                },
-            }
-        )
+        self.directory.write_summary(summary_of({BENCHMARK: found}, name="demo", outcomes=outcomes))
 
     def go(self) -> Tracker:
         """Do all that a whole run does with its tracker."""
@@ -234,10 +194,6 @@ def make_table(generator: np.random.Generator, *, has_probabilities: bool, n_epi
         seconds=np.full(n_episodes, 0.003),
         reliability=empty_reliability(),
     )
-
-
-def _record(summary: Summary) -> dict[str, Any]:
-    return {name: getattr(summary, name) for name in ("mean", "n", "ci95_episodes", "ci95_classes")}
 
 
 @pytest.fixture(autouse=True)

@@ -47,7 +47,8 @@ def test_exactly_one_run_is_the_agents_and_it_has_the_accuracy(
     assert in_sweep(server) == {"agent001": "swp1"}
     assert len(server.runs) == 4
     cell, summary = server.runs["agent001"], run.directory.read_summary()
-    assert cell.summary["accuracy"] == summary["benchmarks"][BENCHMARK]["probes"][PROBE]["accuracy"]["mean"]
+    accuracy = summary.benchmarks[BENCHMARK].probes[PROBE].accuracy
+    assert accuracy is not None and cell.summary["accuracy"] == accuracy.mean
     assert len(cell.history) == 100
     assert (cell.user_config["backbone.name"], cell.user_config["learner.epochs"]) == ("test_vit", 3)
     assert cell.user_config["probe"] == PROBE

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+import made_up_runs
 from episodes.summary import summarise
 from episodes.table import EpisodeTable
 from lurefs.config.load import run_config
@@ -23,15 +24,8 @@ def about(config: RunConfig) -> About:
 
 def cell_card(benchmark: str, probe: str, *, n_shot: int | None = 1, **settings: Any) -> Card:
     config = run_config({"name": "demo", "benchmarks": {benchmark: {}}, "probes": {probe: {}}, **settings})
-    described = {
-        "manifest": "0" * 64,
-        "n_way": 5,
-        "n_shot": n_shot,
-        "n_query": 15,
-        "probes": {probe: {"accuracy": {"n": 9}}},
-    }
-    summary = {"pretrain": {"n_chunks": 1}, "benchmarks": {benchmark: described}}
-    return labels.cell_card(about(config), summary, benchmark, probe)
+    described = made_up_runs.benchmark({probe: made_up_runs.probe(0.5)}, n_shot=n_shot)
+    return labels.cell_card(about(config), made_up_runs.summary({benchmark: described}), benchmark, probe)
 
 
 def cell_id(benchmark: str, probe: str, **settings: Any) -> str:
@@ -231,7 +225,7 @@ def test_what_a_reset_did_is_in_the_curves_and_its_share_of_predictions_in_every
     run.directory.write_outcomes(outcomes)
     run.evaluate()
     summary = run.directory.read_summary()
-    benchmark = next(iter(summary["benchmarks"]))
-    probe = next(iter(summary["benchmarks"][benchmark]["probes"]))
+    benchmark = next(iter(summary.benchmarks))
+    probe = next(iter(summary.benchmarks[benchmark].probes))
     assert cell_summary(summary, benchmark, probe, outcomes, {})["mean_changed_predictions"] == 0.125
     assert "mean_changed_predictions" not in cell_summary(summary, benchmark, probe, [first, second], {})

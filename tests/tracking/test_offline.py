@@ -10,6 +10,7 @@ import pytest
 
 from lurefs.runs.outcomes import ChunkOutcome
 from lurefs.tracking import rows
+from made_up_runs import accuracy, change_probe
 
 COST = {"n_macs": 4_000_000, "images_per_second": 500.0, "device": "cpu", "n_threads": 1}
 BENCHMARK, PROBE, PLAIN_PROBE = "novel-5way-1shot", "logistic_regression", "ridge"
@@ -111,9 +112,7 @@ def test_copy_that_is_being_replaced_does_not_count_as_complete(run: Any, monkey
 
 def test_changed_results_replace_their_copy(run: Any) -> None:
     run.go()
-    summary = run.directory.read_summary()
-    summary["benchmarks"][BENCHMARK]["probes"][PROBE]["accuracy"]["mean"] = 0.5
-    run.directory.write_summary(summary)
+    change_probe(run.directory, BENCHMARK, PROBE, accuracy=accuracy(0.5))
     run.go()
     assert run.read_log(PROBE).summary["accuracy"] == 0.5
 

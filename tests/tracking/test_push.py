@@ -100,7 +100,7 @@ def test_part_that_did_not_arrive_fails_and_the_same_command_completes(
     finish(run)
     server.fail("file_stream", 401, times=1)
     assert push(run.directory.path) == 1
-    assert "the same command completes it" in capsys.readouterr().err
+    assert "run the same command again to complete it" in capsys.readouterr().err
     assert push(run.directory.path) == 0
     assert sorted(len(arrived.history) for arrived in server.runs.values()) == [0, 3, 100, 100]
 
@@ -122,7 +122,7 @@ def test_missing_server_costs_bounded_time(
     start = time.monotonic()
     assert push(run.directory.path) == 1
     assert time.monotonic() - start < 15
-    assert "not sent whole" in capsys.readouterr().err
+    assert "not completely sent" in capsys.readouterr().err
 
 
 def test_directory_with_fewer_chunks_than_were_sent_is_refused(

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from episodes.transfer.fits import TransferFit
 from episodes.transfer.table import TransferTable, summarise_transfer
+from lurefs.runs.summary import TransferSummary
 from lurefs.tracking.records import records_of, transfer_record
 
 BENCHMARK, PROBE = "novel-5way-1shot", "logistic_regression"
@@ -40,9 +41,9 @@ def add_transfer(run: Any) -> None:
     identity = {"images": "0123", "split": {"val": 0.1, "test": 0.3, "seed": 0}}
     table = TransferTable(fits=fits, test_labels=np.array([0, 0, 1, 1]), identity=identity)
     table.save(run.directory.transfer_path("novel-all"))
-    sizes = {str(size): asdict(summary) for size, summary in summarise_transfer(table).items()}
-    described = {"n_classes": 2, "probe": "ridge", "parameter": None, "grid": None, "choose_by": None, "sizes": sizes}
-    run.directory.write_summary({**run.directory.read_summary(), "transfer": {"novel-all": described}})
+    sizes = {str(size): summary for size, summary in summarise_transfer(table).items()}
+    described = TransferSummary(n_classes=2, probe="ridge", parameter=None, grid=None, choose_by=None, sizes=sizes)
+    run.directory.write_summary(replace(run.directory.read_summary(), transfer={"novel-all": described}))
 
 
 def test_transfer_is_a_curve_over_images_a_class_and_ends_at_the_largest_size(run: Any) -> None:

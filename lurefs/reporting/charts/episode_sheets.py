@@ -9,9 +9,10 @@ from functools import partial
 
 import numpy as np
 
+from episodes.arrays import IntArray
 from lurefs.comparing.answers import Answers
 from lurefs.data.corruptions import corrupted_dataset
-from lurefs.data.dataset import ImageArray, ImageDataset, IntArray
+from lurefs.data.dataset import ImageArray, ImageDataset
 from lurefs.errors import UserError
 
 MAX_CLASSES, MAX_IMAGES = 12, 5

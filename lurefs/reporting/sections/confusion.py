@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from episodes.arrays import FloatArray
 from episodes.confusion import Confusion, count_confusions, order_by_likeness
 from lurefs.comparing.answers import Answers
 from lurefs.comparing.texts import count, counted, percent, short
 from lurefs.errors import UserError
+from lurefs.records import Row
 from lurefs.reporting.charts.page_figures import PageFigures
 from lurefs.reporting.charts.style import COLOURS, INK, MUTED, RULE, chart_context, name_axes, new_chart, to_svg
 
@@ -21,9 +22,6 @@ MAX_CLASSES = 1000
 """Pairs are counted in square tables, which take some fifty megabytes then."""
 MOST_OPAQUE = 0.6
 """Numbers must be read on the darkest cell, on light and dark pages."""
-
-FloatArray = NDArray[np.float64]
-Row = dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from episodes.arrays import IntArray
 from episodes.bank import FeatureBank
 from episodes.projection import PERPLEXITY, project
 from lurefs.comparing.finished_runs import Run
@@ -23,7 +24,6 @@ MIN_POINTS = 10
 SEED = 0
 LETTER, LINE = 0.016, 0.048
 """Width of a letter and height of a name, in shares of the chart."""
-IntArray = NDArray[np.int64]
 
 
 def charts(run: Run, benchmark: str, kept: PageFigures) -> list[dict[str, Any]]:

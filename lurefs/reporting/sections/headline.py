@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from episodes.summary import MIN_SEEDS, summarise_seeds
-from lurefs.comparing.groups import Group
-from lurefs.comparing.texts import percent, plus_minus, plus_minus_seeds, points
+from lurefs.comparing.estimates import Estimate
+from lurefs.comparing.texts import percent, plus_minus, points
 from lurefs.comparing.verdict_words import (
-    ONE_TRAINING,
     as_sentence,
     idle_resets,
     level_words,
     not_above_controls,
+    not_compared,
     on_what,
+    single_trainings,
     verdict_sentences,
 )
-from lurefs.comparing.verdicts import Verdict, Verdicts
+from lurefs.comparing.verdicts import Verdicts
 from lurefs.reporting.sections.narrative import form
 
 
@@ -58,6 +58,7 @@ def headline(verdicts: Verdicts) -> Headline | None:
     if not verdicts.groups:
         return None
     best, n_groups = verdicts.groups[0], len(verdicts.groups)
+    accuracy = verdicts.accuracies[best.label]
     kind = "training procedures" if any(group.is_pooled for group in verdicts.groups) else "runs"
     among = f", the highest of {n_groups} {kind}" if n_groups > 1 else ""
     difference, intervals, verdict = _against_the_others(verdicts)
@@ -65,8 +66,8 @@ def headline(verdicts: Verdicts) -> Headline | None:
         benchmark=verdicts.benchmark,
         form=form(best.runs, verdicts.benchmark),
         warnings=tuple(map(as_sentence, not_above_controls(verdicts))),
-        accuracy=percent(verdicts.means[best.label]),
-        intervals=_intervals(best, verdicts),
+        accuracy=percent(accuracy.mean),
+        intervals=_intervals(accuracy),
         of_what=f"{best.label}{among}, by {verdicts.probe}",
         controls=", ".join(f"{control.words} {level_words(control)}" for control in verdicts.controls),
         difference=difference,
@@ -84,17 +85,6 @@ def warnings(judged: Sequence[Verdicts]) -> list[str]:
     return said + [f"{text}." for text in idle_resets(list(groups.values()))]
 
 
-def _intervals(group: Group, verdicts: Verdicts) -> str:
-    """Return the intervals of a group's accuracy: over seeds if it has several, else those of its run."""
-    if group.is_pooled:
-        means = group.mean_by_seed(verdicts.benchmark, verdicts.probe)
-        is_known = len(means) >= MIN_SEEDS
-        return plus_minus_seeds(summarise_seeds(means)) if is_known else f"no interval: fewer than {MIN_SEEDS} seeds"
-    accuracy = group.runs[0].accuracy(verdicts.benchmark, verdicts.probe)
-    assert accuracy is not None
-    return plus_minus(accuracy)
-
-
 def _against_the_others(verdicts: Verdicts) -> tuple[str, str, str]:
     """Return the difference from the reference, or from the next best if the reference is best or was not measured.
 
@@ -106,18 +96,18 @@ def _against_the_others(verdicts: Verdicts) -> tuple[str, str, str]:
     other = verdicts.reference if verdicts.reference in others else others[0]
     role = "" if len(others) == 1 else ", the reference" if other == verdicts.reference else ", the next best"
     verdict = verdicts.between(best, other)
-    if verdict.mean is None:
-        return f"No difference from {other} is stated: {verdict.why_not}.", "", _one_training(verdicts)
-    difference = f"{points(verdict.mean)} points against {other}{role}, {on_what(verdict)}"
+    if verdict.difference is None:
+        return as_sentence(not_compared(verdict)), "", _one_training(verdicts)
+    difference = f"{points(verdict.difference.mean)} points against {other}{role}, {on_what(verdict)}"
     said = f"{verdict_sentences(verdict, verdicts)} {_one_training(verdicts)}"
-    return difference, _difference_intervals(verdict), said.strip()
+    return difference, _intervals(verdict.difference), said.strip()
 
 
-def _difference_intervals(verdict: Verdict) -> str:
-    if verdict.over_seeds is not None:
-        return plus_minus_seeds(verdict.over_seeds)
-    return "" if verdict.paired is None else plus_minus(verdict.paired.difference)
+def _intervals(estimate: Estimate) -> str:
+    """Return the intervals of an estimate, and which seeds are not in it."""
+    return "; ".join(filter(None, [plus_minus(estimate), estimate.note]))
 
 
 def _one_training(verdicts: Verdicts) -> str:
-    return f"{ONE_TRAINING[0].upper()}{ONE_TRAINING[1:]}." if verdicts.has_single_trainings else ""
+    words = single_trainings(verdicts.groups)
+    return as_sentence(words) if words else ""

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
-import numpy as np
-
-from episodes.summary import MIN_SEEDS, Summary, summarise_seeds
+from lurefs.comparing.estimates import Estimate, Scope
 from lurefs.comparing.groups import Group
 from lurefs.comparing.texts import p_value
 from lurefs.comparing.verdict_words import control_label
-from lurefs.comparing.verdicts import Scope, Verdicts
+from lurefs.comparing.verdicts import Verdicts
 from lurefs.reporting.charts.curves import Interval
 
 _SCOPES: tuple[Scope, ...] = ("pool", "classes", "seeds")
@@ -25,18 +23,17 @@ def accuracy_intervals(groups: Sequence[Group], judged: Sequence[Verdicts]) -> l
         groups: All of the page.
         judged: The verdicts on one benchmark, by each probe.
     """
-    first, benchmark = judged[0], judged[0].benchmark
-    controls = [_level(control_label(control), control.mean, control.summary) for control in first.controls]
+    first = judged[0]
+    controls = [_interval(control_label(control), control.accuracy, style=-1) for control in first.controls]
     if len(groups) == 1 and not groups[0].is_pooled:
-        rows = [(verdicts.probe, groups[0].runs[0].accuracy(benchmark, verdicts.probe)) for verdicts in judged]
-        return [*(_interval(probe, summary, 0) for probe, summary in rows if summary is not None), *controls]
-    found = []
-    for group in groups:
-        means = group.mean_by_seed(benchmark, first.probe)
-        if group.is_pooled and means:
-            found.append(_seed_interval(group, means))
-        elif (accuracy := group.runs[0].accuracy(benchmark, first.probe)) is not None:
-            found.append(_interval(group.label, accuracy, group.style))
+        [alone] = groups
+        by_probe = {verdicts.probe: verdicts.accuracies.get(alone.label) for verdicts in judged}
+        return [*(_interval(probe, found, style=0) for probe, found in by_probe.items() if found), *controls]
+    found = [
+        _interval(group.label, first.accuracies[group.label], style=group.style)
+        for group in groups
+        if group.label in first.accuracies
+    ]
     return [*sorted(found, key=lambda row: -row.value), *controls]
 
 
@@ -45,19 +42,9 @@ def difference_intervals(groups: Sequence[Group], verdicts: Verdicts) -> list[In
     found = []
     for group in groups:
         verdict = verdicts.against_reference(group.label)
-        if verdict is None or verdict.mean is None:
-            continue
-        widths = verdict.half_widths
-        found.append(
-            Interval(
-                label=group.label,
-                value=100 * verdict.mean,
-                inner=100 * widths.get("pool", widths.get("seeds", 0.0)),
-                outer=100 * widths["classes"] if "classes" in widths else None,
-                style=group.style,
-                note=" / ".join(p_value(verdict.p[scope]) for scope in _SCOPES if scope in verdict.p),
-            )
-        )
+        if verdict is not None and verdict.difference is not None:
+            noted = " / ".join(p_value(verdict.p[scope]) for scope in _SCOPES if scope in verdict.p)
+            found.append(_interval(group.label, verdict.difference, style=group.style, note=noted))
     return sorted(found, key=lambda row: -row.value)
 
 
@@ -68,24 +55,14 @@ def tested(verdicts: Verdicts) -> list[tuple[Scope, ...]]:
     return list(dict.fromkeys(combination for combination in scopes if combination))
 
 
-def _level(label: str, mean: float, summary: Summary | None) -> Interval:
-    inner = 0.0 if summary is None else 100 * summary.ci95_episodes
-    outer = None if summary is None or summary.ci95_classes is None else 100 * summary.ci95_classes
-    return Interval(label=label, value=100 * mean, inner=inner, outer=outer, style=-1)
-
-
-def _seed_interval(group: Group, means: Mapping[int, float]) -> Interval:
-    """Return a mean over seeds; its bar has no width where the seeds are too few for an interval."""
-    value = 100 * float(np.mean(list(means.values())))
-    width = 100 * summarise_seeds(means).ci95_seeds if len(means) >= MIN_SEEDS else 0.0
-    return Interval(label=group.label, value=value, inner=width, outer=None, style=group.style)
-
-
-def _interval(label: str, summary: Summary, style: int) -> Interval:
+def _interval(label: str, estimate: Estimate, *, style: int, note: str = "") -> Interval:
+    """Return an estimate as a row; its bar has no width where there is no interval."""
+    width, classes = estimate.half_width, estimate.half_widths.get("classes")
     return Interval(
         label=label,
-        value=100 * summary.mean,
-        inner=100 * summary.ci95_episodes,
-        outer=None if summary.ci95_classes is None else 100 * summary.ci95_classes,
+        value=100 * estimate.mean,
+        inner=0.0 if width is None else 100 * width,
+        outer=None if classes is None else 100 * classes,
         style=style,
+        note=note,
     )

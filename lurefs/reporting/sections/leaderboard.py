@@ -7,23 +7,24 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
-from episodes.summary import MIN_SEEDS, summarise_seeds
 from lurefs.comparing.controls import ControlLevel
+from lurefs.comparing.estimates import Estimate, Scope
 from lurefs.comparing.finished_runs import Run
 from lurefs.comparing.groups import Group
 from lurefs.comparing.texts import MISSING, count, duration, number, p_value, percent, points
-from lurefs.comparing.verdict_words import control_label, level_words
-from lurefs.comparing.verdicts import Cell, Scope, Verdicts
+from lurefs.comparing.verdict_words import control_label, level_words, not_compared
+from lurefs.comparing.verdicts import Cell, Verdicts
+from lurefs.records import Row
 from lurefs.reporting.charts.style import glyph_of
-from lurefs.reporting.series import n_images_seen, seconds_spent
+from lurefs.reporting.series import n_images_seen
+from lurefs.runs.outcomes import train_seconds
 
-Row = dict[str, Any]
 MAX_LETTERS = 4
 Ties = tuple[tuple[str, str], ...]
 """(letters, what they are over) each."""
@@ -58,7 +59,7 @@ class Figure:
         number: The same to sort by; None if there is none.
         intervals: (half width, what it is over) each.
         tests: (corrected p, what it is over) each.
-        why_not: The reason if there is none.
+        why_not: The reason if there is none, or what must be said of it.
     """
 
     value: str
@@ -108,20 +109,20 @@ def _of_probe(
             "costs": _costs(group, judged),
         }
         for group in groups
-        if any(group.label in verdicts.means for verdicts in judged.values())
+        if any(group.label in verdicts.accuracies for verdicts in judged.values())
     ]
     return sorted(found, key=lambda row: [-(cell["accuracy"].number or 0) for cell in row["cells"]])
 
 
 def _cell(group: Group, benchmark: str, verdicts: Verdicts | None, letters: Mapping[str, Mapping[str, Ties]]) -> Row:
-    if verdicts is None or group.label not in verdicts.means:
+    if verdicts is None or group.label not in verdicts.accuracies:
         missing = Figure(value=MISSING, number=None, why_not="not measured")
         return {"benchmark": benchmark, "rank": MISSING, "ties": (), "accuracy": missing, "difference": missing}
     return {
         "benchmark": benchmark,
         "rank": verdicts.ranks[group.label],
         "ties": letters[benchmark].get(group.label, ()),
-        "accuracy": _accuracy(group, verdicts),
+        "accuracy": _figure(verdicts.accuracies[group.label]),
         "difference": _difference(group, verdicts),
     }
 
@@ -139,7 +140,7 @@ def _of_controls(benchmarks: Sequence[str], judged: Mapping[str, Verdicts]) -> l
         }
         label = control_label(next(iter(levels.values())))
         cells = [{"benchmark": benchmark, "accuracy": _level(levels.get(benchmark))} for benchmark in benchmarks]
-        is_shared = all(level.summary is not None for level in levels.values())
+        is_shared = all(level.is_shared for level in levels.values())
         note = "" if is_shared else "each run has its own: mean, lowest to highest"
         found.append({"label": label, "is_control": True, "note": note, "cells": cells})
     return found
@@ -148,25 +149,17 @@ def _of_controls(benchmarks: Sequence[str], judged: Mapping[str, Verdicts]) -> l
 def _level(control: ControlLevel | None) -> Figure:
     if control is None:
         return Figure(value=MISSING, number=None, why_not="not measured")
-    if control.summary is None:
-        return Figure(value=percent(control.mean), number=control.mean, why_not=level_words(control))
-    summary = control.summary
-    intervals = _intervals({"pool": summary.ci95_episodes, "classes": summary.ci95_classes})
-    return Figure(value=percent(control.mean), number=control.mean, intervals=intervals)
+    figure = _figure(control.accuracy)
+    return figure if control.is_shared else replace(figure, why_not=level_words(control))
 
 
-def _accuracy(group: Group, verdicts: Verdicts) -> Figure:
-    mean = verdicts.means[group.label]
-    if group.is_pooled:
-        means = group.mean_by_seed(verdicts.benchmark, verdicts.probe)
-        if len(means) < MIN_SEEDS:
-            return Figure(value=percent(mean), number=mean, why_not=f"no interval: fewer than {MIN_SEEDS} seeds")
-        intervals = _intervals({"seeds": summarise_seeds(means).ci95_seeds})
-        return Figure(value=percent(mean), number=mean, intervals=intervals)
-    accuracy = group.runs[0].accuracy(verdicts.benchmark, verdicts.probe)
-    assert accuracy is not None
-    intervals = _intervals({"pool": accuracy.ci95_episodes, "classes": accuracy.ci95_classes})
-    return Figure(value=percent(mean), number=mean, intervals=intervals)
+def _figure(accuracy: Estimate) -> Figure:
+    return Figure(
+        value=percent(accuracy.mean),
+        number=accuracy.mean,
+        intervals=_intervals(accuracy.half_widths),
+        why_not=accuracy.note if accuracy.half_widths else accuracy.remarks,
+    )
 
 
 def _difference(group: Group, verdicts: Verdicts) -> Figure:
@@ -175,13 +168,14 @@ def _difference(group: Group, verdicts: Verdicts) -> Figure:
     if verdict is None:
         is_reference = group.label == verdicts.reference
         return Figure(value=MISSING, number=None, why_not="" if is_reference else "the reference was not measured")
-    if verdict.mean is None:
-        return Figure(value=MISSING, number=None, why_not=f"no difference: {verdict.why_not}")
+    if verdict.difference is None:
+        return Figure(value=MISSING, number=None, why_not=not_compared(verdict))
     return Figure(
-        value=points(verdict.mean),
-        number=verdict.mean,
-        intervals=_intervals(verdict.half_widths),
+        value=points(verdict.difference.mean),
+        number=verdict.difference.mean,
+        intervals=_intervals(verdict.difference.half_widths),
         tests=tuple((p_value(verdict.p[scope]), name) for scope, name in SCOPES.items() if scope in verdict.p),
+        why_not=verdict.difference.note,
     )
 
 
@@ -232,7 +226,7 @@ def _costs(group: Group, judged: Mapping[str, Verdicts]) -> list[Figure]:
         run.cost.get("n_parameters") or run.identity.get("backbone", {}).get("n_parameters") for run in group.runs
     ]
     episodes = [
-        result.get("ms_per_episode")
+        result.ms_per_episode
         for run in group.runs
         for verdicts in list(judged.values())[:1]
         if (result := run.result(verdicts.benchmark, verdicts.probe))
@@ -245,7 +239,7 @@ def _costs(group: Group, judged: Mapping[str, Verdicts]) -> list[Figure]:
         _cost([_images_seen(run) for run in group.runs], lambda value: count(round(value)), untrained),
         _cost([run.cost.get("images_per_second") for run in group.runs], lambda value: count(round(value)), why_not),
         _cost(episodes, lambda value: number(value, 2), "not measured"),
-        _cost([seconds_spent(run.outcomes) if run.outcomes else None for run in group.runs], duration, untrained),
+        _cost([train_seconds(run.outcomes) if run.outcomes else None for run in group.runs], duration, untrained),
     ]
 
 

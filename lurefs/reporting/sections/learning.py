@@ -33,6 +33,7 @@ from lurefs.reporting.sections.measures import (
 )
 from lurefs.reporting.sections.tables import percent_over_seeds
 from lurefs.reporting.series import curve, in_words
+from lurefs.runs.outcomes import anytime_accuracy
 
 MAX_LINES = 8
 """Curves that can be followed in one chart."""
@@ -82,21 +83,20 @@ def _levels(runs: Sequence[Run], benchmark: str, judged: Mapping[Cell, Verdicts]
     if probe is None or (benchmark, probe) not in judged:
         return []
     controls = judged[benchmark, probe].controls
-    return [curves.Level(label=control.words, value=100 * control.mean) for control in controls]
+    return [curves.Level(label=control.words, value=100 * control.accuracy.mean) for control in controls]
 
 
 def _over_seeds(group: Group, benchmarks: Sequence[str]) -> dict[str, Any]:
     """Return what the chunks of runs of several seeds led to: the means over seeds, with their intervals."""
-    anytime = [run.summary.get("pretrain", {}).get("anytime_accuracy") for run in group.runs]
+    anytime = [anytime_accuracy(run.outcomes) for run in group.runs]
     last = [run.outcomes[-1] for run in group.runs]
     few_shot_scores = [[outcome.few_shot.get(name) for outcome in last] for name in benchmarks]
     return {
         "group": group.label,
-        "anytime": percent_over_seeds(group, anytime),
-        "last": percent_over_seeds(group, [outcome.test_accuracy for outcome in last]),
+        "anytime": percent_over_seeds(anytime),
+        "last": percent_over_seeds([outcome.test_accuracy for outcome in last]),
         "few_shot": [
-            percent_over_seeds(group, [score.accuracy if score else None for score in scores])
-            for scores in few_shot_scores
+            percent_over_seeds([score.accuracy if score else None for score in scores]) for scores in few_shot_scores
         ],
     }
 

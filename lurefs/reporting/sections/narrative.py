@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any
 
 from lurefs.comparing.answers import Answers
-from lurefs.comparing.finished_runs import Run, summary_of
+from lurefs.comparing.finished_runs import Run
 from lurefs.comparing.pairs import clean_benchmark
 from lurefs.comparing.texts import constancy, count, counted, joined, percent, regime, replay, settings, strategy
 from lurefs.comparing.verdict_words import not_above_controls, on_what
 from lurefs.comparing.verdicts import Verdicts
 from lurefs.reporting.charts.episode_sheets import MAX_QUERY, MAX_WAY, EpisodeRow, EpisodeSheet
+from lurefs.runs.summary import BenchmarkSummary, known
 
 MAX_LISTED = 5
 """Of more runs than these the facts in which they differ stand in the table of settings alone."""
@@ -58,30 +58,21 @@ def facts(runs: Sequence[Run]) -> list[tuple[str, list[str]]]:
 
 def form(runs: Sequence[Run], benchmark: str) -> str:
     """Return the form of a benchmark's episodes and its chance level."""
-    found = next(run.benchmark(benchmark) for run in runs if run.benchmark(benchmark))
-    chance = found.get("chance") or 1 / found["n_way"]
-    words = found.get("form") or _usual_form(found)
-    return f"{words}, chance {percent(chance)}\u00a0%{_stop(found)}"
+    found = next(found for run in runs if (found := run.benchmark(benchmark)) is not None)
+    return f"{found.form}, chance {percent(found.chance)}\u00a0%{_stop(found)}"
 
 
-def _stop(found: Mapping[str, Any]) -> str:
+def _stop(found: BenchmarkSummary) -> str:
     """Say by which width the scoring ends, if it does."""
-    target = found.get("target_ci95")
-    if target is None:
+    if found.target_ci95 is None:
         return ""
-    return f"; until ± {percent(target)} on this pool, at most {counted(found['n_episodes'], 'episode')}"
-
-
-def _usual_form(found: Mapping[str, Any]) -> str:
-    """Say the form of a summary that does not: one from before there were others."""
-    queries = "1 query" if found["n_query"] == 1 else f"{found['n_query']} queries"
-    return f"{found['n_way']}-way {found['n_shot']}-shot, {queries} a class"
+    return f"; until ± {percent(found.target_ci95)} on this pool, at most {counted(found.n_episodes, 'episode')}"
 
 
 def notes(runs: Sequence[Run], benchmark: str, judged: Sequence[Verdicts]) -> list[str]:
     """Return what a reader of a benchmark's table must know: its gaps, and their reasons."""
     found = _constant_features(runs, benchmark)
-    if any(run.benchmark(benchmark).get("corrupt") and not clean_benchmark(run, benchmark) for run in runs):
+    if any(run.is_corrupted(benchmark) and not clean_benchmark(run, benchmark) for run in runs):
         found.append(
             "What the corruption costs is not said: no benchmark of the same form and seed has the images as they are."
         )
@@ -91,20 +82,26 @@ def notes(runs: Sequence[Run], benchmark: str, judged: Sequence[Verdicts]) -> li
         gaps = [summary.no_ci95_classes or "not computed" for summary in summaries if summary.ci95_classes is None]
         found += [f"{probe} has no interval over new classes: {reason}." for reason in _distinct(gaps)]
         results = [result for run in runs if (result := run.result(benchmark, probe)) is not None]
-        if any(summary_of(result.get("nll")) is None for result in results):
+        if any(known(result.nll) is None for result in results):
             found.append(f"{probe} gives no probabilities, so it has no NLL, Brier score and ECE.")
         found += [f"By {probe}, {sentence}." for sentence in not_above_controls(verdicts)]
+        found += [f"By {probe}, {label}: {mean.note}." for label, mean in verdicts.accuracies.items() if mean.note]
         found += _too_wide(runs, benchmark, probe)
     return found
 
 
 def cut_pairs(judged: Sequence[Verdicts]) -> list[str]:
-    """Say which groups were not paired with the reference on all the episodes that one of the two met."""
+    """Say which groups were not paired with the reference on all the episodes, or seeds, that one of the two has."""
     return [
         f"By {verdicts.probe}, {verdict.group} and {verdict.less} are paired {on_what(verdict)}."
         for verdicts in judged
         for group in verdicts.groups
         if (verdict := verdicts.against_reference(group.label)) is not None and verdict.is_cut
+    ] + [
+        f"By {verdicts.probe}, {verdict.group} less {verdict.less}: {verdict.difference.note}."
+        for verdicts in judged
+        for group in verdicts.groups
+        if (verdict := verdicts.against_reference(group.label)) and verdict.difference and verdict.difference.note
     ]
 
 
@@ -151,10 +148,11 @@ def _constant_features(runs: Sequence[Run], benchmark: str) -> list[str]:
     """Say whose features hardly differ between images, so that what is measured of them says little."""
     whose: dict[str, list[str]] = {}
     for run in runs:
-        described = run.benchmark(benchmark)
-        whose.setdefault(constancy(described.get("feature_spread")), []).append(run.label)
-        for name, figures in described.get("controls", {}).items():
-            words = constancy(figures.get("feature_spread"))
+        if (described := run.benchmark(benchmark)) is None:
+            continue
+        whose.setdefault(constancy(described.feature_spread), []).append(run.label)
+        for name, control in described.controls.items():
+            words = constancy(control.feature_spread)
             whose.setdefault(words, []).append(f"the control “{name.replace('_', ' ')}” of {run.label}")
     return [f"The features of {joined(names)} are {words}." for words, names in whose.items() if words]
 
@@ -163,7 +161,8 @@ def _too_wide(runs: Sequence[Run], benchmark: str, probe: str) -> list[str]:
     """Say which runs met all their episodes and still have a wider interval than was asked for."""
     said = []
     for run in runs:
-        accuracy, target = run.accuracy(benchmark, probe), run.benchmark(benchmark).get("target_ci95")
+        accuracy, described = run.accuracy(benchmark, probe), run.benchmark(benchmark)
+        target = None if described is None else described.target_ci95
         if accuracy is not None and target is not None and accuracy.ci95_episodes > target:
             said.append(
                 f"By {probe}, {run.label} was still at ± {percent(accuracy.ci95_episodes)} on this pool after all "

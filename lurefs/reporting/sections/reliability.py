@@ -12,9 +12,8 @@ from lurefs.comparing.finished_runs import Run
 from lurefs.comparing.groups import Group
 from lurefs.comparing.texts import count, percent
 from lurefs.errors import UserError
+from lurefs.records import Row
 from lurefs.reporting.charts.curves import Line
-
-Row = dict[str, Any]
 
 
 def measured(runs: Sequence[Run], benchmark: str, probe: str) -> dict[str, Reliability]:

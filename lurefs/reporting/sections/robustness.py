@@ -10,14 +10,13 @@ import numpy as np
 
 from lurefs.comparing.groups import Group
 from lurefs.comparing.texts import count
+from lurefs.records import Row
 from lurefs.reporting.charts.curves import Line
 from lurefs.reporting.sections.tables import percent_over_seeds
 from lurefs.reporting.series import Point, pooled
 from lurefs.runs.outcomes import ChunkOutcome, RobustnessScores
 
 PIXEL_LEVELS = 255
-
-Row = dict[str, Any]
 
 
 def last_measured(outcomes: Sequence[ChunkOutcome]) -> tuple[ChunkOutcome, RobustnessScores] | None:
@@ -115,7 +114,7 @@ def _row(name: str, groups: Sequence[Group], get: Callable[[RobustnessScores], f
 
 def _cell(group: Group, get: Callable[[RobustnessScores], float | None]) -> str:
     found = [get(last[1]) if (last := last_measured(run.outcomes)) else None for run in group.runs]
-    return percent_over_seeds(group, found)
+    return percent_over_seeds(found)
 
 
 def _corrupted(scores: RobustnessScores, *, kind: str) -> float | None:

@@ -4,27 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Any
 
-import numpy as np
-
+from lurefs.comparing.estimates import Estimate
 from lurefs.comparing.finished_runs import Run, benchmarks_of
 from lurefs.comparing.groups import Group
-from lurefs.comparing.texts import MISSING, number, percent
+from lurefs.comparing.texts import MISSING, percent
 from lurefs.config.schema import BenchmarkConfig
+from lurefs.records import Row
 from lurefs.reporting.charts.curves import Line
 from lurefs.reporting.charts.group_styles import SEEDS
 from lurefs.reporting.charts.log_curves import log_curves
 from lurefs.reporting.charts.page_figures import PageFigures
-from lurefs.reporting.series import Point, in_words, pooled
+from lurefs.reporting.sections.tables import in_percent
+from lurefs.reporting.series import in_words, line_of
 
 NOT_OF_THE_FORM = ("n_episodes", "seed", "target_ci95", "manifest")
-Row = dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Varied:
-    """What differs between the benchmarks of a curve."""
+    """What differs between the benchmarks of a curve; `key` names it in their summaries and settings."""
 
     name: str
     key: str
@@ -66,8 +65,8 @@ def families(runs: Sequence[Run], varied: Varied) -> list[Family]:
     found: dict[str, dict[int, str]] = {}
     probes: dict[str, str] = {}
     for benchmark, of_benchmark in benchmarks_of(runs).items():
-        run = next(run for run in runs if run.benchmark(benchmark))
-        value, config = run.benchmark(benchmark).get(varied.key), run.config.benchmarks.get(benchmark)
+        run, stated = next((run, stated) for run in runs if (stated := run.benchmark(benchmark)) is not None)
+        value, config = getattr(stated, varied.key), run.config.benchmarks.get(benchmark)
         if value is None or config is None or not of_benchmark:
             continue
         form = _form(config, varied)
@@ -86,7 +85,8 @@ def _form(config: BenchmarkConfig, varied: Varied) -> str:
 
 
 def _shown(runs: Sequence[Run], groups: Sequence[Group], varied: Varied, family: Family, kept: PageFigures) -> Row:
-    lines = [line for group in groups if (line := _line(group, family)) is not None]
+    drawn = {group.label: line for group in groups if (line := _line(group, family)) is not None}
+    lines = list(drawn.values())
     first = next(iter(family.members.values()))
     name = f"{varied.name}-{first}"
     ticks = {float(value): str(value) for value in family.members}
@@ -104,34 +104,26 @@ def _shown(runs: Sequence[Run], groups: Sequence[Group], varied: Varied, family:
         "label": varied.x_label,
         "columns": list(family.members),
         "probe": family.probe,
-        "rows": [{"name": line.label, "cells": _cells(line, family)} for line in lines],
+        "rows": [_row(group, family) for group in groups if group.label in drawn],
         "chance": [_chance(runs, benchmark) for benchmark in family.members.values()],
         "charts": [kept.chart(name, svg, caption=caption, said=in_words(lines))],
     }
 
 
 def _line(group: Group, family: Family) -> Line | None:
-    return pooled(group, [_points(run, family) for run in group.runs])
+    return line_of(group, {float(value): found for value, found in _accuracies(group, family).items()})
 
 
-def _points(run: Run, family: Family) -> dict[float, Point]:
-    found = {value: run.accuracy(benchmark, family.probe) for value, benchmark in family.members.items()}
-    return {
-        float(value): Point(x=value, y=100 * accuracy.mean, half_width=100 * accuracy.ci95_episodes)
-        for value, accuracy in found.items()
-        if accuracy is not None
-    }
+def _accuracies(group: Group, family: Family) -> dict[int, Estimate]:
+    found = {value: group.accuracy(benchmark, family.probe) for value, benchmark in family.members.items()}
+    return {value: accuracy for value, accuracy in found.items() if isinstance(accuracy, Estimate)}
 
 
-def _cells(line: Line, family: Family) -> list[str]:
-    y = dict(zip(np.asarray(line.x).tolist(), np.asarray(line.y).tolist(), strict=True))
-    widths = {} if line.half_width is None else dict(zip(y, np.asarray(line.half_width).tolist(), strict=True))
-    return [
-        f"{number(y[value], 2)}{f' ± {number(widths[value], 2)}' if value in widths else ''}" if value in y else MISSING
-        for value in map(float, family.members)
-    ]
+def _row(group: Group, family: Family) -> Row:
+    found = _accuracies(group, family)
+    cells = [in_percent(found[value], len(group.runs)) if value in found else MISSING for value in family.members]
+    return {"name": group.label, "cells": cells}
 
 
 def _chance(runs: Sequence[Run], benchmark: str) -> str:
-    stated = next(run.benchmark(benchmark) for run in runs if run.benchmark(benchmark))
-    return percent(stated.get("chance") or 1 / stated["n_way"])
+    return percent(next(found.chance for run in runs if (found := run.benchmark(benchmark)) is not None))

@@ -3,35 +3,44 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 
 from episodes.comparison import holm
-from episodes.summary import MIN_SEEDS, summarise_seeds
 from lurefs.comparing.controls import Control, controls_of
-from lurefs.comparing.finished_runs import Run, summary_of, train_seconds
+from lurefs.comparing.estimates import Estimate, over_seeds
+from lurefs.comparing.finished_runs import Run
 from lurefs.comparing.groups import Group
 from lurefs.comparing.pairs import clean_benchmark, loss_by_corruption
 from lurefs.comparing.texts import MISSING, count, duration, joined, number, p_value, percent, points, win_tie_loss
+from lurefs.comparing.verdict_words import not_compared
 from lurefs.comparing.verdicts import Verdict, Verdicts
-from lurefs.reporting.series import Point, pooled
-from lurefs.runs.outcomes import ChunkOutcome, mean_changed_predictions
-
-Row = dict[str, Any]
+from lurefs.records import Row
+from lurefs.runs.outcomes import (
+    ChunkOutcome,
+    anytime_accuracy,
+    cumulative_error_rate,
+    cumulative_errors,
+    mean_changed_predictions,
+    train_seconds,
+    unlearn_seconds,
+)
+from lurefs.runs.summary import ProbeSummary, known
 
 
 def results(runs: Sequence[Run], benchmark: str, probe: str) -> list[Row]:
     """Return one row a run that the probe measured, then one a control, then the level of chance."""
-    measured = [run for run in runs if run.result(benchmark, probe)]
-    if not measured:
+    found = [(run, result) for run in runs if (result := run.result(benchmark, probe)) is not None]
+    if not found:
         return []
-    rows = [_result(run, benchmark, run.result(benchmark, probe) or {}) for run in measured]
+    measured = [run for run, _ in found]
+    rows = [_result(run, benchmark, result) for run, result in found]
     for control in controls_of(measured, benchmark, probe):
         rows.append({**_result(control.runs[0], benchmark, control.result), "run": _control(control, measured)})
     for share, group in _chance(measured, benchmark).items():
-        rows.append({**_result(measured[0], benchmark, {}), "run": group, "accuracy": percent(share)})
+        dashes = {name: "" if name == "hardest_class" else MISSING for name in rows[0]}
+        rows.append({**dashes, "run": group, "accuracy": percent(share)})
     for row in rows[len(measured) :]:
         row["is_control"] = True
     return rows
@@ -46,19 +55,17 @@ def differences(judged: Sequence[Verdicts]) -> dict[str, list[Row]]:
         verdicts.probe: [
             _difference(verdict)
             for group in verdicts.groups
-            if not group.is_pooled
-            and (verdict := verdicts.against_reference(group.label)) is not None
-            and verdict.over_seeds is None
+            if not group.is_pooled and (verdict := verdicts.against_reference(group.label)) is not None
         ]
         for verdicts in judged
     }
     return {probe: of_probe for probe, of_probe in rows.items() if of_probe}
 
 
-def over_seeds(judged: Sequence[Verdicts]) -> dict[str, list[Row]]:
+def seed_rows(judged: Sequence[Verdicts]) -> dict[str, list[Row]]:
     """Return one row a group of several seeds, by probe: its mean, and its difference from the reference's group."""
     rows = {
-        verdicts.probe: [_over_seeds(group, verdicts) for group in verdicts.groups if group.is_pooled]
+        verdicts.probe: [_seed_row(group, verdicts) for group in verdicts.groups if group.is_pooled]
         for verdicts in judged
     }
     return {probe: of_probe for probe, of_probe in rows.items() if of_probe}
@@ -70,7 +77,7 @@ def corrupted(runs: Sequence[Run], benchmark: str, probes: Sequence[str]) -> dic
     The p-values of one probe are corrected for their number. Empty where no images are corrupted, or no benchmark of
     the same episodes has clean ones.
     """
-    measured = [run for run in runs if run.benchmark(benchmark).get("corrupt")]
+    measured = [run for run in runs if run.is_corrupted(benchmark)]
     pairs = [(run, clean) for run in measured if (clean := clean_benchmark(run, benchmark)) is not None]
     rows: dict[str, list[Row]] = {}
     for probe in probes:
@@ -93,14 +100,17 @@ def corrupted(runs: Sequence[Run], benchmark: str, probes: Sequence[str]) -> dic
     return {probe: of_probe for probe, of_probe in rows.items() if of_probe}
 
 
-def percent_over_seeds(group: Group, fractions: Sequence[float | None]) -> str:
-    """Return the mean over a group's runs in percent, with its interval if there is one; a dash if one has no value."""
-    tracks = [{} if fraction is None else {0.0: Point(x=0, y=100 * fraction)} for fraction in fractions]
-    line = pooled(group, tracks)
-    if line is None:
-        return MISSING
-    width = "" if line.half_width is None else f" ± {number(float(np.asarray(line.half_width)[0]), 2)}"
-    return f"{number(float(np.asarray(line.y)[0]), 2)}{width}"
+def percent_over_seeds(fractions: Sequence[float | None]) -> str:
+    """Return the mean over runs in percent, with its interval over seeds if there is one; a dash if no run has any."""
+    known = [fraction for fraction in fractions if fraction is not None]
+    return in_percent(over_seeds(known), len(fractions)) if known else MISSING
+
+
+def in_percent(estimate: Estimate, n_runs: int) -> str:
+    """Return an estimate with its interval in percent, and of how many of the runs it is unless it is of all."""
+    width = "" if estimate.half_width is None else f" ± {percent(estimate.half_width)}"
+    n_known = len(estimate.values)
+    return f"{percent(estimate.mean)}{width}" + (f" ({n_known} of {n_runs} seeds)" if n_known < n_runs else "")
 
 
 def _mean_of_first(run: Run, benchmark: str, probe: str, n_episodes: int) -> str:
@@ -110,16 +120,15 @@ def _mean_of_first(run: Run, benchmark: str, probe: str, n_episodes: int) -> str
 
 def learning_row(run: Run) -> Row:
     """Return what a run's chunks led to, all in all."""
-    pretrain = run.summary.get("pretrain", {})
     last = run.outcomes[-1]
     return {
         "run": run.label,
-        "anytime": percent(pretrain.get("anytime_accuracy")),
+        "anytime": percent(anytime_accuracy(run.outcomes)),
         "last": percent(last.test_accuracy),
         "ece": percent(last.test_ece),
         "nll": number(last.test_nll, 3),
-        "errors": count(pretrain.get("cumulative_errors")),
-        "error_rate": percent(pretrain.get("cumulative_error_rate")),
+        "errors": count(cumulative_errors(run.outcomes)),
+        "error_rate": percent(cumulative_error_rate(run.outcomes)),
         "gap": points(last.generalisation_gap),
         **_unlearning(run),
     }
@@ -134,22 +143,21 @@ def chunk_rows(run: Run) -> Row:
 def cost_row(run: Run) -> Row:
     """Return what a run cost."""
     seen = sum(outcome.n_images_seen for outcome in run.outcomes)
-    unlearning = sum(outcome.unlearn.seconds for outcome in run.outcomes if outcome.unlearn)
+    unlearning = sum(map(unlearn_seconds, run.outcomes))
     return {
         "run": run.label,
-        "training": duration(train_seconds(run)) if run.outcomes else MISSING,
+        "training": duration(train_seconds(run.outcomes)) if run.outcomes else MISSING,
         "unlearning": duration(unlearning) if run.outcomes else MISSING,
         "images": count(seen) if run.outcomes else MISSING,
-        "total": duration(run.summary.get("run", {}).get("seconds")),
+        "total": duration(run.summary.run.seconds),
     }
 
 
 def provenance_rows(run: Run) -> list[tuple[str, str]]:
     """Return what a run was made with."""
-    stated = run.summary.get("run", {})
-    versions = {"lurefs": stated.get("version"), **run.identity.get("versions", {})}
+    versions = {"lurefs": run.summary.run.version, **run.identity.get("versions", {})}
     rows = {
-        "Configuration": stated.get("digest"),
+        "Configuration": run.summary.run.digest,
         "Weights": run.identity.get("digest"),
         "Seed": run.config.seed,
         "Versions": ", ".join(f"{name} {version}" for name, version in versions.items() if version),
@@ -158,22 +166,21 @@ def provenance_rows(run: Run) -> list[tuple[str, str]]:
     return [(name, str(value)) for name, value in rows.items() if value not in (None, "")]
 
 
-def _result(run: Run, benchmark: str, values: Mapping[str, Any]) -> Row:
-    accuracy, tails = summary_of(values.get("accuracy")), values.get("tails")
-    nll, brier = summary_of(values.get("nll")), summary_of(values.get("brier"))
+def _result(run: Run, benchmark: str, result: ProbeSummary) -> Row:
+    accuracy, nll, brier = known(result.accuracy), known(result.nll), known(result.brier)
     return {
         "run": run.label,
         "accuracy": percent(accuracy.mean) if accuracy else MISSING,
         "pool": percent(accuracy.ci95_episodes) if accuracy else MISSING,
         "classes": percent(accuracy.ci95_classes) if accuracy else MISSING,
-        "percentile_5": percent(tails["percentile_5"]) if tails else MISSING,
-        "hardest": percent(tails["hardest_class_mean"]) if tails else MISSING,
-        "hardest_class": run.class_name(benchmark, tails["hardest_class"]) if tails else "",
+        "percentile_5": percent(result.tails.percentile_5),
+        "hardest": percent(result.tails.hardest_class_mean),
+        "hardest_class": run.class_name(benchmark, result.tails.hardest_class),
         "is_control": False,
         "nll": number(nll.mean, 3) if nll else MISSING,
         "brier": number(brier.mean, 3) if brier else MISSING,
-        "ece": percent(values.get("ece")),
-        "not_converged": count(values.get("n_not_converged")),
+        "ece": percent(result.ece),
+        "not_converged": count(result.n_not_converged),
         "episodes": count(accuracy.n) if accuracy else MISSING,
     }
 
@@ -188,13 +195,12 @@ def _chance(runs: Sequence[Run], benchmark: str) -> dict[float, str]:
     """Return the levels of chance of a benchmark, each with what it is called."""
     levels: dict[float, list[str]] = {}
     for run in runs:
-        stated = run.benchmark(benchmark)
-        levels.setdefault(stated.get("chance") or 1 / stated["n_way"], []).append(run.label)
+        levels.setdefault(run.summary.benchmarks[benchmark].chance, []).append(run.label)
     return {level: "Chance" if len(levels) == 1 else f"Chance of {joined(labels)}" for level, labels in levels.items()}
 
 
 def _difference(verdict: Verdict) -> Row:
-    row: Row = {"run": verdict.group, "not_paired": verdict.why_not}
+    row: Row = {"run": verdict.group, "not_compared": not_compared(verdict)}
     if verdict.paired is not None:
         paired = verdict.paired
         row |= {
@@ -210,20 +216,17 @@ def _difference(verdict: Verdict) -> Row:
     return row
 
 
-def _over_seeds(group: Group, verdicts: Verdicts) -> Row:
-    means, verdict = (
-        group.mean_by_seed(verdicts.benchmark, verdicts.probe),
-        verdicts.against_reference(group.label),
-    )
-    difference = verdict.over_seeds if verdict else None
+def _seed_row(group: Group, verdicts: Verdicts) -> Row:
+    accuracy, verdict = verdicts.accuracies[group.label], verdicts.against_reference(group.label)
+    difference = verdict.difference if verdict else None
     return {
         "group": group.label,
-        "seeds": count(len(means)),
-        "accuracy": percent(verdicts.means[group.label]),
-        "interval": percent(summarise_seeds(means).ci95_seeds if len(means) >= MIN_SEEDS else None),
-        "why_not": verdict.why_not if verdict else "",
+        "seeds": count(len(accuracy.values)),
+        "accuracy": percent(accuracy.mean),
+        "interval": percent(accuracy.half_width),
+        "not_compared": not_compared(verdict) if verdict else "",
         "difference": MISSING if difference is None else points(difference.mean),
-        "difference_interval": percent(None if difference is None else difference.ci95_seeds),
+        "difference_interval": percent(None if difference is None else difference.half_width),
         "p": p_value(verdict.p.get("seeds") if verdict else None),
     }
 

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
-from typing import Any
 
 import numpy as np
 
-from episodes.transfer.table import TransferFigure, paired_transfer
+from episodes.transfer.table import SizeSummary, TransferFigure, paired_transfer
 from lurefs.comparing.finished_runs import Run, reference_run
 from lurefs.comparing.groups import Group
 from lurefs.comparing.texts import MISSING, count, number, percent, points
 from lurefs.errors import UserError
+from lurefs.records import Row
 from lurefs.reporting.charts.curves import Line
 from lurefs.reporting.charts.log_curves import log_curves
 from lurefs.reporting.series import Point, pooled
 
-Row = dict[str, Any]
 CAPTION = (
     "Accuracy on the test images of {name} against training images a class. Bars: 95\u00a0% intervals over draws of "
     "the training images; where all are taken there is one fit, and its bar is over test images."
@@ -26,7 +24,7 @@ CAPTION = (
 
 def transfers_of(runs: Sequence[Run]) -> list[str]:
     """Return the names of the transfers that any run has."""
-    return list(dict.fromkeys(name for run in runs for name in run.summary.get("transfer", {})))
+    return list(dict.fromkeys(name for run in runs for name in run.summary.transfer))
 
 
 def label_efficiency(groups: Sequence[Group], name: str) -> str | None:
@@ -43,15 +41,14 @@ def label_efficiency(groups: Sequence[Group], name: str) -> str | None:
 
 def form(runs: Sequence[Run], name: str) -> str:
     """Say in words what is fitted, and how its setting is chosen."""
-    values = next(run.summary["transfer"][name] for run in runs if name in run.summary.get("transfer", {}))
-    first = next(iter(values["sizes"].values()))
-    text = f"{values['probe']}, {count(values['n_classes'])} classes, {count(first['n_test'])} test images"
-    if values["parameter"] is None:
+    found = next(run.summary.transfer[name] for run in runs if name in run.summary.transfer)
+    first = next(iter(found.sizes.values()))
+    text = f"{found.probe}, {count(found.n_classes)} classes, {count(first.n_test)} test images"
+    if (grid := found.grid) is None:
         return f"{text}; its settings are fixed."
-    grid = values["grid"]
-    text = f"{text}; {values['parameter']} of {len(grid)} values from {grid[0]:g} to {grid[-1]:g}"
+    text = f"{text}; {found.parameter} of {len(grid)} values from {grid[0]:g} to {grid[-1]:g}"
     return (
-        f"{text}, chosen by {values['choose_by']} "
+        f"{text}, chosen by {found.choose_by} "
         "on as many validation images a class as training images, or as many as there are; not fitted on these."
     )
 
@@ -69,21 +66,20 @@ def rows(runs: Sequence[Run], name: str) -> list[Row]:
     ]
 
 
-def _row(run: Run, size: str, values: Mapping[str, Any], difference: TransferFigure | None) -> Row:
-    accuracy, nll, ece = (values[name] for name in ("accuracy", "nll", "ece"))
-    chosen = values["chosen"]
+def _row(run: Run, size: str, found: SizeSummary, difference: TransferFigure | None) -> Row:
+    accuracy, nll, ece = found.accuracy, found.nll, found.ece
     return {
         "size": size,
         "run": run.label,
-        "accuracy": percent(accuracy["mean"]),
-        "repeats": MISSING if accuracy["ci95_repeats"] is None else percent(accuracy["ci95_repeats"]),
-        "images": _range(accuracy["ci95_images"]),
-        "macro": percent(values["macro_accuracy"]["mean"]),
-        "nll": MISSING if nll is None else number(nll["mean"], 3),
-        "ece": MISSING if ece is None else percent(ece["mean"]),
-        "chosen": MISSING if chosen is None else _chosen(chosen, values["n_at_edge"]),
+        "accuracy": percent(accuracy.mean),
+        "repeats": percent(accuracy.ci95_repeats),
+        "images": _range(accuracy.ci95_images),
+        "macro": percent(found.macro_accuracy.mean),
+        "nll": MISSING if nll is None else number(nll.mean, 3),
+        "ece": MISSING if ece is None else percent(ece.mean),
+        "chosen": MISSING if found.chosen is None else _chosen(found.chosen, found.n_at_edge),
         "difference": MISSING if difference is None else points(difference.mean),
-        "difference_interval": MISSING if difference is None else percent(_half_width(asdict(difference)) / 100),
+        "difference_interval": MISSING if difference is None else percent(_half_width(difference) / 100),
     }
 
 
@@ -113,23 +109,23 @@ def _points(run: Run, name: str) -> dict[str, Point]:
     return {
         size: Point(
             x=_position(run, name, size),
-            y=100 * values["accuracy"]["mean"],
-            half_width=_half_width(values["accuracy"]),
+            y=100 * found.accuracy.mean,
+            half_width=_half_width(found.accuracy),
         )
-        for size, values in _sizes(run, name).items()
+        for size, found in _sizes(run, name).items()
     }
 
 
-def _half_width(accuracy: Mapping[str, Any]) -> float:
-    if accuracy["ci95_repeats"] is not None:
-        return 100 * float(accuracy["ci95_repeats"])
-    low, high = accuracy["ci95_images"] or (0, 0)
-    return 50 * float(high - low)
+def _half_width(accuracy: TransferFigure) -> float:
+    if accuracy.ci95_repeats is not None:
+        return 100 * accuracy.ci95_repeats
+    low, high = accuracy.ci95_images or (0, 0)
+    return 50 * (high - low)
 
 
 def _position(run: Run, name: str, size: str) -> float:
-    n_classes = run.summary["transfer"][name]["n_classes"]
-    return float(_sizes(run, name)[size]["n_train"] / n_classes) if size == "all" else float(size)
+    found = run.summary.transfer[name]
+    return found.sizes[size].n_train / found.n_classes if size == "all" else float(size)
 
 
 def _ticks(runs: Sequence[Run], name: str) -> dict[float, str]:
@@ -137,6 +133,5 @@ def _ticks(runs: Sequence[Run], name: str) -> dict[float, str]:
     return {place: f"all\n{place:.0f}" if size == "all" else size for place, size in sorted(found.items())}
 
 
-def _sizes(run: Run, name: str) -> Mapping[str, Any]:
-    sizes: Mapping[str, Any] = run.summary.get("transfer", {}).get(name, {}).get("sizes", {})
-    return sizes
+def _sizes(run: Run, name: str) -> Mapping[str, SizeSummary]:
+    return run.summary.transfer[name].sizes if name in run.summary.transfer else {}

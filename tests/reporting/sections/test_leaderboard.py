@@ -1,26 +1,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from episodes.summary import Summary, summarise_seeds
+from episodes.summary import summarise_seeds
 from lurefs.comparing.finished_runs import Run
 from lurefs.comparing.groups import Group, best_first, groups_of
 from lurefs.comparing.texts import percent
 from lurefs.comparing.verdicts import judge
-from lurefs.config.load import run_config
 from lurefs.reporting.charts.group_styles import styled
 from lurefs.reporting.sections import narrative
 from lurefs.reporting.sections.interval_rows import accuracy_intervals
 from lurefs.reporting.sections.leaderboard import COSTS, letters_or_places, rows
 from lurefs.reporting.series import cost_point
-from lurefs.runs.directory import RunDirectory
-from lurefs.runs.outcomes import ChunkOutcome
+from made_up_runs import benchmark, outcome, probe, run_in_memory
 
 BENCHMARKS = {"novel": ["ridge"]}
 
@@ -29,41 +26,9 @@ def make_run(label: str, mean: float | None, *, seed: int = 0, cost: Mapping[str
     """Return a run of which nothing but the summary and the cost is on record."""
     strategy = "nothing" if label.startswith("warm") else "by_saliency"
     values = {"name": label, "seed": seed, "unlearn": {"name": strategy}, "backbone": {"name": label.rstrip("0123")}}
-    summary: dict[str, Any] = {"benchmarks": {}}
-    if mean is not None:
-        accuracy = Summary(mean=mean, std=0.1, n=100, ci95_episodes=0.02, ci95_classes=0.05)
-        probes = {"ridge": {"accuracy": asdict(accuracy), "ms_per_episode": 1.5}}
-        summary["benchmarks"]["novel"] = {"manifest": "0" * 64, "n_way": 2, "probes": probes}
-    return Run(
-        label=label,
-        directory=RunDirectory(Path("nowhere")),
-        config=run_config(values),
-        summary=summary,
-        outcomes=(),
-        identity={"backbone": {"n_parameters": 2_000_000}},
-        cost=cost or {},
-    )
-
-
-def outcome_of(n_images_seen: int) -> ChunkOutcome:
-    return ChunkOutcome(
-        chunk_index=0,
-        phase="learn",
-        n_new=10,
-        n_train=10,
-        n_images_seen=n_images_seen,
-        best_epoch=0,
-        train_loss=1.0,
-        train_accuracy=0.5,
-        fit_accuracy=0.5,
-        val_accuracy=0.5,
-        n_test_errors=1,
-        n_test=2,
-        test_ece=0.1,
-        test_nll=1.0,
-        train_seconds=1.0,
-        seconds=1.0,
-    )
+    found = {} if mean is None else {"novel": benchmark({"ridge": probe(mean, ms_per_episode=1.5)}, n_way=2)}
+    identity = {"backbone": {"n_parameters": 2_000_000}}
+    return run_in_memory(values, found, label=label, identity=identity, cost=cost or {})
 
 
 def of_seeds(name: str, means: Sequence[float]) -> list[Run]:
@@ -95,7 +60,7 @@ class TestOneSeed:
     def test_what_is_not_known_is_a_dash_with_its_reason(self) -> None:
         runs = [make_run("warm", 0.5), make_run("a", 0.7)]
         row = board(groups_of(runs), runs[0])["a"]
-        assert row["cells"][0]["difference"].why_not.startswith("no difference: there is no")
+        assert row["cells"][0]["difference"].why_not.startswith("not compared with warm: there is no")
         weights, macs, images, speed, episode, training = row["costs"]
         assert (weights.value, episode.value) == ("2.00", "1.50")
         assert [cost.why_not for cost in (macs, speed, images, training)] == [
@@ -187,7 +152,7 @@ def test_training_costs_three_passes_of_every_image_that_it_sees() -> None:
     run = make_run("lure", 0.5, cost={"n_macs": 2_000_000_000})
     assert costs["macs"](run) == 2.0
     assert (costs["images"](run), costs["training"](run)) == (None, None)
-    trained = replace(run, outcomes=[outcome_of(n_images) for n_images in (400, 600)])
+    trained = replace(run, outcomes=[outcome(n_images_seen=n_images) for n_images in (400, 600)])
     assert (costs["images"](trained), costs["training"](trained)) == (1000, 6.0)
     assert costs["training"](replace(trained, cost={})) is None
 
@@ -205,7 +170,10 @@ def test_of_many_runs_the_reference_and_the_best_have_the_first_styles() -> None
 def test_a_group_with_a_run_that_was_not_measured_has_the_mean_of_the_others() -> None:
     runs = [make_run("lure0", 0.5, seed=0), make_run("lure1", None, seed=1), make_run("lure2", 0.6, seed=2)]
     accuracy = board(groups_of(runs), runs[0])["lure (3 seeds)"]["cells"][0]["accuracy"]
-    assert (accuracy.value, accuracy.why_not) == ("55.00", "no interval: fewer than 3 seeds")
+    assert (accuracy.value, accuracy.why_not) == (
+        "55.00",
+        "no interval: fewer than 3 seeds; mean of 2 of 3 seeds, since seed 1 has no result",
+    )
 
 
 def test_many_backbones_are_counted_in_the_lead() -> None:

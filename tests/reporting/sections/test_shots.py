@@ -10,12 +10,11 @@ import pytest
 from episodes.summary import half_width
 from lurefs.comparing.finished_runs import Run
 from lurefs.comparing.groups import groups_of
-from lurefs.config.load import run_config
 from lurefs.reporting.charts.log_curves import log_curves
 from lurefs.reporting.charts.page_figures import PageFigures
 from lurefs.reporting.sections.shots import AXES, families, section
 from lurefs.reporting.series import Line
-from lurefs.runs.directory import RunDirectory
+from made_up_runs import accuracy, benchmark, probe, run_in_memory
 
 SHOTS, WAYS = AXES
 FORMS: dict[str, dict[str, Any]] = {
@@ -31,21 +30,14 @@ def make_run(name: str, means: dict[str, float], *, seed: int = 0, forms: dict[s
     """A run that was measured on some benchmarks, each mean ± 0.01 on this pool."""
     values = {"name": name, "seed": seed, "benchmarks": forms, "probes": {"p": {"name": "ridge"}}}
     benchmarks = {
-        benchmark: {
-            "n_way": forms[benchmark].get("n_way", 5),
-            "n_shot": forms[benchmark].get("n_shot"),
-            "probes": {"p": {"accuracy": {"mean": mean, "std": 0.1, "n": 100, "ci95_episodes": 0.01}}},
-        }
-        for benchmark, mean in means.items()
+        name: benchmark(
+            {"p": probe(accuracy(mean, ci95_episodes=0.01))},
+            n_way=forms[name].get("n_way", 5),
+            n_shot=forms[name].get("n_shot"),
+        )
+        for name, mean in means.items()
     }
-    return Run(
-        label=name,
-        directory=RunDirectory(Path("nowhere")),
-        config=run_config(values),
-        summary={"benchmarks": benchmarks},
-        outcomes=[],
-        identity={},
-    )
+    return run_in_memory(values, benchmarks)
 
 
 def test_benchmarks_that_differ_in_one_number_are_a_family_whatever_their_length_and_seed() -> None:

@@ -1,0 +1,242 @@
+"""The figures of a finished run, as `summary.json` holds them: one record that is written and read nowhere else.
+
+Every accuracy, half width and calibration error is a fraction. A key is always in the file unless its record says when
+it is left out; what was not measured is null.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from episodes.arrays import FloatArray
+from episodes.summary import Summary, Tails, summarise, tails
+from episodes.table import EpisodeTable
+from episodes.transfer.table import SizeSummary
+from lurefs.config.schema import CorruptConfig
+from lurefs.records import to_mapping
+
+VERSION = 1
+"""Of the keys of `summary.json`; another meaning of a key is another version. Files without one are of the first."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProbeSummary:
+    """The figures of one probe on the episodes of one benchmark.
+
+    Attributes:
+        accuracy: Share of queries classified rightly; null if it is not finite on every episode.
+        tails: How bad the worst episodes and the hardest class are, by accuracy.
+        nll: Mean negative log-likelihood of the queries, nats; null where the classifier has no probabilities.
+        brier: Mean Brier score of the queries; null likewise.
+        ece: Expected calibration error over all queries, fraction; null likewise, and for a part of the episodes.
+        n_not_converged: Episodes whose fit ended by its limit of iterations.
+        n_by_solver: How many episodes were solved how, see `EpisodeTable`.
+        ms_per_episode: Milliseconds of fit and prediction, mean over episodes.
+    """
+
+    accuracy: Summary | None
+    tails: Tails
+    nll: Summary | None
+    brier: Summary | None
+    ece: float | None
+    n_not_converged: int
+    n_by_solver: dict[str, int]
+    ms_per_episode: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class ControlSummary:
+    """The figures of one control on the episodes of one benchmark.
+
+    Attributes:
+        probes: By the probe's name in the configuration.
+        feature_spread: By how much its features differ between images, see `FeatureBank.spread`; null where it is not
+            known.
+    """
+
+    probes: dict[str, ProbeSummary]
+    feature_spread: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchmarkSummary:
+    """The figures of one benchmark.
+
+    Attributes:
+        manifest: Hash of its episodes.
+        n_way: Classes an episode; null where episodes differ in it.
+        n_shot: Support images a class; null where episodes or classes differ in it.
+        n_query: Query images a class; null likewise.
+        form: The form of its episodes in words.
+        corrupt: Which images are corrupted, and how; null if none are.
+        n_episodes: Episodes of the manifest; a probe met fewer where its width ended the scoring.
+        target_ci95: Half width of the interval over episodes that ends the scoring, fraction; null for none.
+        chance: Accuracy of guessing, fraction.
+        feature_spread: By how much the features differ between images, see `FeatureBank.spread`.
+        probes: By the probe's name in the configuration.
+        controls: By the control's name, `untrained_twin` or `image_statistics`; empty where none were scored.
+    """
+
+    manifest: str
+    n_way: int | None
+    n_shot: int | None
+    n_query: int | None
+    form: str
+    corrupt: CorruptConfig | None
+    n_episodes: int
+    target_ci95: float | None
+    chance: float
+    feature_spread: float
+    probes: dict[str, ProbeSummary]
+    controls: dict[str, ControlSummary]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RobustnessSummary:
+    """Accuracy on changed test images of the base classes, after the last chunk.
+
+    Attributes:
+        n_images: Test images that were changed and classified.
+        clean_accuracy: Accuracy on the same images unchanged, fraction; null where it was not noted down.
+        corruption_accuracy: Mean over corruptions and severities, fraction; null if none was measured.
+        attacks: Accuracy by attack and epsilon, fraction.
+    """
+
+    n_images: int
+    clean_accuracy: float | None
+    corruption_accuracy: float | None
+    attacks: dict[str, dict[str, float]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainSummary:
+    """The figures of pre-training on the base classes, over all chunks.
+
+    Attributes:
+        strategy: The unlearn strategy's name.
+        n_chunks: Number of chunks.
+        test_accuracy: Accuracy on held-out images after each chunk, fraction.
+        accuracy_changes: By how much each chunk but the first changed it, fraction.
+        anytime_accuracy: Its mean over chunks, fraction.
+        cumulative_errors: Wrongly classified test images summed over chunks, a count.
+        cumulative_error_rate: The same as a share of all test predictions, fraction.
+        n_forgotten: Test images classified rightly after a chunk and wrongly after the next, summed over chunks.
+        test_ece: Expected calibration error on test images after the last chunk, fraction.
+        test_nll: Mean negative log-likelihood on them, nats.
+        generalisation_gap: Accuracy on training images less that on test images after the last chunk, fraction.
+        robustness: Accuracy on changed images; null if it was not measured.
+        changed_predictions: Share of predictions that each reset changed, fraction; only of resets that were measured.
+        n_images_seen: Images that went through a training step, summed over epochs and chunks.
+        train_seconds: Seconds of all training epochs, without unlearning.
+        unlearn_seconds: Seconds of all unlearning.
+    """
+
+    strategy: str
+    n_chunks: int
+    test_accuracy: list[float]
+    accuracy_changes: list[float]
+    anytime_accuracy: float
+    cumulative_errors: int
+    cumulative_error_rate: float
+    n_forgotten: int
+    test_ece: float
+    test_nll: float
+    generalisation_gap: float
+    robustness: RobustnessSummary | None
+    changed_predictions: list[float]
+    n_images_seen: int
+    train_seconds: float
+    unlearn_seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransferSummary:
+    """The figures of one transfer.
+
+    Attributes:
+        n_classes: Number of classes.
+        probe: The probe's name.
+        parameter: The setting of the probe that is chosen on validation images; null if it is fixed.
+        grid: Its values; null likewise.
+        choose_by: What they are chosen by; null likewise.
+        sizes: By training images a class, `"1"` and more or `"all"`.
+    """
+
+    n_classes: int
+    probe: str
+    parameter: str | None
+    grid: list[float] | None
+    choose_by: str | None
+    sizes: dict[str, SizeSummary]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunStatement:
+    """Which run the figures are of.
+
+    Attributes:
+        name: Its name.
+        digest: Of what its numbers depend on.
+        seed: Its seed.
+        version: The version of lurefs that measured it.
+        seconds: Seconds of its chunks, episodes and transfers.
+    """
+
+    name: str
+    digest: str
+    seed: int
+    version: str
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSummary:
+    """The figures of a finished run.
+
+    Attributes:
+        version: Of the keys; a file of before there was one has the keys of version 1.
+        run: Which run they are of.
+        pretrain: What its chunks led to; null if nothing was learned.
+        benchmarks: By the benchmark's name in the configuration; empty if it has none.
+        transfer: By the transfer's name in the configuration; the key is left out if it has none.
+    """
+
+    version: int = VERSION
+    run: RunStatement
+    pretrain: PretrainSummary | None
+    benchmarks: dict[str, BenchmarkSummary]
+    transfer: dict[str, TransferSummary] = field(default_factory=dict)
+
+
+def as_mapping(summary: RunSummary) -> dict[str, Any]:
+    """Return what `summary.json` holds."""
+    values: dict[str, Any] = to_mapping(summary)
+    return values if summary.transfer else {key: value for key, value in values.items() if key != "transfer"}
+
+
+def summarise_table(table: EpisodeTable) -> ProbeSummary:
+    """Return the figures of one probe on one benchmark; null where the classifier has no probabilities."""
+
+    def figures(values: FloatArray) -> Summary | None:
+        return summarise(values, table.classes) if np.isfinite(values).all() else None
+
+    ece = table.reliability.ece
+    return ProbeSummary(
+        accuracy=figures(table.accuracy),
+        tails=tails(table.accuracy, table.classes),
+        nll=figures(table.nll),
+        brier=figures(table.brier),
+        ece=None if math.isnan(ece) else ece,
+        n_not_converged=int((~table.converged).sum()),
+        n_by_solver=table.n_by_solver,
+        ms_per_episode=float(table.seconds.mean() * 1000),
+    )
+
+
+def known(summary: Summary | None) -> Summary | None:
+    """Return a mean with its intervals; None if there is none, or if it is NaN."""
+    return None if summary is None or math.isnan(summary.mean) else summary

@@ -1,0 +1,126 @@
+"""The end of the evaluate stage: from what a run directory holds to the run's figures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import lurefs
+from episodes.summary import chance_level
+from episodes.table import EpisodeTable
+from lurefs.config.identity import digest, run_identity
+from lurefs.errors import UserError
+from lurefs.runs.outcomes import (
+    ChunkOutcome,
+    RobustnessScores,
+    accuracy_changes,
+    anytime_accuracy,
+    changed_predictions,
+    cumulative_error_rate,
+    cumulative_errors,
+    train_seconds,
+    unlearn_seconds,
+)
+from lurefs.runs.summary import (
+    BenchmarkSummary,
+    ControlSummary,
+    PretrainSummary,
+    RobustnessSummary,
+    RunStatement,
+    RunSummary,
+    summarise_table,
+)
+from lurefs.stages.controls import control_spread, read_controls
+from lurefs.stages.stage import Stage
+from lurefs.stages.transfer import summarise_transfers
+
+
+def write_summary(stage: Stage) -> None:
+    """Compute the run's figures from its files, and store them.
+
+    Raises:
+        UserError: A file of results is missing or damaged.
+    """
+    directory, config = stage.directory, stage.plan.config
+    outcomes, transfers = directory.read_outcomes(), summarise_transfers(stage)
+    if not outcomes and not config.frozen:
+        raise UserError(
+            f"there is no {directory.chunks_path}",
+            "a run whose chunks are learned",
+            "run 'lurefs pretrain' first, with the same --config and --run-dir",
+        )
+    tables = {
+        name: {probe: directory.read_episodes(name, probe) for probe in config.probes} for name in stage.plan.benchmarks
+    }
+    seconds = sum(outcome.seconds for outcome in outcomes)
+    seconds += sum(float(table.seconds.sum()) for of_probe in tables.values() for table in of_probe.values())
+    seconds += sum(size.seconds for transfer in transfers.values() for size in transfer.sizes.values())
+    statement = RunStatement(
+        name=config.name,
+        digest=digest(run_identity(config)),
+        seed=config.seed,
+        version=lurefs.__version__,
+        seconds=seconds,
+    )
+    directory.write_summary(
+        RunSummary(
+            run=statement,
+            pretrain=None if config.frozen else summarise_outcomes(outcomes, strategy=config.unlearn.name),
+            benchmarks={name: _summarise_benchmark(stage, name, found) for name, found in tables.items()},
+            transfer=transfers,
+        )
+    )
+
+
+def summarise_outcomes(outcomes: Sequence[ChunkOutcome], *, strategy: str) -> PretrainSummary:
+    """Return the figures of the chunks: over all of them, and calibration, gap and robustness after the last one."""
+    last = outcomes[-1]
+    return PretrainSummary(
+        strategy=strategy,
+        n_chunks=len(outcomes),
+        test_accuracy=[outcome.test_accuracy for outcome in outcomes],
+        accuracy_changes=accuracy_changes(outcomes),
+        anytime_accuracy=anytime_accuracy(outcomes),
+        cumulative_errors=cumulative_errors(outcomes),
+        cumulative_error_rate=cumulative_error_rate(outcomes),
+        n_forgotten=sum(outcome.n_forgotten for outcome in outcomes),
+        test_ece=last.test_ece,
+        test_nll=last.test_nll,
+        generalisation_gap=last.generalisation_gap,
+        robustness=None if last.robustness is None else _summarise_robustness(last.robustness),
+        changed_predictions=changed_predictions(outcomes),
+        n_images_seen=sum(outcome.n_images_seen for outcome in outcomes),
+        train_seconds=train_seconds(outcomes),
+        unlearn_seconds=sum(map(unlearn_seconds, outcomes)),
+    )
+
+
+def _summarise_benchmark(stage: Stage, name: str, tables: Mapping[str, EpisodeTable]) -> BenchmarkSummary:
+    directory, benchmark = stage.directory, stage.plan.benchmarks[name]
+    words = [benchmark.spec.words(), *([benchmark.corrupt.words()] if benchmark.corrupt is not None else [])]
+    return BenchmarkSummary(
+        manifest=directory.read_manifest(name).hash,
+        **benchmark.spec.counts,
+        form=", ".join(words),
+        corrupt=benchmark.corrupt,
+        n_episodes=benchmark.spec.n_episodes,
+        target_ci95=benchmark.target_ci95,
+        chance=chance_level(list(tables.values())[-1].classes),
+        feature_spread=min(directory.read_bank(images.name).spread for images in benchmark.sides),
+        probes={probe: summarise_table(table) for probe, table in tables.items()},
+        controls={
+            control: ControlSummary(
+                probes={probe: summarise_table(table) for probe, table in found.items()},
+                feature_spread=control_spread(stage, name, control),
+            )
+            for control, found in read_controls(stage, name).items()
+        },
+    )
+
+
+def _summarise_robustness(scores: RobustnessScores) -> RobustnessSummary:
+    return RobustnessSummary(
+        n_images=scores.n_images,
+        clean_accuracy=scores.clean_accuracy,
+        corruption_accuracy=scores.corruption_accuracy,
+        attacks=scores.attacks,
+    )
