@@ -60,11 +60,24 @@ def load(source: str, overrides: Sequence[str] = ()) -> RunGroup:
     path = find_recipe(source)
     if {"parameters", "method"} <= read_yaml(path, resolve=False).keys():
         raise UserError(f"{path} is a grid of runs", "a recipe", f"run lurefs sweep --config {source}")
-    plain = read_yaml(path)
+    return group_of(read_yaml(path), overrides, name=path.stem)
+
+
+def group_of(plain: Mapping[str, Any], overrides: Sequence[str] = (), *, name: str) -> RunGroup:
+    """Apply overrides to the content of a recipe, and check everything that needs neither the data nor timm.
+
+    Args:
+        plain: The recipe.
+        overrides: As for `load`.
+        name: The group's name if neither the recipe nor the overrides give one.
+
+    Raises:
+        UserError: See `load`.
+    """
     variants_first = [text for text in overrides if text.startswith(("variants.", "variants="))]
     plain = merge(plain, parse_overrides(variants_first))
     rest = parse_overrides([text for text in overrides if text not in variants_first])
-    name = str(rest.get("name", plain.get("name", path.stem)))
+    name = str(rest.get("name", plain.get("name", name)))
     n_workers = check_workers("workers", rest.get("workers", plain.get("workers", 1)))
     seeds = _seeds_of(plain, rest)
     check_name(name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lurefs.config.schema import BackboneConfig
+from lurefs.data.dataset import View
 from lurefs.errors import UserError, first_line, unknown_name
 from lurefs.learning.stem import make_stem_small
 from lurefs.learning.weights import State, check_loaded, load_into, read_weights, watched_loading
@@ -45,6 +47,9 @@ class Backbone:
         mean: One value a channel, of images in [0, 1].
         std: One value a channel.
         channels_last: Whether inputs and convolution weights have their channels last in memory.
+        crop_share: Share of an image's shorter side that is kept when a file is decoded for it; for loaded weights that
+            of the model's card.
+        interpolation: The filter that resizes the rest; likewise.
         weights: In words what was loaded from `checkpoint_path`; empty without one.
     """
 
@@ -57,6 +62,8 @@ class Backbone:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     channels_last: bool = True
+    crop_share: float = 1.0
+    interpolation: str = "bicubic"
     weights: str = ""
 
     def prepare(self, images: Tensor) -> Tensor:
@@ -99,6 +106,11 @@ class Backbone:
     @cached_property
     def _constants_of(self) -> dict[torch.device, tuple[Tensor, Tensor]]:
         return {}
+
+    @property
+    def view(self) -> View:
+        """How a file becomes an image for the model."""
+        return View(image_size=self.image_size, crop_share=self.crop_share, interpolation=self.interpolation)
 
     @property
     def n_parameters(self) -> int:
@@ -155,7 +167,8 @@ def build_backbone(
         config: Which model, and from where its weights come.
         n_classes: Classes of the head.
         n_channels: Channels of the images.
-        image_size: Size of the images; `config.image_size` takes its place where it is set.
+        image_size: Size of the images. `config.image_size` takes its place where it is set, and otherwise, for weights
+            that are loaded, the size that the model's card names.
         seed: Seed of the initial weights.
         channels_last: Whether channels stand last in memory.
 
@@ -163,11 +176,13 @@ def build_backbone(
         UserError: No such model, parameters that it does not take, or weights that cannot be had.
     """
     check_backbone(config)
-    size = config.image_size or image_size
+    is_loaded = config.pretrained or config.checkpoint_path is not None
+    size = config.image_size or (_size_of_checkpoint(config) if is_loaded else image_size)
     model, weights = _build_model(
         config, n_classes=n_classes, n_channels=n_channels, image_size=size, seed=seed, channels_last=channels_last
     )
-    card: Any = model.pretrained_cfg
+    card = _data_card(model)
+    size = size or card["input_size"][-1]
     mean, std = tuple(card["mean"]), tuple(card["std"])
     if n_channels == 1:  # timm sums a pretrained stem over the colours: the image counts as grey in each of them
         mean, std = (sum(mean) / len(mean),), (sum(std) / len(std),)
@@ -181,6 +196,7 @@ def build_backbone(
         mean=mean,
         std=std,
         channels_last=channels_last,
+        **({"crop_share": card["crop_pct"], "interpolation": card["interpolation"]} if is_loaded else {}),
         weights=weights,
     )
 
@@ -252,22 +268,46 @@ def resolve_device(name: str) -> torch.device:
     return device
 
 
+def _data_card(model: nn.Module) -> dict[str, Any]:
+    """Return how timm prepares images for a model: input_size, mean, std, crop_pct, interpolation."""
+    from timm.data import resolve_model_data_config
+
+    card: dict[str, Any] = resolve_model_data_config(model)
+    return card
+
+
+def _size_of_checkpoint(config: BackboneConfig) -> int | None:
+    """Return the size of the images that a run of lurefs trained a checkpoint on; None for files of other trainings."""
+    if config.checkpoint_path is None:
+        return None
+    try:
+        size = json.loads(Path(config.checkpoint_path).with_suffix(".json").read_bytes())["image_size"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return size if isinstance(size, int) else None
+
+
 def _build_model(
-    config: BackboneConfig, *, n_classes: int, n_channels: int, image_size: int, seed: int, channels_last: bool
+    config: BackboneConfig, *, n_classes: int, n_channels: int, image_size: int | None, seed: int, channels_last: bool
 ) -> tuple[nn.Module, str]:
-    """Return a model and, if its weights come from a file, in words which ones they are."""
+    """Return a model and, if its weights come from a file, in words which ones they are.
+
+    Without `image_size` the model is built for the size that its card names.
+    """
     params: dict[str, Any] = {"num_classes": n_classes, "in_chans": n_channels, **config.params}
-    if _has_fixed_size(config.name) and "img_size" not in params:
+    if image_size is not None and _has_fixed_size(config.name) and "img_size" not in params:
         params["img_size"] = image_size
 
     def create(**more: Any) -> nn.Module:
         model = _create(config.name, seed=seed, **{**params, **more})
         if config.stem == "small":
-            make_stem_small(model, config.name, n_channels=n_channels, image_size=image_size)
+            size = image_size or _data_card(model)["input_size"][-1]
+            make_stem_small(model, config.name, n_channels=n_channels, image_size=size)
         return model
 
     words = ""
-    with _told_in_words(config, f"{n_channels} x {image_size} x {image_size}"), watched_loading() as missing:
+    size_words = "" if image_size is None else f" x {image_size} x {image_size}"
+    with _told_in_words(config, f"{n_channels}{size_words}"), watched_loading() as missing:
         model = create(pretrained=config.pretrained)
     if config.pretrained and missing:
         check_loaded(model, missing[-1], config.name)

@@ -17,7 +17,7 @@ from lurefs.learning.weights import state_sha256
 from lurefs.records import through_json
 from lurefs.runs.directory import RunDirectory
 from lurefs.stages.cost import Speed, cost_card
-from lurefs.stages.features import feature_identity, make_bank
+from lurefs.stages.features import as_needed, feature_identity, make_bank
 from lurefs.stages.identity import backbone_card
 from lurefs.stages.plan import ImageSet, Plan
 from lurefs.stages.stage import (
@@ -48,7 +48,7 @@ def extract(stage: Stage) -> None:
     weights = state_sha256(backbone.model) if checkpoint is None else checkpoints.read_identity(checkpoint)["sha256"]
     card, speed = backbone_card(backbone), Speed()
     banks: dict[str, FeatureBank] = {}
-    for images in _wanted(stage.plan):
+    for images in (as_needed(wanted, backbone) for wanted in _wanted(stage.plan)):
         identity = through_json(feature_identity(images, card, weights))
         key = digest(identity)
         bank = _stored_bank(directory, images.name, identity)

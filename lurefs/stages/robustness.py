@@ -21,6 +21,7 @@ from lurefs.learning.backbones import Backbone
 from lurefs.records import to_mapping
 from lurefs.runs.outcomes import ChunkOutcome, RobustnessScores
 from lurefs.stages import attacks
+from lurefs.stages.features import viewed
 from lurefs.stages.plan import Plan
 from lurefs.stages.stage import Stage
 
@@ -97,7 +98,7 @@ def with_robustness(stage: Stage, outcome: ChunkOutcome, backbone: Backbone) -> 
     rows = test[np.linspace(0, len(test) - 1, n_images).round().astype(np.int64)]
     scores = measure(
         backbone,
-        plan.dataset.read(rows),
+        viewed(plan.dataset, backbone).read(rows),
         [plan.dataset.image_ids[row] for row in rows],
         np.searchsorted(plan.classes.base, plan.dataset.labels[rows]).astype(np.int64),
         config.robustness,
