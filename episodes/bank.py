@@ -1,4 +1,4 @@
-"""The feature bank: one row of features an image. All that is measured here is measured on such a matrix."""
+"""The feature bank: one row of features per image, on which all measurements are made."""
 
 from __future__ import annotations
 
@@ -18,11 +18,10 @@ from episodes.arrays import IntArray
 from episodes.files import atomic_path, write_text
 
 NEARLY_CONSTANT = 1e-5
-"""Features of a smaller spread are named as nearly constant. A forward pass in single precision errs by up to 1.4e-6 of
-the features' length (30 untrained timm models against double precision), which is then a seventh of what tells images
-apart; below it accuracies of probes began to fall, and at 1e-7 they were chance. No untrained model whose features told
-anything had less than 3e-3.
-"""
+"""Features with a smaller spread are called nearly constant. A forward pass in single precision errs by up to 1.4e-6 of
+the features' length (30 untrained timm models against double precision), a seventh of this spread. Below it probe
+accuracies began to fall, and at 1e-7 they were at chance. No untrained model with informative features had less than
+3e-3."""
 _ROWS_AT_ONCE = 4096
 
 
@@ -33,9 +32,9 @@ class FeatureBank:
     Attributes:
         features: (n_images, n_features) float32, read-only; a memory map when loaded from disk.
         labels: (n_images,) int64, index into `class_names`, read-only.
-        image_ids: One unique name an image.
-        class_names: One name a class.
-        identity: JSON-serialisable description of what the features were made from; empty if unknown.
+        image_ids: One unique name per image.
+        class_names: One name per class.
+        identity: JSON-serialisable description of the origin of the features; empty if unknown.
     """
 
     features: NDArray[np.float32]
@@ -52,7 +51,7 @@ class FeatureBank:
                 "do not belong together; each image needs one row of features, one label and one id"
             )
         if n_images and not 0 <= self.labels.min() <= self.labels.max() < len(self.class_names):
-            raise ValueError(f"labels must lie in 0..{len(self.class_names) - 1}, one class name each")
+            raise ValueError(f"labels must lie in 0..{len(self.class_names) - 1}, with one class name each")
         for array in (self.features, self.labels):
             array.setflags(write=False)
 
@@ -65,7 +64,7 @@ class FeatureBank:
             labels: (n_images,), of any type that sorts.
 
         Raises:
-            ValueError: The two do not belong together, or a feature is no finite number of single precision.
+            ValueError: The two differ in length, or a feature is not finite in single precision.
         """
         if np.ndim(labels) != 1:
             raise ValueError(f"labels have the shape {np.shape(labels)}; each image needs one label, (n_images,)")
@@ -84,12 +83,12 @@ class FeatureBank:
 
     @cached_property
     def images_digest(self) -> str:
-        """SHA-256 of image ids, labels and class names: equal digests mean the same rows, whatever the features."""
+        """SHA-256 of image ids, labels and class names: equal digests mean the same rows."""
         return images_digest(self.labels, self.image_ids, self.class_names)
 
     @cached_property
     def spread(self) -> float:
-        """How far features differ between images, as a share of their length, in [0, 1]; 0 if all are the same.
+        """Difference of features between images, as a share of their length, in [0, 1]; 0 if all are the same.
 
         sqrt(mean |x - mean x|^2 / mean |x|^2) over images, in double precision.
         """
@@ -103,7 +102,7 @@ class FeatureBank:
             yield self.features[start : start + _ROWS_AT_ONCE].astype(np.float64)
 
     def save(self, folder: Path) -> None:
-        """Write `features.npy`, `labels.npy` and, last, `bank.json`; the bank exists once that file does."""
+        """Write `features.npy`, `labels.npy` and, last, `bank.json`; the bank exists as soon as that file does."""
         folder.mkdir(parents=True, exist_ok=True)
         for name, array in (("features.npy", self.features), ("labels.npy", self.labels)):
             with atomic_path(folder / name) as temporary:
@@ -121,7 +120,7 @@ class FeatureBank:
         """Read a saved bank; the features are mapped into memory, not copied.
 
         Raises:
-            FileNotFoundError: There is no whole bank in `folder`.
+            FileNotFoundError: There is no complete bank in `folder`.
             ValueError: Its files do not belong together.
         """
         card = json.loads((folder / "bank.json").read_text(encoding="utf-8"))
@@ -135,7 +134,7 @@ class FeatureBank:
 
 
 def images_digest(labels: IntArray, image_ids: tuple[str, ...], class_names: tuple[str, ...]) -> str:
-    """Return the SHA-256 of what the rows of a bank are: ids, labels and class names."""
+    """Return the SHA-256 of the image ids, labels and class names of a bank."""
     content = hashlib.sha256(json.dumps([list(image_ids), list(class_names)]).encode())
     content.update(np.ascontiguousarray(labels, dtype="<i8").tobytes())
     return content.hexdigest()

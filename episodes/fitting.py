@@ -1,4 +1,4 @@
-"""One episode, fitted by scikit-learn."""
+"""Fitting and scoring of one episode by scikit-learn."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ def predict(
 
     Args:
         features: (n_images, n_features) of the bank, before the probe's transform.
-        episode: Which rows.
-        probe: What to fit.
-        query_features: Those of the queries, if they come from elsewhere.
+        episode: The rows of support and query.
+        probe: The probe to fit.
+        query_features: Features of the queries, if they come from elsewhere.
     """
     of_both = Features(support=features, query=features if query_features is None else query_features)
     return fit_episode(of_both, episode, probe, fit_transform(probe.transform, probe.reference)).predicted
@@ -44,7 +44,7 @@ def predict(
 
 @dataclass(frozen=True, kw_only=True)
 class Fit:
-    """What a classifier that was fitted on the support says of the queries; see the columns of `EpisodeTable`."""
+    """Predictions of a fitted classifier for the queries; see the columns of `EpisodeTable`."""
 
     predicted: IntArray
     probabilities: FloatArray | None
@@ -53,7 +53,7 @@ class Fit:
 
 
 def fit_episode(features: Features, episode: Episode, probe: Probe, transform: FeatureTransform) -> Fit:
-    """Fit a probe's classifier on an episode; of its warnings only that it did not converge is heard.
+    """Fit a probe's classifier on an episode, and record if it did not converge; other warnings are ignored.
 
     Raises:
         ProbeError: scikit-learn refuses.
@@ -107,7 +107,7 @@ def proper_scores(probabilities: FloatArray | None, labels: IntArray, n_episodes
 
 
 def _probabilities(classifier: Classifier, query: NDArray[Any]) -> NDArray[np.float64] | None:
-    """Return class probabilities, or None where there are none: the nearest centroid gives none at one shot."""
+    """Return class probabilities, or None if there are none, e.g. of the nearest centroid at one shot."""
     if not hasattr(classifier, "predict_proba"):
         return None
     try:

@@ -1,4 +1,4 @@
-"""Bank x manifest x probe -> one row of results an episode, in blocks of episodes."""
+"""Scoring of a probe on the episodes of a bank: one row of results per episode, in blocks of episodes."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -27,23 +28,23 @@ from episodes.transforms import FeatureTransform, fit_transform
 
 MAX_BATCHED_EPISODES = 1024
 BATCHED_VALUES = 2**21
-"""Values a block where episodes are solved together: few enough for the cache, enough to be worth the calls."""
+"""Values per block of the batched solver: few enough for the cache, enough to be worth the calls."""
 SINGLE_EPISODES = 16
-"""Episodes a block where scikit-learn fits them one by one."""
+"""Episodes per block if scikit-learn fits them one by one."""
 DOUBLE_EPISODES = 32
-"""Episodes that are solved together in double precision."""
+"""Episodes per block that is solved in double precision."""
 BATCHED_RANGE, SINGLE_RANGE = 4096, 128
-"""Episodes that an executor is given at one time: long enough that sending them costs little."""
+"""Episodes per item of an executor: long enough that sending them costs little."""
 STOPPING_RANGES = {BATCHED_RANGE: 10 * BLOCK_SIZE, SINGLE_RANGE: 2 * BLOCK_SIZE}
-"""The same where the end is not known beforehand: short enough that little is computed in vain."""
+"""The same if scoring may stop early: short enough that little is computed in vain."""
 AUDIT_SHARE = 0.005
 MIN_AUDITED = 20
 AUDIT_TOLERANCE = 1e-4
-"""How far a probability of the batched solver may be from scikit-learn's."""
+"""Largest difference allowed between probabilities of the batched solver and scikit-learn's."""
 
 
 class AuditError(RuntimeError):
-    """The batched solver and scikit-learn disagree on an episode that the solver was certain of."""
+    """The batched solver and scikit-learn disagree on an episode of which the solver was certain."""
 
 
 def evaluate(
@@ -59,8 +60,8 @@ def evaluate(
     Args:
         bank: The features.
         spec: The form and number of the episodes.
-        probe: What to fit; logistic regression at C = 1 on features of length one if None.
-        seed: What to draw with.
+        probe: The probe; None is logistic regression at C = 1 on features of length one.
+        seed: Seed of the draw.
         target_ci95: See `score`.
 
     Raises:
@@ -86,40 +87,35 @@ def score(
 ) -> Iterator[EpisodeTable]:
     """Fit the probe on each episode's support and measure it on its query; yield the results block by block.
 
-    Where the probe has a batched solver, blocks of episodes are solved together; what the solver is not certain of is
-    solved in double precision, and where that is not enough fitted by scikit-learn to convergence. A share of the
-    episodes that it is certain of (at least 20, if `audit_share` is not 0) is fitted by scikit-learn as well, and a
-    disagreement ends the evaluation. `probe.solver` of `sklearn` fits the literal estimator, one episode after another.
-    All on one thread, in double precision but for batched episodes' inner products and the probabilities of their
-    queries.
+    If the probe has a batched solver, blocks of episodes are solved together. Episodes of which the solver is not
+    certain are solved in double precision, and if that is not enough, fitted by scikit-learn to convergence. A share of
+    the certain episodes (at least 20, unless `audit_share` is 0) is fitted by scikit-learn as well, and a disagreement
+    ends the evaluation. With `probe.solver` `sklearn` the literal estimator is fitted, episode by episode. All work is
+    on one thread, in double precision except batched inner products and the query probabilities of batched episodes.
 
     Args:
         bank: The features.
         manifest: The episodes, drawn on the bank's images.
-        probe: What to fit.
-        query_bank: Where the features of the queries come from, if from elsewhere: the same images, row by row, in
-            another state. The support's are always those of `bank`.
-        device: Where batched episodes are solved.
-        audit_share: Share of batched episodes that are checked; 0 checks none.
-        chosen: Which episodes, one after another; all of them if None.
-        target_ci95: End once the 95 % interval of the mean accuracy over episodes has this half width, a fraction; it
-            is looked at after every 100 episodes, from 200 on (see `episodes.stopping`). None scores all.
+        probe: The probe to fit.
+        query_bank: Features of the queries, if they come from elsewhere: the same images, row by row, in another state.
+            Features of the support always come from `bank`.
+        device: Device of the batched solver.
+        audit_share: Share of batched episodes to check; 0 checks none.
+        chosen: Range of consecutive episodes; None is all.
+        target_ci95: Stop as soon as the 95 % interval of the mean accuracy over episodes has this half width, a
+            fraction, checked after every 100 episodes from 200 on (see `episodes.stopping`). None scores all.
 
     Raises:
         ValueError: The manifest was drawn on other images than the bank's, the two banks do not belong together, or it
-            has not all the chosen episodes.
+            lacks some of the chosen episodes.
         ProbeError: scikit-learn refuses to fit the probe on an episode, or the transform has no reference, or one that
             does not suit it or the bank.
-        AuditError: The batched solver is wrong where it was certain.
+        AuditError: The batched solver is wrong on an episode of which it was certain.
     """
     block_size = None if target_ci95 is None else BLOCK_SIZE
     chosen = range(len(manifest)) if chosen is None else chosen
     blocks = _score_blocks(bank, query_bank, manifest, probe, device, audit_share, block_size, chosen)
-    return blocks if target_ci95 is None else until_narrow(blocks, _accuracy_of, target_ci95)
-
-
-def _accuracy_of(block: EpisodeTable) -> FloatArray:
-    return block.accuracy
+    return blocks if target_ci95 is None else until_narrow(blocks, attrgetter("accuracy"), target_ci95)
 
 
 def _score_blocks(
@@ -132,32 +128,32 @@ def _score_blocks(
     block_size: int | None,
     chosen: range,
 ) -> Iterator[EpisodeTable]:
-    """Yield the results in blocks of `block_size` episodes, or, if that is None, in those that are the fastest."""
+    """Yield the results in blocks of `block_size` episodes; None chooses the fastest size."""
     from threadpoolctl import threadpool_limits
 
     if manifest.images_digest != bank.images_digest:
         raise ValueError(
-            f"the manifest means images {manifest.images_digest[:12]}, but the bank holds {bank.images_digest[:12]}"
+            f"the manifest was drawn on images {manifest.images_digest[:12]}, the bank has {bank.images_digest[:12]}"
         )
     query_bank = query_bank or bank
     if query_bank.images_digest != bank.images_digest or query_bank.features.shape != bank.features.shape:
         raise ValueError(
             f"the two banks hold images {bank.images_digest[:12]} and {query_bank.images_digest[:12]}, with features "
-            f"of shape {bank.features.shape} and {query_bank.features.shape}; they must be alike in both"
+            f"of shape {bank.features.shape} and {query_bank.features.shape}; both must be equal"
         )
     if chosen.step != 1 or not 0 <= chosen.start <= chosen.stop <= len(manifest):
-        raise ValueError(f"the chosen episodes are {chosen}, but the manifest holds range(0, {len(manifest)})")
+        raise ValueError(f"the chosen episodes are {chosen}, but the manifest has range(0, {len(manifest)})")
     n_features = bank.features.shape[1]
     if probe.reference is not None and probe.reference.shape[1:] != (n_features,):
-        raise ProbeError(f"the reference has the shape {probe.reference.shape}, but the bank {n_features} features")
+        raise ProbeError(f"the reference has the shape {probe.reference.shape}, but the bank has {n_features} features")
     features = Features(support=bank.features, query=query_bank.features)
     try:
         transform = fit_transform(probe.transform, probe.reference)
     except ValueError as error:
         raise ProbeError(f"{probe.name} cannot be fitted: {error}") from error
-    solver = find_solver(probe.classifier) if probe.solver == "auto" and is_uniform(manifest) else None
+    solver = find_solver(probe.classifier) if probe.solver == "auto" and manifest.spec.is_uniform else None
     audited = _choose_audited(len(manifest), audit_share)
-    if block_size is not None:  # perhaps no more than the first ones are scored
+    if block_size is not None:  # scoring may stop after the first episodes
         audited |= _choose_audited(MIN_EPISODES, audit_share)
 
     def score_one_by_one(part: range) -> EpisodeTable:
@@ -191,7 +187,7 @@ def score_in_parallel(
     audit_share: float = AUDIT_SHARE,
     target_ci95: float | None = None,
 ) -> Iterator[EpisodeTable]:
-    """Score like `score`, each item of the executor being a range of episodes; the results are the same."""
+    """Score like `score`, with ranges of episodes as items of the executor; the results are the same."""
     n_range = SINGLE_RANGE if probe.solver == "sklearn" or find_solver(probe.classifier) is None else BATCHED_RANGE
     block_size = None
     if target_ci95 is not None:
@@ -199,7 +195,7 @@ def score_in_parallel(
     shared = (bank, query_bank, manifest, probe, device, audit_share, block_size)
     results = executor(_score_range, shared, list(_parts(range(len(manifest)), n_range)))
     blocks = (block for blocks in results for block in blocks)
-    return blocks if target_ci95 is None else until_narrow(blocks, _accuracy_of, target_ci95)
+    return blocks if target_ci95 is None else until_narrow(blocks, attrgetter("accuracy"), target_ci95)
 
 
 def _score_range(
@@ -216,13 +212,8 @@ def _score_range(
     return [collect(blocks, {})] if block_size is None else blocks
 
 
-def is_uniform(manifest: Manifest) -> bool:
-    """Whether all episodes have the same number of classes, and all classes the same numbers of images."""
-    return bool(getattr(manifest.spec, "is_uniform", True))
-
-
 class _Batch:
-    """What the blocks of a manifest are solved with."""
+    """Scoring of blocks of a manifest by the batched solver."""
 
     def __init__(
         self,
@@ -238,7 +229,7 @@ class _Batch:
         self.products = Products(raw, manifest, transform, device, chosen)
         n_support = manifest.support.shape[1]
         n_fitting = max(8, BATCHED_VALUES // (n_support * (8 * manifest.spec.n_way + n_support)))
-        power_of_two = 1 << (n_fitting.bit_length() - 1)  # so that ranges of episodes have the blocks of the whole
+        power_of_two = 1 << (n_fitting.bit_length() - 1)  # so that ranges have the same blocks as the whole
         self.n_episodes = min(power_of_two, MAX_BATCHED_EPISODES)
 
     def score(self, part: range, *, audited: frozenset[int]) -> EpisodeTable:
@@ -256,7 +247,7 @@ class _Batch:
         is_converged = np.ones(len(accuracy), dtype=bool)
         seconds = np.full(len(accuracy), (time.perf_counter() - began) / len(accuracy))
         for position in np.flatnonzero(~is_certain):
-            row = self._fit_one(start + int(position))
+            row = score_episode(self.raw, self.manifest[start + int(position)], self._converged(), self.transform)
             accuracy[position], is_converged[position] = row.accuracy[0], row.converged[0]
             if probabilities is not None:
                 nll[position], brier[position], pooled = row.nll[0], row.brier[0], pooled + row.reliability
@@ -278,15 +269,11 @@ class _Batch:
             seconds=seconds,
             reliability=pooled,
             predicted=predicted,
-            n_by_solver={
-                "batched": len(accuracy) - n_single,
-                "scikit-learn": n_single,
-                "audited": len(checked),
-            },
+            n_by_solver={"batched": len(accuracy) - n_single, "scikit-learn": n_single, "audited": len(checked)},
         )
 
     def _solve(self, part: range) -> tuple[NDArray[np.int16], NDArray[Any] | None, NDArray[np.bool_]]:
-        """Return predictions, probabilities or None, and whether they are certain; what was not is solved in double."""
+        """Return predictions, probabilities or None, and certainty; uncertain episodes are solved again in double."""
         solution = self.solver(self.products.block(part.start, part.stop))
         predicted, is_certain = solution.predicted.cpu().numpy().astype(np.int16), solution.is_certain.cpu().numpy()
         probabilities = None if solution.probabilities is None else solution.probabilities.cpu().numpy()
@@ -300,9 +287,6 @@ class _Batch:
             if probabilities is not None and again.probabilities is not None:
                 probabilities[places] = again.probabilities.numpy()
         return predicted, probabilities, is_certain
-
-    def _fit_one(self, index: int) -> EpisodeTable:
-        return score_episode(self.raw, self.manifest[index], self._converged(), self.transform)
 
     def _converged(self) -> Probe:
         return replace(self.probe, classifier=converged(self.probe.classifier))

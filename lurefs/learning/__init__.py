@@ -1,1 +1,1 @@
-"""From images and a timm name to a trained backbone: learn, unlearn, relearn. Nothing here writes a run directory."""
+"""Training of a timm backbone on images: learn, unlearn, relearn. Nothing here writes a run directory."""

@@ -1,4 +1,4 @@
-"""What happens to the weights between two chunks: the images that a strategy may look at, and what it did."""
+"""The boundary between two chunks: images for the unlearn strategy, and measurement of its effect."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from lurefs.seeding import seed_stream
 
 SALIENCY_BATCH_SIZE = 128
 EFFECT_IMAGES = 512
-"""How many images of all seen so far show what a strategy did to the model's answers."""
+"""Number of images seen so far on which a strategy's effect is measured."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Answers:
-    """What a model says of the images that show a strategy's effect, and which weights matter for it.
+    """A model's logits on the images that measure an effect, and the weights that do not matter for them.
 
     Attributes:
         logits: (n, n_classes) float32, of this process's part of the images.
@@ -39,19 +39,14 @@ class Answers:
     logits: Tensor
     is_silent: Mapping[str, Tensor]
 
-    @property
-    def silent_share(self) -> float:
-        """Share of the weights whose saliency is exactly 0."""
-        return share_of(self.is_silent)
-
 
 @dataclass(frozen=True, kw_only=True)
 class Effect:
-    """How far a model's answers moved.
+    """Change of a model's answers by a strategy.
 
     Attributes:
-        n_images: How many images.
-        changed_predictions: Share of them that the model takes for another class than before.
+        n_images: Number of images.
+        changed_predictions: Share of the images whose predicted class changed.
         logit_change: Mean absolute change of a logit.
     """
 
@@ -68,7 +63,7 @@ def probe_images(
     seed: int,
     ranks: Ranks = ONE_PROCESS,
 ) -> ProbeImages:
-    """Return the images that a strategy may look at before chunk `chunk_index`, without marks of structural zeros."""
+    """Return the images that a strategy may look at before chunk `chunk_index`, not yet with structural zeros."""
     of_source: dict[ProbeSource, Callable[[], IntArray]] = {
         "seen": lambda: np.union1d(chunks[chunk_index - 1].train, chunks[chunk_index].train),
         "new": lambda: np.intersect1d(chunks[chunk_index].new, chunks[chunk_index].train),
@@ -88,7 +83,7 @@ def probe_images(
 
 
 def look(model: nn.Module, probe: ProbeImages) -> Answers:
-    """Return what a model says of `EFFECT_IMAGES` images seen so far, in evaluation mode, and which weights matter."""
+    """Return a model's answers on `EFFECT_IMAGES` images seen so far, in evaluation mode."""
     batches = list(probe.draw("seen", EFFECT_IMAGES))
     scores = snip(model, batches, probe.ranks)
     with torch.inference_mode():
@@ -97,14 +92,14 @@ def look(model: nn.Module, probe: ProbeImages) -> Answers:
 
 
 def without_effect(backbone: Backbone, twin: nn.Module, before: Answers) -> dict[str, Tensor]:
-    """Mark the weights that no image can give a gradient: in the twin none of noise does, here none of those seen."""
+    """Mark structural zeros: weights without gradient in the twin on noise, and in the model on seen images."""
     size = backbone.image_size
     found = structural_zeros(twin, (backbone.n_channels, size, size))
     return {name: silent & found[name] for name, silent in before.is_silent.items()}
 
 
 def effect(before: Answers, after: Answers, ranks: Ranks = ONE_PROCESS) -> Effect:
-    """Compare what a model said before and after a strategy."""
+    """Compare a model's answers before and after a strategy."""
     changed = (before.logits.argmax(1) != after.logits.argmax(1)).sum()
     moved = (after.logits - before.logits).abs().mean(1).sum()
     n_images = torch.tensor(len(before.logits), device=changed.device)
@@ -113,9 +108,9 @@ def effect(before: Answers, after: Answers, ranks: Ranks = ONE_PROCESS) -> Effec
 
 
 def with_new_statistics(backbone: Backbone, probe: ProbeImages) -> Backbone | None:
-    """Return a copy whose batch norm has the statistics of images seen so far; None for a model without batch norm.
+    """Return a copy with batch norm statistics of images seen so far; None for a model without batch norm.
 
-    After a reset the running statistics are those of activations that are gone; the first epoch replaces them.
+    After a reset the running statistics are those of the old weights; the first epoch replaces them.
     """
     if not any(map(has_statistics, backbone.model.modules())):
         return None
@@ -135,10 +130,10 @@ def share_of(masks: Mapping[str, Tensor]) -> float:
 def apply_strategy(
     strategy: UnlearnStrategy, name: str, model: nn.Module, twin: nn.Module, probe: ProbeImages, seed: int
 ) -> Changes:
-    """Let a strategy change the model in place.
+    """Apply a strategy to the model in place, and return its changes.
 
     Raises:
-        UserError: It changed nothing, and is not one that may find nothing to change.
+        UserError: The strategy changed no weight, and `may_be_empty` is false.
     """
     old = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
     changes = strategy(model, twin, probe, torch.Generator().manual_seed(seed))
@@ -146,14 +141,14 @@ def apply_strategy(
     if unchanged and not changes.may_be_empty:
         raise UserError(
             f"the unlearn strategy {name!r} changed no weight",
-            "a strategy that changes some, or 'nothing' for a warm start",
+            "a strategy that changes some weights, or 'nothing' for a warm start",
             "change unlearn.params (e.g. a smaller keep_ratio), or set unlearn.name=nothing",
         )
     return changes
 
 
 def count_changes(model: nn.Module, changes: Changes) -> Mapping[str, tuple[int, int]]:
-    """Return of each parameter how many weights were changed, and how many there are."""
+    """Return the number of changed weights and of all weights of each parameter."""
     sizes = {name: parameter.numel() for name, parameter in model.named_parameters()}
     names = [name for name in sizes if name in changes.masks]
     counts = torch.stack([changes.masks[name].sum() for name in names]).tolist() if names else []

@@ -1,4 +1,4 @@
-"""The base images, in memory or read batch by batch, and how a training batch of them is augmented."""
+"""Base images, in memory or read batch by batch, and the augmentation of training batches."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from torch.utils.data import DataLoader, Dataset
 
 from episodes.arrays import IntArray
 from lurefs.config.schema import AugmentConfig, LearnerConfig
-from lurefs.data.dataset import ImageDataset
+from lurefs.data.dataset import ImageArray, ImageDataset
 from lurefs.errors import UserError
 
 LARGEST_IN_MEMORY = 8 * 2**30
-"""Bytes of images that `learner.images: auto` still keeps in memory."""
+"""Most bytes of images that `learner.images: auto` keeps in memory."""
 
 
 class Images(Protocol):
@@ -30,7 +30,7 @@ class Images(Protocol):
         ...
 
     def positions(self, rows: IntArray) -> Tensor:
-        """Return where rows of the data set stand, (len(rows),) int64 on the device."""
+        """Return the positions of rows of the data set, (len(rows),) int64 on the device."""
         ...
 
     def batches(self, parts: Iterable[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
@@ -53,7 +53,7 @@ class LabelledImages:
     labels: Tensor
 
     def positions(self, rows: IntArray) -> Tensor:
-        """Return where the given rows stand, (len(rows),) int64 on the device."""
+        """Return the positions of rows of the data set, (len(rows),) int64 on the device."""
         return torch.from_numpy(np.searchsorted(self.rows, rows)).to(self.images.device)
 
     def batches(self, parts: Iterable[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
@@ -64,11 +64,11 @@ class LabelledImages:
 
 @dataclass(frozen=True)
 class StreamedImages:
-    """Images that processes of their own read when they are needed, a few batches ahead; see `Images`.
+    """Images that worker processes read a few batches ahead; see `Images`.
 
     Attributes:
         rows: (n,) int64, sorted.
-        dataset: Where from.
+        dataset: The data set to read from.
         labels: (n,) int64 in 0..n_classes-1, on the device.
         n_workers: Number of processes; 0 reads in this one.
     """
@@ -79,7 +79,7 @@ class StreamedImages:
     n_workers: int
 
     def positions(self, rows: IntArray) -> Tensor:
-        """Return where the given rows stand, (len(rows),) int64 on the device."""
+        """Return the positions of rows of the data set, (len(rows),) int64 on the device."""
         return torch.from_numpy(np.searchsorted(self.rows, rows)).to(self.labels.device)
 
     def batches(self, parts: Iterable[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
@@ -89,30 +89,29 @@ class StreamedImages:
             UserError: An image is missing or damaged.
         """
         parts = list(parts)
-        device = self.labels.device
         loader = DataLoader(
             _Reader(self.dataset),
             batch_size=None,
             sampler=[self.rows[positions] for positions in _to_numpy(parts)],
             num_workers=min(self.n_workers, len(parts)),
-            pin_memory=device.type == "cuda",
-            generator=torch.Generator(),  # or it would draw from the one that dropout draws from
+            pin_memory=self.labels.is_cuda,
+            generator=torch.Generator(),  # otherwise it would draw from dropout's generator
         )
         for positions, images in zip(parts, loader, strict=True):
             if isinstance(images, UserError):
                 raise images
-            yield images.to(device, non_blocking=True), self.labels[positions]
+            yield images.to(self.labels.device, non_blocking=True), self.labels[positions]
 
 
 class _Reader(Dataset[Any]):
-    """Reads whole batches; an error comes back as a value, since torch would raise it as one of another type."""
+    """Reads whole batches; returns a UserError as a value, since torch would raise it as another type."""
 
     def __init__(self, dataset: ImageDataset) -> None:
         self.dataset = dataset
 
     def __getitem__(self, rows: IntArray) -> Tensor | UserError:
         try:
-            return _read(self.dataset, rows)
+            return to_tensor(self.dataset.read(rows))
         except UserError as error:
             return error
 
@@ -126,15 +125,15 @@ def open_images(
     *,
     labels: IntArray,
 ) -> Images:
-    """Load images, or have them read when they are needed, as `settings.images` says; `auto` goes by their size.
+    """Open images in memory or streamed, as `settings.images` says; `auto` decides by their size.
 
     Args:
-        dataset: Where from.
-        rows: (n,) which.
+        dataset: The data set to read from.
+        rows: (n,) rows to open.
         classes: (n_classes,) sorted class indices; they become labels 0..n_classes-1.
-        device: Where to.
+        device: The device of the images and labels.
         settings: `images` and `n_workers`.
-        labels: (n_images of `dataset`,) the class that each image is given, true or not.
+        labels: (n_images of `dataset`,) the class given to each image, true or not.
     """
     n_bytes = len(rows) * dataset.image_size**2 * dataset.n_channels
     if settings.images == "memory" or (settings.images == "auto" and n_bytes <= LARGEST_IN_MEMORY):
@@ -146,21 +145,14 @@ def open_images(
 def load_images(
     dataset: ImageDataset, rows: IntArray, classes: IntArray, device: torch.device, *, labels: IntArray
 ) -> LabelledImages:
-    """Decode images once, and keep them as uint8 on the device.
-
-    Args:
-        dataset: Where from.
-        rows: (n,) rows to load.
-        classes: (n_classes,) sorted class indices; they become labels 0..n_classes-1.
-        device: Where to.
-        labels: (n_images of `dataset`,) the class that each image is given, true or not.
-    """
+    """Decode images once, and keep them as uint8 on the device; arguments as for `open_images`."""
     rows = np.sort(rows)
-    return LabelledImages(rows, _read(dataset, rows).to(device), _places(classes, labels[rows]).to(device))
+    return LabelledImages(rows, to_tensor(dataset.read(rows)).to(device), _places(classes, labels[rows]).to(device))
 
 
-def _read(dataset: ImageDataset, rows: IntArray) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(dataset.read(rows).transpose(0, 3, 1, 2)))
+def to_tensor(images: ImageArray) -> Tensor:
+    """Return images (n, height, width, n_channels) as a tensor (n, n_channels, height, width)."""
+    return torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
 
 
 def _places(classes: IntArray, labels: IntArray) -> Tensor:
@@ -168,14 +160,14 @@ def _places(classes: IntArray, labels: IntArray) -> Tensor:
 
 
 def _to_numpy(parts: Sequence[Tensor]) -> list[IntArray]:
-    """Return the parts as arrays, with one wait for the device."""
+    """Return the parts as arrays, with a single wait for the device."""
     ends = np.cumsum([len(part) for part in parts])
     return np.split(torch.cat(list(parts)).cpu().numpy(), ends[:-1])
 
 
 @dataclass(frozen=True, kw_only=True)
 class Moves:
-    """How each image of an epoch is augmented.
+    """Random shifts and mirrorings of the images of an epoch.
 
     Attributes:
         shifts: (2, n_images) int64, down and right, from 0 to 2 * crop_padding.
@@ -186,7 +178,7 @@ class Moves:
     mirrored: Tensor | None
 
     def of(self, part: slice, start: int = 0) -> Moves:
-        """Return the moves of the images of a part, which is counted from the epoch's image `start`."""
+        """Return the moves of a part of the images, counted from the epoch's image `start`."""
         part = slice(start + part.start, start + part.stop)
         return Moves(shifts=self.shifts[:, part], mirrored=None if self.mirrored is None else self.mirrored[part])
 
@@ -194,13 +186,13 @@ class Moves:
 def draw_moves(
     sizes: Sequence[int], settings: AugmentConfig, generator: torch.Generator, device: torch.device
 ) -> Moves:
-    """Draw the moves of an epoch at once, so that the device need not be waited for between its batches.
+    """Draw the moves of an epoch at once, so that no batch has to wait for the device.
 
     Args:
-        sizes: Images of each batch.
-        settings: What is to be done.
-        generator: On the CPU, so that every device draws alike.
-        device: Where the moves are needed.
+        sizes: Number of images of each batch.
+        settings: The augmentation.
+        generator: On the CPU, so that the draw does not depend on the device.
+        device: The device of the moves.
     """
     shifts, mirrored = [], []
     for n in sizes:
@@ -215,11 +207,11 @@ def draw_moves(
 
 
 def augment(batch: Tensor, moves: Moves, padding: int) -> Tensor:
-    """Shift each image by up to `padding` pixels with zeros behind it, and mirror those that are to be mirrored.
+    """Shift each image by up to `padding` pixels, filling with zeros, and mirror those marked for it.
 
     Args:
         batch: (n, channels, height, width).
-        moves: Of these images.
+        moves: The moves of these images.
         padding: The `crop_padding` that the moves were drawn for.
     """
     n, n_channels, height, width = batch.shape

@@ -1,4 +1,4 @@
-"""Learn, unlearn, relearn: a generator over chunks. What is stored of it, and where, is the caller's business."""
+"""Learn, unlearn, relearn, as a generator over chunks; the caller stores the results."""
 
 from __future__ import annotations
 
@@ -41,15 +41,15 @@ from lurefs.seeding import seed_stream
 
 @dataclass(frozen=True, kw_only=True)
 class EpochRecord:
-    """How far a chunk is.
+    """Results of one epoch, and the progress of its chunk.
 
     Attributes:
         chunk_index: From 0.
         epoch: From 0.
-        n_epochs: Epochs of the chunk.
+        n_epochs: Number of epochs of the chunk.
         train_loss: Mean cross-entropy of the epoch's batches.
-        val_accuracy: After the epoch, fraction.
-        progress: What is known of the chunk, to resume it after this epoch.
+        val_accuracy: Validation accuracy after the epoch, fraction.
+        progress: The state needed to resume the chunk after this epoch.
     """
 
     chunk_index: int
@@ -62,14 +62,14 @@ class EpochRecord:
 
 @dataclass(kw_only=True)
 class Learner:
-    """What changes while chunks are learned: the weights (in place) and the optimizer.
+    """The backbone that learns, and all that training changes: weights (in place) and optimizer.
 
     Attributes:
         backbone: The model that learns.
-        build: What it was built from; twins are built alike.
-        optimizer: Its optimizer; replaced where a strategy starts anew.
-        forward: The model's forward pass in training, where that is another callable than the model.
-        initial: The run's initial weights by parameter name, where `l2_init` needs them.
+        build: Its configuration; twins are built alike.
+        optimizer: Its optimizer; replaced if all of its state is cleared.
+        forward: The forward pass in training, if it is another callable than the model.
+        initial: The run's initial weights by parameter name, if `l2_init` needs them.
         ranks: The processes that learn together.
     """
 
@@ -83,7 +83,7 @@ class Learner:
 
 @dataclass(frozen=True, kw_only=True)
 class Course:
-    """What is to be learned, and how: the arguments of `learn_online`, with rows of test images as positions."""
+    """The arguments of `learn_online` that stay the same, with test images as positions."""
 
     images: Images
     chunks: Sequence[Chunk]
@@ -100,14 +100,14 @@ class Course:
         return predict(learner.backbone, self.images, positions, self.settings.eval_batch_size, learner.ranks)
 
     def accuracy(self, learner: Learner, positions: Tensor) -> float:
-        """Return the share of images that the learner classifies rightly."""
+        """Return the share of images that the learner classifies correctly."""
         return accuracy(learner.backbone, self.images, positions, self.settings.eval_batch_size, learner.ranks)
 
 
 def make_learner(
     backbone: Backbone, build: BackboneConfig, settings: LearnerConfig, ranks: Ranks = ONE_PROCESS
 ) -> Learner:
-    """Give a backbone with its initial weights what it learns with.
+    """Build the learner of a backbone that holds its initial weights.
 
     Raises:
         UserError: timm has no such optimizer, or it does not take these parameters.
@@ -142,9 +142,8 @@ def learn_online(
 ) -> Iterator[EpochRecord | ChunkOutcome]:
     """Learn chunk after chunk, unlearning before each one but the first; yield every epoch and every outcome.
 
-    When an outcome is yielded, `learner` holds what the next chunk starts from; when an epoch is, what the next epoch
-    starts from. All randomness is a function of `seed`, chunk and epoch, so a run that goes on from there equals one
-    that was never interrupted.
+    At every yield `learner` holds the state from which the next epoch or chunk starts. All randomness is a function of
+    `seed`, chunk and epoch, so a resumed run equals one that was never interrupted.
 
     Args:
         learner: Changed in place.
@@ -156,7 +155,7 @@ def learn_online(
         strategy_name: Its name, for the reports.
         seed: The run's seed.
         first: Index of the first chunk to learn.
-        progress: How far that chunk is, if it was begun; the learner holds the weights of its last epoch then.
+        progress: Progress of that chunk if it was begun; the learner then holds the weights of its last epoch.
 
     Raises:
         UserError: Training diverged, or the strategy changed nothing.
@@ -172,21 +171,22 @@ def learn_online(
 def _begin_chunk(
     learner: Learner, course: Course, strategy: UnlearnStrategy | None, strategy_name: str, chunk: Chunk
 ) -> Progress:
-    """Note what the weights know before a chunk, and unlearn."""
+    """Record which test images are classified correctly before a chunk, and unlearn."""
     start = time.perf_counter()
     progress = Progress(chunk_index=chunk.index)
     if chunk.index > 0:
         progress = replace(progress, was_right=_is_right(course.predict(learner, course.test), course))
         if strategy is not None:
             report = _unlearn(learner, course, strategy, strategy_name, chunk)
-            progress = replace(progress, unlearn=report, n_epochs_to_recover=_recovery(report))
+            recovered = 0 if report.accuracy_after >= report.accuracy_before else None
+            progress = replace(progress, unlearn=report, n_epochs_to_recover=recovered)
     return replace(progress, seconds=time.perf_counter() - start)
 
 
 def _learn_epochs(
     learner: Learner, course: Course, chunk: Chunk, progress: Progress
 ) -> Generator[EpochRecord, None, Progress]:
-    """Train the epochs that are still to do; return the progress after the last one, with the weights to keep."""
+    """Train the remaining epochs; return the progress after the last one, with the weights to keep."""
     settings, model = course.settings, learner.backbone.model
     validation = course.images.positions(chunk.validation)
     val_labels = course.images.labels[validation].cpu().numpy()
@@ -230,7 +230,7 @@ def _learn_epochs(
 
 
 def _finish_chunk(learner: Learner, course: Course, chunk: Chunk, progress: Progress) -> ChunkOutcome:
-    """Load the best weights, and measure them on the test images."""
+    """Load the weights to keep, and measure them on the test images."""
     start = time.perf_counter()
     learner.backbone.model.load_state_dict(progress.weights)
     probabilities = course.predict(learner, course.test)
@@ -266,7 +266,7 @@ def _finish_chunk(learner: Learner, course: Course, chunk: Chunk, progress: Prog
 def _train_epoch(learner: Learner, course: Course, chunk_index: int, epoch: int) -> tuple[float, float]:
     """Train one epoch; return the mean loss and the accuracy on its augmented batches.
 
-    Of several processes each draws the whole epoch, and takes its part of every batch.
+    With several processes each draws the whole epoch, and takes its part of every batch.
     """
     images, settings, ranks = course.images, course.settings, learner.ranks
     sizes = course.sizes(chunk_index)
@@ -300,17 +300,17 @@ def _train_epoch(learner: Learner, course: Course, chunk_index: int, epoch: int)
 
 
 def _train_step(learner: Learner, batch: Tensor, labels: Tensor, n_images: int, settings: LearnerConfig) -> Tensor:
-    """Take one step on the mean loss of a batch of which this process has a part.
+    """Take one optimizer step on the mean loss of a batch, of which this process has a part.
 
     Args:
         learner: Changed in place.
         batch: Raw images of this process's part.
-        labels: Theirs.
-        n_images: Images of the whole batch.
+        labels: Labels of these images.
+        n_images: Number of images of the whole batch.
         settings: Precision and regularisation.
 
     Returns:
-        (2,) float32, the sum of the losses of this part and its number of right answers, still on the device.
+        (2,) float32 on the device: the sum of the losses and the number of correct answers of this part.
     """
     model = learner.backbone.model
     forward = model if learner.forward is None else learner.forward
@@ -327,13 +327,13 @@ def _train_step(learner: Learner, batch: Tensor, labels: Tensor, n_images: int, 
 
 
 def _dropout_seed(seed: int, chunk_index: int, epoch: int, ranks: Ranks) -> int:
-    """Return the seed of dropout and stochastic depth; each process drops other units than the first."""
+    """Return the seed of dropout and stochastic depth; each process has another."""
     return seed_stream(seed, "dropout", chunk_index, epoch, *(() if ranks.is_first else (ranks.rank,)))
 
 
 @contextmanager
 def _seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """Seed the global generators, which dropout and stochastic depth draw from, and put them back afterwards."""
+    """Seed the global generators, which dropout and stochastic depth draw from, and restore them afterwards."""
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
         yield
@@ -377,18 +377,13 @@ def _unlearn(
         n_images=moved.n_images,
         changed_predictions=moved.changed_predictions,
         logit_change=moved.logit_change,
-        silent_before=before.silent_share,
-        silent_after=after.silent_share,
+        silent_before=share_of(before.is_silent),
+        silent_after=share_of(after.is_silent),
         structural_zeros=share_of(zeros),
         structural_zeros_reset=share_of({n: zeros[n][mask] for n, mask in changes.masks.items() if n in zeros}),
     )
 
 
-def _recovery(report: UnlearnReport) -> int | None:
-    """Return 0 where unlearning cost nothing that would have to be learned again."""
-    return 0 if report.accuracy_after >= report.accuracy_before else None
-
-
 def _is_right(probabilities: Tensor, course: Course) -> Tensor:
-    """Return which test images are classified rightly, (n_test,) bool on the CPU."""
+    """Return which test images are classified correctly, (n_test,) bool on the CPU."""
     return probabilities.argmax(1) == course.images.labels[course.test].cpu()

@@ -1,4 +1,4 @@
-"""timm's optimizers by name, and what is done to them between and during steps."""
+"""timm's optimizers by name, and changes to their learning rates, moments and gradients."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from lurefs.config.schema import PluginConfig
 from lurefs.errors import UserError, first_line, unknown_name
 
-_COPIES_WEIGHTS = "it keeps the weights that it began with and returns to them, so that what was unlearned comes back"
+_COPIES_WEIGHTS = "it keeps its initial weights and returns to them, which brings back what was unlearned"
 UNFIT = {
     "madgrad": _COPIES_WEIGHTS,
     "madgradw": _COPIES_WEIGHTS,
@@ -20,11 +20,11 @@ UNFIT = {
 
 
 def build_optimizer(model: nn.Module, config: PluginConfig) -> torch.optim.Optimizer:
-    """Build a timm optimizer; timm leaves biases and norm scales out of the weight decay unless told otherwise.
+    """Build a timm optimizer; by default timm does not decay biases and norm scales.
 
     Raises:
         UserError: timm has no such optimizer, no run can learn with it, it does not take these parameters, or it needs
-            a GPU or a library that is not there.
+            a GPU or a library that is missing.
     """
     from timm.optim import create_optimizer_v2, list_optimizers
 
@@ -56,22 +56,22 @@ def _cannot_be_used(name: str, reason: str) -> UserError:
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, factor: float) -> None:
-    """Set every group's learning rate to `factor` times the one it was built with."""
+    """Set every group's learning rate to `factor` times its initial one."""
     for group in optimizer.param_groups:
         group["lr"] = group["initial_lr"] * factor
 
 
 def clear_moments(optimizer: torch.optim.Optimizer, model: nn.Module, masks: Mapping[str, Tensor]) -> None:
-    """Set the optimizer's moments to zero where a mask is true; only moments of a parameter's own shape are known.
+    """Set the optimizer's moments to zero where a mask is true; moments of another shape stay.
 
-    What is kept for a tensor as a whole stays. Adam's number of steps does, so that its correction of moments that
-    begin at zero is not made again: k steps after the reset, and many steps after the optimizer's start, the masked
-    weights move (1 - 0.9^k) / sqrt(1 - 0.999^k) times as far as under a new optimizer with the usual betas (3.2 times
-    for k = 1, at most 6.5 for k = 12, 1.3 for k = 1000). So do Adafactor's moments of rows and columns.
+    State for a tensor as a whole stays, such as Adafactor's moments of rows and columns, and Adam's number of steps. So
+    Adam does not repeat its correction for moments that start at zero: k steps after the reset, and many after the
+    optimizer's start, the masked weights move (1 - 0.9^k) / sqrt(1 - 0.999^k) times as far as under a new optimizer
+    with the usual betas (3.2 times for k = 1, at most 6.5 for k = 12, 1.3 for k = 1000).
 
     Args:
-        optimizer: Whose state.
-        model: Whose parameters the masks are named after.
+        optimizer: The optimizer to change.
+        model: The model with the parameters that the masks name.
         masks: By parameter name, bool of the parameter's shape.
     """
     for name, parameter in model.named_parameters():
@@ -90,8 +90,8 @@ def pull_to(model: nn.Module, targets: Mapping[str, Tensor], strength: float) ->
     pulled as well: the source regularises all parameters, and its networks have no norm layers.
 
     Args:
-        model: After the backward pass.
-        targets: By parameter name.
+        model: The model, after the backward pass.
+        targets: Target values by parameter name.
         strength: At least 0.
     """
     found = [

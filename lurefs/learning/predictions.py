@@ -1,4 +1,4 @@
-"""What a backbone predicts for base images, and how well."""
+"""Predictions of a backbone for base images, and their accuracy."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ def predict(
 def accuracy(
     backbone: Backbone, images: Images, positions: Tensor, batch_size: int, ranks: Ranks = ONE_PROCESS
 ) -> float:
-    """Return the share of the images at `positions` that are classified rightly."""
+    """Return the share of the images at `positions` that are classified correctly."""
     probabilities = predict(backbone, images, positions, batch_size, ranks).numpy()
     return metrics.accuracy(probabilities, images.labels[positions].cpu().numpy())
 
 
 def evenly(positions: Tensor, n: int) -> Tensor:
-    """Return n of the positions, or all if there are fewer, at equal distances."""
+    """Return n evenly spaced positions, or all if there are fewer."""
     chosen = torch.linspace(0, len(positions) - 1, min(n, len(positions)), dtype=torch.float64).round().long()
     return positions[chosen.to(positions.device)]

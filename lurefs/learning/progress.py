@@ -1,4 +1,4 @@
-"""How far a chunk is: what goes on from there needs, and its file."""
+"""Progress within a chunk: the state needed to resume it, and its file."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ from lurefs.runs.outcomes import UnlearnReport
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """What is known of a chunk after some of its epochs.
+    """State of a chunk after some of its epochs.
 
     Attributes:
         chunk_index: From 0.
-        unlearn: What was unlearned before; None for the first chunk and for a warm start.
-        was_right: (n_test,) bool, which test images the weights before the chunk classified rightly; None for the
+        unlearn: Report of the unlearning before it; None for the first chunk and for a warm start.
+        was_right: (n_test,) bool, which test images the weights before the chunk classified correctly; None for the
             first chunk.
-        n_epochs: Epochs that are done.
-        weights: The state dict of the epoch that is kept so far; empty before the first.
-        best_epoch: Which epoch that was, from 0.
+        n_epochs: Number of finished epochs.
+        weights: The state dict to keep so far (see `learner.select`); empty if there is none yet.
+        best_epoch: Epoch of these weights, from 0.
         train_loss: Its mean cross-entropy.
         train_accuracy: Its accuracy on training batches, fraction.
         val_accuracy: Its accuracy on validation images, fraction.
         val_nll: Its mean negative log-likelihood on them, nats.
         n_epochs_to_recover: As in `ChunkOutcome`.
-        train_seconds: Of the epochs that are done.
-        seconds: Of all that was done for the chunk.
+        train_seconds: Seconds of training in the finished epochs.
+        seconds: Seconds of all work on the chunk.
     """
 
     chunk_index: int
@@ -55,14 +55,14 @@ class Progress:
 def save_progress(
     path: Path, progress: Progress, model: nn.Module, optimizer: torch.optim.Optimizer, run_digest: str
 ) -> None:
-    """Write all that the rest of the chunk needs as one file, whole or not at all.
+    """Write the state that the rest of the chunk needs as one file, atomically.
 
     Args:
-        path: Where to.
-        progress: What is known of the chunk.
-        model: With the weights of the last epoch that is done.
-        optimizer: With its moments.
-        run_digest: What the run is made from.
+        path: The file to write.
+        progress: The progress of the chunk.
+        model: The model after the last finished epoch.
+        optimizer: Its optimizer.
+        run_digest: Digest of the run's identity.
     """
     values = {each.name: getattr(progress, each.name) for each in fields(progress)}
     values |= {"unlearn": to_mapping(progress.unlearn), "weights": dict(progress.weights)}
@@ -79,17 +79,17 @@ def save_progress(
 def load_progress(
     path: Path, chunk_index: int, model: nn.Module, optimizer: torch.optim.Optimizer, run_digest: str
 ) -> Progress | None:
-    """Go back to where a chunk was left: load weights and moments, and return what is known.
+    """Restore the weights and moments of an unfinished chunk, and return its progress.
 
     Args:
         path: The file of `save_progress`.
-        chunk_index: The chunk that is to be learned next.
+        chunk_index: The next chunk to learn.
         model: Changed in place.
         optimizer: Changed in place.
-        run_digest: What the run is made from.
+        run_digest: Digest of the run's identity.
 
     Returns:
-        None if there is no file, or one of another chunk; nothing is changed then.
+        The progress; None, with nothing changed, if there is no file or it is of another chunk.
 
     Raises:
         UserError: The file is damaged, or of another run.
@@ -115,6 +115,6 @@ def load_progress(
 def _unusable(path: Path, reason: str) -> UserError:
     return UserError(
         f"{path} {reason}",
-        "how far a chunk of this run was learned, as lurefs wrote it",
+        "the progress of a chunk of this run, as lurefs wrote it",
         f"delete {path}: the chunk is then learned from its beginning",
     )

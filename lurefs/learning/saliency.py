@@ -1,4 +1,4 @@
-"""A score for every weight: how much it matters for the images seen so far."""
+"""Saliency scores of weights, and the choice of the smallest scores."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from lurefs.ranks import ONE_PROCESS, Ranks
 def weight_names(model: nn.Module) -> list[str]:
     """Return the names of the weights that may be unlearned: all but biases, scales and those of norm layers.
 
-    A norm layer is told by its type. Biases and scales, and class tokens, hold one value per channel, whatever their
-    number of dimensions; what is called `weight` and has several dimensions is a matrix, even of a single row.
+    Biases, scales and class tokens hold one value per channel, whatever their number of dimensions. A parameter named
+    `weight` with several dimensions is a matrix, even with a single row.
     """
     names = []
     for module_name, module in model.named_modules():
@@ -35,16 +35,16 @@ def gradients(
     """Yield the gradient of each batch's mean cross-entropy, in evaluation mode.
 
     Args:
-        model: Left as it was, gradients and mode included.
+        model: The model; its gradients and mode are unchanged.
         batches: Prepared images (n, channels, height, width) and labels (n,): this process's part of each batch.
-        ranks: The processes whose parts together are the batch.
+        ranks: The processes that share each batch.
 
     Yields:
         By parameter name, a tensor of the parameter's shape; zeros where the loss does not depend on the parameter.
     """
     parameters = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     was_training = model.training
-    model.train()  # some models of timm keep what they computed in evaluation mode until they are told to train
+    model.train()  # some timm models cache values in evaluation mode until they are set to training
     model.eval()
     try:
         for images, labels in batches:
@@ -66,7 +66,7 @@ def snip(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], ranks: Rank
     Lee et al. (2019, SNIP, equation 6) without its normalisation, which ranks alike.
 
     Args:
-        model: Left as it was, gradients and mode included.
+        model: The model; its gradients and mode are unchanged.
         batches: As for `gradients`.
         ranks: As for `gradients`; every process returns the same scores.
 
@@ -74,7 +74,7 @@ def snip(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], ranks: Rank
         By parameter name, a non-negative float32 tensor of the parameter's shape.
 
     Raises:
-        UserError: A score is not finite, since training has diverged.
+        UserError: A score is not finite: training has diverged.
     """
     parameters = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     sums = {name: torch.zeros_like(parameter) for name, parameter in parameters.items()}
@@ -92,16 +92,16 @@ def snip(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], ranks: Rank
 
 
 def share_less(keep_ratio: float) -> Fraction:
-    """Return 1 - keep_ratio without rounding: floating point has 1 - 0.8 a little below 0.2."""
+    """Return 1 - keep_ratio without rounding: in floating point, 1 - 0.8 is a little below 0.2."""
     return 1 - Fraction(repr(keep_ratio))
 
 
 def smallest(scores: Mapping[str, Tensor], ratio: Fraction, generator: torch.Generator) -> dict[str, Tensor]:
-    """Mark the smallest scores of all tensors ranked together.
+    """Mark the smallest scores, ranked over all tensors together.
 
     Args:
         scores: By parameter name.
-        ratio: Share of all scores to mark; exactly `int(ratio * n)` are.
+        ratio: Share of the scores to mark, exactly `int(ratio * n)` of n.
         generator: Chooses among equal scores at the threshold, on the CPU.
 
     Returns:

@@ -1,4 +1,4 @@
-"""How long a chunk is learned, and the learning rate on the way. Numbers only: nothing here knows torch."""
+"""Epoch sizes and learning rates of a chunk, as plain numbers without torch."""
 
 from __future__ import annotations
 
@@ -9,15 +9,14 @@ from lurefs.config.schema import LearnerConfig
 
 
 def epoch_sizes(n_train: Sequence[int], chunk_index: int, settings: LearnerConfig) -> list[int]:
-    """Return how many images each epoch of a chunk trains on.
+    """Return the number of training images of each epoch of a chunk.
 
-    With `match_images_seen` all epochs of a chunk together have as many images as all chunks up to this one have
-    without it. Where that is no whole number of epochs, each is a little short of the chunk's images, and leaves out
-    others.
+    With `match_images_seen` the epochs of a chunk together train on as many images as all chunks up to this one would
+    without it. If that is no whole number of epochs, each epoch leaves out a few images, each time others.
 
     Args:
-        n_train: Training images of every chunk of the stream.
-        chunk_index: Which chunk.
+        n_train: Number of training images of every chunk of the stream.
+        chunk_index: Index of the chunk.
         settings: `epochs`, `relearn_epochs`, `match_images_seen`.
     """
 
@@ -31,17 +30,17 @@ def epoch_sizes(n_train: Sequence[int], chunk_index: int, settings: LearnerConfi
 
 
 def n_batches(n_images: int, batch_size: int) -> int:
-    """Return into how many batches of about `batch_size` an epoch is divided; none of them is small."""
+    """Return the number of batches in an epoch, all of at least `batch_size` images if there are as many."""
     return max(1, n_images // batch_size)
 
 
 def learning_rate_factor(step: int, n_steps: int, steps_per_epoch: float, config: LearnerConfig) -> float:
-    """Return what the learning rate is multiplied with at one step of a chunk, in [0, 1].
+    """Return the factor on the learning rate at one step of a chunk, in [0, 1].
 
     Args:
         step: From 0.
-        n_steps: Steps in the chunk.
-        steps_per_epoch: Steps in an epoch.
+        n_steps: Number of steps in the chunk.
+        steps_per_epoch: Mean number of steps in an epoch.
         config: `schedule` and `warmup_epochs`.
     """
     n_warmup = config.warmup_epochs * steps_per_epoch

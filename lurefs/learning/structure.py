@@ -1,4 +1,4 @@
-"""Weights that can never matter, whatever the image: a property of the architecture and the image size alone."""
+"""Structural zeros: weights that no image can give a gradient, set by architecture and image size alone."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ BatchNorm = nn.modules.batchnorm._BatchNorm
 SMALL_SCALE = 0.1
 N_IMAGES, N_BATCHES = 32, 2
 SEED = 0
-"""The images are noise; what is found does not depend on the seed of a run."""
+"""Seed of the noise images; the result does not depend on the seed of a run."""
 
 
 def structural_zeros(fresh: nn.Module, image_shape: tuple[int, int, int]) -> dict[str, Tensor]:
     """Mark the weights that no image can give a gradient, e.g. taps of a convolution that only ever meet padding.
 
-    The gradients are those of a random combination of the logits, on images of noise, in evaluation mode. They are
-    taken on a copy of a newly built model in which all that is zero by initialisation is replaced (scales by one,
-    matrices by small noise) and the running statistics of norm layers are those of the noise. So units that training
-    has switched off, or that an initial scale of zero hides, do not count: a reset may revive them.
+    The gradients are those of a random combination of the logits, on images of noise, in evaluation mode. The model is
+    a copy of a new one: parameters that start at zero are replaced (scales by one, matrices by small noise), and norm
+    layers have running statistics of the noise. So units that training has switched off, or that an initial scale of
+    zero hides, do not count: a reset may revive them.
 
     Args:
-        fresh: A newly built model; left as it was.
+        fresh: A newly built model; unchanged.
         image_shape: Channels, height and width of the model's input.
 
     Returns:
@@ -52,11 +52,11 @@ def structural_zeros(fresh: nn.Module, image_shape: tuple[int, int, int]) -> dic
 
 
 def has_layer_scales(fresh: nn.Module) -> bool:
-    """Whether a newly built model multiplies its branches by small scales that learn, as ConvNeXt does by 1e-6.
+    """Return whether a new model multiplies its branches by small scales that learn, as ConvNeXt does by 1e-6.
 
-    Told by a parameter outside of norm layers that has one value per channel, all equal and within 0.1. Scales of
-    exactly zero do not count, as the last norm scales of blocks in timm's ResNets: training soon raises them, and a
-    ranking per layer would cost such a network far more of its accuracy than one of all weights together.
+    Such a scale is a parameter outside of norm layers with one value per channel, all equal and within 0.1. Scales of
+    exactly zero do not count, such as the last norm scales of blocks in timm's ResNets: training soon raises them, and
+    a ranking per layer would cost such a network far more accuracy than a ranking of all weights together.
     """
     for module in fresh.modules():
         for name, parameter in module.named_parameters(recurse=False):
@@ -69,16 +69,16 @@ def has_layer_scales(fresh: nn.Module) -> bool:
 
 
 def is_norm(module: nn.Module) -> bool:
-    """Whether a module is a norm layer, by its type or the name of its type."""
+    """Return whether a module is a norm layer, by its type or the name of its type."""
     return isinstance(module, NORM_MODULES) or "norm" in type(module).__name__.lower()
 
 
 def estimate_statistics(model: nn.Module, batches: Sequence[Tensor]) -> None:
-    """Set the running statistics of batch norm to the mean over batches of images; all else is left as it was.
+    """Set the running statistics of batch norm to the mean over batches of images; nothing else changes.
 
     Args:
         model: Changed in place.
-        batches: Prepared images (n, channels, height, width), each of at least two.
+        batches: Prepared images (n, channels, height, width), at least two per batch.
     """
     norms = [module for module in model.modules() if isinstance(module, BatchNorm) and has_statistics(module)]
     momenta = [norm.momentum for norm in norms]
@@ -98,12 +98,12 @@ def estimate_statistics(model: nn.Module, batches: Sequence[Tensor]) -> None:
 
 
 def has_statistics(module: nn.Module) -> bool:
-    """Whether a module is a batch norm with running statistics."""
+    """Return whether a module is a batch norm with running statistics."""
     return isinstance(module, BatchNorm) and module.running_mean is not None
 
 
 def _noise(image_shape: tuple[int, int, int], generator: torch.Generator) -> Tensor:
-    """Return images of noise, each of another coarseness and contrast, so that they excite different units."""
+    """Return images of noise that differ in coarseness and contrast, so that they excite different units."""
     channels, *size = image_shape
     images = []
     for number in range(N_IMAGES):
@@ -114,7 +114,7 @@ def _noise(image_shape: tuple[int, int, int], generator: torch.Generator) -> Ten
 
 
 def _fill_zeros(model: nn.Module, generator: torch.Generator) -> None:
-    """Replace parameters that are zero throughout, but for biases: scales by one, matrices by small noise."""
+    """Replace parameters other than biases that are all zero: scales by one, matrices by small noise."""
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if name.endswith("bias") or parameter.any():

@@ -1,4 +1,4 @@
-"""Adversarial examples by the Adversarial Robustness Toolbox: images whose pixels are moved so that a model errs."""
+"""Adversarial images, made with the Adversarial Robustness Toolbox."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ def attack(
     n_steps: int,
     step_size: float,
 ) -> Tensor:
-    """Return the images after an attack that knows the model and the labels, bounded by L-infinity.
+    """Return the images after a white-box attack (it knows model and labels), bounded in the L-infinity norm.
 
     `fgsm` moves every pixel by epsilon along the sign of the loss's gradient (Goodfellow et al. 2015, section 4);
-    `pgd` takes `n_steps` such steps from a random start, and after each returns into the epsilon ball (Madry et al.
-    2018, section 2.1). Gradients go through the backbone's own preparation of images.
+    `pgd` takes `n_steps` such steps from a random start, each followed by a projection into the epsilon ball (Madry
+    et al. 2018, section 2.1). Gradients go through the backbone's own preparation of images.
 
     Args:
-        backbone: Attacked in evaluation mode, which it is left in.
+        backbone: The attacked model; put into evaluation mode.
         images: (n, n_channels, height, width) uint8, on the backbone's device.
         labels: (n,) int64.
         name: `fgsm` or `pgd`.
         epsilon: The largest change of a pixel in [0, 1]; 0 changes nothing.
-        n_steps: Steps of `pgd`.
-        step_size: Length of one of them, as a share of epsilon.
+        n_steps: Number of steps of `pgd`.
+        step_size: Length of one step, as a share of epsilon.
 
     Returns:
         (n, n_channels, height, width) float32 in [0, 1], not rounded to whole grey values.
@@ -49,7 +49,7 @@ def attack(
     if epsilon == 0:
         return pixels
     one_hot = np.eye(backbone.n_classes, dtype=np.float32)[labels.cpu().numpy()]
-    on_its_gpu = torch.cuda.device(images.device) if images.is_cuda else nullcontext()  # the library takes the current
+    on_its_gpu = torch.cuda.device(images.device) if images.is_cuda else nullcontext()  # art uses the current GPU
     with on_its_gpu, seeded_numpy(seed_stream(0, "attack", name) % 2**32):  # the random start
         attacker = _attacker(backbone, pixels, name, epsilon, n_steps, step_size)
         changed = torch.from_numpy(attacker.generate(pixels.cpu().numpy(), one_hot))
@@ -58,10 +58,10 @@ def attack(
 
 
 def check_installed() -> None:
-    """Refuse to attack without the library.
+    """Check that the Adversarial Robustness Toolbox is installed.
 
     Raises:
-        UserError: It is not installed.
+        UserError: It is not.
     """
     try:
         import art.attacks.evasion

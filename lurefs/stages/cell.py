@@ -1,6 +1,6 @@
-"""One probe on one benchmark, from features to the result of every episode: a *cell*.
+"""Scoring of a *cell*: one probe on the episodes of one benchmark, from features to results.
 
-The run's last weights, those after each chunk, and the controls are all measured here.
+The last weights, the weights after each chunk, and the controls are all scored here.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ from lurefs.errors import UserError, first_line
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """What is scored.
+    """One probe, with the episodes of one benchmark and their features.
 
     Attributes:
         benchmark: The benchmark's name.
-        whose: Whose features its images have, if not those of the run's last weights.
-        way_out: What may be done about a probe that does not suit these features, other than to change it.
+        whose: Source of the features, in words; empty for the run's last weights.
+        way_out: How to fix a probe that does not suit these features, other than to change it.
         manifest: The episodes.
-        probe: What is fitted on them.
-        banks: The features that support and queries are taken from; one bank twice if they are the same.
-        identity: What the results are made from, as it is stored with them.
-        target_ci95: The half width that ends the scoring; None scores all episodes.
+        probe: The probe to fit.
+        banks: The features for support and for query; one bank twice if they are the same.
+        identity: Everything that the results depend on; stored with them.
+        target_ci95: Half width of the interval at which scoring stops; None scores all episodes.
     """
 
     benchmark: str
@@ -52,13 +52,14 @@ def score_cell(
     """Score a cell, with a progress bar.
 
     Args:
-        cell: What is scored.
-        executor: Where episodes are scored.
-        device: Where episodes that are solved together are solved.
+        cell: The cell to score.
+        executor: Runs the scoring, in this process or in others.
+        device: Device of the batched solver.
         audit_share: See `episodes.scoring.score`.
 
     Raises:
-        UserError: The probe cannot be fitted on these features, its solver is wrong, or the executor is out of reach.
+        UserError: The probe cannot be fitted on these features, its solver is wrong, or the executor cannot be
+            used.
     """
     bank, query_bank = cell.banks
     blocks = score_in_parallel(
@@ -86,7 +87,7 @@ def score_cell(
             cell,
             first_line(error).partition(";")[0],
             f"the predictions of scikit-learn, and its probabilities to within {AUDIT_TOLERANCE:g}",
-            f"set probes.{cell.probe.name}.solver=sklearn, and report it",
+            f"set probes.{cell.probe.name}.solver=sklearn, and report the error",
         ) from error
     except OSError as error:
         raise _refusal(
@@ -99,7 +100,7 @@ def score_cell(
 
 def _refusal(cell: Cell, reason: str, expected: str, fix: str) -> UserError:
     whose = f", {cell.whose}" if cell.whose else ""
-    kept = "what is done is kept, and the same command goes on from there"
+    kept = "finished work is kept, and the same command resumes"
     return UserError(
         f"probe {cell.probe.name!r} on benchmark {cell.benchmark!r}{whose}: {reason}", expected, f"{fix}; {kept}"
     )

@@ -1,4 +1,4 @@
-"""What only the libraries can tell to be wrong, refused before anything is written."""
+"""Checks of a plan that need the libraries, made before anything is written."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ from lurefs.stages.transfer import unfit
 from lurefs.stages.transfer_plan import plan_transfers
 
 MAX_CHECKED = 32
-"""Made-up images a class at most, in the check of a probe's settings."""
+"""Most made-up images per class in the check of a transfer's probe."""
 
 
 def check(plan: Plan) -> None:
-    """Refuse what only the libraries can tell to be wrong, before anything is written.
+    """Check the settings that only the libraries can judge, before anything is written.
 
     Raises:
         UserError: An unknown model or optimizer, parameters that one of them does not take, a model that cannot learn
@@ -52,10 +52,10 @@ def check(plan: Plan) -> None:
 
 
 def check_executor(plan: Plan) -> None:
-    """Refuse to score episodes on a cluster without the library.
+    """Check that dask is installed if the executor needs it.
 
     Raises:
-        UserError: It is not installed.
+        UserError: It is not.
     """
     if plan.config.executor.name == "dask":
         try:
@@ -65,14 +65,14 @@ def check_executor(plan: Plan) -> None:
 
 
 def check_batches(plan: Plan, backbone: Backbone) -> None:
-    """Refuse a training batch of one image for a model that cannot learn from one: batch norm needs two values.
+    """Check that the model can learn from the smallest training batch: batch norm needs two values.
 
     Args:
-        plan: Whose batches.
-        backbone: The model, whose batch statistics may change.
+        plan: The plan with the chunks.
+        backbone: The model; its batch statistics may change.
 
     Raises:
-        UserError: There is such a batch.
+        UserError: The smallest batch has one image, and the model refuses it.
     """
     if smallest_batch(plan) > 1:
         return
@@ -82,7 +82,7 @@ def check_batches(plan: Plan, backbone: Backbone) -> None:
             backbone.model.train()(backbone.prepare(image))
     except ValueError as error:
         raise UserError(
-            f"a chunk leaves one image for a training batch, from which {backbone.name!r} cannot learn: "
+            f"a chunk leaves one image for a training batch, and {backbone.name!r} cannot learn from one: "
             f"{first_line(error)}",
             "at least 2 images in every training batch of a model with batch norm",
             "change chunks.chunk_size so that it leaves no single image over, or lower chunks.n_chunks",
@@ -97,13 +97,13 @@ def smallest_batch(plan: Plan) -> int:
 
 
 def check_probes(plan: Plan, n_features: int) -> None:
-    """Fit every probe on a made-up episode of every benchmark's form, so that a wrong setting is told before the work.
+    """Check every probe by fitting it on a made-up episode of every benchmark's form.
 
-    Where there are controls, it is also fitted on as many features as statistics of the images have.
+    With controls it is also fitted on as many features as the image statistics have.
 
     Args:
-        plan: Whose probes and benchmarks.
-        n_features: Of the backbone.
+        plan: The plan with probes and benchmarks.
+        n_features: Number of features of the backbone.
 
     Raises:
         UserError: scikit-learn refuses the probe.
@@ -114,7 +114,7 @@ def check_probes(plan: Plan, n_features: int) -> None:
         n_of_control = n_image_statistics(benchmark.images.dataset.n_channels)
         widths = [("", n_features, n_features)]
         if plan.config.controls:
-            widths.append((" by the control 'image_statistics'", n_of_control, n_of_reference))
+            widths.append((" with the control 'image_statistics'", n_of_control, n_of_reference))
         for probe_name, config in plan.config.probes.items():
             for whose, n, n_reference in widths:
                 try:
@@ -130,7 +130,7 @@ def check_probes(plan: Plan, n_features: int) -> None:
 
 
 def _fit_made_up(plan: Plan, probe: Probe, spec: EpisodeSpec, n_features: int, n_of_reference: int) -> None:
-    """Fit a probe on one episode of noise; its transform on as many images as there are, or as many as it can need."""
+    """Fit a probe on one episode of noise, and its transform on no more images than the run has."""
     rng = np.random.default_rng(0)
     if needs_reference(probe.transform):
         n_images = min(len(plan.images.train), n_of_reference + 1)
@@ -150,10 +150,10 @@ def _fit_made_up(plan: Plan, probe: Probe, spec: EpisodeSpec, n_features: int, n
 
 
 def check_transfers(plan: Plan) -> None:
-    """Fit every transfer's probe on made-up features of its smallest size, so that a wrong setting is told at once.
+    """Check every transfer's probe by fitting it on made-up features of the transfer's smallest size.
 
     Raises:
-        UserError: The transfer asks for what its images cannot give, or scikit-learn refuses the probe.
+        UserError: A transfer does not suit its images, or scikit-learn refuses its probe.
     """
     for name, planned in plan_transfers(plan).items():
         n_classes = len(planned.images.class_names)
@@ -171,10 +171,10 @@ def check_transfers(plan: Plan) -> None:
 
 
 def check_robustness(plan: Plan) -> None:
-    """Refuse what can only fail after the work: a library that is missing, images too small to be corrupted.
+    """Check that the images can be changed as `robustness` asks.
 
     Raises:
-        UserError: One of these.
+        UserError: A library is missing, or the images are too small to be corrupted.
     """
     config = plan.config.robustness
     if config is not None and config.corruptions:

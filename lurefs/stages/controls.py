@@ -1,8 +1,8 @@
 """Two controls that a backbone must beat: its untrained twin, and statistics of the images that need no network.
 
-Each is a feature bank scored like any other: same images, same episodes, same probes. What learning added is the
-distance to the twin; what the architecture added is that from the twin to the image statistics. Only their per-episode
-results are kept, under `controls/`; the features are cheap to make again.
+Both are scored like any feature bank: same images, same episodes, same probes. What learning added is the gain over
+the twin; what the architecture added is the gain of the twin over the image statistics. Only the results per episode
+are kept, under `controls/`; the features are cheap to make again.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from episodes.table import EpisodeTable
 from episodes.transforms import needs_reference
 from lurefs.config.identity import digest, run_identity
 from lurefs.learning.backbones import build_twin
+from lurefs.learning.images import to_tensor
 from lurefs.records import through_json
 from lurefs.runs.directory import damaged, read_json
 from lurefs.seeding import seed_stream
@@ -51,9 +52,9 @@ _Make = Callable[[Stage, ImageSet, dict[str, Any]], FeatureBank]
 
 
 def score_controls(stage: Stage, executor: Executor) -> None:
-    """Score every probe on every control's features of every benchmark; results that are there and fit are kept.
+    """Score every probe on every control's features of every benchmark; valid stored results are kept.
 
-    Nothing is done where the run's `controls` is false.
+    If the run's `controls` is false, it does nothing.
 
     Raises:
         UserError: A file of earlier results is damaged, or a probe cannot be fitted on a control's features.
@@ -71,7 +72,7 @@ def score_controls(stage: Stage, executor: Executor) -> None:
 
 @dataclass(frozen=True)
 class _Control:
-    """One control of a run. Its features of some images are made once, and not before they are needed."""
+    """One control of a run; its features of an image set are made at their first use, and kept."""
 
     stage: Stage
     name: str
@@ -80,7 +81,7 @@ class _Control:
     banks: dict[str, FeatureBank] = field(default_factory=dict)
 
     def score(self, benchmark: Benchmark, manifest: Manifest, probe_name: str, executor: Executor) -> None:
-        """Score a probe and store the results, unless they are there."""
+        """Score a probe and store the results, unless they are stored already."""
         config = self.stage.plan.config.probes[probe_name]
         probe = make_probe(probe_name, config)
         identity = through_json(result_identity(benchmark, manifest, probe, self.digests(benchmark)))
@@ -103,19 +104,19 @@ class _Control:
         score_cell(cell, executor, self.stage.device).save(path)
 
     def write_card(self, benchmark: Benchmark) -> None:
-        """Store what is known of the features, unless it is there."""
+        """Store the digests and the spread of the features, unless they are stored already."""
         path, digests = self.stage.directory.control_card_path(benchmark.name, self.name), self.digests(benchmark)
         if not path.is_file() or read_json(path).get("banks") != list(digests):
             spread = min(self.bank(images).spread for images in benchmark.sides)
             write_text(path, json.dumps({"banks": digests, "feature_spread": spread}) + "\n")
 
     def digests(self, benchmark: Benchmark) -> tuple[str, str]:
-        """Return the digests of the identities of the features that support and queries are taken from."""
+        """Return the identity digests of the features for support and for query."""
         support, query = (digest(through_json(self.identify(self.stage, images))) for images in benchmark.sides)
         return support, query
 
     def bank(self, images: ImageSet) -> FeatureBank:
-        """Return the features of some images."""
+        """Return the features of an image set."""
         identity = through_json(self.identify(self.stage, images))
         key = digest(identity)
         if key not in self.banks:
@@ -125,27 +126,21 @@ class _Control:
 
 
 def read_controls(stage: Stage, benchmark: str) -> dict[str, dict[str, EpisodeTable]]:
-    """Return the results of the controls on a benchmark, control -> probe -> table; empty where there are none.
+    """Return the results of the controls on a benchmark, control -> probe -> table; empty if there are none.
 
     Raises:
         UserError: A file is damaged.
     """
-    config = stage.plan.config
-    if not config.controls:
-        return {}
-    paths = {
-        control: {probe: stage.directory.control_path(benchmark, control, probe) for probe in config.probes}
-        for control in _CONTROLS
-    }
-    return {
-        control: {probe: _read(path) for probe, path in of_probe.items()}
-        for control, of_probe in paths.items()
-        if all(path.exists() for path in of_probe.values())
-    }
+    config, found = stage.plan.config, {}
+    for control in _CONTROLS if config.controls else ():
+        paths = {probe: stage.directory.control_path(benchmark, control, probe) for probe in config.probes}
+        if all(path.exists() for path in paths.values()):
+            found[control] = {probe: _read(path) for probe, path in paths.items()}
+    return found
 
 
 def control_spread(stage: Stage, benchmark: str, control: str) -> float | None:
-    """Return the spread of a control's features, see `FeatureBank.spread`; None where an earlier version made them.
+    """Return the spread of a control's features, see `FeatureBank.spread`; None if an earlier version scored it.
 
     Raises:
         UserError: The file that holds it is damaged.
@@ -155,16 +150,16 @@ def control_spread(stage: Stage, benchmark: str, control: str) -> float | None:
 
 
 def image_statistics(images: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Return features of images that need no network, (n, channels * 66) float32 in [0, 1].
+    """Return features of images without a network, (n, channels * 66) float32 in [0, 1].
 
-    Channel by channel: the image as `GRID_SIZE` x `GRID_SIZE` pixels, each the mean of the pixels that its area covers
-    (adaptive average pooling, where areas overlap if the sizes do not divide), row by row; then, over the whole image,
-    the mean of each channel and its standard deviation (divided by n).
+    First come, channel by channel, the image as `GRID_SIZE` x `GRID_SIZE` pixels, row by row (adaptive average pooling:
+    areas overlap if the sizes do not divide). Then come, over the whole image, the mean of each channel and its
+    standard deviation (divided by n).
 
     Args:
         images: (n, height, width, channels) uint8.
     """
-    pixels = torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2))).float() / 255
+    pixels = to_tensor(images).float() / 255
     grid = functional.adaptive_avg_pool2d(pixels, GRID_SIZE).flatten(1)
     mean, std = pixels.mean(dim=(2, 3)), pixels.std(dim=(2, 3), correction=0)
     features: NDArray[np.float32] = torch.cat([grid, mean, std], dim=1).numpy()
@@ -172,7 +167,7 @@ def image_statistics(images: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 
 def n_image_statistics(n_channels: int) -> int:
-    """Return the number of features that `image_statistics` gives for images of so many channels."""
+    """Return the number of features of `image_statistics` for images of `n_channels` channels."""
     return n_channels * (GRID_SIZE**2 + 2)
 
 
@@ -190,7 +185,7 @@ def _identify_twin(stage: Stage, images: ImageSet) -> dict[str, Any]:
 
 
 def _make_twin_bank(stage: Stage, images: ImageSet, identity: dict[str, Any]) -> FeatureBank:
-    """Embed by a model of the same build and transform, whose weights are those of another draw and stay initial."""
+    """Embed with an untrained model of the same build and transform, initialised with another seed."""
     backbone = plan_backbone(stage.plan)
     twin = replace(backbone, model=build_twin(backbone, stage.plan.config.backbone, seed=_twin_seed(stage)))
     twin.model.to(stage.device)

@@ -1,6 +1,6 @@
-"""What a backbone costs to use: its parameters, the arithmetic of one image, and how fast images were embedded.
+"""Cost of a backbone: its parameters, its multiply-adds per image, and its speed of embedding.
 
-The last is a measurement of one machine. It is part of no identity, and no result depends on it.
+The speed is measured on one machine. It is part of no identity, and no result depends on it.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from lurefs.learning.backbones import Backbone
 
 @dataclass
 class Speed:
-    """How fast images were embedded, batch by batch.
+    """Measured speed of embedding, batch by batch.
 
     Attributes:
-        batches: (images, seconds) of each batch, in the order of time.
+        batches: (number of images, seconds) of each batch, in order.
     """
 
     batches: list[tuple[int, float]] = field(default_factory=list)
 
     def watch(self, batches: Iterable[NDArray[np.float32]]) -> Iterator[NDArray[np.float32]]:
-        """Yield the batches, and keep how long each took to be made, not what is done with it afterwards."""
+        """Yield the batches, and record the time to make each one (not to use it)."""
         start = perf_counter()
         for batch in batches:
             self.batches.append((len(batch), perf_counter() - start))
@@ -36,7 +36,7 @@ class Speed:
             start = perf_counter()
 
     def measured(self) -> tuple[int, float]:
-        """Return images and seconds of all batches but the first, which warms up; of the first if it is the only one.
+        """Return the number of images and the seconds, without the first batch (warm-up) unless it is the only one.
 
         Raises:
             ValueError: Nothing was embedded.
@@ -48,12 +48,12 @@ class Speed:
 
 
 def cost_card(backbone: Backbone, speed: Speed, device: torch.device) -> dict[str, Any]:
-    """Return what `cost.json` holds.
+    """Return the content of `cost.json`.
 
     Args:
-        backbone: On the device where it was measured.
-        speed: Of the embedding, reading of the images included.
-        device: Where the backbone computed.
+        backbone: The backbone, on `device`.
+        speed: The speed of embedding, with the reading of the images.
+        device: The device that embedded.
 
     Returns:
         `n_parameters`, head included; `n_macs`, see `count_macs`; `images_per_second` of this process, over `n_images`;
@@ -74,12 +74,12 @@ def cost_card(backbone: Backbone, speed: Speed, device: torch.device) -> dict[st
 def count_macs(backbone: Backbone, device: torch.device) -> int:
     """Return the multiply-adds of embedding one image at the backbone's size, without the head.
 
-    Counted are convolutions, matrix products and attention, as they are carried out, so that a layer of any kind counts
-    by what it does. Norms, activations and pooling are left out, as is usual.
+    Convolutions, matrix products and attention are counted as they run, in layers of any kind. Norms, activations and
+    pooling are left out, as is usual.
 
     Args:
-        backbone: Put into evaluation mode.
-        device: Where its weights are.
+        backbone: The backbone; put into evaluation mode.
+        device: The device of its weights.
     """
     from torch.utils.flop_counter import FlopCounterMode
 
@@ -88,7 +88,7 @@ def count_macs(backbone: Backbone, device: torch.device) -> int:
     )
     trained = [parameter for parameter in backbone.model.eval().parameters() if parameter.requires_grad]
     try:
-        for parameter in trained:  # the counter asks for the graph of all that has gradients, and there is none
+        for parameter in trained:  # the counter needs a graph for trainable tensors, and there is none
             parameter.requires_grad_(False)
         with torch.inference_mode(), FlopCounterMode(display=False) as counter:
             backbone.embed(image)

@@ -1,4 +1,4 @@
-"""The third stage: score the probes on the benchmarks' episodes, and have the run's figures computed."""
+"""The third stage: scores of the probes on the benchmarks' episodes, and the figures of the run."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from lurefs.stages.transfer import evaluate_transfers
 
 
 def evaluate(stage: Stage) -> None:
-    """Score every probe on every benchmark's episodes; results that are there and fit are kept.
+    """Score every probe on every benchmark's episodes; valid stored results are kept.
 
     Raises:
         UserError: A benchmark's features were not extracted, or a probe cannot be fitted.
@@ -44,13 +44,13 @@ def evaluate(stage: Stage) -> None:
 
 
 def _cells(stage: Stage, benchmark: Benchmark, probes: Sequence[Probe]) -> list[Cell]:
-    """Return what there is to score on a benchmark, by the features that were extracted."""
+    """Return the cells of a benchmark, with the extracted features."""
     read = {name: stage.directory.read_bank(name) for name in {images.name for images in benchmark.sides}}
     bank, query_bank = (read[images.name] for images in benchmark.sides)
     manifest = read_or_draw_manifest(stage, benchmark)
     if {bank.images_digest, query_bank.images_digest} != {manifest.images_digest}:
         raise UserError(
-            f"the features of benchmark {benchmark.name!r} are of other images than its episodes",
+            f"the features and the episodes of benchmark {benchmark.name!r} are of different images",
             "features and episodes of one configuration",
             "run 'lurefs extract' first",
         )

@@ -1,4 +1,4 @@
-"""The second stage: embed the images of benchmarks and transfers with the last weights, or those of a frozen model."""
+"""The second stage: features of the images of benchmarks and transfers, by the last weights or a frozen model."""
 
 from __future__ import annotations
 
@@ -32,12 +32,11 @@ from lurefs.stages.transfer_plan import plan_transfers
 
 
 def extract(stage: Stage) -> None:
-    """Embed the images of benchmarks and transfers; banks that fit are read.
+    """Embed the images of benchmarks and transfers; valid stored banks are kept.
 
     The weights are those of the last chunk, or the ones that a frozen backbone starts from.
 
-    Of several processes each embeds its share, and the first one writes. What it cost is stored where anything was
-    embedded.
+    With several processes each embeds its share, and the first one writes. The cost is stored if anything was embedded.
 
     Raises:
         UserError: The run has no checkpoint of its last chunk.
@@ -48,7 +47,7 @@ def extract(stage: Stage) -> None:
     weights = state_sha256(backbone.model) if checkpoint is None else checkpoints.read_identity(checkpoint)["sha256"]
     card, speed = backbone_card(backbone), Speed()
     banks: dict[str, FeatureBank] = {}
-    for images in (as_needed(wanted, backbone) for wanted in _wanted(stage.plan)):
+    for images in (as_needed(image_set, backbone) for image_set in _image_sets(stage.plan)):
         identity = through_json(feature_identity(images, card, weights))
         key = digest(identity)
         bank = _stored_bank(directory, images.name, identity)
@@ -78,8 +77,8 @@ def _last_checkpoint(stage: Stage) -> Path:
     return path
 
 
-def _wanted(plan: Plan) -> list[ImageSet]:
-    """Return the images that the later stages need features of, each name once."""
+def _image_sets(plan: Plan) -> list[ImageSet]:
+    """Return the image sets that later stages need features of, each name once."""
     benchmarks = [images for benchmark in plan.benchmarks.values() for images in (benchmark.images, *benchmark.sides)]
     transfers = [transfer.images for transfer in plan_transfers(plan).values()]
     reference = [reference_images(plan)] if probes_need_reference(plan) else []
@@ -89,7 +88,7 @@ def _wanted(plan: Plan) -> list[ImageSet]:
 def _embed(
     stage: Stage, backbone: Backbone, images: ImageSet, identity: Mapping[str, Any], speed: Speed
 ) -> FeatureBank | None:
-    """Return the features of images, which all processes embed together; None on all processes but the first."""
+    """Embed images on all processes together; return the bank on the first process, None on the others."""
     backbone.model.to(stage.device)
     batches = speed.watch(embed(stage, backbone, images, f"features of {images.name}", is_shared=True))
     none = np.empty((0, backbone.n_features), dtype=np.float32)

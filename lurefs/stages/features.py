@@ -1,4 +1,4 @@
-"""Backbone and images to feature bank."""
+"""Feature banks from a backbone and images."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 from episodes.bank import FeatureBank
 from lurefs.data.dataset import ImageDataset, View
 from lurefs.learning.backbones import Backbone
+from lurefs.learning.images import to_tensor
 from lurefs.stages.plan import ImageSet
 
 CPU_PIXELS = 2**18
-"""Pixels a channel that are embedded at one time on a CPU (64 images of 64 x 64): the activations of more leave the
-cache, and each image takes a quarter longer."""
+"""Pixels per channel that a CPU embeds at one time (64 images of 64 x 64). Activations of more pixels leave the cache,
+and each image takes a quarter longer."""
 MIN_CPU_IMAGES = 16
 
 
@@ -34,18 +35,14 @@ def viewed(dataset: ImageDataset, backbone: Backbone) -> ImageDataset:
 
 
 def feature_identity(images: ImageSet, backbone_card: Mapping[str, Any], weights_sha256: str) -> dict[str, Any]:
-    """Return what a bank is made from: weights, transform and pooling, images. Equal identities mean equal features.
+    """Return the identity of a bank: weights, backbone and images. Equal identities mean equal features.
 
     Args:
-        images: Which.
-        backbone_card: Name, parameters and transform of the backbone.
-        weights_sha256: Of the checkpoint.
+        images: The embedded images.
+        backbone_card: Name, sizes, pooling and transform of the backbone.
+        weights_sha256: SHA-256 of the checkpoint.
     """
-    return {
-        "weights": weights_sha256,
-        "backbone": dict(backbone_card),
-        **images.identity,
-    }
+    return {"weights": weights_sha256, "backbone": dict(backbone_card), **images.identity}
 
 
 @torch.inference_mode()
@@ -55,17 +52,16 @@ def embed_batches(
     """Yield the features of some batches of images, (n, n_features) float32 each.
 
     Args:
-        backbone: Put into evaluation mode.
-        images: Which, in the order of their rows.
-        batch_size: Images a batch.
-        batches: Which batches.
+        backbone: The backbone; put into evaluation mode.
+        images: The images; batches are cut in the order of their rows.
+        batch_size: Images per batch.
+        batches: Numbers of the batches to embed.
     """
     device = next(backbone.model.parameters()).device
     backbone.model.eval()
     for start in (number * batch_size for number in batches):
         pixels = images.dataset.read(images.rows[start : start + batch_size])
-        batch = torch.from_numpy(np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)))
-        batch = _match_channels(batch, backbone.n_channels)
+        batch = _match_channels(to_tensor(pixels), backbone.n_channels)
         n_at_once = max(MIN_CPU_IMAGES, CPU_PIXELS // backbone.image_size**2) if device.type == "cpu" else len(batch)
         parts = [backbone.embed(part.to(device)) for part in batch.split(n_at_once)]
         yield torch.cat(parts).cpu().numpy()

@@ -1,4 +1,4 @@
-"""Few-shot accuracy after a chunk: the first episodes of every benchmark, by the first probe."""
+"""Few-shot accuracy after a chunk: the first episodes of every benchmark, with the first probe."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def with_few_shot(
 def complete_few_shot(
     stage: Stage, outcomes: Sequence[ChunkOutcome], backbone: Backbone, manifests: Mapping[str, Manifest]
 ) -> list[ChunkOutcome]:
-    """Measure chunks that were learned under other benchmarks, from their checkpoints as far as these were kept."""
+    """Measure few-shot accuracy again if benchmarks changed; drop outdated results without a checkpoint."""
     config = stage.plan.config
     n_episodes = {name: min(len(manifest), config.after_chunk.n_episodes) for name, manifest in manifests.items()}
     wanted = {

@@ -1,4 +1,4 @@
-"""What a run and its results are made from, and on which machine."""
+"""Identities of a run and of its results, and a card of the machine."""
 
 from __future__ import annotations
 
@@ -24,14 +24,10 @@ from lurefs.stages.plan import Benchmark, Plan
 
 
 def claim(plan: Plan, directory: RunDirectory, backbone: Backbone) -> None:
-    """Store what the run is made from, or refuse a directory whose weights were made from something else."""
+    """Store the run's identity in its directory, or refuse a directory that holds another run."""
     import timm
 
-    card = {
-        "pretrain": pretrain_identity(plan.config),
-        "dataset": dict(plan.dataset.identity),
-    }
-    card = through_json(card)
+    card = through_json({"pretrain": pretrain_identity(plan.config), "dataset": plan.dataset.identity})
     if directory.identity_path.exists():
         stored = directory.read_identity()
         changes = differences({key: stored.get(key) for key in card}, card)
@@ -50,18 +46,13 @@ def claim(plan: Plan, directory: RunDirectory, backbone: Backbone) -> None:
             "n_val_images": len(plan.images.val),
             "n_test_images": len(plan.images.test),
         }
-        versions = {
-            "lurefs": lurefs.__version__,
-            "torch": torch.__version__,
-            "timm": timm.__version__,
-            "numpy": np.__version__,
-        }
+        libraries = {"lurefs": lurefs, "torch": torch, "timm": timm, "numpy": np}
         identity = {
             "digest": digest(card),
             **card,
             "backbone": backbone_card(backbone),
             "split": split,
-            "versions": versions,
+            "versions": {name: library.__version__ for name, library in libraries.items()},
             "machine": machine_card(plan.config),
         }
         write_text(directory.identity_path, json.dumps(identity, indent=2) + "\n")
@@ -71,13 +62,13 @@ def claim(plan: Plan, directory: RunDirectory, backbone: Backbone) -> None:
 def result_identity(
     benchmark: Benchmark, manifest: Manifest, probe: Probe, bank_digests: tuple[str, str]
 ) -> dict[str, Any]:
-    """Return what the results of a probe are made from: equal identities mean that nothing has to be scored anew.
+    """Return the identity of a probe's results; stored results of an equal identity stay valid.
 
     Args:
-        benchmark: Whose episodes.
+        benchmark: The benchmark of the episodes.
         manifest: The episodes.
-        probe: What is fitted.
-        bank_digests: Of the identities of the banks that support and queries are taken from.
+        probe: The fitted probe.
+        bank_digests: Identity digests of the banks for support and for query.
     """
     support, query = bank_digests
     identity: dict[str, Any] = {"manifest": manifest.hash, "probe": probe.settings, "bank": support}
@@ -89,7 +80,7 @@ def result_identity(
 
 
 def backbone_card(backbone: Backbone) -> dict[str, Any]:
-    """Return what describes a backbone in identities: name, sizes, pooling, transform."""
+    """Return the description of a backbone for identities: name, sizes, pooling, transform."""
     return {
         "name": backbone.name,
         "n_parameters": backbone.n_parameters,
@@ -101,7 +92,7 @@ def backbone_card(backbone: Backbone) -> dict[str, Any]:
 
 
 def machine_card(config: RunConfig) -> dict[str, Any]:
-    """Return what numbers may depend on beside settings and versions: processor, device, threads."""
+    """Return processor, device and threads, on which numbers may depend."""
     device = resolve_device(config.device)
     return {
         "processor": processor(),

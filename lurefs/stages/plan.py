@@ -1,4 +1,4 @@
-"""From a configuration to all that a run will do, checked against the data's labels before anything is computed."""
+"""The plan of a run, made from its configuration and checked against the data's labels before any work."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ class ImageSet:
     """Images of some classes, in the order of their feature bank.
 
     Attributes:
-        name: That of the feature bank.
-        dataset: Where the images come from.
+        name: Name of the feature bank.
+        dataset: The data set of the images.
         rows: (n_images,) int64 rows of the data set, class by class.
         labels: (n_images,) int64, index into `class_names`.
         class_names: The classes.
@@ -44,31 +44,31 @@ class ImageSet:
 
     @cached_property
     def image_ids(self) -> tuple[str, ...]:
-        """One id an image."""
+        """One id per image."""
         return tuple(self.dataset.image_ids[row] for row in self.rows)
 
     @cached_property
     def images_digest(self) -> str:
-        """Equal digests mean the same images in the same rows of the bank."""
+        """Digest of the images; if two are equal, the banks have the same images in the same rows."""
         return images_digest(self.labels, self.image_ids, self.class_names)
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What the images are, as part of the identity of their features."""
+        """Identity of the images, a part of the identity of their features."""
         return {"dataset": dict(self.dataset.identity), "images_digest": self.images_digest}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Benchmark:
-    """Images, and the form of the episodes on them.
+    """Images, and the form of the episodes drawn from them.
 
     Attributes:
-        images: Of the classes that episodes are drawn from, not corrupted.
+        images: Images of the classes that episodes are drawn from, not corrupted.
         spec: The form of its episodes.
-        seed: What they are drawn with.
-        manifest: The episodes as rows of the bank, where the configuration names a file of them; None to draw them.
-        target_ci95: The half width of the interval over episodes that ends the scoring; None scores all episodes.
-        corrupt: Which images of its episodes are corrupted, and how; None for none.
+        seed: Seed of the draw.
+        manifest: The episodes of the file that the configuration names, as rows of the bank; None to draw them.
+        target_ci95: Half width of the interval over episodes at which scoring stops; None scores all episodes.
+        corrupt: Corruption of images of its episodes; None for none.
     """
 
     images: ImageSet
@@ -85,7 +85,7 @@ class Benchmark:
 
     @cached_property
     def sides(self) -> tuple[ImageSet, ImageSet]:
-        """The images that support and queries are taken from."""
+        """The images for support and for query."""
         images, corrupt = self.images, self.corrupt
         if corrupt is None:
             return images, images
@@ -99,17 +99,17 @@ class Benchmark:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What one run will do.
+    """Everything that one run will do.
 
     Attributes:
         config: Its configuration.
         dataset: The images to learn on.
         classes: Base, validation and novel classes.
-        images: Train, val and test images of the base classes; of train and val those that arrive at all.
+        images: Train, val and test images of the base classes; train and val without images that never arrive.
         chunks: The chunk stream; empty if nothing is learned.
-        given_labels: (n_images of `dataset`,) int64, read-only: the labels that training sees, which are the true ones
-            but for `chunks.label_noise`.
-        benchmarks: By name.
+        given_labels: (n_images of `dataset`,) int64, read-only: the labels for training, true except for
+            `chunks.label_noise`.
+        benchmarks: The benchmarks by name.
     """
 
     config: RunConfig
@@ -125,16 +125,13 @@ def make_plan(config: RunConfig) -> Plan:
     """Divide classes and images, cut the chunks, and choose the images of each benchmark.
 
     Raises:
-        UserError: The data cannot be read, or cannot give what the configuration asks of it.
+        UserError: The data cannot be read, or do not suit the configuration.
     """
     dataset: ImageDataset = plugins.build("dataset", config.dataset.name, config.dataset.params)
     classes = split_classes(dataset, config.class_split, min_base=0 if config.frozen else 2)
     images = split_images(dataset, classes.base, config.image_split)
     if not config.frozen:
         images = limit_images(dataset, images, config.chunks, seed=config.seed)
-    benchmarks = {
-        name: make_benchmark(name, benchmark, dataset, classes, images) for name, benchmark in config.benchmarks.items()
-    }
     return Plan(
         config=config,
         dataset=dataset,
@@ -144,14 +141,16 @@ def make_plan(config: RunConfig) -> Plan:
         given_labels=dataset.labels
         if config.frozen
         else give_labels(dataset, classes.base, images, config.chunks, seed=config.seed),
-        benchmarks=benchmarks,
+        benchmarks={
+            name: make_benchmark(name, each, dataset, classes, images) for name, each in config.benchmarks.items()
+        },
     )
 
 
 def make_benchmark(
     name: str, config: BenchmarkConfig, dataset: ImageDataset, classes: ClassSplit, images: ImageSplit
 ) -> Benchmark:
-    """Choose the images of one benchmark, and check that they can give the episodes that are asked for.
+    """Choose the images of one benchmark, and check that they suffice for its episodes.
 
     Raises:
         UserError: The data cannot be read, or has too few classes or images.
@@ -185,10 +184,10 @@ def choose_images(
     classes: ClassSplit,
     images: ImageSplit,
 ) -> ImageSet:
-    """Return the images of the classes that a benchmark or a transfer asks for; of base classes the test images alone.
+    """Return the images of a benchmark's or transfer's classes; of base classes only the test images.
 
     Raises:
-        UserError: The data set that it names cannot be read.
+        UserError: Its data set cannot be read.
     """
     if config.dataset is not None:
         dataset = plugins.build("dataset", config.dataset.name, config.dataset.params)
@@ -205,7 +204,7 @@ def choose_images(
 
 
 def _with_manifest(benchmark: Benchmark, config: BenchmarkConfig, path: Path) -> Benchmark:
-    """Take the episodes of a file in place of drawing them; the form in the config may be left out, but not differ."""
+    """Take episodes from a file instead of drawing them; if the config gives their form, it must be the file's."""
     where = f"benchmarks.{benchmark.name}"
     stored = read_manifest(path)
     for field in fields(EpisodeSpec):
@@ -231,7 +230,7 @@ def read_manifest(path: Path) -> Manifest:
     """Read a file of episodes.
 
     Raises:
-        UserError: There is none, or it is damaged.
+        UserError: The file is missing or damaged.
     """
     try:
         return Manifest.load(path)
@@ -241,14 +240,14 @@ def read_manifest(path: Path) -> Manifest:
         ) from error
     except (ValueError, KeyError, OSError) as error:
         raise UserError(
-            f"{path} holds no whole episodes: {first_line(error)}",
+            f"{path} is not a complete file of episodes: {first_line(error)}",
             "a file as 'lurefs episodes make' wrote it",
             "get the file again, or make it again",
         ) from error
 
 
 def rebase_manifest(manifest: Manifest, images: ImageSet, path: Path, where: str) -> Manifest:
-    """Find the episodes of a file among the images of the benchmark `where`.
+    """Return the episodes of a file as rows of the images of the benchmark `where`.
 
     Raises:
         UserError: An image is missing, or is in another class.
@@ -257,9 +256,9 @@ def rebase_manifest(manifest: Manifest, images: ImageSet, path: Path, where: str
         return manifest.rebase(images)
     except ValueError as error:
         raise UserError(
-            f"the episodes of {path} are not of the images of {where}: {error}",
+            f"the episodes of {path} do not match the images of {where}: {error}",
             "all images of the episodes, in the same classes",
-            f"check dataset, class_split and {where}.classes, or make the episodes anew",
+            f"check dataset, class_split and {where}.classes, or make the episodes again",
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""The first stage: learn the chunks, and measure few-shot accuracy and robustness after them."""
+"""The first stage: learning of the chunks, with few-shot accuracy and robustness after each."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ from lurefs.stages.stage import Stage, plan_backbone, read_or_draw_manifest
 
 
 def pretrain(stage: Stage) -> list[ChunkOutcome]:
-    """Learn the chunks that are not yet done; after each one store its checkpoint and its outcome.
+    """Learn the unfinished chunks, and store a checkpoint and an outcome after each.
 
-    Of several processes the first one alone measures what lies beyond the base classes, and writes.
+    With several processes only the first one writes, and measures few-shot accuracy and robustness.
 
     Raises:
         UserError: A checkpoint is damaged, training diverged, the strategy changed nothing, or there are too many
@@ -41,13 +41,13 @@ def pretrain(stage: Stage) -> list[ChunkOutcome]:
     outcomes = directory.read_outcomes()
     backbone = plan_backbone(plan)
     backbone.model.to(stage.device)
-    learner = make_learner(backbone, config.backbone, config.learner, ranks)  # while it holds the initial weights
+    learner = make_learner(backbone, config.backbone, config.learner, ranks)  # while the weights are initial
     manifests = {}
     if ranks.is_first:
         manifests = {name: read_or_draw_manifest(stage, benchmark) for name, benchmark in plan.benchmarks.items()}
         outcomes = _complete(stage, outcomes, backbone, manifests)
     if len(outcomes) < len(plan.chunks):
-        progress = _go_back(stage, learner, outcomes)
+        progress = _restore(stage, learner, outcomes)
         for outcome in _learn(stage, learner, first=len(outcomes), progress=progress):
             if ranks.is_first:
                 outcome = _measure_and_store(stage, learner, outcome, outcomes, manifests)
@@ -72,7 +72,7 @@ def _complete(
     return outcomes
 
 
-def _go_back(stage: Stage, learner: Learner, outcomes: Sequence[ChunkOutcome]) -> Progress | None:
+def _restore(stage: Stage, learner: Learner, outcomes: Sequence[ChunkOutcome]) -> Progress | None:
     """Restore the last finished chunk, or the unfinished one if its progress was saved; return that progress."""
     directory, model = stage.directory, learner.backbone.model
     if outcomes:
@@ -89,9 +89,9 @@ def _measure_and_store(
     earlier: Sequence[ChunkOutcome],
     manifests: Mapping[str, Manifest],
 ) -> ChunkOutcome:
-    """Store what a chunk led to, then measure its weights beyond the base classes and store that as well.
+    """Store a chunk's checkpoint and outcome, then add few-shot accuracy and robustness.
 
-    What was learned is safe before anything is measured: should that fail, the next start measures by the checkpoint.
+    The weights are stored before they are measured: if measuring fails, the next start measures the checkpoint.
     """
     directory, backbone = stage.directory, learner.backbone
     path = directory.checkpoint_path(outcome.chunk_index)
@@ -111,13 +111,13 @@ def _check_ranks(plan: Plan, ranks: Ranks) -> None:
     if ranks.world_size > 1 and smallest < 2 * ranks.world_size:
         raise UserError(
             f"the smallest training batch has {smallest} images for {ranks.world_size} processes",
-            "at least 2 images a process",
+            "at least 2 images per process",
             "start fewer processes, or raise learner.batch_size, or make chunks larger",
         )
 
 
 def _learn(stage: Stage, learner: Learner, *, first: int, progress: Progress | None) -> Iterator[ChunkOutcome]:
-    """Yield the outcome of every chunk from the first one on that is not done."""
+    """Learn the chunks from index `first` on, and yield their outcomes."""
     plan, config = stage.plan, stage.plan.config
     rows = np.concatenate([plan.images.train, plan.images.val, plan.images.test])
     dataset = viewed(plan.dataset, learner.backbone)
@@ -140,7 +140,7 @@ def _learn(stage: Stage, learner: Learner, *, first: int, progress: Progress | N
 def _with_progress(
     stage: Stage, learner: Learner, events: Iterator[EpochRecord | ChunkOutcome]
 ) -> Iterator[EpochRecord | ChunkOutcome]:
-    """Pass the events on; store after epochs how far the chunk is, but not more often than the config says."""
+    """Yield the events, and save the progress after epochs, at most as often as the config says."""
     every_seconds = stage.plan.config.checkpoints.every_seconds
     stored = time.monotonic()
     for event in events:
@@ -157,7 +157,7 @@ def _run_digest(stage: Stage) -> str:
 
 
 def _remove_weights(stage: Stage, outcomes: Sequence[ChunkOutcome]) -> None:
-    """Remove the weights that `checkpoints.keep` does not keep; later stages and chunks need the last ones."""
+    """Remove the weights that `checkpoints.keep` does not keep; the last ones always stay."""
     keep = stage.plan.config.checkpoints.keep
     best = max(outcomes, key=lambda outcome: outcome.val_accuracy, default=None)
     for outcome in outcomes[:-1] if keep != "all" else []:

@@ -1,4 +1,4 @@
-"""How well a backbone with its head stands changed images: corruptions and attacks on held-out base images."""
+"""Robustness of a backbone with its head: accuracy on corrupted and attacked test images of the base classes."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from lurefs.data.corruptions import corrupt
 from lurefs.data.dataset import ImageArray
 from lurefs.learning import checkpoints
 from lurefs.learning.backbones import Backbone
+from lurefs.learning.images import to_tensor
 from lurefs.records import to_mapping
 from lurefs.runs.outcomes import ChunkOutcome, RobustnessScores
 from lurefs.stages import attacks
@@ -26,7 +27,7 @@ from lurefs.stages.plan import Plan
 from lurefs.stages.stage import Stage
 
 BATCH_SIZE = 128
-"""Images that are changed and classified at once; fixed, so that no setting of memory changes an attack's numbers."""
+"""Images that are changed and classified at once; fixed, so that no memory setting changes an attack's numbers."""
 
 Change = Callable[[slice], Tensor]
 """Rows of the images -> raw pixels (n, n_channels, height, width) in [0, 255], on the backbone's device."""
@@ -41,32 +42,30 @@ def measure(
     *,
     description: str = "robustness",
 ) -> RobustnessScores:
-    """Classify the images unchanged, after every corruption, and after every attack.
+    """Measure accuracy on the images: unchanged, after every corruption, and after every attack.
 
     Args:
-        backbone: The classifier; it is left in evaluation mode.
+        backbone: The classifier; put into evaluation mode.
         images: (n, height, width, n_channels) uint8.
-        image_ids: One stable name an image.
+        image_ids: One stable name per image.
         labels: (n,) int64 in 0..n_classes-1.
-        config: What is done to them.
-        description: For the progress bar.
+        config: The corruptions and attacks.
+        description: Text of the progress bar.
     """
     backbone.model.eval()
     device = next(backbone.model.parameters()).device
     targets = torch.tensor(labels, device=device)
-    to_device = partial(_to_tensor, device=device)
     corruptions: dict[str, dict[str, float]] = {name: {} for name in corruption_names(config)}
     attacked: dict[str, dict[str, float]] = {name: {} for name in config.attacks}
 
     def corrupted(name: str, severity: int, rows: slice) -> Tensor:
-        return to_device(corrupt(images[rows], image_ids[rows], corruption=name, severity=severity))
+        return to_tensor(corrupt(images[rows], image_ids[rows], corruption=name, severity=severity)).to(device)
 
     def adversarial(name: str, epsilon: float, rows: slice) -> Tensor:
-        steps, size = config.pgd_steps, config.pgd_step_size
-        found = attacks.attack(
-            backbone, to_device(images[rows]), targets[rows], name=name, epsilon=epsilon, n_steps=steps, step_size=size
+        pixels, steps, size = to_tensor(images[rows]).to(device), config.pgd_steps, config.pgd_step_size
+        return 255 * attacks.attack(
+            backbone, pixels, targets[rows], name=name, epsilon=epsilon, n_steps=steps, step_size=size
         )
-        return found * 255
 
     changes: list[tuple[dict[str, float], str, Change]] = [
         *(
@@ -80,7 +79,7 @@ def measure(
             for epsilon in epsilons
         ),
     ]
-    clean = _accuracy(backbone, lambda rows: to_device(images[rows]), targets)
+    clean = _accuracy(backbone, lambda rows: to_tensor(images[rows]).to(device), targets)
     for scores, level, change in console.track(changes, len(changes), description):
         scores[level] = _accuracy(backbone, change, targets)
     return RobustnessScores(
@@ -89,9 +88,9 @@ def measure(
 
 
 def with_robustness(stage: Stage, outcome: ChunkOutcome, backbone: Backbone) -> ChunkOutcome:
-    """Add what the weights that `backbone` holds stand, if the run asks for it after this chunk."""
+    """Measure robustness of the current weights and add it to the outcome, if the run asks for it."""
     plan, config = stage.plan, stage.plan.config
-    if config.robustness is None or not _is_asked(plan, outcome.chunk_index):
+    if config.robustness is None or not _is_due(plan, outcome.chunk_index):
         return outcome
     test = plan.images.test
     n_images = min(config.robustness.n_images, len(test))
@@ -108,16 +107,16 @@ def with_robustness(stage: Stage, outcome: ChunkOutcome, backbone: Backbone) -> 
 
 
 def complete_robustness(stage: Stage, outcomes: list[ChunkOutcome], backbone: Backbone) -> list[ChunkOutcome]:
-    """Measure chunks that were learned without it or under other settings, from the checkpoints that were kept."""
+    """Measure robustness from kept checkpoints if it is missing or of other settings."""
     plan, config = stage.plan, stage.plan.config.robustness
     if config is None:
         return outcomes
     completed = []
     for outcome in outcomes:
         if outcome.robustness is None or outcome.robustness.protocol != protocol(config):
-            outcome = replace(outcome, robustness=None)  # figures of two protocols do not belong into one curve
+            outcome = replace(outcome, robustness=None)  # one curve must not mix two protocols
             path = stage.directory.checkpoint_path(outcome.chunk_index)
-            if _is_asked(plan, outcome.chunk_index) and path.exists():
+            if _is_due(plan, outcome.chunk_index) and path.exists():
                 checkpoints.load_checkpoint(path, backbone.model)
                 outcome = with_robustness(stage, outcome, backbone)
         completed.append(outcome)
@@ -132,24 +131,20 @@ def corruption_names(config: RobustnessConfig) -> list[str]:
 
 
 def protocol(config: RobustnessConfig) -> str:
-    """Return the digest of all that the figures depend on beside model and images."""
+    """Return the digest of the settings that the figures depend on."""
     return digest({name: value for name, value in to_mapping(config).items() if name != "after"})
 
 
-def _is_asked(plan: Plan, chunk_index: int) -> bool:
+def _is_due(plan: Plan, chunk_index: int) -> bool:
     config = plan.config.robustness
     return config is not None and (config.after == "every_chunk" or chunk_index == len(plan.chunks) - 1)
 
 
 def _accuracy(backbone: Backbone, change: Change, targets: Tensor) -> float:
-    n_right = 0
+    n_correct = 0
     for start in range(0, len(targets), BATCH_SIZE):
         rows = slice(start, start + BATCH_SIZE)
         pixels = change(rows)
         with torch.inference_mode():
-            n_right += int((backbone.logits(pixels).argmax(1) == targets[rows]).sum())
-    return n_right / len(targets)
-
-
-def _to_tensor(images: ImageArray, device: torch.device) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2))).to(device)
+            n_correct += int((backbone.logits(pixels).argmax(1) == targets[rows]).sum())
+    return n_correct / len(targets)

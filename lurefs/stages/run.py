@@ -1,4 +1,4 @@
-"""One run as a straight line: pretrain, extract, evaluate, report. Every stage starts again from what is on disk."""
+"""One run as a straight line: pretrain, extract, evaluate, report. Every stage resumes from the files on disk."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from lurefs.stages.stage import open_stage, plan_backbone
 
 
 def padding_notes(plans: Sequence[Plan]) -> list[str]:
-    """Return what to tell about backbones whose kernels meet nothing but padding, once for each that has such.
+    """Return one note for each backbone that has kernel taps which only ever meet padding.
 
     Raises:
-        UserError: timm cannot build a backbone, or it cannot read the images.
+        UserError: timm cannot build a backbone, or a backbone cannot read the images.
     """
     backbones = {}
     for plan in plans:
@@ -39,10 +39,10 @@ def run_stage(plan: Plan, directory: RunDirectory, stage_name: str, *, with_page
     """Do one stage of a run (`pretrain`, `extract`, `evaluate`) or all of them (`run`).
 
     Args:
-        plan: What the run does.
-        directory: Where its files go.
-        stage_name: See above.
-        with_page: Whether `run` ends with the run's own page; several runs have one page together.
+        plan: The run's plan.
+        directory: The run directory.
+        stage_name: One of these four.
+        with_page: Whether `run` writes the run's own page; several runs share one page instead.
 
     Raises:
         UserError: The directory is in use or holds another run, an earlier stage is missing, or a file is damaged.

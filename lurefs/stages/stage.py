@@ -1,4 +1,4 @@
-"""What the stages of a run share: the plan, the run directory, the tracker, the device, and what follows from them."""
+"""The context that the stages of a run share, and functions that start from it."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ from lurefs.tracking.tracker import Tracker, start
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
-    """What the stages of one run have in common.
+    """The context that the stages of one run share.
 
     Attributes:
-        plan: What the run does.
-        directory: Where its files are.
-        tracker: Where its records are mirrored to.
-        device: Where its backbone computes.
-        ranks: The processes that do it together.
+        plan: The run's plan.
+        directory: The run directory.
+        tracker: Receives the run's records.
+        device: Device of the backbone.
+        ranks: The processes of the run.
     """
 
     plan: Plan
@@ -47,13 +47,13 @@ class Stage:
 
 
 def open_stage(plan: Plan, directory: RunDirectory, *, is_tracked: bool, ranks: Ranks = ONE_PROCESS) -> Stage:
-    """Prepare a locked run directory for its stages.
+    """Prepare a locked run directory, and return the context of its stages.
 
     Args:
-        plan: What the run does.
-        directory: Where its files go.
-        is_tracked: Whether the stages have records for a tracker.
-        ranks: The processes that do them together; the first one writes, and holds the lock.
+        plan: The run's plan.
+        directory: The run directory.
+        is_tracked: Whether the stages send records to a tracker.
+        ranks: The processes of the run; the first one writes, and holds the lock.
 
     Raises:
         UserError: The directory holds a run of another configuration, or the device cannot be used.
@@ -72,7 +72,7 @@ def open_stage(plan: Plan, directory: RunDirectory, *, is_tracked: bool, ranks: 
 
 
 def plan_backbone(plan: Plan) -> Backbone:
-    """Build the plan's backbone with the weights that it starts from."""
+    """Build the plan's backbone with its initial weights."""
     return build_backbone(
         plan.config.backbone,
         n_classes=0 if plan.config.frozen else len(plan.classes.base),
@@ -84,7 +84,7 @@ def plan_backbone(plan: Plan) -> Backbone:
 
 
 def read_or_draw_manifest(stage: Stage, benchmark: Benchmark) -> Manifest:
-    """Read the benchmark's episodes, or store those of the file that its config names, or draw and store them."""
+    """Return the benchmark's stored episodes; if none fit, store those of the configured file, or draw some."""
     path = stage.directory.manifest_path(benchmark.name)
     if path.exists():
         stored = stage.directory.read_manifest(benchmark.name)
@@ -103,11 +103,11 @@ def embed(
     """Yield the features of images batch by batch, with a progress bar.
 
     Args:
-        stage: How many images a batch has.
-        backbone: What embeds them.
-        images: Which.
-        description: For the progress bar.
-        is_shared: Whether all processes of the stage embed, each its share; this one embeds all of them otherwise.
+        stage: The context, with the batch size.
+        backbone: The backbone.
+        images: The images to embed.
+        description: Text of the progress bar.
+        is_shared: Whether each process of the stage embeds its share; otherwise this one embeds all images.
     """
     batch_size = stage.plan.config.learner.eval_batch_size
     n_batches = -(-len(images.rows) // batch_size)
@@ -116,7 +116,7 @@ def embed(
 
 
 def tell_if_constant(bank: FeatureBank, images: ImageSet, whose: str) -> None:
-    """Note on stderr that the features of some images are constant or nearly so, if they are."""
+    """Print a note on stderr if the features are constant or nearly so."""
     words = constancy(bank.spread)
     if words:
         console.note(f"the features of {whose} on the images of {images.name} are {words}")
@@ -135,7 +135,7 @@ def reference_images(plan: Plan) -> ImageSet:
 
 
 def probes_need_reference(plan: Plan) -> bool:
-    """Say whether a probe of the run has a transform that is fitted on base classes."""
+    """Return whether a probe of the run has a transform that is fitted on base classes."""
     return any(needs_reference(probe.transform) for probe in plan.config.probes.values())
 
 

@@ -1,4 +1,4 @@
-"""Transfer of whole data sets, as a part of the evaluate stage: features that are there to stored fits and figures."""
+"""Transfer of whole data sets, a part of the evaluate stage: from extracted features to stored fits and figures."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from lurefs.stages.transfer_plan import Transfer, plan_transfers
 
 
 def evaluate_transfers(stage: Stage) -> None:
-    """Fit and measure every transfer; results that are there and fit are kept.
+    """Fit and measure every transfer; valid stored results are kept.
 
     Raises:
         UserError: A transfer's features were not extracted, or its probe cannot be fitted.
@@ -27,7 +27,7 @@ def evaluate_transfers(stage: Stage) -> None:
         bank = directory.read_bank(name)
         if bank.images_digest != planned.images.images_digest:
             raise UserError(
-                f"the features of transfer {name!r} are of other images than its configuration asks for",
+                f"the features and the configuration of transfer {name!r} are of different images",
                 "features and transfer of one configuration",
                 "run 'lurefs extract' first",
             )

@@ -1,4 +1,4 @@
-"""From a configuration to what each transfer fits and measures, checked against the labels before any work."""
+"""The plan of each transfer, made from the configuration and checked against the labels before any work."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from lurefs.stages.plan import ImageSet, Plan, choose_images
 
 @dataclass(frozen=True, kw_only=True)
 class Transfer:
-    """What one transfer will do.
+    """The plan of one transfer.
 
     Attributes:
         config: Its configuration.
         images: Its images.
         split: Train, validation and test rows of the bank.
-        spec: What is fitted on them.
+        spec: The training sizes, repeats and grid of the fits.
     """
 
     config: TransferConfig
@@ -38,7 +38,7 @@ def plan_transfers(plan: Plan) -> dict[str, Transfer]:
     """Choose and divide the images of each transfer.
 
     Raises:
-        UserError: The data cannot be read, or cannot give what the configuration asks of it.
+        UserError: The data cannot be read, or do not suit the configuration.
     """
     return {name: _plan(name, config, plan) for name, config in plan.config.transfer.items()}
 
@@ -59,7 +59,7 @@ def _plan(name: str, config: TransferConfig, plan: Plan) -> Transfer:
     except ValueError as error:
         raise UserError(
             f"{where}: {error}",
-            "one image for each of the parts in every class",
+            "at least one image per class for training, validation and test",
             f"lower {where}.val or {where}.test, or leave the class out",
         ) from error
     transfer = Transfer(config=config, images=images, split=split, spec=_spec(config))
@@ -89,7 +89,7 @@ def _check_sizes(where: str, transfer: Transfer) -> None:
     largest = max((size for size in transfer.spec.sizes if size != "all"), default=0)
     if largest > n_images:
         raise UserError(
-            f"{where}.sizes asks for {largest} training images a class, but class "
+            f"{where}.sizes asks for {largest} training images per class, but class "
             f"{transfer.images.class_names[label]!r} has {n_images} after validation and test",
             f"sizes of at most {n_images}, or all",
             f"lower the largest of {where}.sizes, the shares val or test, or leave the class out",

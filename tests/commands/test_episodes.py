@@ -164,7 +164,7 @@ def test_a_damaged_or_missing_file_ends_with_code_2(
     action: str, file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file.write_bytes(file.read_bytes()[:500])
-    for path, words in ((file, "holds no whole episodes"), (tmp_path / "none.parquet", "there is no file")):
+    for path, words in ((file, "is not a complete file of episodes"), (tmp_path / "none.parquet", "there is no file")):
         with pytest.raises(SystemExit) as ended:
             main(["episodes", action, str(path)])
         assert ended.value.code == 2
@@ -197,7 +197,7 @@ def test_the_episodes_of_a_file_are_found_among_more_images(file: Path, make_con
     [
         ({"n_shot": 5}, r"benchmarks.b.n_shot is 5, but the episodes of .* have 1"),
         ({"seed": 3}, "benchmarks.b.seed is 3, but the episodes of .* were drawn with 0"),
-        ({"classes": "base"}, "are not of the images of benchmarks.b: .* images are missing"),
+        ({"classes": "base"}, "do not match the images of benchmarks.b: .* images are missing"),
     ],
 )
 def test_a_config_that_differs_from_its_file_is_refused(

@@ -34,8 +34,8 @@ def test_features_that_are_no_numbers_are_refused_with_the_words_of_scikit_learn
 @pytest.mark.parametrize(
     ("transform", "n_features", "words"),
     [
-        ("pca:9", 8, "p cannot be fitted: pca:9 asks for more components than a reference of shape"),
-        ("center", 7, r"the reference has the shape \(20, 7\), but the bank 8 features"),
+        ("pca:9", 8, "p cannot be fitted: pca:9 needs more components than a reference of shape"),
+        ("center", 7, r"the reference has the shape \(20, 7\), but the bank has 8 features"),
     ],
 )
 def test_a_transform_that_does_not_suit_the_features_is_refused(transform: str, n_features: int, words: str) -> None:

@@ -97,7 +97,7 @@ def test_a_probe_that_cannot_be_fitted_says_which_and_why(bank: FeatureBank, man
 
 def test_a_manifest_of_other_images_is_refused(bank: FeatureBank, manifest: Manifest) -> None:
     other = FeatureBank.from_arrays(bank.features, (bank.labels + 1) % 8)
-    with pytest.raises(ValueError, match="the manifest means images"):
+    with pytest.raises(ValueError, match="the manifest was drawn on images"):
         list(score(other, manifest, probe(knn())))
 
 
@@ -105,13 +105,13 @@ def test_a_manifest_of_other_images_is_refused(bank: FeatureBank, manifest: Mani
 def test_only_episodes_of_the_manifest_one_after_another_can_be_chosen(
     bank: FeatureBank, manifest: Manifest, chosen: range
 ) -> None:
-    with pytest.raises(ValueError, match=r"the manifest holds range\(0, 6\)"):
+    with pytest.raises(ValueError, match=r"the manifest has range\(0, 6\)"):
         list(score(bank, manifest, probe(ridge()), chosen=chosen))
 
 
 def test_a_reference_of_other_features_is_refused(bank: FeatureBank, manifest: Manifest) -> None:
     centred = replace(probe(ridge(), transform="cl2n"), reference=bank.features[:, :-1])
-    with pytest.raises(ValueError, match=r"the reference has the shape \(96, 9\), but the bank 10 features"):
+    with pytest.raises(ValueError, match=r"the reference has the shape \(96, 9\), but the bank has 10 features"):
         list(score(bank, manifest, centred))
 
 

@@ -195,7 +195,7 @@ def test_banks_that_do_not_belong_together_are_refused(rows: slice) -> None:
     spec = EpisodeSpec(n_way=5, n_shot=2, n_query=5, n_episodes=3)
     manifest = make_manifest(bank.labels, spec, seed=0, images_digest=bank.images_digest)
     other = FeatureBank.from_arrays(bank.features[rows, :-1], bank.labels[rows])
-    with pytest.raises(ValueError, match="they must be alike in both"):
+    with pytest.raises(ValueError, match="both must be equal"):
         list(score(bank, manifest, Probe(name="p", classifier=ridge()), query_bank=other))
 
 

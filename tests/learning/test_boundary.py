@@ -94,7 +94,7 @@ def test_the_answers_are_those_of_the_model_in_evaluation_mode() -> None:
         expected = torch.cat([backbone.model.eval()(images) for images, _ in draw_noise("seen", 24)])
     assert torch.equal(found.logits, expected)
     assert found.is_silent["layer4.0.conv1.weight"].float().mean() > 0.8
-    assert 0.4 < found.silent_share < 1
+    assert 0.4 < share_of(found.is_silent) < 1
 
 
 def test_a_unit_that_is_dead_in_the_model_alone_is_no_structural_zero() -> None:

@@ -55,8 +55,8 @@ def test_wrong_optimizers_are_refused(config: PluginConfig, words: str) -> None:
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("madgrad", "so that what was unlearned comes back"),
-        ("madgradw", "so that what was unlearned comes back"),
+        ("madgrad", "which brings back what was unlearned"),
+        ("madgradw", "which brings back what was unlearned"),
         ("adahessian", "it needs second derivatives"),
     ],
 )

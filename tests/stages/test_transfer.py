@@ -126,7 +126,7 @@ def test_the_grid_is_over_c_unless_the_probe_sets_it(make_config: MakeConfig) ->
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"sizes": [1, 2, 50]}, "transfer.curve.sizes asks for 50 training images a class, but class '1' has 15"),
+        ({"sizes": [1, 2, 50]}, "transfer.curve.sizes asks for 50 training images per class, but class '1' has 15"),
         ({"sizes": [2, 2]}, "transfer.curve.sizes is [2, 2]"),
         ({"sizes": [0]}, "different numbers of images per class"),
         ({"sizes": ["some"]}, "transfer.curve.sizes[0] is 'some'"),

@@ -1,1 +1,1 @@
-"""Unlearn strategies: what is done to the weights between two chunks."""
+"""Unlearn strategies, which change the weights between two chunks."""

@@ -1,4 +1,4 @@
-"""What an unlearn strategy is given, and what it gives back.
+"""The contract of unlearn strategies: their arguments and their result.
 
 torch is imported when a strategy is applied, not when it is named.
 """
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 ProbeSource = Literal["seen", "new", "oldest", "previous"]
-"""Which images: of all data seen so far and the new chunk, of the new chunk alone, of the first chunk, or those that
-the previous chunk trained on, replayed ones included."""
+"""Source of images: all data so far with the new chunk, the new chunk alone, the first chunk, or the training images of
+the previous chunk, with replayed ones."""
 
 PROBE_SOURCES: tuple[str, ...] = get_args(ProbeSource)
 
@@ -28,11 +28,11 @@ class ProbeImages:
     """The training images that a strategy may look at, un-augmented, and the weights that no image can reach.
 
     Attributes:
-        draw: (which images, how many) -> batches of prepared images and labels; of several processes, each is given
-            its own part of every batch.
+        draw: (source, number of images) -> batches of prepared images and labels; with several processes, each gets
+            its part of every batch.
         structural_zeros: By parameter name, a bool tensor of its shape, true where no image can give the weight a
-            gradient (see `lurefs.learning.structure`); parameters that are not named have none.
-        ranks: The processes that work together; figures over a batch are sums over them.
+            gradient (see `lurefs.learning.structure`); parameters without an entry have none.
+        ranks: The processes that share each batch; figures over a batch are summed over them.
     """
 
     draw: Callable[[ProbeSource, int], Iterator[tuple[Tensor, Tensor]]]
@@ -42,14 +42,13 @@ class ProbeImages:
 
 @dataclass(frozen=True, kw_only=True)
 class Changes:
-    """What a strategy did to a model.
+    """The weights that a strategy changed.
 
     Attributes:
-        masks: By parameter name, a bool tensor of its shape, true where the weight was changed; parameters that are
-            not named were left as they were.
-        is_new_model: Whether nothing of the old model is left, so that the optimizer starts anew as well.
-        may_be_empty: Whether the strategy decides from the images whether there is anything to do, so that to change
-            no weight is a result; of other strategies it is a mistake.
+        masks: By parameter name, a bool tensor of its shape, true where the weight was changed; parameters without
+            an entry did not change.
+        is_new_model: Whether nothing of the old model is left, so that the optimizer is built again as well.
+        may_be_empty: Whether changing no weight is a valid result; otherwise it is an error.
     """
 
     masks: Mapping[str, Tensor]
@@ -62,12 +61,12 @@ UnlearnStrategy = Callable[["nn.Module", "nn.Module", ProbeImages, "torch.Genera
 
 
 def parameters_of(model: nn.Module) -> dict[str, Tensor]:
-    """Return the parameters by name, without their history."""
+    """Return the parameters by name, detached from the graph."""
     return {name: parameter.detach() for name, parameter in model.named_parameters()}
 
 
 def reset(model: nn.Module, fresh: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> Changes:
-    """Put fresh values where the masks are true; parameters without a mask stay as they are."""
+    """Copy fresh values to where the masks are true, and return these changes."""
     import torch
 
     with torch.no_grad():
@@ -78,29 +77,29 @@ def reset(model: nn.Module, fresh: Mapping[str, Tensor], masks: Mapping[str, Ten
 
 
 def changes_since(old: Mapping[str, Tensor], model: nn.Module) -> Changes:
-    """Compare parameters with what they were.
+    """Return the changes of a model against earlier copies of its parameters.
 
     Args:
-        old: By parameter name, copies from before; parameters that are not named were not touched.
-        model: Holds them as they are now.
+        old: Earlier copies by parameter name; parameters without an entry did not change.
+        model: The changed model.
     """
     now = parameters_of(model)
     return Changes(masks={name: now[name] != before for name, before in old.items()})
 
 
 def check_share(name: str, value: float) -> None:
-    """Refuse a setting that is no share in (0, 1]."""
+    """Check that a setting is a share in (0, 1]."""
     if not 0 < value <= 1:
         raise UserError(f"{name} is {value}", "a share in (0, 1]", f"change unlearn.params.{name}")
 
 
 def check_count(name: str, value: int) -> None:
-    """Refuse a setting that is no count from 1."""
+    """Check that a setting is at least 1."""
     if value < 1:
         raise UserError(f"{name} is {value}", "at least 1", f"raise unlearn.params.{name}")
 
 
 def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
-    """Refuse a setting that is none of the choices."""
+    """Check that a setting is one of the choices."""
     if value not in choices:
         raise UserError(f"{name} is {value!r}", f"one of {', '.join(choices)}", f"change unlearn.params.{name}")

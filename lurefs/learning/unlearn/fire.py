@@ -1,4 +1,4 @@
-"""A strategy that makes the weights of each layer orthogonal, as near as possible to what they were."""
+"""A strategy that moves each weight matrix to the nearest orthogonal one (FIRE)."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ _PROJECTIONS = {
     "kv": (1, 2),
     **dict.fromkeys(("q", "k", "q_proj", "k_proj", "to_q", "to_k", "query", "key"), (1, 1)),
 }
-"""Names of projections in timm's attention modules, and how many of how many equal parts are query and key; they come
+"""Projections in timm's attention modules: (number of query and key parts, number of equal parts); query and key come
 first. (In `qkv_proj`, of MobileViT v2, the parts are unequal, and none is taken.)"""
 
 
 @dataclass(frozen=True)
 class Matrix:
-    """What is made orthogonal by itself.
+    """One matrix to make orthogonal.
 
     Attributes:
-        name: The parameter it lies in.
-        weight: That parameter, (n_out, n_in) or (n_out, n_in, height, width), without its history.
-        rows: (n_rows,) int64, which of its rows; None is all.
+        name: Name of its parameter.
+        weight: That parameter, (n_out, n_in) or (n_out, n_in, height, width), detached from the graph.
+        rows: (n_rows,) int64, its rows of the parameter; None is all.
     """
 
     name: str
@@ -48,16 +48,15 @@ def fire(steps: int = 10) -> UnlearnStrategy:
     (n_out, n_in / groups) by itself; n_taps is height times width. The scale, the taps and the grouped convolutions are
     those of the authors' code. Singular values below about 1.5^-steps of the Frobenius norm do not reach 1.
 
-    Where a model has attention, only query and key are moved, as in the authors' code for vision transformers: they are
-    told by the names and layouts that timm gives them, and fused projections of a layout that is not known stay as they
-    are. Biases, norm layers and running statistics stay in any model.
+    In a model with attention only query and key are moved, as in the authors' code for vision transformers. They are
+    found by timm's names and layouts; fused projections of an unknown layout stay. Biases, norm layers and running
+    statistics stay in any model.
 
-    Departures: models that mix attention and convolutions, which the source does not treat, also have the convolutions
-    outside of their attention blocks moved, but for those that cut an image into patches without overlap. Matrices of
-    zeros stay.
+    Departures: in models that mix attention and convolutions, which the source does not treat, convolutions outside of
+    attention blocks are moved too, except those that cut an image into patches without overlap. Matrices of zeros stay.
 
     Args:
-        steps: Newton-Schulz iterations.
+        steps: Number of Newton-Schulz iterations.
 
     Raises:
         UserError: A setting is out of range, or the model has no such matrix.
@@ -95,11 +94,13 @@ def _orthogonal(weight: Tensor, steps: int) -> Tensor:
 
 
 def _matrices(model: nn.Module) -> Iterator[Matrix]:
+    from torch import nn
+
     attention = {name: module for name, module in model.named_modules() if _is_attention(module)}
     blocks = tuple(f"{name.rpartition('.')[0] or name}." for name in attention)
     for name, module in model.named_modules():
         parent, _, child = name.rpartition(".")
-        if not _is_layer(module):
+        if not isinstance(module, nn.modules.conv._ConvNd | nn.Linear):
             continue
         weight = module.get_parameter("weight").detach()
         parameter = f"{name}.weight" if name else "weight"
@@ -108,12 +109,6 @@ def _matrices(model: nn.Module) -> Iterator[Matrix]:
                 yield Matrix(parameter, weight, rows.to(weight.device))
         elif not attention or not (_is_linear_or_patches(module) or name.startswith(blocks)):
             yield Matrix(parameter, weight)
-
-
-def _is_layer(module: nn.Module) -> bool:
-    from torch import nn
-
-    return isinstance(module, nn.modules.conv._ConvNd | nn.Linear)
 
 
 def _is_linear_or_patches(module: nn.Module) -> bool:
@@ -129,16 +124,15 @@ def _is_attention(module: nn.Module) -> bool:
 
 
 def _query_and_key(attention: nn.Module, projection: str, n_rows: int) -> list[Tensor]:
-    """Return the rows of query and key in a projection; none where the layout of its rows is not known.
+    """Return the rows of query and key in a projection; none if the layout of its rows is not known.
 
-    Some of timm's modules let the rows of a head follow each other (`head_first`), in others those of all heads do.
+    Some of timm's modules order rows by head first (`head_first`), others by part first.
     """
     import torch
 
     n_taken, n_parts = _PROJECTIONS[projection]
     n_heads = int(getattr(attention, "num_heads", 1)) if getattr(attention, "head_first", False) else 1
-    is_unequal = n_parts > 1 and (hasattr(attention, "key_dim") or n_rows % (n_heads * n_parts) > 0)
-    if is_unequal:
-        return []
+    if n_parts > 1 and (hasattr(attention, "key_dim") or n_rows % (n_heads * n_parts) > 0):
+        return []  # unequal parts
     rows = torch.arange(n_rows).view(n_heads, n_parts, -1)
     return [rows[:, part].reshape(-1) for part in range(n_taken)]

@@ -1,4 +1,4 @@
-"""Strategies that give some weights fresh values: which ones is what they differ in."""
+"""Strategies that re-initialise some of the weights, chosen by saliency, by magnitude or at random."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 Scope = Literal["weights", "named_weight"]
-"""Which parameters are scored and reset: those of `saliency.weight_names`, or as in the released code of LURE."""
+"""Parameters that are scored and reset: those of `saliency.weight_names`, or those of the released code of LURE."""
 
 Fresh = Literal["twin", "uniform_fan_in"]
-"""Where new values come from."""
+"""Source of new values."""
 
 Ranking = Literal["auto", "global", "layer"]
-"""Whether all weights are ranked together, or those of each parameter by themselves, each losing the same share; `auto`
-is `layer` for models with small layer scales, and `global` otherwise."""
+"""Whether weights are ranked all together, or per parameter, each losing the same share; `auto` is `layer` for models
+with small layer scales, and `global` otherwise."""
 
 LeftOut = Literal["structural", "zero_score", "nothing"]
-"""Which weights are neither ranked nor reset, nor count for the share: those that no image can give a gradient, all
-whose score is exactly 0, or none."""
+"""Weights that are not ranked, not reset and not counted for the share: those that no image can give a gradient, all
+with a score of exactly 0, or none."""
 
 
 def by_saliency(
@@ -53,32 +53,34 @@ def by_saliency(
     """Re-initialise the least salient weights (LURE; Ramkumar, Arani and Zonooz 2023, TMLR, arXiv 2303.10455).
 
     The saliency of a weight is |theta * sum over probe batches of |g||; all weights are ranked together, and the lowest
-    share of 1 - keep_ratio is reset. Weights that can never matter do not take part: where maps are small, the taps of
-    convolutions that only ever meet padding have a saliency of exactly 0, and to reset them changes nothing.
+    share of 1 - keep_ratio is reset. Weights that can never matter are left out: on small maps, taps of convolutions
+    that only ever meet padding have a saliency of exactly 0, and a reset of them changes nothing.
 
-    Departures from the authors' released code, each a setting: images to score with are drawn evenly over all data
-    seen, in several batches (`probe`, `saliency_images`; released: one batch of 100 of the oldest); weights of
-    convolutions, linear maps, attention and embeddings are ranked and reset (`scope`; released: all parameters are
-    ranked, and every tensor whose name contains "weight" is reset, norm scales included); fresh values come from a
-    newly built twin (`fresh`; released: uniform in +-1/sqrt(fan_in), with fan_in 1 for one-dimensional tensors);
-    exactly the asked share is reset, ties broken at random (released: all scores up to the k-th smallest one, k =
-    int(share * n)); weights that no image can give a gradient are left out (`left_out`; released: they are reset
-    first); models with small layer scales are ranked per layer (`ranking`; released: all weights together, in a network
-    that has none). What becomes of the optimizer's moments is `learner.optimizer_state` (released: keep).
+    Departures from the authors' released code, each a setting but the threshold:
+
+    - `probe`, `saliency_images`: several batches, drawn evenly over all data (released: one batch of 100, of chunk 0).
+    - `scope`: weights of convolutions, linear maps, attention and embeddings are ranked and reset (released: all
+      parameters are ranked, and every tensor whose name contains "weight" is reset, norm scales included).
+    - `fresh`: the values of a new twin (released: uniform in +-1/sqrt(fan_in), fan_in 1 for one-dimensional tensors).
+    - `ranking`: per layer in models with small layer scales (released: all together, in a network that has none).
+    - `left_out`: weights that no image can give a gradient (released: none, so these are reset first).
+    - `learner.optimizer_state`: what happens to the optimizer's moments (released: keep).
+    - Exactly the asked share is reset, ties broken at random (released: all scores up to the k-th smallest one, with
+      k = int(share * n)).
 
     Args:
         keep_ratio: Share of the weights that are kept, in (0, 1).
-        saliency_images: How many images score them.
-        probe: Which: of all data seen so far, the new chunk's, or the first chunk's.
-        scope: Which parameters are ranked and reset.
-        fresh: Where new values come from.
+        saliency_images: Number of images for the scores.
+        probe: Source of these images: `seen` (all data so far), or a chunk's: `new`, `oldest` or `previous`.
+        scope: Parameters that are ranked and reset.
+        fresh: Source of new values.
         ranking: Whether all weights are ranked together (`global`) or within each parameter (`layer`). `auto` ranks
-            per layer where the model multiplies its branches by small scales that learn: behind a scale of 1e-6, as
-            ConvNeXt has it, every weight is less salient than all others, and a reset would change no prediction.
-        left_out: Which weights stay as they are and do not count for the share: those that no image can give a gradient
-            (`structural`), all whose score is exactly 0, those of dead units included (`zero_score`), or `nothing`.
+            per layer if the model multiplies its branches by small scales that learn: behind a scale of 1e-6, as in
+            ConvNeXt, every weight is less salient than all others, and a reset would change no prediction.
+        left_out: Weights that stay and do not count for the share: those that no image can give a gradient
+            (`structural`), all with a score of exactly 0, with those of dead units (`zero_score`), or `nothing`.
             With `structural` dead units are reset first, and may revive.
-        as_released: Set all of the above but `keep_ratio` back to the released code, its threshold included.
+        as_released: Replace all settings above except `keep_ratio` by the released code's, with its threshold.
 
     Raises:
         UserError: A setting is out of range.
@@ -97,7 +99,7 @@ def by_saliency(
         else:
             is_zero = {name: score == 0 for name, score in scores.items()}
             kept = {"structural": images.structural_zeros, "zero_score": is_zero, "nothing": {}}[left_out]
-            masks = _lowest(scores, keep_ratio, generator, _ranking_of(twin, ranking), kept)
+            masks = _lowest(scores, keep_ratio, twin, ranking, kept, generator)
         return _reset(model, twin, masks, scope, fresh, generator)
 
     return unlearn
@@ -113,14 +115,14 @@ def inverse_saliency(
 ) -> UnlearnStrategy:
     """Re-initialise the most salient weights: the control that must hurt if saliency means anything.
 
-    The scores are those of `by_saliency`; the *highest* share of 1 - keep_ratio is reset. No paper's method.
+    The scores are those of `by_saliency`; the *highest* share of 1 - keep_ratio is reset. It is no published method.
 
     Args:
         keep_ratio: As for `by_saliency`, like all others.
-        saliency_images: How many images score the weights.
-        probe: Which images.
-        scope: Which parameters are ranked and reset.
-        fresh: Where new values come from.
+        saliency_images: Number of images for the scores.
+        probe: Source of these images.
+        scope: Parameters that are ranked and reset.
+        fresh: Source of new values.
         ranking: Whether all weights are ranked together or within each parameter.
 
     Raises:
@@ -133,8 +135,7 @@ def inverse_saliency(
 
         scores = _in_scope(saliency.snip(model, images.draw(probe, saliency_images), images.ranks), model, scope)
         opposite = {name: -score for name, score in scores.items()}
-        how = _ranking_of(twin, ranking)
-        masks = _lowest(opposite, keep_ratio, generator, how, images.structural_zeros)
+        masks = _lowest(opposite, keep_ratio, twin, ranking, images.structural_zeros, generator)
         return _reset(model, twin, masks, scope, fresh, generator)
 
     return unlearn
@@ -143,15 +144,16 @@ def inverse_saliency(
 def by_magnitude(
     keep_ratio: float = 0.8, scope: Scope = "weights", fresh: Fresh = "twin", ranking: Ranking = "auto"
 ) -> UnlearnStrategy:
-    """Re-initialise the weights of the smallest absolute value: a score that needs no images.
+    """Re-initialise the weights of the smallest absolute value, without images.
 
-    The criterion of magnitude pruning (Han, Pool, Tran and Dally 2015, section 3). Ranked together, wide layers lose
-    more, since their weights are smaller by initialisation; `ranking: layer` makes every layer lose the same share.
+    The criterion of magnitude pruning (Han, Pool, Tran and Dally 2015, section 3). If all weights are ranked
+    together, wide layers lose more, since they start with smaller weights; with `ranking: layer` all lose the same
+    share.
 
     Args:
         keep_ratio: As for `by_saliency`, like all others.
-        scope: Which parameters are ranked and reset.
-        fresh: Where new values come from.
+        scope: Parameters that are ranked and reset.
+        fresh: Source of new values.
         ranking: Whether all weights are ranked together or within each parameter.
 
     Raises:
@@ -160,9 +162,8 @@ def by_magnitude(
     _check(keep_ratio, scope, fresh, ranking)
 
     def unlearn(model: nn.Module, twin: nn.Module, images: ProbeImages, generator: torch.Generator) -> Changes:
-        magnitudes = {name: weight.abs() for name, weight in parameters_of(model).items()}
-        scores = _in_scope(magnitudes, model, scope)
-        masks = _lowest(scores, keep_ratio, generator, _ranking_of(twin, ranking), images.structural_zeros)
+        scores = {name: weight.abs() for name, weight in _in_scope(parameters_of(model), model, scope).items()}
+        masks = _lowest(scores, keep_ratio, twin, ranking, images.structural_zeros, generator)
         return _reset(model, twin, masks, scope, fresh, generator)
 
     return unlearn
@@ -175,8 +176,8 @@ def random_mask(
 
     Args:
         keep_ratio: As for `by_saliency`, like all others.
-        scope: Which parameters are chosen from.
-        fresh: Where new values come from.
+        scope: Parameters to choose from.
+        fresh: Source of new values.
         ranking: Whether the share is exact over all weights or within each parameter.
 
     Raises:
@@ -189,19 +190,14 @@ def random_mask(
 
         weights = _in_scope(parameters_of(model), model, scope)
         scores = {name: torch.rand(w.shape, generator=generator).to(w.device) for name, w in weights.items()}
-        masks = _lowest(scores, keep_ratio, generator, _ranking_of(twin, ranking), images.structural_zeros)
+        masks = _lowest(scores, keep_ratio, twin, ranking, images.structural_zeros, generator)
         return _reset(model, twin, masks, scope, fresh, generator)
 
     return unlearn
 
 
 def _check(
-    keep_ratio: float,
-    scope: str,
-    fresh: str,
-    ranking: str,
-    saliency_images: int = 1,
-    probe: str = "seen",
+    keep_ratio: float, scope: str, fresh: str, ranking: str, saliency_images: int = 1, probe: str = "seen"
 ) -> None:
     check_share("keep_ratio", keep_ratio)
     if keep_ratio == 1:
@@ -232,30 +228,24 @@ def _in_scope(scores: Mapping[str, Tensor], model: nn.Module, scope: Scope) -> d
     return found
 
 
-def _ranking_of(twin: nn.Module, ranking: Ranking) -> Ranking:
-    from lurefs.learning.structure import has_layer_scales
-
-    if ranking != "auto":
-        return ranking
-    return "layer" if has_layer_scales(twin) else "global"
-
-
 def _lowest(
     scores: Mapping[str, Tensor],
     keep_ratio: float,
-    generator: torch.Generator,
+    twin: nn.Module,
     ranking: Ranking,
     left_out: Mapping[str, Tensor],
+    generator: torch.Generator,
 ) -> dict[str, Tensor]:
-    """Mark the lowest share of the scores that are not left out, and none of those that are."""
+    """Mark the lowest share of the scores; scores that are left out are neither ranked nor marked."""
     import torch
 
     from lurefs.learning import saliency
+    from lurefs.learning.structure import has_layer_scales
 
     ratio = saliency.share_less(keep_ratio)
     ranked = {name: ~left_out[name] if name in left_out else torch.ones_like(scores[name]) > 0 for name in scores}
     chosen = {name: score[ranked[name]] for name, score in scores.items()}
-    if ranking == "global":
+    if ranking == "global" or (ranking == "auto" and not has_layer_scales(twin)):
         marked = saliency.smallest(chosen, ratio, generator)
     else:
         marked = {name: saliency.smallest({name: of_one}, ratio, generator)[name] for name, of_one in chosen.items()}

@@ -1,4 +1,4 @@
-"""Strategies that start a whole part of the model anew: its end, or its classifier alone."""
+"""Strategies that re-initialise a whole part of the model: its end, or only its classifier."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 
 
 def head() -> UnlearnStrategy:
-    """Start the classifier anew, weights and biases (RIFLE; Li, Xiong, An, Xu and Dou 2020, ICML, section 3).
+    """Re-initialise the classifier, weights and biases (RIFLE; Li, Xiong, An, Xu and Dou 2020, ICML, section 3).
 
     Departures: the source resets the fully connected layer several times while one data set is fine-tuned, each time
-    with a cyclic learning rate; here it is reset before each chunk. Fresh values are a twin's. Where a head holds a
-    norm or a hidden layer, these stay: only what timm calls the classifier is reset, both of them in distilled models.
+    with a cyclic learning rate; here it is reset before each chunk. Fresh values are a twin's. Norm and hidden
+    layers of a head stay: only what timm calls the classifier is reset, both classifiers in distilled models.
     """
 
     def unlearn(model: nn.Module, twin: nn.Module, images: ProbeImages, generator: torch.Generator) -> Changes:
@@ -31,30 +31,29 @@ def head() -> UnlearnStrategy:
                 "a timm model with a classifier that has weights",
                 "choose another unlearn.name, e.g. last_layers with params.from_module",
             )
-        return _start_anew(model, twin, names)
+        return _reinitialise(model, twin, names)
 
     return unlearn
 
 
 def last_layers(from_module: str | None = None) -> UnlearnStrategy:
-    """Start all layers from a stage to the end anew (later-layer forgetting; Zhou et al. 2022, ICLR, section 4).
+    """Re-initialise all layers from a stage to the end (later-layer forgetting; Zhou et al. 2022, ICLR, section 4).
 
-    Everything is taken from the twin: weights, biases, norm layers and their running statistics. The order is that of
-    the parts that timm divides a model into (its layer groups), and that of the model's names within a part. In
-    vision transformers a part is one block.
+    Weights, biases, norm layers and their running statistics are the twin's. The order of layers is that of timm's
+    layer groups, and within a group that of the model's names. In vision transformers a group is one block.
 
-    Departures: the source chooses the layer for each architecture, and resets every so many epochs of one data set;
-    here the default is the last stage and the head, and the reset comes before each chunk. The released code resets
-    the weights of convolutions and linear maps alone, drawn evenly in +-1/sqrt(fan_in). Here fresh values follow the
-    model's own initialisation, since timm's families start from different laws; and norm layers, running statistics and
-    biases are reset too, since a re-initialised layer would be read wrongly through the statistics of the old one.
+    Departures: the source chooses the layer per architecture, and resets every few epochs of one data set; here the
+    default is the last stage and the head, and the reset comes before each chunk. The released code resets only weights
+    of convolutions and linear maps, drawn uniformly in +-1/sqrt(fan_in). Here fresh values follow the model's own
+    initialisation, which differs between timm's families. Norm layers, running statistics and biases are reset too,
+    since old statistics do not fit a re-initialised layer.
 
     Args:
-        from_module: Dotted name of the first module that is reset, e.g. `layer3` or `blocks.4`; null is the first one
-            of the last stage.
+        from_module: Dotted name of the first module to reset, e.g. `layer3` or `blocks.4`; null is the first of the
+            last stage.
 
     Raises:
-        UserError: When it is applied: the model has no such module, or null where timm does not divide the model.
+        UserError: When applied: the model has no such module, or it is null and timm does not divide the model.
     """
 
     def unlearn(model: nn.Module, twin: nn.Module, images: ProbeImages, generator: torch.Generator) -> Changes:
@@ -63,14 +62,14 @@ def last_layers(from_module: str | None = None) -> UnlearnStrategy:
         parts = stages(model)
         names = [name for part in parts for name in part]
         if from_module is not None:
-            return _start_anew(model, twin, names[_position(model, names, from_module) :])
+            return _reinitialise(model, twin, names[_position(model, names, from_module) :])
         if len(parts) < 3:
             raise UserError(
                 f"timm does not divide {type(model).__name__} into stages",
                 f"the module to start from, e.g. one of {_top(model)}",
                 "set unlearn.params.from_module",
             )
-        return _start_anew(model, twin, [*parts[-2], *parts[-1]])
+        return _reinitialise(model, twin, [*parts[-2], *parts[-1]])
 
     return unlearn
 
@@ -80,7 +79,7 @@ def _lies_in(name: str, modules: Iterable[str]) -> bool:
 
 
 def _position(model: nn.Module, names: list[str], module: str) -> int:
-    """Return where the first of a module's own names stands."""
+    """Return the position of the first of a module's own names."""
     found = [position for position, name in enumerate(names) if _lies_in(name, [module])]
     if not found:
         with_weights = {name for name, child in model.named_modules() if name and child.state_dict()}
@@ -94,8 +93,8 @@ def _top(model: nn.Module) -> str:
     return ", ".join(name for name, child in model.named_children() if child.state_dict())
 
 
-def _start_anew(model: nn.Module, twin: nn.Module, names: Iterable[str]) -> Changes:
-    """Copy parameters and buffers of the given names from the twin."""
+def _reinitialise(model: nn.Module, twin: nn.Module, names: Iterable[str]) -> Changes:
+    """Copy the named parameters and buffers from the twin."""
     import torch
 
     state, fresh = model.state_dict(), twin.state_dict()

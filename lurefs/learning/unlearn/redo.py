@@ -1,4 +1,4 @@
-"""A strategy that starts units anew which do next to nothing."""
+"""A strategy that re-initialises dormant units (ReDo)."""
 
 from __future__ import annotations
 
@@ -25,28 +25,28 @@ if TYPE_CHECKING:
 
 
 def redo(tau: float = 0.1, activation_images: int = 512, probe: ProbeSource = "seen") -> UnlearnStrategy:
-    """Recycle dormant units: fresh incoming weights, and zero for the outgoing ones.
+    """Re-initialise dormant units (ReDo): fresh incoming weights, and zero for the outgoing ones.
 
-    ReDo (Sokar, Agarwal, Castro and Evci 2023, ICML, arXiv 2302.12902, definition 3.1 and algorithm 1). A unit i of a
-    layer with H units is dormant if its score s_i = E|h_i| / (1/H sum_k E|h_k|) is at most tau, where h is what comes
-    out of the activation function, and E is the mean over images and positions. The moments of what is reset are
-    cleared if `learner.optimizer_state` says so, as it does by default. Where no unit is dormant nothing changes.
+    Sokar, Agarwal, Castro and Evci (2023, ICML, arXiv 2302.12902, definition 3.1 and algorithm 1). Unit i of a
+    layer with H units is dormant if its score s_i = E|h_i| / (1/H sum_k E|h_k|) is at most tau. Here h is the output of
+    the activation function, and E the mean over images and positions. Moments of reset weights are cleared if
+    `learner.optimizer_state` says so, as by default. If no unit is dormant, nothing changes.
 
-    Units are the channels of convolutions and the rows of linear maps that pass an activation function before anything
-    else but a norm. Others write into a shortcut or an attention, and are left out, as the authors leave them out of
-    their residual network.
+    Units are the channels of convolutions and the rows of linear maps that are followed by an activation function, with
+    at most a norm in between. Others write into a shortcut or an attention, and are left out, as in the authors'
+    residual network.
 
-    Departures: incoming are also the unit's bias, and its norm scale, shift and running statistics, without which a
-    unit that a norm keeps off would stay off (the authors' networks have no norms). Fresh values are a twin's. Where
-    something else than a layer reads the units (a shortcut, a gate, a norm across units, a standardised weight), the
-    outgoing weights are not all known, and only the incoming ones are reset. Channels are followed through a flatten
-    into the columns of the linear map that reads them; units of a linear map on several tokens are not. A weight that
-    leads out of a dormant unit and into another is set to zero.
+    Departures: a unit's bias, norm scale, shift and running statistics count as incoming; otherwise a unit that a norm
+    switches off would stay off (the authors' networks have no norms). Fresh values are a twin's. If anything but a
+    layer reads the units (a shortcut, a gate, a norm across units, a standardised weight), only the incoming weights
+    are reset, since the outgoing ones are not all known. Channels are followed through a flatten into the columns of
+    the linear map that reads them; units of a linear map on several tokens are not. A weight from one dormant unit to
+    another is set to zero.
 
     Args:
         tau: Units with a score up to this are dormant, at least 0.
-        activation_images: How many images the activity is measured on.
-        probe: Which: of all data seen so far, the new chunk's, or the first chunk's.
+        activation_images: Number of images for the activity.
+        probe: Source of these images: `seen` (all data so far), or a chunk's: `new`, `oldest` or `previous`.
 
     Raises:
         UserError: A setting is out of range, or no layer of the model is followed by an activation function.
@@ -64,8 +64,8 @@ def redo(tau: float = 0.1, activation_images: int = 512, probe: ProbeSource = "s
         layers = watch_units(model, images.draw(probe, activation_images), images.ranks)
         if not layers:
             raise UserError(
-                f"no layer of {type(model).__name__} is followed by an activation function that is known",
-                "convolutions or linear maps with one of the ReLU or GELU kind behind them",
+                f"no layer of {type(model).__name__} is followed by an activation function that lurefs knows",
+                "convolutions or linear maps followed by an activation function such as ReLU or GELU",
                 "choose another unlearn.name",
             )
         fresh = {name: weight.clone() for name, weight in parameters_of(twin).items()}
@@ -73,7 +73,7 @@ def redo(tau: float = 0.1, activation_images: int = 512, probe: ProbeSource = "s
         dormant = {layer: _dormant(units, tau) for layer, units in layers.items()}
         with torch.no_grad():
             for layer, units in layers.items():
-                _start_incoming_anew(model, twin, units, dormant[layer], masks)
+                _reset_incoming(model, twin, units, dormant[layer], masks)
             for layer, units in layers.items():
                 if not units.is_read_elsewhere:
                     _silence_outgoing(fresh, units, dormant[layer], masks)
@@ -84,25 +84,24 @@ def redo(tau: float = 0.1, activation_images: int = 512, probe: ProbeSource = "s
 
 
 def _dormant(units: Units, tau: float) -> Tensor:
-    """Return (n_units,) bool."""
+    """Return which units are dormant, (n_units,) bool."""
     assert units.activity is not None
     return units.activity <= tau * units.activity.mean()
 
 
-def _start_incoming_anew(
-    model: nn.Module, twin: nn.Module, units: Units, dormant: Tensor, masks: dict[str, Tensor]
-) -> None:
+def _reset_incoming(model: nn.Module, twin: nn.Module, units: Units, dormant: Tensor, masks: dict[str, Tensor]) -> None:
     """Mark the dormant units' entries of parameters, and copy those of buffers from the twin."""
     parameters, buffers, fresh = parameters_of(model), dict(model.named_buffers()), dict(twin.named_buffers())
     for name in sorted(units.incoming):
         if name in parameters:
-            _mark(masks, name, _rows(dormant, parameters[name]))
+            shape = parameters[name].shape
+            _mark(masks, name, dormant.view(-1, *[1] * (len(shape) - 1)).expand(shape))
         else:
             buffers[name][dormant] = fresh[name][dormant]
 
 
 def _silence_outgoing(fresh: dict[str, Tensor], units: Units, dormant: Tensor, masks: dict[str, Tensor]) -> None:
-    """Mark the weights that read dormant units, and make zero their fresh value."""
+    """Mark the weights that read dormant units, and set their fresh values to zero."""
     for name in sorted(units.outgoing):
         mask = _columns(dormant, fresh[name])
         fresh[name].masked_fill_(mask, 0)
@@ -111,11 +110,6 @@ def _silence_outgoing(fresh: dict[str, Tensor], units: Units, dormant: Tensor, m
 
 def _mark(masks: dict[str, Tensor], name: str, mask: Tensor) -> None:
     masks[name] = masks[name] | mask if name in masks else mask
-
-
-def _rows(dormant: Tensor, weight: Tensor) -> Tensor:
-    """Return the mask of a parameter's entries that lead into dormant units."""
-    return dormant.view(-1, *[1] * (weight.ndim - 1)).expand(weight.shape)
 
 
 def _columns(dormant: Tensor, weight: Tensor) -> Tensor:

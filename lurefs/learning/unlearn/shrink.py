@@ -1,4 +1,4 @@
-"""Strategies that pull weights towards zero or towards a fresh model."""
+"""Strategies that shrink weights towards zero, or towards a fresh model."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ if TYPE_CHECKING:
 def shrink_perturb(shrink: float = 0.4, perturb: float = 0.1) -> UnlearnStrategy:
     """Shrink every parameter and add a share of a fresh model's: theta = shrink * theta + perturb * theta_fresh.
 
-    Ash and Adams (2020, "On warm-starting neural network training", section 4). As in the authors' code, whose new
-    model is a freshly built one that is given the mixed weights, running statistics of norm layers are the fresh ones.
+    Ash and Adams (2020, "On warm-starting neural network training", section 4). As in the authors' code,
+    running statistics of norm layers are the fresh model's.
 
     Args:
-        shrink: What the old weights are multiplied with, in [0, 1].
-        perturb: What the fresh weights are multiplied with, at least 0.
+        shrink: Factor on the old weights, in [0, 1].
+        perturb: Factor on the fresh weights, at least 0.
 
     Raises:
         UserError: A setting is out of range.
@@ -60,7 +60,7 @@ def shrink_perturb(shrink: float = 0.4, perturb: float = 0.1) -> UnlearnStrategy
 def dash(
     floor: float = 0.3, alpha: float = 0.3, gradient_images: int = 512, probe: ProbeSource = "seen"
 ) -> UnlearnStrategy:
-    """Shrink each filter the more, the less it points to where the loss falls.
+    """Shrink each filter the more, the less it points in the direction in which the loss falls.
 
     DASH (Shin, Oh, Cho and Yun 2024, NeurIPS, arXiv 2410.23495, algorithm 1): m = (1 - alpha) * m + alpha * -g over
     batches, from m = 0; then w = w * clamp(cos(m, w), floor, 1), with the cosine of each filter. A filter is the kernel
@@ -69,17 +69,17 @@ def dash(
 
     Departures from the authors' code: the gradients are of `gradient_images` un-augmented images drawn evenly over the
     data, so that the cost does not grow with the data, and a batch mixes old and new ones (the authors: one pass over
-    all data, chunk by chunk, so that no batch holds images of two chunks). The optimizer keeps its state but for the
-    moments of the weights that change, which are treated as `learner.optimizer_state` says, as for every strategy here.
-    1 x 1 convolutions count as linear maps, since the cosine of two single numbers only tells whether their signs
-    agree. The cosine is exact, and 0 where one of the two is zero (the authors: 1e-8 is added to the denominator, which
-    would shrink filters with very small gradients further than their direction says).
+    all data, chunk by chunk, so that no batch holds images of two chunks). As for every strategy,
+    `learner.optimizer_state` decides on the moments of the changed weights; other state of the optimizer stays. 1 x 1
+    convolutions count as linear maps, since the cosine of two numbers is only their sign. The cosine is exact, and 0 if
+    one of the two is zero (the authors: 1e-8 is added to the denominator, which shrinks filters with very small
+    gradients further than their direction says).
 
     Args:
-        floor: The least factor, in (0, 1] (lambda in the paper).
+        floor: Smallest factor, in (0, 1] (lambda in the paper).
         alpha: Weight of each new gradient in the moving average, in (0, 1].
-        gradient_images: How many images the gradients are of.
-        probe: Which: of all data seen so far, the new chunk's, or the first chunk's.
+        gradient_images: Number of images for the gradients.
+        probe: Source of these images: `seen` (all data so far), or a chunk's: `new`, `oldest` or `previous`.
 
     Raises:
         UserError: A setting is out of range, or the model has neither convolutions nor linear maps.
@@ -125,7 +125,7 @@ def _filters(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
 
 
 def _agreement(weight: Tensor, direction: Tensor) -> Tensor:
-    """Return the cosine of each filter and a direction, to be multiplied with the weight; 0 where either is zero."""
+    """Return the cosine of each filter and a direction, shaped to multiply the weight; 0 if either is zero."""
     is_row = weight.ndim < 3 or weight[0, 0].numel() == 1
     dims = tuple(range(weight.ndim))[(0 if weight.ndim == 1 else 1 if is_row else 2) :]
     product = (weight * direction).sum(dims, keepdim=True)

@@ -1,4 +1,4 @@
-"""The strategy that turns weights back towards fresh ones, as far as the data ask for."""
+"""A strategy that turns rows of weights towards fresh ones and shrinks them."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ if TYPE_CHECKING:
 
 
 def turn_back(keep_cosine: float = 0.9, min_norm: float = 0.6, loss_images: int = 256) -> UnlearnStrategy:
-    """Turn every row of weights towards a fresh one, and shrink all by how much worse the model is on unseen images.
+    """Turn each row of weights towards a fresh row; shrink all rows the more, the worse the model is on new images.
 
     For each row w of a weight (a filter, the incoming weights of a unit) and the same row t of a newly built model,
     w <- r |t| u(c u(w) + sqrt(1 - c^2) u(t)), where u(x) = x / |x| and c is `keep_cosine`. Parameters of one dimension
-    (biases, norm scales) and rows whose fresh one is zero have no direction to turn to: w <- r (c w + (1 - c) t). How
-    short the rows become is read off the data: r = min(1, sqrt(loss_old / loss_new)) but at least `min_norm`, from the
-    mean cross-entropy in evaluation mode on images that the previous chunk trained on and on the new chunk's, which no
-    step has seen. Running statistics stay.
+    (biases, norm scales) and rows whose fresh one is zero have no direction to turn to: w <- r (c w + (1 - c) t). The
+    data decide the length r = min(1, sqrt(loss_old / loss_new)), at least `min_norm`. The losses are mean cross-entropy
+    in evaluation mode on training images of the previous chunk, and on images of the new chunk, which no training step
+    has seen. Running statistics stay.
 
-    Source: our own, after shrink and perturb (Ash and Adams 2020, "On warm-starting neural network training"), from
-    which it departs in three ways. There the share of the fresh weights depends on how far the old ones have grown;
-    here every row gets the same. There the old length lives on, shrunk; here each row starts from its initial length.
-    There the strength is a constant; here it follows the gap between old and unseen images.
+    Source: our own, after shrink and perturb (Ash and Adams 2020, "On warm-starting neural network training"), with
+    three departures. There the share of fresh weights depends on how far the old ones have grown; here it is the same
+    for every row. There the old length stays, shrunk; here each row starts from its initial length. There the strength
+    is a constant; here it follows the gap between old and unseen images.
 
     Args:
-        keep_cosine: Cosine between a row and what it becomes where its fresh row stands at right angles, in (0, 1].
-        min_norm: The least r, in (0, 1].
-        loss_images: How many images measure each of the two losses.
+        keep_cosine: Cosine between a row and its new value if the fresh row is orthogonal to it, in (0, 1].
+        min_norm: Smallest r, in (0, 1].
+        loss_images: Number of images for each of the two losses.
 
     Raises:
         UserError: A setting is out of range.
@@ -63,7 +63,7 @@ def turn_back(keep_cosine: float = 0.9, min_norm: float = 0.6, loss_images: int 
 
 
 def _turned(weight: Tensor, fresh: Tensor, cosine: float) -> Tensor:
-    """Return each row of the fresh length, turned towards the fresh row."""
+    """Return the weight with each row turned towards the fresh row and scaled to its length."""
     import torch
 
     mixed = cosine * weight + (1 - cosine) * fresh

@@ -1,7 +1,7 @@
-"""What the units of a model do on images, and which weights lead into and out of them.
+"""Activity of a model's units on images, and the weights that lead into and out of each unit.
 
-Units are told from what the model computes, not from its names: every operation on tensors is watched while images
-pass, so that a use of a unit outside of any module (a shortcut, a gate) is seen as well.
+Units are found from the model's operations on tensors, not from its names, so that a use of a unit outside of any
+module (a shortcut, a gate) is seen as well.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ ACTIVATIONS = {
     *("relu", "relu_", "relu6", "hardtanh", "hardtanh_", "leaky_relu", "leaky_relu_", "prelu", "elu", "elu_", "selu"),
     *("selu_", "celu", "celu_", "gelu", "silu", "silu_", "mish", "mish_", "hardswish", "hardswish_", "softplus"),
 }
-"""Squashing functions (sigmoid, tanh) are left out: what they open and close are gates, not units."""
+"""Squashing functions (sigmoid, tanh) are left out: they open and close gates, not units."""
 UNIT_BY_UNIT = {
     *("batch_norm", "dropout", "dropout2d", "pad", "contiguous", "to", "clone", "flatten", "mean", "mul", "div"),
     *("max_pool2d", "avg_pool2d", "adaptive_avg_pool2d", "adaptive_max_pool2d"),
 }
-"""Operations after which the units are still where they were; with two inputs only if they are of the same units."""
+"""Operations that leave the units in place, if all other inputs are parameters with one value per unit."""
 FLATTEN = {"flatten", "view", "reshape"}
 """Operations that may lay the positions of channels side by side, see `_is_flattened`."""
 
@@ -36,14 +36,14 @@ class Units:
     """The outputs of one layer: channels of a convolution, rows of a linear map.
 
     Attributes:
-        n_units: How many.
-        incoming: Names of the parameters and buffers with one entry (in the first dimension) a unit: of the layer, and
-            of the norm and the activation behind it.
+        n_units: Number of units.
+        incoming: Names of the parameters and buffers with one entry (in the first dimension) per unit: of the layer,
+            and of the norm and the activation after it.
         outgoing: Names of the weights that read the units; incomplete where `is_read_elsewhere`.
         is_read_elsewhere: Whether anything but a layer's weight reads the units, e.g. a shortcut, a gate or a norm
             across units.
-        activity: (n_units,) sum over images and positions of the absolute values behind the activation function; None
-            if there is none, so that what the layer computes is no unit by itself.
+        activity: (n_units,) sum over images and positions of the absolute values after the activation function; None
+            if there is none, so that the outputs are no units by themselves.
     """
 
     n_units: int
@@ -54,10 +54,10 @@ class Units:
 
 
 def watch_units(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], ranks: Ranks) -> dict[str, Units]:
-    """Pass images through a model in evaluation mode, and return its units with an activation function.
+    """Return the units of a model that have an activation function, observed on images in evaluation mode.
 
     Args:
-        model: Left as it was.
+        model: The model; unchanged.
         batches: Prepared images (n, channels, height, width) and labels: this process's part of each batch.
         ranks: The processes whose parts together are the batches; each returns the same.
 
@@ -84,14 +84,14 @@ def watch_units(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], rank
 
 @dataclass(frozen=True)
 class _Place:
-    """Where the units of a layer stand in a tensor.
+    """Location of a layer's units in a tensor.
 
     Attributes:
-        tensor: It is held so that its id stays its own.
+        tensor: The tensor; held so that no other tensor gets its id.
         layer: The name of the layer's weight.
-        dimension: Which dimension of the tensor the units lie along.
-        is_active: Whether they passed an activation function.
-        n_positions: How many neighbours in that dimension belong to each unit; more than one behind a flatten.
+        dimension: Dimension of the tensor along which the units lie.
+        is_active: Whether the units passed an activation function.
+        n_positions: Neighbouring entries per unit in that dimension; more than one after a flatten.
     """
 
     tensor: Tensor
@@ -114,7 +114,7 @@ class _Watch(TorchFunctionMode):
         self._places: dict[int, _Place] = {}
 
     def forget(self) -> None:
-        """Let go of the tensors of a pass."""
+        """Drop the tensors of a pass."""
         self._made.clear()
         self._places.clear()
 
@@ -137,25 +137,26 @@ class _Watch(TorchFunctionMode):
         elif not (self._is_unit_by_unit(operation, inputs, places, output) and isinstance(output, Tensor)):
             for place in places:
                 self.units[place.layer].is_read_elsewhere = True
-            self._places.pop(id(output), None)  # an operation in place, e.g. the addition of a shortcut
+            self._places.pop(id(output), None)  # an in-place operation, e.g. the addition of a shortcut
         else:
             self._go_on(operation, places[0], inputs, output)
 
     def _enter(self, operation: str, inputs: list[Tensor], names: list[set[str]], output: Tensor) -> None:
-        """Note the layer whose units the output holds."""
+        """Record the layer whose units the output holds."""
         weight = inputs[1]
         layer = next((name for name in sorted(names[1]) if self._shapes[name] == weight.shape), None)
         if layer is None:
             return
         units = self.units.setdefault(layer, Units(len(weight)))
-        units.incoming |= self._with_one_entry_a_unit(set().union(*names[1:]), units.n_units)
+        units.incoming |= self._with_one_entry_per_unit(set().union(*names[1:]), units.n_units)
         dimension = -1 if operation == "linear" else 1
         self._places[id(output)] = _Place(output, layer, dimension, is_active=False)
 
     def _read(self, operation: str, places: list[_Place], weight: Tensor) -> None:
-        """Note that a layer's weight reads units; one that is made of others (standardised) has no columns to set.
+        """Record that a layer's weight reads units.
 
-        Nor has one that sums over another dimension than that of the units, e.g. over the positions of each channel.
+        A weight has no columns to set if it is made from another (standardised), or if it sums over another dimension
+        than that of the units, e.g. over the positions of each channel.
         """
         summed = -1 if operation == "linear" else 1
         for place in places:
@@ -183,7 +184,7 @@ class _Watch(TorchFunctionMode):
     def _go_on(self, operation: str, place: _Place, inputs: list[Tensor], output: Tensor) -> None:
         units = self.units[place.layer]
         is_active = place.is_active or operation in ACTIVATIONS
-        units.incoming |= self._with_one_entry_a_unit(set().union(*map(self._names, inputs)), units.n_units)
+        units.incoming |= self._with_one_entry_per_unit(set().union(*map(self._names, inputs)), units.n_units)
         n_positions = output.shape[place.dimension] // units.n_units
         self._places[id(output)] = _Place(output, place.layer, place.dimension, is_active, n_positions)
         if operation in ACTIVATIONS:
@@ -192,16 +193,16 @@ class _Watch(TorchFunctionMode):
             units.activity = activity if units.activity is None else units.activity + activity
 
     def _names(self, tensor: Tensor) -> set[str]:
-        """Return the names of the parameters and buffers that a tensor is, or is made of alone."""
+        """Return the names of the parameters and buffers that a tensor is, or is made from alone."""
         found = self._own.get(id(tensor)) or self._made.get(id(tensor))
         return found[1] if found else set()
 
-    def _with_one_entry_a_unit(self, names: set[str], n_units: int) -> set[str]:
+    def _with_one_entry_per_unit(self, names: set[str], n_units: int) -> set[str]:
         return {name for name in names if self._shapes[name][:1] == (n_units,)}
 
 
 def _is_flattened(operation: str, place: _Place, output: Any) -> bool:
-    """Say whether an operation makes of channels with positions (n, channels, ...) one row (n, channels * ...)."""
+    """Return whether an operation lays channels with positions (n, channels, ...) side by side (n, channels * ...)."""
     source = place.tensor
     return (
         operation in FLATTEN

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def nothing() -> None:
-    """Warm start: go on with the weights as they are. The one strategy that changes nothing."""
+    """Warm start: keep the weights as they are. The only strategy that changes nothing."""
 
 
 def from_scratch() -> UnlearnStrategy:
