@@ -229,9 +229,17 @@ def _by_order(weights: StoredWeights, own: State, heads: tuple[str, ...]) -> Sta
 
 
 def _first_unlike(state: State, wanted: Sequence[Tensor]) -> int | None:
-    """Return the first place at which a file has no tensor of the wanted shape; None if all are there, in order."""
+    """Return the first place at which a file has no tensor of the wanted shape; None if all are there, in order.
+
+    A stem for colours has the shape of one for grey images but for the channels; timm sums over them.
+    """
     found = [tensor.shape for tensor in state.values()]
-    return next((i for i, tensor in enumerate(wanted) if found[i : i + 1] != [tensor.shape]), None)
+    for place, tensor in enumerate(wanted):
+        shape, own = found[place : place + 1], tensor.shape
+        grey = [torch.Size([own[0], 3, *own[2:]])] if len(own) == 4 and own[1] == 1 else []
+        if shape != [own] and (not shape or shape != grey):
+            return place
+    return None
 
 
 def _without_prefix(state: State, own: State) -> tuple[State, str]:

@@ -168,6 +168,9 @@ def test_tensors_in_the_model_s_order_load_whatever_they_are_called(tmp_path: Pa
     with pytest.raises(UserError, match=r"does not fit(.*\n)*.*checkpoint_match=order"):
         load(path)
     assert_loaded(load(path, match="order")[0], weights)
+    grey, _ = load(path, match="order", in_chans=1)
+    plain = saved(weights, tmp_path / "p.pth")
+    assert_loaded(grey, as_timm(plain, in_chans=1))
     swapped = dict(reversed(named.items()))
     with pytest.raises(UserError, match=r"tensor 0 of .* has shape \(1000,\)"):
         load(saved(swapped, tmp_path / "s.pth"), match="order")
