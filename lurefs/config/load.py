@@ -17,6 +17,8 @@ from lurefs.config.schema import BackboneConfig, RunConfig
 from lurefs.errors import UserError, nearest
 from lurefs.records import from_mapping, to_mapping
 
+LOCAL_DIR = "local-dir:"
+"""What timm's names of models in a local folder start with; the folder follows."""
 _LISTS = ("benchmarks", "probes")
 _GROUP_KEYS = ("variants", "seeds", "workers")
 """Keys of a recipe for its runs together; all others are settings of each run."""
@@ -153,7 +155,11 @@ def find_recipe(source: str) -> Path:
     raise UserError(
         f"there is no config {source!r}",
         f"the path of a YAML file, or a recipe: {', '.join(recipes)}",
-        f"did you mean {guess!r}?" if guess else "check the path",
+        "measure a folder of images with 'lurefs evaluate FOLDER --backbone NAME'"
+        if path.is_dir()
+        else f"did you mean {guess!r}?"
+        if guess
+        else "check the path",
     )
 
 
@@ -276,6 +282,10 @@ def _absolute_paths(config: RunConfig) -> RunConfig:
     def absolute(path: str | None) -> str | None:
         return None if path is None else str(Path(path).expanduser().resolve())
 
+    name = config.backbone.name
+    if name.startswith(LOCAL_DIR):
+        name = f"{LOCAL_DIR}{absolute(name.removeprefix(LOCAL_DIR))}"
+    backbone = replace(config.backbone, name=name, checkpoint_path=absolute(config.backbone.checkpoint_path))
     params = dict(config.dataset.params)
     if "path" in params:
         params["path"] = absolute(str(params["path"]))
@@ -288,7 +298,7 @@ def _absolute_paths(config: RunConfig) -> RunConfig:
         config,
         benchmarks=benchmarks,
         dataset=replace(config.dataset, params=params),
-        backbone=_with_digest(replace(config.backbone, checkpoint_path=absolute(config.backbone.checkpoint_path))),
+        backbone=_with_digest(backbone),
         class_split=replace(config.class_split, file=absolute(config.class_split.file)),
     )
 

@@ -23,11 +23,13 @@ class View:
         image_size: Height and width of the image, in pixels.
         crop_share: Side of the centre that is kept, as a share of the shorter side of the file's image, in (0, 1].
         interpolation: Filter that resizes it, by timm's names: `bicubic`, `bilinear`, `nearest`, `lanczos` ...
+        is_squashed: Whether a wide or tall image is made square before its centre is kept, instead of cropped.
     """
 
     image_size: int
     crop_share: float = 1.0
     interpolation: str = "bicubic"
+    is_squashed: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -55,13 +55,14 @@ def resize_images(images: ImageArray, image_size: int) -> ImageArray:
 def fit_square(image: Image.Image, view: View) -> Image.Image:
     """Resize the shorter side with an antialiased filter, to `image_size` / `crop_share` pixels, and crop the centre.
 
-    The arithmetic is that of torchvision's Resize and CenterCrop, which timm uses for evaluation.
+    With `is_squashed` both sides get that size. The arithmetic is that of torchvision's Resize and CenterCrop, which
+    timm uses for evaluation.
     """
     from PIL import Image
 
     size = view.image_size
     shorter = max(size, int(size / view.crop_share))
-    width, height = (int(shorter * side / min(image.size)) for side in image.size)
+    width, height = (shorter if view.is_squashed else int(shorter * side / min(image.size)) for side in image.size)
     left, top = round((width - size) / 2), round((height - size) / 2)
     resized = image.resize((width, height), Image.Resampling[view.interpolation.upper()])
     return resized.crop((left, top, left + size, top + size))

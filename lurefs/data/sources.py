@@ -136,6 +136,7 @@ def _view_files(files: _Files, view: View) -> ImageDataset:
             "n_channels": files.n_channels,
             "pillow": version("pillow"),
             **({} if view == plain else {"crop_share": view.crop_share, "interpolation": view.interpolation}),
+            **({"is_squashed": True} if view.is_squashed else {}),
         },
         read=partial(_read_files, files.root, files.image_ids, view, files.n_channels),
         viewed=partial(_view_files, files),

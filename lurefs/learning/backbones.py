@@ -7,7 +7,7 @@ import json
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -23,9 +23,10 @@ from lurefs.data.dataset import View
 from lurefs.errors import UserError, first_line, unknown_name
 from lurefs.learning.stem import make_stem_small
 from lurefs.learning.weights import State, check_loaded, load_into, read_weights, watched_loading
+from lurefs.records import from_mapping
 
 SET_ELSEWHERE = {
-    "num_classes": "the head has as many classes as class_split.base gives",
+    "num_classes": "the head has one output per base class, and a frozen backbone has no head",
     "in_chans": "the model has as many channels as the images of the data set",
     "features_only": "a whole model is learned, and what its head sees are the features",
     "checkpoint_path": "backbone.checkpoint_path names a file of weights",
@@ -42,28 +43,23 @@ class Backbone:
         model: The timm model itself, with a linear head of `n_classes`; its state dict loads in plain timm.
         n_features: Length of what `embed` returns for an image.
         n_classes: Classes of the head.
-        image_size: Height and width of the model's input, in pixels; images of another size are resized.
+        view: How a file becomes an image for the model; for loaded weights as the model's card says.
         n_channels: Channels of its input.
         mean: One value a channel, of images in [0, 1].
         std: One value a channel.
         channels_last: Whether inputs and convolution weights have their channels last in memory.
-        crop_share: Share of an image's shorter side that is kept when a file is decoded for it; for loaded weights that
-            of the model's card.
-        interpolation: The filter that resizes the rest; likewise.
-        weights: In words what was loaded from `checkpoint_path`; empty without one.
+        weights: In words which weights were loaded; empty for initial ones.
     """
 
     name: str
     model: nn.Module
     n_features: int
     n_classes: int
-    image_size: int
+    view: View
     n_channels: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
     channels_last: bool = True
-    crop_share: float = 1.0
-    interpolation: str = "bicubic"
     weights: str = ""
 
     def prepare(self, images: Tensor) -> Tensor:
@@ -108,9 +104,9 @@ class Backbone:
         return {}
 
     @property
-    def view(self) -> View:
-        """How a file becomes an image for the model."""
-        return View(image_size=self.image_size, crop_share=self.crop_share, interpolation=self.interpolation)
+    def image_size(self) -> int:
+        """Height and width of the model's input, in pixels; images of another size are resized."""
+        return self.view.image_size
 
     @property
     def n_parameters(self) -> int:
@@ -177,7 +173,8 @@ def build_backbone(
     """
     check_backbone(config)
     is_loaded = config.pretrained or config.checkpoint_path is not None
-    size = config.image_size or (_size_of_checkpoint(config) if is_loaded else image_size)
+    own = _view_of_checkpoint(config)
+    size = config.image_size or (own.image_size if own else None if is_loaded else image_size)
     model, weights = _build_model(
         config, n_classes=n_classes, n_channels=n_channels, image_size=size, seed=seed, channels_last=channels_last
     )
@@ -186,17 +183,20 @@ def build_backbone(
     mean, std = tuple(card["mean"]), tuple(card["std"])
     if n_channels == 1:  # timm sums a pretrained stem over the colours: the image counts as grey in each of them
         mean, std = (sum(mean) / len(mean),), (sum(std) / len(std),)
+    view = View(image_size=size) if own is None else replace(own, image_size=size)
+    if is_loaded and own is None:
+        is_squashed = card["crop_mode"] == "squash"
+        view = replace(view, crop_share=card["crop_pct"], interpolation=card["interpolation"], is_squashed=is_squashed)
     return Backbone(
         name=config.name,
         model=model,
         n_features=_count_features(model, n_channels, size),
         n_classes=n_classes,
-        image_size=size,
+        view=view,
         n_channels=n_channels,
         mean=mean,
         std=std,
         channels_last=channels_last,
-        **({"crop_share": card["crop_pct"], "interpolation": card["interpolation"]} if is_loaded else {}),
         weights=weights,
     )
 
@@ -269,28 +269,28 @@ def resolve_device(name: str) -> torch.device:
 
 
 def _data_card(model: nn.Module) -> dict[str, Any]:
-    """Return how timm prepares images for a model: input_size, mean, std, crop_pct, interpolation."""
+    """Return how timm prepares images for a model: input_size, mean, std, crop_pct, crop_mode, interpolation."""
     from timm.data import resolve_model_data_config
 
     card: dict[str, Any] = resolve_model_data_config(model)
     return card
 
 
-def _size_of_checkpoint(config: BackboneConfig) -> int | None:
-    """Return the size of the images that a run of lurefs trained a checkpoint on; None for files of other trainings."""
+def _view_of_checkpoint(config: BackboneConfig) -> View | None:
+    """Return how a run of lurefs saw the images that it trained a checkpoint on; None for files of other trainings."""
     if config.checkpoint_path is None:
         return None
     try:
-        size = json.loads(Path(config.checkpoint_path).with_suffix(".json").read_bytes())["image_size"]
-    except (OSError, ValueError, KeyError, TypeError):
+        card = json.loads(Path(config.checkpoint_path).with_suffix(".json").read_bytes())
+        return from_mapping(View, {field.name: card[field.name] for field in fields(View) if field.name in card})
+    except (OSError, ValueError, TypeError, UserError):
         return None
-    return size if isinstance(size, int) else None
 
 
 def _build_model(
     config: BackboneConfig, *, n_classes: int, n_channels: int, image_size: int | None, seed: int, channels_last: bool
 ) -> tuple[nn.Module, str]:
-    """Return a model and, if its weights come from a file, in words which ones they are.
+    """Return a model and, if its weights are loaded, in words which ones they are.
 
     Without `image_size` the model is built for the size that its card names.
     """
@@ -311,6 +311,7 @@ def _build_model(
         model = create(pretrained=config.pretrained)
     if config.pretrained and missing:
         check_loaded(model, missing[-1], config.name)
+        words = f"those that timm has for {_full_name(model, config.name)}"
     if config.checkpoint_path is not None:
         weights = read_weights(Path(config.checkpoint_path), config.checkpoint_copy, config.checkpoint_sha256)
 
@@ -320,6 +321,12 @@ def _build_model(
 
         model, words = load_into(model, weights, rebuild, config.checkpoint_match)
     return model.to(memory_format=_memory_format(channels_last)), words
+
+
+def _full_name(model: nn.Module, name: str) -> str:
+    """Return a model's name with the tag of its pretrained weights, of which timm chooses one if none is named."""
+    card: Any = getattr(model, "pretrained_cfg", {})
+    return name if ":" in name else ".".join(filter(None, (card.get("architecture", name), card.get("tag"))))
 
 
 def _create(name: str, *, seed: int, **params: Any) -> nn.Module:
@@ -370,7 +377,9 @@ def _told_in_words(config: BackboneConfig, images: str) -> Iterator[None]:
             ) from error
         raise UserError(
             f"the pretrained weights of {config.name!r} cannot be had: {first_line(error)}",
-            "a network connection to timm's hub, or the weights in its cache",
+            "a folder as timm saves one, with config.json and a file of weights"
+            if config.name.startswith("local-dir:")
+            else "a network connection to timm's hub, or the weights in its cache",
             "set backbone.checkpoint_path to a local file of them, or backbone.pretrained=false",
         ) from error
 

@@ -113,17 +113,19 @@ def load_into(
         state, prefix = _by_order(weights, own, heads), ""
     else:
         state, prefix = _without_prefix(weights.state, own)
+    n_left = len(weights.state) - len(state)
     state = {name: t for name, t in state.items() if not (name.startswith(heads) and _shape(own, name) != t.shape)}
     needed = {name for name in _learned(model) if not name.startswith(heads)}
     if all(name in state and state[name].shape == own[name].shape for name in needed):
         model.load_state_dict({name: t for name, t in state.items() if _shape(own, name) == t.shape}, strict=False)
         loaded = needed
+        n_left += sum(name not in own for name in state)
     else:
         model, missing = _let_timm_load(weights, state, own, heads, rebuild)
         loaded = needed - missing
     if loaded != needed:
         raise _misfit(weights, state, own, heads, needed - loaded)
-    return model, _words(weights, prefix, len(loaded), len(state))
+    return model, _words(weights, prefix, len(loaded), n_left)
 
 
 @contextmanager
@@ -279,13 +281,12 @@ def _shared_wrappers(state: State) -> str:
         prefix += wrapper
 
 
-def _words(weights: StoredWeights, prefix: str, n_loaded: int, n_state: int) -> str:
+def _words(weights: StoredWeights, prefix: str, n_loaded: int, n_left: int) -> str:
     copy = f"{weights.copy} of " if weights.copy else ""
     others = f"; not taken: {', '.join(weights.others)}" if weights.others else ""
     below = f" below {prefix!r}" if prefix else ""
-    left = len(weights.state) - n_state
     return f"{copy}{weights.path.name}{below}: all {n_loaded} tensors but the classifier's" + (
-        f"; {left} of the file have no place{others}" if left else others
+        f"; {n_left} of the file have no place{others}" if n_left else others
     )
 
 

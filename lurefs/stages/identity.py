@@ -51,6 +51,7 @@ def claim(plan: Plan, directory: RunDirectory, backbone: Backbone) -> None:
             "digest": digest(card),
             **card,
             "backbone": backbone_card(backbone),
+            **({"weights": backbone.weights} if backbone.weights else {}),
             "split": split,
             "versions": {name: library.__version__ for name, library in libraries.items()},
             "machine": machine_card(plan.config),

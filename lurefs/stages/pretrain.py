@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -172,7 +173,7 @@ def _checkpoint_card(stage: Stage, backbone: Backbone, outcome: ChunkOutcome) ->
         "chunk_index": outcome.chunk_index,
         "pretrain": digest(pretrain_identity(config)),
         "timm_model": config.backbone.name,
-        "image_size": backbone.image_size,
+        **asdict(backbone.view),
         "class_names": [stage.plan.dataset.class_names[label] for label in stage.plan.classes.base],
         "test_accuracy": outcome.test_accuracy,
     }

@@ -65,7 +65,10 @@ def open_stage(plan: Plan, directory: RunDirectory, *, is_tracked: bool, ranks: 
         device = torch.device("cuda", ranks.local_rank)
         torch.cuda.set_device(device)
     if ranks.is_first:
-        claim(plan, directory, plan_backbone(plan))
+        backbone = plan_backbone(plan)
+        if backbone.weights:
+            console.note(f"{config.name}: the weights are {backbone.weights}")
+        claim(plan, directory, backbone)
     ranks.wait()
     tracker = start(config, directory) if is_tracked and ranks.is_first else Tracker("")
     return Stage(plan=plan, directory=directory, tracker=tracker, device=device, ranks=ranks)

@@ -123,7 +123,7 @@ def test_a_model_of_the_hub_without_a_network_is_told_in_words(
 @pytest.mark.parametrize(
     ("params", "words"),
     [
-        ({"num_classes": 3}, r"num_classes is 3\n.*as class_split\.base gives"),
+        ({"num_classes": 3}, r"num_classes is 3\n.*per base class"),
         ({"in_chans": 1}, r"in_chans is 1\n.*as the images of the data set"),
         ({"features_only": True}, r"features_only is True\n.*a whole model is learned"),
         ({"checkpoint_path": "w.pth"}, r"checkpoint_path is 'w\.pth'\n.*backbone\.checkpoint_path names"),
