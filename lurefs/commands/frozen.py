@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from lurefs import console, plugins
-from lurefs.config.load import RunGroup, group_of
+from lurefs.config.load import RunGroup, group_of, parse_overrides
 from lurefs.errors import UserError
 
 if TYPE_CHECKING:
@@ -22,6 +22,8 @@ MAX_QUERIES = 15
 """Query images per class, if every class has that many beside its support images."""
 EXAMPLE = "test_resnet"
 """The backbone of a recipe that names none: small, and its weights are not downloaded."""
+SHOTS, WAY = "1,5", 5
+"""Labels per class, and classes per episode, if the command line does not say."""
 
 
 def add_parser(commands: Any) -> None:
@@ -40,8 +42,24 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options that `lurefs evaluate DATA` and `lurefs init DATA` share."""
     parser.add_argument("--backbone", metavar="NAME[,NAME...]", help="timm models; their pretrained weights are loaded")
     parser.add_argument("--weights", metavar="FILE", help="a file of weights for the backbone, in place of timm's")
-    parser.add_argument("--shots", default="1,5", metavar="K[,K...]", help="labels per class (default: 1,5)")
-    parser.add_argument("--way", type=int, default=5, metavar="N", help="classes per episode (default: 5)")
+    parser.add_argument("--shots", metavar="K[,K...]", help=f"labels per class (default: {SHOTS})")
+    parser.add_argument("--way", type=int, metavar="N", help=f"classes per episode (default: {WAY})")
+
+
+def refuse_options(arguments: argparse.Namespace) -> None:
+    """Refuse the options of `add_options` beside a recipe, which would not use them.
+
+    Raises:
+        UserError: One of them is given.
+    """
+    names = ("backbone", "weights", "shots", "way")
+    given = [f"--{name}" for name in names if getattr(arguments, name, None) is not None]
+    if given:
+        raise UserError(
+            f"{given[0]} is given, but no images",
+            "images to measure a backbone on: lurefs evaluate DATA --backbone NAME",
+            "name a folder, an .npz file or a data set, or change a recipe's settings with key.sub=value",
+        )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -89,26 +107,26 @@ def recipe(arguments: argparse.Namespace) -> str:
     Raises:
         UserError: There is no such data, or an option is wrong.
     """
-    name, params = _dataset_of(arguments.data)
-    shots = _shots_of(arguments.shots)
-    n_query = _n_query(plugins.build("dataset", name, params), arguments.way, shots)
-    backbones = [part.strip() for part in (arguments.backbone or EXAMPLE).split(",") if part.strip()]
+    dataset, params = _dataset_of(arguments.data)
+    shots, n_way = _shots_of(SHOTS if arguments.shots is None else arguments.shots), arguments.way
+    n_way = WAY if n_way is None else n_way
+    n_query = _n_query(plugins.build("dataset", dataset, {**params, **_dataset_params(arguments)}), n_way, shots)
+    backbones = _backbones_of(EXAMPLE if arguments.backbone is None else arguments.backbone)
     if arguments.weights is not None and len(backbones) != 1:
         raise UserError(
             f"--weights is given for {len(backbones)} backbones", "one backbone", "measure the backbones one by one"
         )
     variants = [
-        f"  {_variant(backbone)}: {{backbone: {_inline(_weights(backbone, arguments))}}}" for backbone in backbones
+        f"  {variant}: {{backbone: {_inline(_weights(backbone, arguments))}}}"
+        for variant, backbone in backbones.items()
     ]
-    benchmarks = [
-        f"  {arguments.way}way-{k}shot: {{n_way: {arguments.way}, n_shot: {k}, n_query: {n_query}}}" for k in shots
-    ]
+    benchmarks = [f"  {n_way}way-{k}shot: {{n_way: {n_way}, n_shot: {k}, n_query: {n_query}}}" for k in shots]
     return "\n".join(
         [
-            f"# Backbones as they are, measured on {name} by few-shot episodes. Start it with: lurefs run FILE",
+            f"# Backbones as they are, measured on {dataset} by few-shot episodes. Start it with: lurefs run FILE",
             f"name: {_inline(_name_of(arguments.data))}",
             "frozen: true                       # nothing is learned; all classes are novel",
-            f"dataset: {_inline({'name': name, 'params': params})}",
+            f"dataset: {_inline({'name': dataset, 'params': params})}",
             "benchmarks:                        # 2,000 episodes each; n_episodes changes that",
             *benchmarks,
             "probes:",
@@ -132,26 +150,54 @@ def _dataset_of(data: str) -> tuple[str, dict[str, Any]]:
     raise UserError(
         f"there is no folder or file {data}, and no data set of that name",
         f"a folder with one sub-folder per class, an .npz file, or one of {', '.join(plugins.names('dataset'))}",
-        "correct the path",
+        "correct the path, or give a recipe with --config",
     )
+
+
+def _dataset_params(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Return the parameters that overrides give the data set, of those commands that take overrides."""
+    dataset = parse_overrides(getattr(arguments, "overrides", ())).get("dataset")
+    params = dataset.get("params") if isinstance(dataset, dict) else None
+    return params if isinstance(params, dict) else {}
+
+
+def _backbones_of(text: str) -> dict[str, str]:
+    """Return the backbones of a list by the names of their runs."""
+    names = [part.strip() for part in text.split(",")]
+    found = {_variant(name): name for name in names}
+    if not all(found) or len(found) < len(names):
+        raise UserError(
+            f"--backbone is {text!r}", "different timm models with commas between", "write e.g. resnet18,convnext_tiny"
+        )
+    return found
 
 
 def _shots_of(text: str) -> list[int]:
     parts = [part.strip() for part in text.split(",")]
-    if not all(part.isdecimal() and int(part) > 0 for part in parts) or len(set(parts)) < len(parts):
+    shots = [int(part) if part.isdecimal() else 0 for part in parts]
+    if min(shots) < 1 or len(set(shots)) < len(shots):
         raise UserError(f"--shots is {text!r}", "different whole numbers from 1 with commas between", "write e.g. 1,5")
-    return [int(part) for part in parts]
+    return shots
 
 
 def _n_query(dataset: ImageDataset, n_way: int, shots: Sequence[int]) -> int:
     """Return how many queries per class the smallest class allows beside the most shots."""
+    from lurefs.comparing.texts import counted
+
     n_classes, smallest = len(dataset.class_names), int(dataset.n_per_class.argmin())
     n_images, most = int(dataset.n_per_class[smallest]), max(shots)
+    if n_classes < 2:
+        raise UserError(
+            f"the images are all of one class, {dataset.class_names[0]!r}",
+            "at least 2 classes to tell apart",
+            "add a sub-folder for each other class, or point at the folder above the classes",
+        )
     if n_way < 2 or n_way > n_classes:
         raise UserError(f"--way is {n_way}", f"2 to {n_classes}, the number of classes", "change --way")
     if n_images <= most:
         raise UserError(
-            f"class {dataset.class_names[smallest]!r} has {n_images} images, too few for {most} shots and a query",
+            f"class {dataset.class_names[smallest]!r} has {counted(n_images, 'image')}, too few for "
+            f"{counted(most, 'shot')} and a query",
             f"at least {most + 1} images per class",
             "lower --shots, add images to the class, or leave it out",
         )
@@ -160,7 +206,7 @@ def _n_query(dataset: ImageDataset, n_way: int, shots: Sequence[int]) -> int:
 
 def _weights(backbone: str, arguments: argparse.Namespace) -> dict[str, Any]:
     if arguments.weights is not None:
-        return {"name": backbone, "checkpoint_path": arguments.weights}
+        return {"name": backbone, "checkpoint_path": str(Path(arguments.weights).expanduser().resolve())}
     return {"name": backbone, "pretrained": arguments.backbone is not None}
 
 
@@ -170,7 +216,8 @@ def _variant(backbone: str) -> str:
 
 
 def _name_of(data: str) -> str:
-    return _variant(Path(data).expanduser().resolve().stem) or "evaluation"
+    path = Path(data).expanduser().resolve()
+    return _variant(path.stem if path.is_file() else path.name) or "evaluation"
 
 
 def _inline(value: Any) -> str:

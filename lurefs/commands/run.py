@@ -61,6 +61,8 @@ def run(arguments: argparse.Namespace) -> int:
 
     _take_first_word(arguments)
     is_frozen = getattr(arguments, "data", None) is not None
+    if not is_frozen:
+        frozen.refuse_options(arguments)
     group, root = frozen.frozen_group(arguments) if is_frozen else _load(arguments)
     stage, ranks = "run" if is_frozen else arguments.command, ranks_of()
     n_workers = group.n_workers if arguments.workers is None else check_workers("--workers", arguments.workers)
@@ -194,14 +196,23 @@ def _print_plan(plan: Plan) -> None:
     n_train = [len(chunk.train) for chunk in plan.chunks]
     n_passes = sum(sum(epoch_sizes(n_train, index, run.learner)) for index in range(len(n_train)))
     print(f"run {run.name}")
+    of_base = (
+        f"; of the base classes {len(images.train)} images to train on, {len(images.val)} for validation, "
+        f"{len(images.test)} for test"
+    )
     print(
         f"  data      {plan.dataset.name}: {len(classes.base)} base, {len(classes.validation)} validation and "
-        f"{len(classes.novel)} novel classes; of the base classes {len(images.train)} images to train on, "
-        f"{len(images.val)} for validation, {len(images.test)} for test"
+        f"{len(classes.novel)} novel classes{of_base if len(classes.base) else ''}"
     )
-    sizes = ", ".join(str(len(chunk.train)) for chunk in plan.chunks)
-    print(f"  chunks    {len(plan.chunks)}, replay {run.chunks.replay}{regime(run.chunks)}: {sizes} images to train on")
-    print(f"  learner   {run.backbone.name}, {run.unlearn.name}, {_epochs_words(run.learner)}: {n_passes} image passes")
+    if run.frozen:
+        print(f"  frozen    {run.backbone.name} as it is: nothing is learned")
+    else:
+        sizes = ", ".join(str(len(chunk.train)) for chunk in plan.chunks)
+        arrival = f"replay {run.chunks.replay}{regime(run.chunks)}"
+        print(f"  chunks    {len(plan.chunks)}, {arrival}: {sizes} images to train on")
+        words = f"{run.backbone.name}, {run.unlearn.name}, {_epochs_words(run.learner)}"
+        print(f"  learner   {words}: {n_passes} image passes")
+    _print_weights(plan)
     for name, benchmark in plan.benchmarks.items():
         spec, target, drawn_from = benchmark.spec, benchmark.target_ci95, benchmark.images
         most = "" if target is None else f"until ± {100 * target:g} points, at most "
@@ -218,6 +229,21 @@ def _print_plan(plan: Plan) -> None:
             f"classes, {len(split.validation)} for validation, {len(split.test)} for test; probe "
             f"{transfer.config.probe.name}, {len(transfer.spec.fits)} fits"
         )
+
+
+def _print_weights(plan: Plan) -> None:
+    """Print which weights a run's backbone starts from, and how images are prepared for them, if they are loaded."""
+    from lurefs.stages.stage import plan_backbone
+
+    backbone = plan_backbone(plan)
+    if not backbone.weights:
+        return
+    view, size = backbone.view, f"{backbone.image_size} x {backbone.image_size} pixels"
+    crop = f"{view.crop_share:g} of {'the image made square' if view.is_squashed else 'the shorter side'}"
+    from_files = f"{size}, {crop}, {view.interpolation}"
+    mean, deviation = (", ".join(f"{value:.3g}" for value in values) for values in (backbone.mean, backbone.std))
+    print(f"  weights   {backbone.weights}")
+    print(f"  images    {from_files if plan.dataset.viewed else size}; mean {mean}, deviation {deviation}")
 
 
 def _epochs_words(learner: LearnerConfig) -> str:
