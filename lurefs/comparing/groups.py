@@ -33,6 +33,18 @@ class Group:
         return len(self.runs) > 1
 
     @property
+    def is_of_one_seed(self) -> bool:
+        """Whether it is alone although another seed gives other weights, which it does not if all are loaded."""
+        run = self.runs[0].config
+        is_as_loaded = run.frozen and (run.backbone.pretrained or run.backbone.checkpoint_path is not None)
+        return not self.is_pooled and not is_as_loaded
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether its runs learned something."""
+        return not self.runs[0].config.frozen
+
+    @property
     def name(self) -> str:
         """The label without the number of seeds, where there is little room."""
         return self.label.removesuffix(_n_seeds(len(self.runs)))

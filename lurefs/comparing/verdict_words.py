@@ -14,6 +14,7 @@ from lurefs.comparing.verdicts import Verdict, Verdicts
 from lurefs.runs.outcomes import reset_in_words
 
 ONE_TRAINING = "one training each: another seed may turn the order"
+ONE_SEED = "one seed each: another one may turn the order"
 UNCORRECTED = "An interval (±, 95 %) is that of one mean or difference by itself; none is widened for their number."
 MAX_NAMED = 5
 """Of more groups than these that do not beat a control their number is said."""
@@ -79,21 +80,26 @@ def idle_resets(groups: Sequence[Group]) -> list[str]:
 
 
 def single_trainings(groups: Sequence[Group]) -> str:
-    """Say which of several groups are single trainings, so that their place is that of one seed; "" if none is."""
-    singles = [group.label for group in groups if not group.is_pooled]
+    """Say which of several groups are single trainings, so that their place is that of one seed; "" if none is.
+
+    Frozen backbones with random weights are of one seed, too; those with loaded weights do not depend on a seed.
+    """
+    singles = [group for group in groups if group.is_of_one_seed]
     if not singles or len(groups) == 1:
         return ""
+    is_trained = all(group.is_trained for group in singles)
     if len(singles) == len(groups):
-        return ONE_TRAINING
-    who = joined(singles) if len(singles) <= MAX_NAMED else f"{len(singles)} of {len(groups)} training procedures"
+        return ONE_TRAINING if is_trained else ONE_SEED
+    many = f"{len(singles)} of {len(groups)} {'training procedures' if is_trained else 'backbones'}"
+    who = joined([group.label for group in singles]) if len(singles) <= MAX_NAMED else many
     if len(singles) == 1:
-        return f"{who} is a single training: another seed may turn its place"
-    return f"{who} are single trainings: another seed may turn their places"
+        return f"{who} is {'a single training' if is_trained else 'of one seed'}: another seed may turn its place"
+    return f"{who} are {'single trainings' if is_trained else 'of one seed'}: another seed may turn their places"
 
 
 def as_sentence(text: str) -> str:
     """Return what is said of groups as a sentence of its own; a run's name keeps its first letter."""
-    is_ours = text.startswith(("none of the ", ONE_TRAINING, "not compared with "))
+    is_ours = text.startswith(("none of the ", ONE_TRAINING, ONE_SEED, "not compared with "))
     return f"{text[0].upper() + text[1:] if is_ours else text}."
 
 

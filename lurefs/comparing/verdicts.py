@@ -121,8 +121,8 @@ class Verdicts:
 
     @property
     def has_single_trainings(self) -> bool:
-        """Whether a group is a single training, with whose seed its place may turn."""
-        return len(self.groups) > 1 and any(not group.is_pooled for group in self.groups)
+        """Whether a group is of one seed, with which its place may turn."""
+        return len(self.groups) > 1 and any(group.is_of_one_seed for group in self.groups)
 
     def not_above(self, control: ControlLevel) -> list[Group]:
         """Return the groups that do not beat a control."""
