@@ -10,12 +10,14 @@ import pytest
 from lurefs.cli import make_parser, parse
 
 OF_A_STAGE = ["--config", "--run-dir", "--workers", "--dry-run", "[overrides ...]"]
+OF_FROZEN = ["--backbone", "--weights", "--shots", "--way"]
 TYPED = {
     "": ["--version"],
     "run": ["--config", "--run-dir", "--run-root", "--workers", "--dry-run", "[overrides ...]"],
     "pretrain": OF_A_STAGE,
     "extract": OF_A_STAGE,
-    "evaluate": OF_A_STAGE,
+    "evaluate": ["--config", "--run-dir", *OF_FROZEN, "--workers", "--dry-run", "[overrides ...]"],
+    "init": ["data", *OF_FROZEN, "--output"],
     "sweep": ["--config", "--run-root", "--workers", "--slurm", "--dry-run", "[overrides ...]"],
     "reproduce": ["run_dir", "--output"],
     "report": ["runs ...", "--output"],

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lurefs import console
-from lurefs.commands import compare
+from lurefs.commands import compare, frozen
 from lurefs.config.load import RunGroup, check_workers, load, recipes_dir
 from lurefs.config.schema import LearnerConfig
 from lurefs.errors import UserError
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from lurefs.stages.plan import Plan
     from lurefs.sweeps.workers import Failure
 
+WORDS = "RECIPE key.sub=value"
+WORDS_HELP = "{} (as --config), and settings that win over it"
+DATA = ("a recipe", "images to measure --backbone on as it is, or a recipe")
 STAGES = {
     "run": "all stages: pretrain, extract, evaluate and report",
     "pretrain": "learn the chunks, and store a checkpoint and an outcome after each",
@@ -40,9 +43,11 @@ def add_parser(commands: Any) -> None:
             parser.add_argument(
                 "--run-root", type=Path, metavar="DIR", help="folder for a run that is named by its settings"
             )
+        if stage == "evaluate":
+            frozen.add_options(parser)
         parser.add_argument("--workers", type=int, metavar="N", help="number of processes for variants and seeds")
         parser.add_argument("--dry-run", action="store_true", help="check everything and say what would be done")
-        parser.add_argument("overrides", nargs="*", metavar="key.sub=value", help="settings that win over the file")
+        parser.add_argument("overrides", nargs="*", metavar=WORDS, help=WORDS_HELP.format(DATA[stage == "evaluate"]))
         parser.set_defaults(run=run)
 
 
@@ -54,8 +59,12 @@ def run(arguments: argparse.Namespace) -> int:
     """
     from lurefs.sweeps import cells
 
-    group, root = _load(arguments)
-    stage, ranks = arguments.command, ranks_of()
+    _take_first_word(arguments)
+    is_frozen = getattr(arguments, "data", None) is not None
+    if not is_frozen:
+        frozen.refuse_options(arguments)
+    group, root = frozen.frozen_group(arguments) if is_frozen else _load(arguments)
+    stage, ranks = "run" if is_frozen else arguments.command, ranks_of()
     n_workers = group.n_workers if arguments.workers is None else check_workers("--workers", arguments.workers)
     plans = cells.plan_runs(list(group.runs.values()))
     directories = {name: RunDirectory(root / name if group.has_folders else root) for name in plans}
@@ -77,6 +86,26 @@ def run(arguments: argparse.Namespace) -> int:
         cells.run_here(waiting, directories, stage, with_page=not group.has_folders)
     ranks.leave()
     return finish(stage, directories, root, failures, is_group=group.has_folders) if ranks.is_first else 0
+
+
+def _take_first_word(arguments: argparse.Namespace) -> None:
+    """Take a word without `=` as the recipe, or for `evaluate` as the data unless it is a YAML file.
+
+    Raises:
+        UserError: There are several such words, or one beside --config.
+    """
+    words = [text for text in arguments.overrides if "=" not in text]
+    if not words:
+        return
+    if len(words) > 1 or arguments.config is not None:
+        raise UserError(
+            f"{words[-1]!r} is no setting", "settings as key.sub=value", "give one recipe only, and settings with '='"
+        )
+    arguments.overrides = [text for text in arguments.overrides if text not in words]
+    if arguments.command == "evaluate" and not words[0].endswith((".yaml", ".yml")):
+        arguments.data = words[0]
+    else:
+        arguments.config = words[0]
 
 
 def note_finished(plans: Mapping[str, Plan], waiting: Mapping[str, Plan]) -> None:
@@ -167,14 +196,23 @@ def _print_plan(plan: Plan) -> None:
     n_train = [len(chunk.train) for chunk in plan.chunks]
     n_passes = sum(sum(epoch_sizes(n_train, index, run.learner)) for index in range(len(n_train)))
     print(f"run {run.name}")
+    of_base = (
+        f"; of the base classes {len(images.train)} images to train on, {len(images.val)} for validation, "
+        f"{len(images.test)} for test"
+    )
     print(
         f"  data      {plan.dataset.name}: {len(classes.base)} base, {len(classes.validation)} validation and "
-        f"{len(classes.novel)} novel classes; of the base classes {len(images.train)} images to train on, "
-        f"{len(images.val)} for validation, {len(images.test)} for test"
+        f"{len(classes.novel)} novel classes{of_base if len(classes.base) else ''}"
     )
-    sizes = ", ".join(str(len(chunk.train)) for chunk in plan.chunks)
-    print(f"  chunks    {len(plan.chunks)}, replay {run.chunks.replay}{regime(run.chunks)}: {sizes} images to train on")
-    print(f"  learner   {run.backbone.name}, {run.unlearn.name}, {_epochs_words(run.learner)}: {n_passes} image passes")
+    if run.frozen:
+        print(f"  frozen    {run.backbone.name} as it is: nothing is learned")
+    else:
+        sizes = ", ".join(str(len(chunk.train)) for chunk in plan.chunks)
+        arrival = f"replay {run.chunks.replay}{regime(run.chunks)}"
+        print(f"  chunks    {len(plan.chunks)}, {arrival}: {sizes} images to train on")
+        words = f"{run.backbone.name}, {run.unlearn.name}, {_epochs_words(run.learner)}"
+        print(f"  learner   {words}: {n_passes} image passes")
+    _print_weights(plan)
     for name, benchmark in plan.benchmarks.items():
         spec, target, drawn_from = benchmark.spec, benchmark.target_ci95, benchmark.images
         most = "" if target is None else f"until ± {100 * target:g} points, at most "
@@ -191,6 +229,21 @@ def _print_plan(plan: Plan) -> None:
             f"classes, {len(split.validation)} for validation, {len(split.test)} for test; probe "
             f"{transfer.config.probe.name}, {len(transfer.spec.fits)} fits"
         )
+
+
+def _print_weights(plan: Plan) -> None:
+    """Print which weights a run's backbone starts from, and how images are prepared for them, if they are loaded."""
+    from lurefs.stages.stage import plan_backbone
+
+    backbone = plan_backbone(plan)
+    if not backbone.weights:
+        return
+    view, size = backbone.view, f"{backbone.image_size} x {backbone.image_size} pixels"
+    crop = f"{view.crop_share:g} of {'the image made square' if view.is_squashed else 'the shorter side'}"
+    from_files = f"{size}, {crop}, {view.interpolation}"
+    mean, deviation = (", ".join(f"{value:.3g}" for value in values) for values in (backbone.mean, backbone.std))
+    print(f"  weights   {backbone.weights}")
+    print(f"  images    {from_files if plan.dataset.viewed else size}; mean {mean}, deviation {deviation}")
 
 
 def _epochs_words(learner: LearnerConfig) -> str:

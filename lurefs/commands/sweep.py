@@ -17,9 +17,11 @@ if TYPE_CHECKING:
 
 def add_parser(commands: Any) -> None:
     """Add the command `sweep` to an argument parser's commands."""
-    text = "Run all cells of a W&B sweep file."
+    text = "Run all cells of a W&B sweep file, or of a recipe with lists: 'backbone.name=[resnet18, resnet34]'."
     parser = commands.add_parser("sweep", help="run a grid: backbones, strategies, seeds", description=text)
-    parser.add_argument("--config", required=True, metavar="NAME_OR_FILE", help="a sweep file's name or path")
+    parser.add_argument(
+        "--config", required=True, metavar="NAME_OR_FILE", help="name or path of a sweep file or recipe"
+    )
     parser.add_argument("--run-root", type=Path, metavar="DIR", help="where the runs go (default: what the file says)")
     parser.add_argument("--workers", type=int, metavar="N", help="processes, or Slurm tasks, at a time")
     parser.add_argument(

@@ -10,7 +10,7 @@ from typing import Any
 from lurefs.comparing.estimates import Estimate, of_training, over_seeds
 from lurefs.comparing.finished_runs import Run, benchmarks_of, differing_settings, reference_run, unique_labels
 from lurefs.comparing.texts import LABEL_LENGTH, seeds_in_words, short
-from lurefs.config.schema import run_identity
+from lurefs.config.identity import run_identity
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +31,18 @@ class Group:
     def is_pooled(self) -> bool:
         """Whether there are several seeds."""
         return len(self.runs) > 1
+
+    @property
+    def is_of_one_seed(self) -> bool:
+        """Whether it is alone although another seed gives other weights, which it does not if all are loaded."""
+        run = self.runs[0].config
+        is_as_loaded = run.frozen and (run.backbone.pretrained or run.backbone.checkpoint_path is not None)
+        return not self.is_pooled and not is_as_loaded
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether its runs learned something."""
+        return not self.runs[0].config.frozen
 
     @property
     def name(self) -> str:

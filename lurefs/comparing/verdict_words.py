@@ -14,6 +14,7 @@ from lurefs.comparing.verdicts import Verdict, Verdicts
 from lurefs.runs.outcomes import reset_in_words
 
 ONE_TRAINING = "one training each: another seed may change the order"
+ONE_SEED = "one seed each: another seed may change the order"
 UNCORRECTED = "Each interval (±, 95 %) is that of one mean or difference by itself; none is widened for their number."
 MAX_NAMED = 5
 """If more groups do not beat a control, only their number is given."""
@@ -79,23 +80,28 @@ def idle_resets(groups: Sequence[Group]) -> list[str]:
 
 
 def single_trainings(groups: Sequence[Group]) -> str:
-    """Say which of several groups are single trainings, whose place may change with the seed; "" if none is."""
-    singles = [group.label for group in groups if not group.is_pooled]
+    """Say which of several groups are single trainings, whose place may change with the seed; "" if none is.
+
+    Frozen backbones with random weights have one seed, too; those with loaded weights do not depend on a seed.
+    """
+    singles = [group for group in groups if group.is_of_one_seed]
     if not singles or len(groups) == 1:
         return ""
+    is_trained = all(group.is_trained for group in singles)
     if len(singles) == len(groups):
-        return ONE_TRAINING
-    who = joined(singles) if len(singles) <= MAX_NAMED else f"{len(singles)} of {len(groups)} training procedures"
+        return ONE_TRAINING if is_trained else ONE_SEED
+    many = f"{len(singles)} of {len(groups)} {'training procedures' if is_trained else 'backbones'}"
+    who = joined([group.label for group in singles]) if len(singles) <= MAX_NAMED else many
     if len(singles) == 1:
-        return f"{who} is a single training: another seed may change its place"
-    return f"{who} are single trainings: another seed may change their places"
+        return f"{who} is {'a single training' if is_trained else 'of one seed'}: another seed may change its place"
+    return f"{who} are {'single trainings' if is_trained else 'of one seed'}: another seed may change their places"
 
 
 def as_sentence(text: str) -> str:
     """Return a text as a sentence with a capital and a full stop; the name of a run keeps its first letter."""
     if not text:
         return ""
-    is_ours = text.startswith(("none of the ", ONE_TRAINING, "not compared with "))
+    is_ours = text.startswith(("none of the ", ONE_TRAINING, ONE_SEED, "not compared with "))
     return f"{text[0].upper() + text[1:] if is_ours else text}."
 
 

@@ -121,8 +121,8 @@ class Verdicts:
 
     @property
     def has_single_trainings(self) -> bool:
-        """Whether any of several groups is a single training, whose place may change with its seed."""
-        return len(self.groups) > 1 and any(not group.is_pooled for group in self.groups)
+        """Whether any of several groups has one seed only, with which its place may change."""
+        return len(self.groups) > 1 and any(group.is_of_one_seed for group in self.groups)
 
     def not_above(self, control: ControlLevel) -> list[Group]:
         """Return the groups that do not beat a control."""

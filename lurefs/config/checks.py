@@ -46,6 +46,12 @@ def check_config(config: RunConfig) -> None:
         plugins.check("probe", probe.name, probe.params, where=f"probes.{name}")
         _check_transform(f"probes.{name}", probe)
     if config.robustness is not None:
+        if config.frozen:
+            raise UserError(
+                "robustness is set, but frozen is true: without training, no classifier knows the base classes",
+                "corrupted episodes (benchmarks.NAME.corrupt), or frozen: false",
+                "leave robustness out",
+            )
         _check_robustness(config.robustness)
     for name, transfer in config.transfer.items():
         _check_transfer(f"transfer.{name}", transfer)

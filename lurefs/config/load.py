@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +13,12 @@ import yaml
 
 import lurefs
 from lurefs.config.checks import check_config, check_name, check_variant_names
-from lurefs.config.schema import RunConfig
+from lurefs.config.schema import BackboneConfig, RunConfig
 from lurefs.errors import UserError, nearest
 from lurefs.records import from_mapping, to_mapping
 
+LOCAL_DIR = "local-dir:"
+"""What timm's names of models in a local folder start with; the folder follows."""
 _LISTS = ("benchmarks", "probes")
 _GROUP_KEYS = ("variants", "seeds", "workers")
 """Keys of a recipe for its runs together; all others are settings of each run."""
@@ -58,11 +62,24 @@ def load(source: str, overrides: Sequence[str] = ()) -> RunGroup:
     path = find_recipe(source)
     if {"parameters", "method"} <= read_yaml(path, resolve=False).keys():
         raise UserError(f"{path} is a grid of runs", "a recipe", f"run lurefs sweep --config {source}")
-    plain = read_yaml(path)
+    return group_of(read_yaml(path), overrides, name=path.stem)
+
+
+def group_of(plain: Mapping[str, Any], overrides: Sequence[str] = (), *, name: str) -> RunGroup:
+    """Apply overrides to the content of a recipe, and check everything that needs neither the data nor timm.
+
+    Args:
+        plain: The recipe.
+        overrides: As for `load`.
+        name: The group's name if neither the recipe nor the overrides give one.
+
+    Raises:
+        UserError: See `load`.
+    """
     variants_first = [text for text in overrides if text.startswith(("variants.", "variants="))]
     plain = merge(plain, parse_overrides(variants_first))
     rest = parse_overrides([text for text in overrides if text not in variants_first])
-    name = str(rest.get("name", plain.get("name", path.stem)))
+    name = str(rest.get("name", plain.get("name", name)))
     n_workers = check_workers("workers", rest.get("workers", plain.get("workers", 1)))
     seeds = _seeds_of(plain, rest)
     check_name(name)
@@ -106,9 +123,12 @@ def to_yaml(config: RunConfig) -> str:
 def _with_defaults(values: Mapping[str, Any]) -> dict[str, Any]:
     """Merge values into the defaults, so that a part of a default can be changed (`unlearn.params.keep_ratio=0.5`).
 
-    If `benchmarks` or `probes` are given, they replace the default ones.
+    If `benchmarks` or `probes` are given, they replace the default ones. All classes are novel by default if nothing is
+    learned.
     """
     defaults: dict[str, Any] = to_mapping(RunConfig(name=""))
+    if values.get("frozen") is True:
+        defaults["class_split"] |= {"base": 0.0, "validation": 0.0, "novel": 1.0}
     return merge({key: value for key, value in defaults.items() if key not in _LISTS or key not in values}, values)
 
 
@@ -135,7 +155,11 @@ def find_recipe(source: str) -> Path:
     raise UserError(
         f"there is no config {source!r}",
         f"the path of a YAML file, or a recipe: {', '.join(recipes)}",
-        f"did you mean {guess!r}?" if guess else "check the path",
+        "measure a folder of images with 'lurefs evaluate FOLDER --backbone NAME'"
+        if path.is_dir()
+        else f"did you mean {guess!r}?"
+        if guess
+        else "check the path",
     )
 
 
@@ -258,6 +282,10 @@ def _absolute_paths(config: RunConfig) -> RunConfig:
     def absolute(path: str | None) -> str | None:
         return None if path is None else str(Path(path).expanduser().resolve())
 
+    name = config.backbone.name
+    if name.startswith(LOCAL_DIR):
+        name = f"{LOCAL_DIR}{absolute(name.removeprefix(LOCAL_DIR))}"
+    backbone = replace(config.backbone, name=name, checkpoint_path=absolute(config.backbone.checkpoint_path))
     params = dict(config.dataset.params)
     if "path" in params:
         params["path"] = absolute(str(params["path"]))
@@ -270,6 +298,33 @@ def _absolute_paths(config: RunConfig) -> RunConfig:
         config,
         benchmarks=benchmarks,
         dataset=replace(config.dataset, params=params),
-        backbone=replace(config.backbone, checkpoint_path=absolute(config.backbone.checkpoint_path)),
+        backbone=_with_digest(backbone),
         class_split=replace(config.class_split, file=absolute(config.class_split.file)),
     )
+
+
+def _with_digest(backbone: BackboneConfig) -> BackboneConfig:
+    """Note down the SHA-256 of the file that a backbone's weights come from, where the config does not state it.
+
+    Raises:
+        UserError: There is no such file.
+    """
+    if backbone.checkpoint_path is None or backbone.checkpoint_sha256 is not None:
+        return backbone
+    try:
+        stat = Path(backbone.checkpoint_path).stat()
+        sha256 = _sha256(backbone.checkpoint_path, stat.st_size, stat.st_mtime_ns)
+    except OSError as error:
+        raise UserError(
+            f"backbone.checkpoint_path {backbone.checkpoint_path} cannot be read: {error.strerror or error}",
+            "the path of a file of weights; a relative one starts at the working directory",
+            "correct the path",
+        ) from error
+    return replace(backbone, checkpoint_sha256=sha256)
+
+
+@cache
+def _sha256(path: str, size: int, modified: int) -> str:
+    """Return the digest of a file, computed once as long as its size and time of change stay."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

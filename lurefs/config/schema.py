@@ -1,4 +1,4 @@
-"""Frozen dataclasses for the settings of a run, with their defaults, and the identity of a run.
+"""Frozen dataclasses for the settings of a run, with their defaults.
 
 `lurefs.config.load` reads them, and `lurefs.config.checks` checks them. Checks that need the data set's labels are in
 `lurefs.stages.plan`. None of the three imports torch or timm.
@@ -6,13 +6,10 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 from episodes.specs import EpisodeSpec, MetaDatasetSpec
-from lurefs.records import to_mapping
 
 Params = dict[str, Any]
 CORRUPTIONS = (
@@ -116,7 +113,12 @@ class ChunksConfig:
 class BackboneConfig:
     """Any timm model by name, with timm's own keywords in `params`.
 
-    `pretrained` loads timm's weights; `checkpoint_path` loads a safetensors or torch file of weights. Images are
+    `pretrained` loads timm's weights; `checkpoint_path` loads a safetensors or torch file of weights in the forms that
+    training codes leave: with prefixes such as `module.` or `backbone.`, under keys such as `state_dict` or `teacher`,
+    without a classifier or with one of another size, for other image sizes, for colour where images are grey. If a file
+    holds several copies, an average of the weights is taken first, as timm does; `checkpoint_copy` names another one.
+    `checkpoint_match: order` ignores names and uses the order and shapes of the tensors. `checkpoint_sha256` is the
+    file's digest; a run notes it down, so that the bytes of the weights identify them and not their path. Images are
     resized to `image_size` if it is set; otherwise they keep the data set's size. `stem: small` makes the first
     convolution stride 1 and drops the max-pool, for images of about 32 pixels.
     """
@@ -125,6 +127,9 @@ class BackboneConfig:
     params: Params = field(default_factory=dict)
     pretrained: bool = False
     checkpoint_path: str | None = None
+    checkpoint_copy: str | None = None
+    checkpoint_match: Literal["names", "order"] = "names"
+    checkpoint_sha256: str | None = None
     image_size: int | None = _number(None, low=1)
     stem: Literal["default", "small"] = "default"
 
@@ -366,13 +371,16 @@ def _default_benchmarks() -> dict[str, BenchmarkConfig]:
 class RunConfig:
     """All settings of one run. `device: auto` uses a GPU if there is one.
 
-    `controls` also measures what a backbone must beat: its untrained twin, and statistics of the images. `executor`
-    says where episodes are scored: `serial`, `joblib` (n_workers processes), or `dask` (address of a cluster).
-    `robustness: {}` also measures accuracy on corrupted and attacked images.
+    `frozen: true` measures the backbone as it is: nothing is learned, so the settings of chunks, learner and unlearning
+    do not matter, and without `class_split` all classes are novel. `controls` also measures what a backbone must beat:
+    its untrained twin, and statistics of the images. `executor` says where episodes are scored: `serial`, `joblib`
+    (n_workers processes), or `dask` (address of a cluster). `robustness: {}` also measures accuracy on corrupted and
+    attacked images.
     """
 
     name: str
     seed: int = _number(0, low=0)
+    frozen: bool = False
     device: str = "auto"
     num_threads: int = _number(1, low=1)
     dataset: PluginConfig = field(default_factory=lambda: PluginConfig(name="icons"))
@@ -391,23 +399,3 @@ class RunConfig:
     controls: bool = True
     executor: PluginConfig = field(default_factory=lambda: PluginConfig(name="serial"))
     trackers: TrackersConfig = field(default_factory=TrackersConfig)
-
-
-def digest(values: Any) -> str:
-    """Return the first 12 hexadecimal digits of the SHA-256 of a JSON-serialisable value."""
-    text = json.dumps(to_mapping(values), sort_keys=True, separators=(",", ":"), default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
-
-
-def run_identity(config: RunConfig) -> dict[str, Any]:
-    """Return the settings that a run's numbers depend on: without name, machine, checkpoints, controls and trackers."""
-    values: dict[str, Any] = to_mapping(config)
-    left_out = ("name", "device", "num_threads", "checkpoints", "controls", "executor", "trackers")
-    values["learner"] = {key: value for key, value in values["learner"].items() if key not in ("images", "n_workers")}
-    return {key: value for key, value in values.items() if key not in left_out}
-
-
-def pretrain_identity(config: RunConfig) -> dict[str, Any]:
-    """Return the settings that a run's weights depend on: its identity without the data set and the measurements."""
-    left_out = ("dataset", "benchmarks", "probes", "transfer", "after_chunk", "robustness")
-    return {key: value for key, value in run_identity(config).items() if key not in left_out}

@@ -15,7 +15,7 @@ import numpy as np
 
 from episodes.arrays import IntArray
 from lurefs.config.schema import CORRUPTIONS
-from lurefs.data.dataset import ImageArray, ImageDataset
+from lurefs.data.dataset import ImageArray, ImageDataset, View
 from lurefs.errors import UserError, not_installed, unknown_name
 from lurefs.seeding import seed_stream, seeded_numpy
 
@@ -62,8 +62,12 @@ def corrupted_dataset(dataset: ImageDataset, *, corruption: str, severity: int) 
         ids = [dataset.image_ids[row] for row in rows]
         return corrupt(dataset.read(rows), ids, corruption=corruption, severity=severity)
 
+    def viewed(view: View) -> ImageDataset:
+        assert dataset.viewed is not None
+        return corrupted_dataset(dataset.viewed(view), corruption=corruption, severity=severity)
+
     identity = {**dataset.identity, "corruption": corruption, "severity": severity}
-    return replace(dataset, identity=identity, read=read)
+    return replace(dataset, identity=identity, read=read, viewed=viewed if dataset.viewed else None)
 
 
 def check_corruptible(

@@ -16,6 +16,23 @@ ImageArray = NDArray[np.uint8]
 
 
 @dataclass(frozen=True, kw_only=True)
+class View:
+    """How a file becomes an image: its centre, resized.
+
+    Attributes:
+        image_size: Height and width of the image, in pixels.
+        crop_share: Side of the centre that is kept, as a share of the shorter side of the file's image, in (0, 1].
+        interpolation: Filter that resizes it, by timm's names: `bicubic`, `bilinear`, `nearest`, `lanczos` ...
+        is_squashed: Whether a wide or tall image is made square before its centre is kept, instead of cropped.
+    """
+
+    image_size: int
+    crop_share: float = 1.0
+    interpolation: str = "bicubic"
+    is_squashed: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
 class ImageDataset:
     """Labelled images whose labels, names and ids are known before any image is decoded.
 
@@ -31,6 +48,8 @@ class ImageDataset:
         n_channels: 1 (grey) or 3 (RGB).
         identity: JSON-serialisable settings and content digest; equal identities mean equal images.
         read: Rows (n,) int64 -> images (n, image_size, image_size, n_channels) uint8 in [0, 255].
+        viewed: Returns the same images in another view, decoded from their files; None for a source whose images have
+            one size only.
     """
 
     name: str
@@ -43,6 +62,7 @@ class ImageDataset:
     n_channels: int
     identity: Mapping[str, Any]
     read: Callable[[IntArray], ImageArray]
+    viewed: Callable[[View], ImageDataset] | None = None
 
     def __post_init__(self) -> None:
         n_images = len(self.labels)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lurefs.data.dataset import ImageArray
+from lurefs.data.dataset import ImageArray, View
 from lurefs.errors import UserError
 
 if TYPE_CHECKING:
@@ -48,19 +48,24 @@ def resize_images(images: ImageArray, image_size: int) -> ImageArray:
     resized = np.empty((len(images), image_size, image_size, images.shape[3]), np.uint8)
     for row, pixels in enumerate(images):
         image = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
-        resized[row] = as_array(fit_square(image, image_size))
+        resized[row] = as_array(fit_square(image, View(image_size=image_size)))
     return resized
 
 
-def fit_square(image: Image.Image, image_size: int) -> Image.Image:
-    """Resize the shorter side to `image_size` pixels with an antialiased bicubic filter, and crop the centre."""
+def fit_square(image: Image.Image, view: View) -> Image.Image:
+    """Resize the shorter side with an antialiased filter, to `image_size` / `crop_share` pixels, and crop the centre.
+
+    With `is_squashed` both sides get that size. The arithmetic is that of torchvision's Resize and CenterCrop, which
+    timm uses for evaluation.
+    """
     from PIL import Image
 
-    scale = image_size / min(image.size)
-    width, height = (max(image_size, round(side * scale)) for side in image.size)
-    left, top = (width - image_size) // 2, (height - image_size) // 2
-    resized = image.resize((width, height), Image.Resampling.BICUBIC)
-    return resized.crop((left, top, left + image_size, top + image_size))
+    size = view.image_size
+    shorter = max(size, int(size / view.crop_share))
+    width, height = (shorter if view.is_squashed else int(shorter * side / min(image.size)) for side in image.size)
+    left, top = round((width - size) / 2), round((height - size) / 2)
+    resized = image.resize((width, height), Image.Resampling[view.interpolation.upper()])
+    return resized.crop((left, top, left + size, top + size))
 
 
 def as_array(image: Image.Image) -> ImageArray:
@@ -69,14 +74,14 @@ def as_array(image: Image.Image) -> ImageArray:
     return pixels[:, :, np.newaxis] if pixels.ndim == 2 else pixels
 
 
-def read_image(path: Path, image_size: int, n_channels: int) -> ImageArray:
+def read_image(path: Path, view: View, n_channels: int) -> ImageArray:
     """Decode one image file, rotated upright, with transparent parts on white.
 
     16-bit grey values keep their upper 8 bits, as Pillow does for 16-bit colours.
 
     Args:
         path: An image file.
-        image_size: Side length of the result in pixels.
+        view: Size and crop of the result.
         n_channels: 1 (grey) or 3 (RGB).
 
     Returns:
@@ -100,7 +105,7 @@ def read_image(path: Path, image_size: int, n_channels: int) -> ImageArray:
             "an intact image file with integer pixels from 0 to 255 or from 0 to 65535",
             "replace the file or delete it",
         ) from error
-    return as_array(fit_square(image, image_size))
+    return as_array(fit_square(image, view))
 
 
 def _in_8_bits(image: Image.Image) -> Image.Image:

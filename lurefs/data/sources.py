@@ -7,6 +7,7 @@ import os
 import zipfile
 import zlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache, partial
 from importlib.metadata import version
 from pathlib import Path
@@ -16,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from episodes.arrays import IntArray
-from lurefs.data.dataset import ImageArray, ImageDataset
+from lurefs.data.dataset import ImageArray, ImageDataset, View
 from lurefs.data.pixels import check_image_size, read_image, resize_images
 from lurefs.errors import UserError
 
@@ -91,23 +92,54 @@ def folder(path: str, image_size: int = 64, n_channels: int = 3) -> ImageDataset
     files_of = [_images_below(root / name) for name in class_names]
     files = [file for of_class in files_of for file in of_class]
     image_ids = tuple(file.relative_to(root).as_posix() for file in files)
+    return _view_files(
+        _Files(
+            root=root,
+            labels=np.repeat(np.arange(len(class_names)), [len(of_class) for of_class in files_of]),
+            class_names=class_names,
+            image_ids=image_ids,
+            sha256=_listing_digest(image_ids, files),
+            n_channels=n_channels,
+        ),
+        View(image_size=image_size),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Files:
+    """The image files below a folder, one sub-folder per class."""
+
+    root: Path
+    labels: IntArray
+    class_names: tuple[str, ...]
+    image_ids: tuple[str, ...]
+    sha256: str
+    n_channels: int
+
+
+def _view_files(files: _Files, view: View) -> ImageDataset:
+    """Return the images of files in one view."""
+    plain = View(image_size=view.image_size)
     return ImageDataset(
         name="folder",
-        labels=np.repeat(np.arange(len(class_names)), [len(of_class) for of_class in files_of]),
-        class_names=class_names,
-        image_ids=image_ids,
-        sources=np.zeros(len(files), np.int64),
+        labels=files.labels,
+        class_names=files.class_names,
+        image_ids=files.image_ids,
+        sources=np.zeros(len(files.image_ids), np.int64),
         source_names=("folder",),
-        image_size=image_size,
-        n_channels=n_channels,
+        image_size=view.image_size,
+        n_channels=files.n_channels,
         identity={
             "source": "folder",
-            "files_sha256": _listing_digest(image_ids, files),
-            "image_size": image_size,
-            "n_channels": n_channels,
+            "files_sha256": files.sha256,
+            "image_size": view.image_size,
+            "n_channels": files.n_channels,
             "pillow": version("pillow"),
+            **({} if view == plain else {"crop_share": view.crop_share, "interpolation": view.interpolation}),
+            **({"is_squashed": True} if view.is_squashed else {}),
         },
-        read=partial(_read_files, root, image_ids, image_size, n_channels),
+        read=partial(_read_files, files.root, files.image_ids, view, files.n_channels),
+        viewed=partial(_view_files, files),
     )
 
 
@@ -165,10 +197,10 @@ def _listing_digest(image_ids: Sequence[str], files: Sequence[Path]) -> str:
     return digest.hexdigest()
 
 
-def _read_files(root: Path, image_ids: Sequence[str], image_size: int, n_channels: int, rows: IntArray) -> ImageArray:
-    images = np.empty((len(rows), image_size, image_size, n_channels), np.uint8)
+def _read_files(root: Path, image_ids: Sequence[str], view: View, n_channels: int, rows: IntArray) -> ImageArray:
+    images = np.empty((len(rows), view.image_size, view.image_size, n_channels), np.uint8)
     for place, row in enumerate(rows):
-        images[place] = read_image(root / image_ids[row], image_size, n_channels)
+        images[place] = read_image(root / image_ids[row], view, n_channels)
     return images
 
 

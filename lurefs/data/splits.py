@@ -36,14 +36,14 @@ class ImageSplit:
     test: IntArray
 
 
-def split_classes(dataset: ImageDataset, config: ClassSplitConfig) -> ClassSplit:
+def split_classes(dataset: ImageDataset, config: ClassSplitConfig, *, min_base: int = 2) -> ClassSplit:
     """Split the classes of a data set into base, validation and novel.
 
     Shares are drawn from the sorted class names, so the order in which a source lists its classes does not matter.
 
     Raises:
         UserError: A class does not exist or is in two groups, the file does not hold the three lists, or there are
-            fewer than two base classes.
+            fewer than `min_base` base classes.
     """
     lists = _read_split_file(config.file) if config.file else _given_lists(config)
     if lists is None:
@@ -61,10 +61,10 @@ def split_classes(dataset: ImageDataset, config: ClassSplitConfig) -> ClassSplit
                     f"remove {name!r} from one of them",
                 )
             home[name] = group
-    if len(lists["base"]) < 2:
+    if len(lists["base"]) < min_base:
         raise UserError(
             f"class_split leaves {len(lists['base'])} base classes of {len(dataset.class_names)}",
-            "at least 2 base classes",
+            f"at least {min_base} base classes",
             "raise class_split.base",
         )
     chosen = {group: np.array(sorted(index_of[name] for name in lists[group]), dtype=np.int64) for group in GROUPS}
@@ -79,7 +79,8 @@ def split_images(dataset: ImageDataset, base: IntArray, config: ImageSplitConfig
     Raises:
         UserError: A base class has too few images.
     """
-    parts: dict[str, list[IntArray]] = {"train": [], "val": [], "test": []}
+    none = np.empty(0, dtype=np.int64)
+    parts: dict[str, list[IntArray]] = {"train": [none], "val": [none], "test": [none]}
     for label in base:
         rows = np.flatnonzero(dataset.labels == label)
         name = dataset.class_names[label]

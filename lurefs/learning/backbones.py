@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass, replace
+import json
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from lurefs.config.schema import BackboneConfig
+from lurefs.data.dataset import View
 from lurefs.errors import UserError, first_line, unknown_name
 from lurefs.learning.stem import make_stem_small
+from lurefs.learning.weights import State, check_loaded, load_into, read_weights, watched_loading
+from lurefs.records import from_mapping
 
 SET_ELSEWHERE = {
-    "num_classes": "the head has as many classes as class_split.base gives",
+    "num_classes": "the head has one output per base class, and a frozen backbone has no head",
     "in_chans": "the model has as many channels as the images of the data set",
     "features_only": "a whole model is learned, and what its head sees are the features",
     "checkpoint_path": "backbone.checkpoint_path names a file of weights",
@@ -35,22 +43,24 @@ class Backbone:
         model: The timm model itself, with a linear head of `n_classes`; its state dict loads in plain timm.
         n_features: Length of what `embed` returns for an image.
         n_classes: Classes of the head.
-        image_size: Height and width of the model's input, in pixels; images of another size are resized.
+        view: How a file becomes an image for the model; for loaded weights as the model's card says.
         n_channels: Channels of its input.
         mean: One value a channel, of images in [0, 1].
         std: One value a channel.
         channels_last: Whether inputs and convolution weights have their channels last in memory.
+        weights: In words which weights were loaded; empty for initial ones.
     """
 
     name: str
     model: nn.Module
     n_features: int
     n_classes: int
-    image_size: int
+    view: View
     n_channels: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
     channels_last: bool = True
+    weights: str = ""
 
     def prepare(self, images: Tensor) -> Tensor:
         """Return the model's input for raw images.
@@ -94,6 +104,11 @@ class Backbone:
         return {}
 
     @property
+    def image_size(self) -> int:
+        """Height and width of the model's input, in pixels; images of another size are resized."""
+        return self.view.image_size
+
+    @property
     def n_parameters(self) -> int:
         """Number of parameters, head included."""
         return sum(parameter.numel() for parameter in self.model.parameters())
@@ -127,9 +142,10 @@ def check_backbone(config: BackboneConfig) -> None:
         except RuntimeError as error:  # the tag behind the point is none of this model's
             tagged = timm.list_models(f"{architecture}.*", pretrained=True)
             raise unknown_name("timm model", config.name, [architecture, *tagged]) from error
-    elif not config.name.startswith(("hf-hub:", "hf_hub:")):
+    elif not config.name.startswith(("hf-hub:", "hf_hub:", "local-dir:")):
         unknown = unknown_name("timm model", config.name, timm.list_models())
-        raise UserError(unknown.problem, "a name of 'lurefs list backbones [PATTERN]'", unknown.fix)
+        fix = f"write 'hf-hub:{config.name}'" if "/" in config.name else unknown.fix
+        raise UserError(unknown.problem, "a name of 'lurefs list backbones [PATTERN]', or hf-hub:OWNER/NAME", fix)
     for key in SET_ELSEWHERE.keys() & config.params.keys():
         raise UserError(
             f"backbone.params.{key} is {config.params[key]!r}",
@@ -147,7 +163,8 @@ def build_backbone(
         config: Which model, and from where its weights come.
         n_classes: Classes of the head.
         n_channels: Channels of the images.
-        image_size: Size of the images; `config.image_size` takes its place where it is set.
+        image_size: Size of the images. `config.image_size` takes its place where it is set, and otherwise, for weights
+            that are loaded, the size that the model's card names.
         seed: Seed of the initial weights.
         channels_last: Whether channels stand last in memory.
 
@@ -155,31 +172,39 @@ def build_backbone(
         UserError: No such model, parameters that it does not take, or weights that cannot be had.
     """
     check_backbone(config)
-    size = config.image_size or image_size
-    model = _build_model(
+    is_loaded = config.pretrained or config.checkpoint_path is not None
+    own = _view_of_checkpoint(config)
+    size = config.image_size or (own.image_size if own else None if is_loaded else image_size)
+    model, weights = _build_model(
         config, n_classes=n_classes, n_channels=n_channels, image_size=size, seed=seed, channels_last=channels_last
     )
-    card: Any = model.pretrained_cfg
+    card = _data_card(model)
+    size = size or card["input_size"][-1]
     mean, std = tuple(card["mean"]), tuple(card["std"])
     if n_channels == 1:  # timm sums a pretrained stem over the colours: the image counts as grey in each of them
         mean, std = (sum(mean) / len(mean),), (sum(std) / len(std),)
+    view = View(image_size=size) if own is None else replace(own, image_size=size)
+    if is_loaded and own is None:
+        is_squashed = card["crop_mode"] == "squash"
+        view = replace(view, crop_share=card["crop_pct"], interpolation=card["interpolation"], is_squashed=is_squashed)
     return Backbone(
         name=config.name,
         model=model,
         n_features=_count_features(model, n_channels, size),
         n_classes=n_classes,
-        image_size=size,
+        view=view,
         n_channels=n_channels,
         mean=mean,
         std=std,
         channels_last=channels_last,
+        weights=weights,
     )
 
 
 def build_twin(backbone: Backbone, config: BackboneConfig, *, seed: int) -> nn.Module:
     """Build an untrained model of the same architecture, initialised with `seed`, on the backbone's device."""
     fresh = replace(config, pretrained=False, checkpoint_path=None)
-    twin = _build_model(
+    twin, _ = _build_model(
         fresh,
         n_classes=backbone.n_classes,
         n_channels=backbone.n_channels,
@@ -200,37 +225,6 @@ def synchronise_batch_norm(model: nn.Module) -> None:
     if next(model.parameters()).device.type == "cuda":
         for name, child in model.named_children():
             setattr(model, name, convert_sync_batchnorm(child))
-
-
-def load_weights(model: nn.Module, path: Path) -> None:
-    """Load a safetensors or torch file into a model; a head of another size is left out.
-
-    Raises:
-        UserError: The file cannot be read, or does not fit the model.
-    """
-    state = _read_weights(path)
-    own = model.state_dict()
-    heads = tuple(f"{classifier}." for classifier in classifier_names(model))
-    head = {name for name in state if name.startswith(heads) and name in own and state[name].shape != own[name].shape}
-    fitting = {name: tensor for name, tensor in state.items() if name not in head}
-    wrong = [name for name in fitting if name not in own or fitting[name].shape != own[name].shape]
-    missing = [name for name in own if name not in state]
-    if wrong or missing:
-        raise UserError(
-            f"{path} does not fit the model: {len(wrong)} tensors have no place or another shape "
-            f"({', '.join(wrong[:3])}), {len(missing)} are missing ({', '.join(missing[:3])})",
-            "weights of the same timm model with the same backbone.params",
-            "change backbone.name or backbone.params, or choose another checkpoint",
-        )
-    model.load_state_dict(fitting, strict=False)
-
-
-def classifier_names(model: nn.Module) -> list[str]:
-    """Return the names of a timm model's classifiers, of which distilled models have two; none if it has none."""
-    get_classifier: Any = getattr(model, "get_classifier", tuple)
-    found = get_classifier()
-    classifiers = found if isinstance(found, tuple | list) else (found,)
-    return [name for name, module in model.named_modules() if any(module is classifier for classifier in classifiers)]
 
 
 def stages(model: nn.Module) -> list[list[str]]:
@@ -274,47 +268,120 @@ def resolve_device(name: str) -> torch.device:
     return device
 
 
+def _data_card(model: nn.Module) -> dict[str, Any]:
+    """Return how timm prepares images for a model: input_size, mean, std, crop_pct, crop_mode, interpolation."""
+    from timm.data import resolve_model_data_config
+
+    card: dict[str, Any] = resolve_model_data_config(model)
+    return card
+
+
+def _view_of_checkpoint(config: BackboneConfig) -> View | None:
+    """Return how a run of lurefs saw the images that it trained a checkpoint on; None for files of other trainings."""
+    if config.checkpoint_path is None:
+        return None
+    try:
+        card = json.loads(Path(config.checkpoint_path).with_suffix(".json").read_bytes())
+        return from_mapping(View, {field.name: card[field.name] for field in fields(View) if field.name in card})
+    except (OSError, ValueError, TypeError, UserError):
+        return None
+
+
 def _build_model(
-    config: BackboneConfig, *, n_classes: int, n_channels: int, image_size: int, seed: int, channels_last: bool
-) -> nn.Module:
-    model = _create(config, n_classes=n_classes, n_channels=n_channels, image_size=image_size, seed=seed)
-    if config.stem == "small":
-        make_stem_small(model, config.name)
+    config: BackboneConfig, *, n_classes: int, n_channels: int, image_size: int | None, seed: int, channels_last: bool
+) -> tuple[nn.Module, str]:
+    """Return a model and, if its weights are loaded, in words which ones they are.
+
+    Without `image_size` the model is built for the size that its card names.
+    """
+    params: dict[str, Any] = {"num_classes": n_classes, "in_chans": n_channels, **config.params}
+    if image_size is not None and _has_fixed_size(config.name) and "img_size" not in params:
+        params["img_size"] = image_size
+
+    def create(**more: Any) -> nn.Module:
+        model = _create(config.name, seed=seed, **{**params, **more})
+        if config.stem == "small":
+            size = image_size or _data_card(model)["input_size"][-1]
+            make_stem_small(model, config.name, n_channels=n_channels, image_size=size)
+        return model
+
+    words = ""
+    size_words = "" if image_size is None else f" x {image_size} x {image_size}"
+    with _told_in_words(config, f"{n_channels}{size_words}"), watched_loading() as missing:
+        model = create(pretrained=config.pretrained)
+    if config.pretrained and missing:
+        check_loaded(model, missing[-1], config.name)
+        words = f"those that timm has for {_full_name(model, config.name)}"
     if config.checkpoint_path is not None:
-        load_weights(model, Path(config.checkpoint_path))
-    return model.to(memory_format=_memory_format(channels_last))
+        weights = read_weights(Path(config.checkpoint_path), config.checkpoint_copy, config.checkpoint_sha256)
+
+        def rebuild(state: State) -> nn.Module:
+            overlay = {**params.get("pretrained_cfg_overlay", {}), "state_dict": state}
+            return create(pretrained=True, pretrained_cfg_overlay=overlay)
+
+        model, words = load_into(model, weights, rebuild, config.checkpoint_match)
+    return model.to(memory_format=_memory_format(channels_last)), words
 
 
-def _create(config: BackboneConfig, *, n_classes: int, n_channels: int, image_size: int, seed: int) -> nn.Module:
+def _full_name(model: nn.Module, name: str) -> str:
+    """Return a model's name with the tag of its pretrained weights, of which timm chooses one if none is named."""
+    card: Any = getattr(model, "pretrained_cfg", {})
+    return name if ":" in name else ".".join(filter(None, (card.get("architecture", name), card.get("tag"))))
+
+
+def _create(name: str, *, seed: int, **params: Any) -> nn.Module:
+    """Let timm create a model whose initial weights are drawn with a seed; the global generator is left alone."""
     import timm
 
-    params: dict[str, Any] = {"num_classes": n_classes, "in_chans": n_channels, **config.params}
-    if _has_fixed_size(config.name) and "img_size" not in params:
-        params["img_size"] = image_size
-    with torch.random.fork_rng(devices=[]):
+    is_fetched = params.get("pretrained") or ":" in name
+    with torch.random.fork_rng(devices=[]), _cache_alone_without_a_network() if is_fetched else nullcontext():
         torch.manual_seed(seed)
-        try:
-            model: nn.Module = timm.create_model(config.name, pretrained=config.pretrained, **params)
-        except (TypeError, ValueError, AssertionError, AttributeError) as error:
-            raise UserError(
-                f"timm cannot build {config.name!r} for {n_channels} x {image_size} x {image_size} images "
-                f"with {config.params}: {error}",
-                "parameters that this model takes, and images that it can read",
-                "change backbone.params, or set backbone.image_size to a size that the model takes",
-            ) from error
-        except (OSError, RuntimeError) as error:
-            if not config.pretrained:
-                raise UserError(
-                    f"timm cannot build {config.name!r}: {first_line(error)}",
-                    "a model that timm has; for hf-hub: names a network connection, or the model in the hub's cache",
-                    "change backbone.name or backbone.params",
-                ) from error
-            raise UserError(
-                f"the pretrained weights of {config.name!r} cannot be had: {first_line(error)}",
-                "a network connection to timm's hub, or the weights in its cache",
-                "set backbone.checkpoint_path to a local file of them, or backbone.pretrained=false",
-            ) from error
+        model: nn.Module = timm.create_model(name, **params)
     return model
+
+
+@contextmanager
+def _cache_alone_without_a_network() -> Iterator[None]:
+    """Let the hub's client use only its cache where the hub's address is unknown; it would try for most of a minute."""
+    from huggingface_hub import constants
+
+    was_offline = constants.HF_HUB_OFFLINE
+    if not was_offline and not getproxies():
+        try:
+            socket.getaddrinfo(urlsplit(constants.ENDPOINT).hostname, 443)
+        except OSError:
+            constants.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = was_offline
+
+
+@contextmanager
+def _told_in_words(config: BackboneConfig, images: str) -> Iterator[None]:
+    """Turn the errors with which timm refuses to create a model into those that a user can act on."""
+    try:
+        yield
+    except (TypeError, ValueError, AssertionError, AttributeError) as error:
+        raise UserError(
+            f"timm cannot build {config.name!r} for {images} images with {config.params}: {error}",
+            "parameters that this model takes, and images that it can read",
+            "change backbone.params, or set backbone.image_size to a size that the model takes",
+        ) from error
+    except (OSError, RuntimeError) as error:
+        if not config.pretrained:
+            raise UserError(
+                f"timm cannot build {config.name!r}: {first_line(error)}",
+                "a model that timm has; for hf-hub: names a network connection, or the model in the hub's cache",
+                "change backbone.name or backbone.params",
+            ) from error
+        raise UserError(
+            f"the pretrained weights of {config.name!r} cannot be had: {first_line(error)}",
+            "a folder as timm saves one, with config.json and a file of weights"
+            if config.name.startswith("local-dir:")
+            else "a network connection to timm's hub, or the weights in its cache",
+            "set backbone.checkpoint_path to a local file of them, or backbone.pretrained=false",
+        ) from error
 
 
 def _memory_format(channels_last: bool) -> torch.memory_format:
@@ -348,29 +415,3 @@ def _count_features(model: nn.Module, n_channels: int, image_size: int) -> int:
             "leave backbone.params.global_pool out, or set it to avg",
         )
     return int(features.shape[-1])
-
-
-def _read_weights(path: Path) -> dict[str, Tensor]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, SafetensorError, RuntimeError, EOFError, ValueError, UnpicklingError) as error:
-        raise _unreadable(path, first_line(error)) from error
-    for key in ("state_dict", "model"):
-        if isinstance(state, dict) and isinstance(state.get(key), dict):
-            state = state[key]
-    if not isinstance(state, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
-        raise _unreadable(path, "it holds no state dict")
-    return state
-
-
-def _unreadable(path: Path, reason: str) -> UserError:
-    return UserError(
-        f"the checkpoint {path} cannot be read: {reason}",
-        "a whole .safetensors file, or a torch file of a state dict",
-        "check the path, or copy the file again",
-    )

@@ -12,8 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from episodes.files import atomic_path, write_text
-from lurefs.errors import UserError
-from lurefs.learning.backbones import load_weights
+from lurefs.errors import UserError, first_line
 
 
 def save_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, card: Mapping[str, Any]) -> str:
@@ -82,10 +81,15 @@ def load_checkpoint(path: Path, model: nn.Module) -> dict[str, Any]:
     Raises:
         UserError: The checkpoint is missing or damaged, or does not fit the model.
     """
+    from safetensors.torch import load_file
+
     identity = read_identity(path)
     if hashlib.sha256(path.read_bytes()).hexdigest() != identity["sha256"]:
         raise _unusable(path, "its content is not what was written")
-    load_weights(model, path)
+    try:
+        model.load_state_dict(load_file(path))
+    except RuntimeError as error:
+        raise _unusable(path, f"it does not fit the model: {first_line(error)}") from error
     return identity
 
 

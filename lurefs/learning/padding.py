@@ -47,7 +47,7 @@ def padding_note(backbone: Backbone) -> str | None:
     if not found and not ends_in_one_position(backbone):
         return None
     size, names = backbone.image_size, list(found)
-    small_stem = "backbone.stem=small or " if has_overlapping_stem(backbone.model) else ""
+    small_stem = "backbone.stem=small or " if _can_be_small(backbone) else ""
     what = "its last maps are 1 x 1, so most taps of the kernels before them meet padding"
     if found:
         layers = names[0] if len(names) == 1 else f"{len(names)} convolutions, {names[0]} to {names[-1]},"
@@ -56,6 +56,10 @@ def padding_note(backbone: Backbone) -> str | None:
     return (
         f"{backbone.name} at {size} x {size} pixels: {what}; {small_stem}a larger backbone.image_size gives larger maps"
     )
+
+
+def _can_be_small(backbone: Backbone) -> bool:
+    return has_overlapping_stem(backbone.model, n_channels=backbone.n_channels, image_size=backbone.image_size)
 
 
 @contextmanager

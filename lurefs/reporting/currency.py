@@ -11,7 +11,7 @@ from pathlib import Path
 import episodes
 import lurefs
 from lurefs.comparing.finished_runs import Run
-from lurefs.config.schema import digest
+from lurefs.config.identity import digest
 
 _TAIL = 200
 """Number of bytes at the end of a page that hold what `with_origin` adds."""

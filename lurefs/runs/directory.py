@@ -121,9 +121,7 @@ class RunDirectory:
         weights = self.checkpoint_path(n_chunks - 1)
         return [
             self.identity_path,
-            self.chunks_path,
-            weights,
-            weights.with_suffix(".json"),
+            *([] if config.frozen else [self.chunks_path, weights, weights.with_suffix(".json")]),
             *(self.manifest_path(benchmark) for benchmark in config.benchmarks),
             *(self.episodes_path(benchmark, probe) for benchmark in config.benchmarks for probe in config.probes),
             *(self.transfer_path(name) for name in config.transfer),

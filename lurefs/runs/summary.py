@@ -199,14 +199,14 @@ class RunSummary:
     Attributes:
         version: Version of the keys, see `VERSION`.
         run: The run that they belong to.
-        pretrain: Figures of its chunks.
+        pretrain: Figures of its chunks; null if nothing was learned.
         benchmarks: By the benchmark's name in the configuration; empty if it has none.
         transfer: By the transfer's name in the configuration; the key is left out if it has none.
     """
 
     version: int = VERSION
     run: RunStatement
-    pretrain: PretrainSummary
+    pretrain: PretrainSummary | None
     benchmarks: dict[str, BenchmarkSummary]
     transfer: dict[str, TransferSummary] = field(default_factory=dict)
 

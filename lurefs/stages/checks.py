@@ -37,15 +37,17 @@ def check(plan: Plan) -> None:
     Raises:
         UserError: An unknown model or optimizer, parameters that one of them does not take, a model that cannot learn
             from a batch as small as the plan's smallest, a probe that cannot be fitted on a benchmark's form of episode
-            or on a control's features, images that cannot be changed as `robustness` asks, or a library that is
-            missing.
+            or on a control's features, a transform without base classes to be fitted on, images that cannot be changed
+            as `robustness` asks, or a library that is missing.
     """
     check_backbone(plan.config.backbone)
     check_robustness(plan)
     check_executor(plan)
+    check_transforms(plan)
     backbone = plan_backbone(plan)
-    build_optimizer(backbone.model, plan.config.learner.optimizer)
-    check_batches(plan, backbone)
+    if not plan.config.frozen:
+        build_optimizer(backbone.model, plan.config.learner.optimizer)
+        check_batches(plan, backbone)
     check_transfers(plan)
     check_probes(plan, backbone.n_features)
 
@@ -61,6 +63,22 @@ def check_executor(plan: Plan) -> None:
             import distributed  # noqa: F401
         except ImportError as error:
             raise not_installed("executor.name=dask", "dask", error) from error
+
+
+def check_transforms(plan: Plan) -> None:
+    """Check that there are images of base classes if a probe's transform is fitted on them.
+
+    Raises:
+        UserError: There are none.
+    """
+    for name, probe in plan.config.probes.items():
+        if needs_reference(probe.transform) and not len(plan.images.train):
+            raise UserError(
+                f"probes.{name}.transform is {probe.transform!r}, which is fitted on images of base classes, and there "
+                "are no base classes",
+                "a transform that is not fitted, or base classes",
+                f"set probes.{name}.transform to l2 or none, or class_split.base and class_split.novel to 0.5 each",
+            )
 
 
 def check_batches(plan: Plan, backbone: Backbone) -> None:

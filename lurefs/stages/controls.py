@@ -25,14 +25,14 @@ from episodes.files import write_text
 from episodes.manifest import Manifest
 from episodes.table import EpisodeTable
 from episodes.transforms import needs_reference
-from lurefs.config.schema import digest
+from lurefs.config.identity import digest, run_identity
 from lurefs.learning.backbones import build_twin
 from lurefs.learning.images import to_tensor
-from lurefs.records import through_json, to_mapping
+from lurefs.records import through_json
 from lurefs.runs.directory import damaged, read_json
 from lurefs.seeding import seed_stream
 from lurefs.stages.cell import Cell, score_cell
-from lurefs.stages.features import make_bank
+from lurefs.stages.features import as_needed, make_bank
 from lurefs.stages.identity import result_identity
 from lurefs.stages.plan import Benchmark, ImageSet
 from lurefs.stages.stage import (
@@ -175,8 +175,8 @@ def _identify_twin(stage: Stage, images: ImageSet) -> dict[str, Any]:
     plan = stage.plan
     return {
         "control": "untrained_twin",
-        "backbone": to_mapping(plan.config.backbone),
-        "n_classes": len(plan.classes.base),
+        "backbone": run_identity(plan.config)["backbone"],
+        "n_classes": 0 if plan.config.frozen else len(plan.classes.base),
         "n_channels": plan.dataset.n_channels,
         "image_size": plan.dataset.image_size,
         "seed": _twin_seed(stage),
@@ -189,7 +189,7 @@ def _make_twin_bank(stage: Stage, images: ImageSet, identity: dict[str, Any]) ->
     backbone = plan_backbone(stage.plan)
     twin = replace(backbone, model=build_twin(backbone, stage.plan.config.backbone, seed=_twin_seed(stage)))
     twin.model.to(stage.device)
-    batches = embed(stage, twin, images, f"{images.name}: features of the untrained twin")
+    batches = embed(stage, twin, as_needed(images, twin), f"{images.name}: features of the untrained twin")
     return make_bank(images, batches, identity)
 
 

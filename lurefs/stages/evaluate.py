@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from episodes.probes import Probe
 from lurefs import plugins
-from lurefs.config.schema import digest
+from lurefs.config.identity import digest
 from lurefs.errors import UserError
 from lurefs.runs.directory import REFERENCE
 from lurefs.stages.cell import Cell, score_cell

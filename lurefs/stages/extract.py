@@ -1,4 +1,4 @@
-"""The second stage: features of the images of benchmarks and transfers, by the last weights."""
+"""The second stage: features of the images of benchmarks and transfers, by the last weights or a frozen model."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ from typing import Any
 import numpy as np
 
 from episodes.bank import FeatureBank
-from lurefs.config.schema import digest
+from lurefs.config.identity import digest
 from lurefs.errors import UserError
 from lurefs.learning import checkpoints
 from lurefs.learning.backbones import Backbone
+from lurefs.learning.weights import state_sha256
 from lurefs.records import through_json
 from lurefs.runs.directory import RunDirectory
 from lurefs.stages.cost import Speed, cost_card
-from lurefs.stages.features import feature_identity, make_bank
+from lurefs.stages.features import as_needed, feature_identity, make_bank
 from lurefs.stages.identity import backbone_card
 from lurefs.stages.plan import ImageSet, Plan
 from lurefs.stages.stage import (
@@ -31,7 +32,9 @@ from lurefs.stages.transfer_plan import plan_transfers
 
 
 def extract(stage: Stage) -> None:
-    """Embed the images of benchmarks and transfers with the last chunk's weights; valid stored banks are kept.
+    """Embed the images of benchmarks and transfers; valid stored banks are kept.
+
+    The weights are those of the last chunk, or the ones that a frozen backbone starts from.
 
     With several processes each embeds its share, and the first one writes. The cost is stored if anything was embedded.
 
@@ -39,19 +42,20 @@ def extract(stage: Stage) -> None:
         UserError: The run has no checkpoint of its last chunk.
     """
     directory, ranks = stage.directory, stage.ranks
-    checkpoint = _last_checkpoint(stage)
-    weights = checkpoints.read_identity(checkpoint)["sha256"]
+    checkpoint = None if stage.plan.config.frozen else _last_checkpoint(stage)
     backbone = plan_backbone(stage.plan)
+    weights = state_sha256(backbone.model) if checkpoint is None else checkpoints.read_identity(checkpoint)["sha256"]
     card, speed = backbone_card(backbone), Speed()
     banks: dict[str, FeatureBank] = {}
-    for images in _image_sets(stage.plan):
+    for images in (as_needed(image_set, backbone) for image_set in _image_sets(stage.plan)):
         identity = through_json(feature_identity(images, card, weights))
         key = digest(identity)
         bank = _stored_bank(directory, images.name, identity)
         if bank is None:
             bank = banks.get(key)
             if bank is None:
-                checkpoints.load_checkpoint(checkpoint, backbone.model)
+                if checkpoint is not None:
+                    checkpoints.load_checkpoint(checkpoint, backbone.model)
                 bank = _embed(stage, backbone, images, identity, speed)
             if bank is not None and ranks.is_first:
                 bank.save(directory.features_dir(images.name))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from episodes.bank import FeatureBank
+from lurefs.data.dataset import ImageDataset, View
 from lurefs.learning.backbones import Backbone
 from lurefs.learning.images import to_tensor
 from lurefs.stages.plan import ImageSet
@@ -18,6 +20,18 @@ CPU_PIXELS = 2**18
 """Pixels per channel that a CPU embeds at one time (64 images of 64 x 64). Activations of more pixels leave the cache,
 and each image takes a quarter longer."""
 MIN_CPU_IMAGES = 16
+
+
+def as_needed(images: ImageSet, backbone: Backbone) -> ImageSet:
+    """Return images as the backbone wants them, decoded at its size where their source has files."""
+    return replace(images, dataset=viewed(images.dataset, backbone))
+
+
+def viewed(dataset: ImageDataset, backbone: Backbone) -> ImageDataset:
+    """Return a data set as `as_needed` returns images."""
+    if dataset.viewed is None or backbone.view == View(image_size=dataset.image_size):
+        return dataset
+    return dataset.viewed(backbone.view)
 
 
 def feature_identity(images: ImageSet, backbone_card: Mapping[str, Any], weights_sha256: str) -> dict[str, Any]:

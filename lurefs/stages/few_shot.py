@@ -10,12 +10,12 @@ from episodes.executors import serial
 from episodes.manifest import Manifest
 from episodes.summary import summarise
 from episodes.transforms import needs_reference
-from lurefs.config.schema import digest
+from lurefs.config.identity import digest
 from lurefs.learning import checkpoints
 from lurefs.learning.backbones import Backbone
 from lurefs.runs.outcomes import ChunkOutcome, FewShotScore
 from lurefs.stages.cell import Cell, score_cell
-from lurefs.stages.features import make_bank
+from lurefs.stages.features import as_needed, make_bank
 from lurefs.stages.plan import Benchmark, ImageSet
 from lurefs.stages.stage import Stage, embed, make_probe, reference_images
 
@@ -35,6 +35,7 @@ def with_few_shot(
     banks: dict[str, FeatureBank] = {}
 
     def bank_of(images: ImageSet) -> FeatureBank:
+        images = as_needed(images, backbone)
         key = digest(images.identity)  # benchmarks on the same images share features
         if key not in banks:
             batches = embed(stage, backbone, images, f"{config.name}: features of {images.name} {after}")

@@ -14,7 +14,8 @@ import lurefs
 from episodes.files import write_text
 from episodes.manifest import Manifest
 from episodes.probes import Probe
-from lurefs.config.schema import RunConfig, digest, pretrain_identity
+from lurefs.config.identity import digest, pretrain_identity
+from lurefs.config.schema import RunConfig
 from lurefs.errors import UserError
 from lurefs.learning.backbones import Backbone, resolve_device
 from lurefs.records import differences, through_json
@@ -50,6 +51,7 @@ def claim(plan: Plan, directory: RunDirectory, backbone: Backbone) -> None:
             "digest": digest(card),
             **card,
             "backbone": backbone_card(backbone),
+            **({"weights": backbone.weights} if backbone.weights else {}),
             "split": split,
             "versions": {name: library.__version__ for name, library in libraries.items()},
             "machine": machine_card(plan.config),

@@ -106,7 +106,7 @@ class Plan:
         dataset: The images to learn on.
         classes: Base, validation and novel classes.
         images: Train, val and test images of the base classes; train and val without images that never arrive.
-        chunks: The chunk stream.
+        chunks: The chunk stream; empty if nothing is learned.
         given_labels: (n_images of `dataset`,) int64, read-only: the labels for training, true except for
             `chunks.label_noise`.
         benchmarks: The benchmarks by name.
@@ -128,16 +128,19 @@ def make_plan(config: RunConfig) -> Plan:
         UserError: The data cannot be read, or do not suit the configuration.
     """
     dataset: ImageDataset = plugins.build("dataset", config.dataset.name, config.dataset.params)
-    classes = split_classes(dataset, config.class_split)
+    classes = split_classes(dataset, config.class_split, min_base=0 if config.frozen else 2)
     images = split_images(dataset, classes.base, config.image_split)
-    images = limit_images(dataset, images, config.chunks, seed=config.seed)
+    if not config.frozen:
+        images = limit_images(dataset, images, config.chunks, seed=config.seed)
     return Plan(
         config=config,
         dataset=dataset,
         classes=classes,
         images=images,
-        chunks=make_chunks(dataset, images, config.chunks, seed=config.seed),
-        given_labels=give_labels(dataset, classes.base, images, config.chunks, seed=config.seed),
+        chunks=() if config.frozen else make_chunks(dataset, images, config.chunks, seed=config.seed),
+        given_labels=dataset.labels
+        if config.frozen
+        else give_labels(dataset, classes.base, images, config.chunks, seed=config.seed),
         benchmarks={
             name: make_benchmark(name, each, dataset, classes, images) for name, each in config.benchmarks.items()
         },

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 
 from episodes.manifest import Manifest
 from lurefs import console, plugins
-from lurefs.config.schema import digest, pretrain_identity
+from lurefs.config.identity import digest, pretrain_identity
 from lurefs.errors import UserError
 from lurefs.learning import checkpoints
 from lurefs.learning.backbones import Backbone
@@ -20,6 +21,7 @@ from lurefs.learning.progress import Progress, load_progress, save_progress
 from lurefs.ranks import Ranks
 from lurefs.runs.outcomes import ChunkOutcome
 from lurefs.stages.checks import smallest_batch
+from lurefs.stages.features import viewed
 from lurefs.stages.few_shot import complete_few_shot, with_few_shot
 from lurefs.stages.plan import Plan
 from lurefs.stages.robustness import complete_robustness, with_robustness
@@ -94,7 +96,7 @@ def _measure_and_store(
     """
     directory, backbone = stage.directory, learner.backbone
     path = directory.checkpoint_path(outcome.chunk_index)
-    checkpoints.save_checkpoint(path, backbone.model, learner.optimizer, _checkpoint_card(stage, outcome))
+    checkpoints.save_checkpoint(path, backbone.model, learner.optimizer, _checkpoint_card(stage, backbone, outcome))
     directory.write_outcomes([*earlier, outcome])
     directory.progress_path.unlink(missing_ok=True)
     checkpoints.remove_older_optimizers(path)
@@ -119,7 +121,8 @@ def _learn(stage: Stage, learner: Learner, *, first: int, progress: Progress | N
     """Learn the chunks from index `first` on, and yield their outcomes."""
     plan, config = stage.plan, stage.plan.config
     rows = np.concatenate([plan.images.train, plan.images.val, plan.images.test])
-    images = open_images(plan.dataset, rows, plan.classes.base, stage.device, config.learner, labels=plan.given_labels)
+    dataset = viewed(plan.dataset, learner.backbone)
+    images = open_images(dataset, rows, plan.classes.base, stage.device, config.learner, labels=plan.given_labels)
     events = learn_online(
         learner,
         images,
@@ -163,13 +166,14 @@ def _remove_weights(stage: Stage, outcomes: Sequence[ChunkOutcome]) -> None:
             checkpoints.remove_checkpoint(stage.directory.checkpoint_path(outcome.chunk_index))
 
 
-def _checkpoint_card(stage: Stage, outcome: ChunkOutcome) -> dict[str, Any]:
+def _checkpoint_card(stage: Stage, backbone: Backbone, outcome: ChunkOutcome) -> dict[str, Any]:
     config = stage.plan.config
     return {
         "run": config.name,
         "chunk_index": outcome.chunk_index,
         "pretrain": digest(pretrain_identity(config)),
         "timm_model": config.backbone.name,
+        **asdict(backbone.view),
         "class_names": [stage.plan.dataset.class_names[label] for label in stage.plan.classes.base],
         "test_accuracy": outcome.test_accuracy,
     }

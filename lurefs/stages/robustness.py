@@ -12,7 +12,8 @@ from torch import Tensor
 
 from episodes.arrays import IntArray
 from lurefs import console
-from lurefs.config.schema import CORRUPTIONS, RobustnessConfig, digest
+from lurefs.config.identity import digest
+from lurefs.config.schema import CORRUPTIONS, RobustnessConfig
 from lurefs.data.corruptions import corrupt
 from lurefs.data.dataset import ImageArray
 from lurefs.learning import checkpoints
@@ -21,6 +22,7 @@ from lurefs.learning.images import to_tensor
 from lurefs.records import to_mapping
 from lurefs.runs.outcomes import ChunkOutcome, RobustnessScores
 from lurefs.stages import attacks
+from lurefs.stages.features import viewed
 from lurefs.stages.plan import Plan
 from lurefs.stages.stage import Stage
 
@@ -95,7 +97,7 @@ def with_robustness(stage: Stage, outcome: ChunkOutcome, backbone: Backbone) -> 
     rows = test[np.linspace(0, len(test) - 1, n_images).round().astype(np.int64)]
     scores = measure(
         backbone,
-        plan.dataset.read(rows),
+        viewed(plan.dataset, backbone).read(rows),
         [plan.dataset.image_ids[row] for row in rows],
         np.searchsorted(plan.classes.base, plan.dataset.labels[rows]).astype(np.int64),
         config.robustness,

@@ -54,12 +54,18 @@ def run_stage(plan: Plan, directory: RunDirectory, stage_name: str, *, with_page
             "one process; only training and extraction divide their work, in 'run', 'pretrain' and 'extract'",
             "start 'lurefs evaluate' without torchrun, and spread episodes with the setting executor",
         )
+    if plan.config.frozen and stage_name == "pretrain":
+        raise UserError(
+            f"{plan.config.name} is frozen, so there is nothing to pre-train",
+            "a configuration with frozen: false",
+            "start 'lurefs run', or 'extract' and 'evaluate'",
+        )
     with directory.locked() if ranks.is_first else nullcontext():
         stage = open_stage(plan, directory, is_tracked=stage_name != "extract", ranks=ranks)
         try:
             if stage.tracker.note:
                 note(stage.tracker.note)
-            if stage_name in ("run", "pretrain"):
+            if stage_name in ("run", "pretrain") and not plan.config.frozen:
                 pretrain(stage)
             if stage_name in ("run", "extract"):
                 extract(stage)

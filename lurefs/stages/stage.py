@@ -65,7 +65,10 @@ def open_stage(plan: Plan, directory: RunDirectory, *, is_tracked: bool, ranks: 
         device = torch.device("cuda", ranks.local_rank)
         torch.cuda.set_device(device)
     if ranks.is_first:
-        claim(plan, directory, plan_backbone(plan))
+        backbone = plan_backbone(plan)
+        if backbone.weights:
+            console.note(f"{config.name}: the weights are {backbone.weights}")
+        claim(plan, directory, backbone)
     ranks.wait()
     tracker = start(config, directory) if is_tracked and ranks.is_first else Tracker("")
     return Stage(plan=plan, directory=directory, tracker=tracker, device=device, ranks=ranks)
@@ -75,7 +78,7 @@ def plan_backbone(plan: Plan) -> Backbone:
     """Build the plan's backbone with its initial weights."""
     return build_backbone(
         plan.config.backbone,
-        n_classes=len(plan.classes.base),
+        n_classes=0 if plan.config.frozen else len(plan.classes.base),
         n_channels=plan.dataset.n_channels,
         image_size=plan.dataset.image_size,
         seed=seed_stream(plan.config.seed, "weights"),

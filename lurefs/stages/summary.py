@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import lurefs
 from episodes.summary import chance_level
 from episodes.table import EpisodeTable
-from lurefs.config.schema import digest, run_identity
+from lurefs.config.identity import digest, run_identity
 from lurefs.errors import UserError
 from lurefs.runs.outcomes import (
     ChunkOutcome,
@@ -42,7 +42,7 @@ def write_summary(stage: Stage) -> None:
     """
     directory, config = stage.directory, stage.plan.config
     outcomes, transfers = directory.read_outcomes(), summarise_transfers(stage)
-    if not outcomes:
+    if not outcomes and not config.frozen:
         raise UserError(
             f"there is no {directory.chunks_path}",
             "a run whose chunks are learned",
@@ -64,7 +64,7 @@ def write_summary(stage: Stage) -> None:
     directory.write_summary(
         RunSummary(
             run=statement,
-            pretrain=summarise_outcomes(outcomes, strategy=config.unlearn.name),
+            pretrain=None if config.frozen else summarise_outcomes(outcomes, strategy=config.unlearn.name),
             benchmarks={name: _summarise_benchmark(stage, name, found) for name, found in tables.items()},
             transfer=transfers,
         )

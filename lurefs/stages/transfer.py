@@ -8,7 +8,7 @@ from episodes.bank import FeatureBank
 from episodes.transfer.fits import transfer
 from episodes.transfer.table import collect_fits, summarise_transfer
 from lurefs import console
-from lurefs.config.schema import digest
+from lurefs.config.identity import digest
 from lurefs.errors import UserError
 from lurefs.records import through_json
 from lurefs.runs.summary import TransferSummary

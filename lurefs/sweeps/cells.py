@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from lurefs import console
-from lurefs.config.schema import RunConfig, digest, run_identity
+from lurefs.config.identity import digest, run_identity
+from lurefs.config.schema import RunConfig
 from lurefs.errors import UserError
 from lurefs.ranks import ranks_of
 from lurefs.records import through_json
@@ -157,7 +158,7 @@ def padding_notes(configs: Sequence[RunConfig]) -> list[str]:
     """Return the notes of `lurefs.stages.run.padding_notes` for all runs."""
     from lurefs.stages.run import padding_notes
 
-    return padding_notes([make_plan(config) for config in configs])
+    return padding_notes([make_plan(config) for config in configs if not config.frozen])
 
 
 def distinct(configs: Sequence[RunConfig]) -> list[RunConfig]:

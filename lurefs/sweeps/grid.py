@@ -1,4 +1,4 @@
-"""Grids of runs: reading a W&B sweep file, the configurations of its cells, and the names of their directories.
+"""Grids of runs: a W&B sweep file, or a recipe with lists of values; their cells, and the names of their directories.
 
 `wandb sweep` reads the same file. For each cell, `wandb agent` would start the file's `command` with one `key=value`
 per parameter. Both name the same run directory.
@@ -14,8 +14,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from lurefs.config.identity import digest, run_identity
 from lurefs.config.load import find_recipe, load, parse_overrides, read_yaml
-from lurefs.config.schema import RunConfig, digest, run_identity
+from lurefs.config.schema import RunConfig
 from lurefs.errors import UserError
 
 MACRO = "${args_no_hyphens}"
@@ -25,7 +26,7 @@ _EXAMPLE = f"command: [lurefs, run, --config, one_backbone, --run-root, runs/my_
 
 @dataclass(frozen=True, kw_only=True)
 class Grid:
-    """Content of a sweep file.
+    """Runs of one recipe, one for each combination of values.
 
     Attributes:
         recipe: Name or path of the recipe that all cells share.
@@ -41,12 +42,12 @@ class Grid:
 
 
 def read_grid(source: str, overrides: Sequence[str] = (), run_root: Path | None = None) -> Grid:
-    """Read a sweep file and apply the overrides.
+    """Read a sweep file, or a recipe of one run, and apply the overrides.
 
     Args:
-        source: A path, or the name of a sweep file that comes with the package.
+        source: A path, or the name of a file that comes with the package.
         overrides: `key=value` texts. A setting in the grid takes a value or a list; any other is set in all cells.
-            `parameters.KEY.values=[...]` adds a setting to the grid.
+            `parameters.KEY.values=[...]` adds a setting to the grid. Of a recipe, each list is a list of values.
         run_root: Replaces the file's run root.
 
     Raises:
@@ -55,11 +56,7 @@ def read_grid(source: str, overrides: Sequence[str] = (), run_root: Path | None 
     path = find_recipe(source)
     plain = read_yaml(path, resolve=False)
     if "parameters" not in plain:
-        raise UserError(
-            f"{path} has no parameters",
-            "a W&B sweep file, whose parameters are settings with their values",
-            f"see configs/compare_backbones.yaml, or start a single run: lurefs run --config {source}",
-        )
+        return _grid_of_recipe(source, path, overrides, run_root)
     if plain.get("method") != "grid":
         raise UserError(
             f"{path}: method is {plain.get('method')!r}",
@@ -84,6 +81,25 @@ def read_grid(source: str, overrides: Sequence[str] = (), run_root: Path | None 
         run_root=run_root or file_root or Path("runs") / path.stem,
         overrides=(*of_command, *rest),
         parameters=parameters,
+    )
+
+
+def _grid_of_recipe(source: str, path: Path, overrides: Sequence[str], run_root: Path | None) -> Grid:
+    """Return the grid of a recipe whose overrides hold lists of values."""
+    lists = {key: tuple(value) for key, value in map(_split, overrides) if isinstance(value, list)}
+    if not lists:
+        raise UserError(
+            f"{path} has no parameters, and no setting has several values",
+            "a W&B sweep file, or a recipe and lists of values",
+            f"write e.g. 'backbone.name=[resnet18, resnet34]', or start a single run: lurefs run --config {source}",
+        )
+    for key, values in lists.items():
+        _check_values(key, values)
+    return Grid(
+        recipe=source,
+        run_root=run_root or Path("runs") / path.stem,
+        overrides=tuple(text for text in overrides if _split(text)[0] not in lists),
+        parameters=lists,
     )
 
 

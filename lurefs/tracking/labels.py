@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from lurefs import plugins
-from lurefs.config.schema import LearnerConfig, PluginConfig, RunConfig, digest, run_identity
+from lurefs.config.identity import digest, run_identity
+from lurefs.config.schema import LearnerConfig, PluginConfig, RunConfig
 from lurefs.errors import UserError
 from lurefs.records import Row, to_mapping
 from lurefs.runs.outcomes import ChunkOutcome
@@ -78,7 +79,7 @@ def cell_card(about: About, summary: RunSummary, benchmark: str, probe: str) -> 
     protocol = described.manifest[:12]
     cell = {
         "protocol": protocol,
-        "n_chunks": summary.pretrain.n_chunks,
+        "n_chunks": _n_chunks(summary),
         "benchmark": benchmark,
         "probe": probe,
         **{name: getattr(described, name) for name in ("n_way", "n_shot", "n_query")},
@@ -114,12 +115,16 @@ def transfer_card(about: About, summary: RunSummary, name: str, images: str) -> 
         config={
             **_flat_config(about),
             "protocol": images,
-            "n_chunks": summary.pretrain.n_chunks,
+            "n_chunks": _n_chunks(summary),
             "benchmark": name,
             "probe": described.probe,
             "n_classes": described.n_classes,
         },
     )
+
+
+def _n_chunks(summary: RunSummary) -> int:
+    return 0 if summary.pretrain is None else summary.pretrain.n_chunks
 
 
 def report_card(about: About) -> Card:

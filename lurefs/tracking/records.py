@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lurefs.config.schema import RunConfig, digest
+from lurefs.config.identity import digest
+from lurefs.config.schema import RunConfig
 from lurefs.records import Row
 from lurefs.runs.directory import RunDirectory
 from lurefs.runs.outcomes import ChunkOutcome

@@ -161,11 +161,13 @@ class WandbTracker(Tracker):
     def start_pretrain(self) -> None:
         """Open the W&B run of pre-training if chunks are missing, so that a failure shows before the work.
 
+        A frozen backbone has none.
+
         Raises:
             UserError: Tracking is strict and the online start failed.
         """
         record = records.pretrain_record(self._config, self._directory)
-        if not record.is_complete and not self._client.has(record):
+        if not self._config.frozen and not record.is_complete and not self._client.has(record):
             self._attempt(lambda: self._open_pretrain(record))
         self._is_started = True
 

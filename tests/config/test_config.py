@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from lurefs.config.identity import digest, pretrain_identity, run_identity
 from lurefs.config.load import find_recipe, load, merge, recipes_dir, run_config, to_yaml
-from lurefs.config.schema import digest, pretrain_identity, run_identity
 from lurefs.errors import UserError
 
 

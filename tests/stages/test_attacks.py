@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from lurefs.data.dataset import View
 from lurefs.errors import UserError
 from lurefs.learning.backbones import Backbone
 from lurefs.stages import attacks
@@ -36,7 +37,7 @@ def backbone() -> Backbone:
         model=model,
         n_features=16,
         n_classes=3,
-        image_size=4,
+        view=View(image_size=4),
         n_channels=1,
         mean=(0.5,),
         std=(0.25,),

@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from lurefs.config.schema import BackboneConfig, RunConfig
+from lurefs.data.dataset import View
 from lurefs.learning.backbones import Backbone, build_backbone, list_backbones
 from lurefs.runs.directory import RunDirectory
 from lurefs.stages.cost import Speed, cost_card, count_macs
@@ -48,7 +49,14 @@ def test_multiply_adds_of_one_convolution_are_counted_by_hand() -> None:
             return features.mean(dim=(2, 3))
 
     model = Backbone(
-        name="one", model=OneLayer(), n_features=4, n_classes=2, image_size=8, n_channels=3, mean=(0,) * 3, std=(1,) * 3
+        name="one",
+        model=OneLayer(),
+        n_features=4,
+        n_classes=2,
+        view=View(image_size=8),
+        n_channels=3,
+        mean=(0,) * 3,
+        std=(1,) * 3,
     )
     assert count_macs(model, CPU) == 8 * 8 * 4 * 3 * 3 * 3
 

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lurefs.config.schema import RunConfig, digest, pretrain_identity
+from lurefs.config.identity import digest, pretrain_identity
+from lurefs.config.schema import RunConfig
 from lurefs.errors import UserError
 from lurefs.stages.plan import make_plan
 from lurefs.stages.stage import reference_images

@@ -15,8 +15,9 @@ from lurefs import cli
 from lurefs.commands import run as run_command
 from lurefs.comparing.finished_runs import read_runs
 from lurefs.comparing.groups import groups_of
+from lurefs.config.identity import pretrain_identity
 from lurefs.config.load import to_yaml
-from lurefs.config.schema import RunConfig, pretrain_identity
+from lurefs.config.schema import RunConfig
 from lurefs.errors import UserError
 from lurefs.reporting.sections.transfer import form, label_efficiency, rows
 from lurefs.runs.directory import RunDirectory

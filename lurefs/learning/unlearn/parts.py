@@ -22,7 +22,7 @@ def head() -> UnlearnStrategy:
     """
 
     def unlearn(model: nn.Module, twin: nn.Module, images: ProbeImages, generator: torch.Generator) -> Changes:
-        from lurefs.learning.backbones import classifier_names
+        from lurefs.learning.weights import classifier_names
 
         names = [name for name in model.state_dict() if _lies_in(name, classifier_names(model))]
         if not names:

@@ -33,6 +33,7 @@ from lurefs.reporting.sections.measures import (
 )
 from lurefs.reporting.sections.tables import percent_over_seeds
 from lurefs.reporting.series import curve, in_words
+from lurefs.runs.outcomes import anytime_accuracy
 
 MAX_LINES = 8
 """Most curves that can be followed in one chart."""
@@ -80,7 +81,7 @@ def _levels(runs: Sequence[Run], benchmark: str, judged: Mapping[Cell, Verdicts]
 
 def _over_seeds(group: Group, benchmarks: Sequence[str]) -> dict[str, Any]:
     """Return the figures of a group of several seeds: means over seeds with intervals."""
-    anytime = [run.summary.pretrain.anytime_accuracy for run in group.runs]
+    anytime = [anytime_accuracy(run.outcomes) for run in group.runs]
     last = [run.outcomes[-1] for run in group.runs]
     few_shot_scores = [[outcome.few_shot.get(name) for outcome in last] for name in benchmarks]
     return {

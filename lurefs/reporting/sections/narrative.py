@@ -19,10 +19,30 @@ MAX_LISTED = 5
 
 
 def lead(runs: Sequence[Run], warnings: Sequence[str] = ()) -> str:
-    """Return the lead: the warnings, then two sentences on what was run."""
-    backbones = _distinct(run.config.backbone.name for run in runs)
-    trained = f"{len(backbones)} backbones" if len(backbones) > MAX_LISTED else joined(backbones)
-    verb, whose = ("was", "its") if len(backbones) == 1 else ("were", "their")
+    """Return the lead: the warnings, then sentences on what was run."""
+    trained, frozen = [run for run in runs if not run.config.frozen], [run for run in runs if run.config.frozen]
+    said = [*warnings, _trained(trained) if trained else "", _frozen(frozen, also=bool(trained)) if frozen else ""]
+    return " ".join(filter(None, said))
+
+
+def _frozen(runs: Sequence[Run], *, also: bool) -> str:
+    who, verb, _ = _backbones(runs)
+    places = joined(_distinct(place for run in runs for place in _measured_on(run)))
+    return (
+        f"{who} {verb}{' also' if also else ''} measured as {'it is' if verb == 'was' else 'they are'}, without "
+        f"training, on {places}, from a few labelled images per class."
+    )
+
+
+def _backbones(runs: Sequence[Run]) -> tuple[str, str, str]:
+    """Return the backbones of runs, and the words `was` and `its`, or `were` and `their`, for them."""
+    names = _distinct(run.config.backbone.name for run in runs)
+    who = f"{len(names)} backbones" if len(names) > MAX_LISTED else joined(names)
+    return (who, "was", "its") if len(names) == 1 else (who, "were", "their")
+
+
+def _trained(runs: Sequence[Run]) -> str:
+    trained, verb, whose = _backbones(runs)
     datasets = joined(_distinct(run.config.dataset.name for run in runs))
     split = runs[0].identity.get("split", {})
     classes = f"{counted(split['n_base_classes'], 'class')} of {datasets}" if "n_base_classes" in split else datasets
@@ -34,8 +54,7 @@ def lead(runs: Sequence[Run], warnings: Sequence[str] = ()) -> str:
     )
     times = f" in {len(runs)} runs" if len(runs) > 1 else ""
     places = joined(_distinct(place for run in runs for place in _measured_on(run)))
-    first = "".join(f"{warning} " for warning in warnings)
-    return first + (
+    return (
         f"{trained} {verb} trained{times} on {classes}{arrival}. Then the weights were frozen, and {whose} features "
         f"measured on {places}, with a few labelled images per class."
     )
@@ -49,7 +68,10 @@ def facts(runs: Sequence[Run]) -> list[tuple[str, list[str]]]:
         if len(set(values)) > 1 and len(runs) > MAX_LISTED:
             rows.append((name, [f"{len(set(values))} different ones"]))
         elif len(set(values)) > 1:
-            values = [f"{run.label}: {value or 'not recorded'}" for run, value in zip(runs, values, strict=True)]
+            values = [
+                f"{run.label}: {value or ('none' if run.config.frozen else 'not recorded')}"
+                for run, value in zip(runs, values, strict=True)
+            ]
             rows.append((name, values))
         elif values[0]:
             rows.append((name, values[:1]))
@@ -184,9 +206,8 @@ def _measured_on(run: Run) -> list[str]:
             places.append("held-out images of the same classes")
         else:
             n_classes = split.get(f"n_{benchmark.classes}_classes")
-            places.append(
-                f"{f'{count(n_classes)} ' if n_classes else ''}{benchmark.classes} classes never seen in training"
-            )
+            which = f"of {run.config.dataset.name}" if run.config.frozen else "never seen in training"
+            places.append(f"{f'{count(n_classes)} ' if n_classes else ''}{benchmark.classes} classes {which}")
     return places
 
 
@@ -197,11 +218,14 @@ def _dataset(run: Run) -> str:
 def _classes(run: Run) -> str:
     split = run.identity.get("split", {})
     groups = [(group, split.get(f"n_{group}_classes")) for group in ("base", "validation", "novel")]
-    return ", ".join(f"{count(n_classes)} {group}" for group, n_classes in groups if n_classes is not None)
+    is_of_novel_alone = run.config.frozen and not split.get("n_base_classes")
+    return ", ".join(f"{count(n)} {group}" for group, n in groups if n or (n == 0 and not is_of_novel_alone))
 
 
 def _images(run: Run) -> str:
     split = run.identity.get("split", {})
+    if run.config.frozen and not split.get("n_base_classes"):
+        return ""
     parts = [(name, split.get(f"n_{key}_images")) for name, key in _IMAGE_PARTS.items()]
     return ", ".join(f"{count(n_images)} {name}" for name, n_images in parts if n_images is not None)
 
@@ -210,7 +234,9 @@ def _backbone(run: Run) -> str:
     config, known = run.config.backbone, run.identity.get("backbone", {})
     details = [f"{count(known['n_parameters'])} weights"] if "n_parameters" in known else []
     details += [f"{count(known['n_features'])} features"] if "n_features" in known else []
-    details += ["starts from weights of another training"] if config.pretrained or config.checkpoint_path else []
+    if config.pretrained or config.checkpoint_path:
+        known_weights = run.identity.get("weights", "those of another training")
+        details += [f"{'its weights are' if run.config.frozen else 'its first weights were'} {known_weights}"]
     return f"{config.name} ({', '.join(details)})" if details else config.name
 
 
@@ -223,6 +249,8 @@ def _arrival(run: Run) -> str:
 
 def _learning(run: Run) -> str:
     config = run.config.learner
+    if run.config.frozen:
+        return "none (frozen)"
     return f"{counted(config.epochs, 'epoch')} per chunk, batches of {config.batch_size}, {config.optimizer.name}"
 
 
@@ -235,7 +263,7 @@ _FACTS: Mapping[str, Callable[[Run], str]] = MappingProxyType(
         "Backbone": _backbone,
         "Arrival": _arrival,
         "Learning": _learning,
-        "Between chunks": lambda run: strategy(run.config.unlearn),
+        "Between chunks": lambda run: "" if run.config.frozen else strategy(run.config.unlearn),
         "Seed": lambda run: str(run.config.seed),
     }
 )

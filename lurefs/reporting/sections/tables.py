@@ -17,7 +17,15 @@ from lurefs.comparing.texts import MISSING, count, duration, joined, number, p_v
 from lurefs.comparing.verdict_words import not_compared
 from lurefs.comparing.verdicts import Verdict, Verdicts
 from lurefs.records import Row
-from lurefs.runs.outcomes import ChunkOutcome, mean_changed_predictions, train_seconds, unlearn_seconds
+from lurefs.runs.outcomes import (
+    ChunkOutcome,
+    anytime_accuracy,
+    cumulative_error_rate,
+    cumulative_errors,
+    mean_changed_predictions,
+    train_seconds,
+    unlearn_seconds,
+)
 from lurefs.runs.summary import ProbeSummary, known
 
 
@@ -109,15 +117,15 @@ def _mean_of_first(run: Run, benchmark: str, probe: str, n_episodes: int) -> str
 
 def learning_row(run: Run) -> Row:
     """Return the figures over all chunks of a run."""
-    pretrain, last = run.summary.pretrain, run.outcomes[-1]
+    last = run.outcomes[-1]
     return {
         "run": run.label,
-        "anytime": percent(pretrain.anytime_accuracy),
+        "anytime": percent(anytime_accuracy(run.outcomes)),
         "last": percent(last.test_accuracy),
         "ece": percent(last.test_ece),
         "nll": number(last.test_nll, 3),
-        "errors": count(pretrain.cumulative_errors),
-        "error_rate": percent(pretrain.cumulative_error_rate),
+        "errors": count(cumulative_errors(run.outcomes)),
+        "error_rate": percent(cumulative_error_rate(run.outcomes)),
         "gap": points(last.generalisation_gap),
         **_unlearning(run),
     }

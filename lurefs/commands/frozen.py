@@ -1,0 +1,225 @@
+"""Recipes that measure backbones as they are, for a user's images: `lurefs evaluate DATA`, and `lurefs init DATA`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from lurefs import console, plugins
+from lurefs.config.load import RunGroup, group_of, parse_overrides
+from lurefs.errors import UserError
+
+if TYPE_CHECKING:
+    from lurefs.data.dataset import ImageDataset
+
+MAX_QUERIES = 15
+"""Query images per class, if every class has that many beside its support images."""
+EXAMPLE = "test_resnet"
+"""The backbone of a recipe that names none: small, and its weights are not downloaded."""
+SHOTS, WAY = "1,5", 5
+"""Labels per class, and classes per episode, if the command line does not say."""
+
+
+def add_parser(commands: Any) -> None:
+    """Add the command `init` to an argument parser's commands."""
+    words = "write a commented recipe that measures backbones as they are on a user's images"
+    parser = commands.add_parser("init", help=words, description=words.capitalize() + ".")
+    parser.add_argument(
+        "data", metavar="DATA", help="a folder with one sub-folder per class, a file, or a data set's name"
+    )
+    add_options(parser)
+    parser.add_argument("--output", type=Path, metavar="FILE", help="the recipe (default: <name of DATA>.yaml)")
+    parser.set_defaults(run=run)
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that `lurefs evaluate DATA` and `lurefs init DATA` share."""
+    parser.add_argument("--backbone", metavar="NAME[,NAME...]", help="timm models; their pretrained weights are loaded")
+    parser.add_argument("--weights", metavar="FILE", help="a file of weights for the backbone, in place of timm's")
+    parser.add_argument("--shots", metavar="K[,K...]", help=f"labels per class (default: {SHOTS})")
+    parser.add_argument("--way", type=int, metavar="N", help=f"classes per episode (default: {WAY})")
+
+
+def refuse_options(arguments: argparse.Namespace) -> None:
+    """Refuse the options of `add_options` beside a recipe, which would not use them.
+
+    Raises:
+        UserError: One of them is given.
+    """
+    names = ("backbone", "weights", "shots", "way")
+    given = [f"--{name}" for name in names if getattr(arguments, name, None) is not None]
+    if given:
+        raise UserError(
+            f"{given[0]} is given, but no images",
+            "images to measure a backbone on: lurefs evaluate DATA --backbone NAME",
+            "name a folder, an .npz file or a data set, or change a recipe's settings with key.sub=value",
+        )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Write a recipe for a user's images.
+
+    Raises:
+        UserError: There is no such data, an option is wrong, or the file is there or cannot be written.
+    """
+    text = recipe(arguments)
+    path = arguments.output or Path(f"{_name_of(arguments.data)}.yaml")
+    if path.exists():
+        raise UserError(f"{path} exists", "the name of a new file", "give another --output, or delete the file")
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UserError(
+            f"{path} cannot be written: {error.strerror or error}",
+            "a file in a folder that exists",
+            "give another --output",
+        ) from error
+    console.print_paths([("recipe", path)])
+    console.note(f"start it with: lurefs run {path}")
+    return 0
+
+
+def frozen_group(arguments: argparse.Namespace) -> tuple[RunGroup, Path]:
+    """Return the runs of `lurefs evaluate DATA`, one per backbone, and their folder.
+
+    Raises:
+        UserError: There is no such data, no backbone is named, or an option or an override is wrong.
+    """
+    if arguments.backbone is None:
+        raise UserError(
+            f"no backbone is named to evaluate on {arguments.data}",
+            "one or several timm models",
+            "add e.g. --backbone resnet18; 'lurefs list backbones' shows all, and a recipe goes behind --config",
+        )
+    group = group_of(yaml.safe_load(recipe(arguments)), arguments.overrides, name=_name_of(arguments.data))
+    return group, arguments.run_dir or Path("runs") / group.name
+
+
+def recipe(arguments: argparse.Namespace) -> str:
+    """Return the YAML text of a recipe with one variant per backbone and one benchmark per number of shots.
+
+    Raises:
+        UserError: There is no such data, or an option is wrong.
+    """
+    dataset, params = _dataset_of(arguments.data)
+    shots, n_way = _shots_of(SHOTS if arguments.shots is None else arguments.shots), arguments.way
+    n_way = WAY if n_way is None else n_way
+    n_query = _n_query(plugins.build("dataset", dataset, {**params, **_dataset_params(arguments)}), n_way, shots)
+    backbones = _backbones_of(EXAMPLE if arguments.backbone is None else arguments.backbone)
+    if arguments.weights is not None and len(backbones) != 1:
+        raise UserError(
+            f"--weights is given for {len(backbones)} backbones", "one backbone", "measure the backbones one by one"
+        )
+    variants = [
+        f"  {variant}: {{backbone: {_inline(_weights(backbone, arguments))}}}"
+        for variant, backbone in backbones.items()
+    ]
+    benchmarks = [f"  {n_way}way-{k}shot: {{n_way: {n_way}, n_shot: {k}, n_query: {n_query}}}" for k in shots]
+    return "\n".join(
+        [
+            f"# Backbones as they are, measured on {dataset} by few-shot episodes. Start it with: lurefs run FILE",
+            f"name: {_inline(_name_of(arguments.data))}",
+            "frozen: true                       # nothing is learned; all classes are novel",
+            f"dataset: {_inline({'name': dataset, 'params': params})}",
+            "benchmarks:                        # 2,000 episodes each; n_episodes changes that",
+            *benchmarks,
+            "probes:",
+            "  logistic_regression: {name: logistic_regression}   # or nearest_centroid, ridge, knn ...",
+            "variants:                          # one run per backbone, one page for all",
+            *variants,
+            "",
+        ]
+    )
+
+
+def _dataset_of(data: str) -> tuple[str, dict[str, Any]]:
+    """Return the name and parameters of the data set that a path or a name stands for."""
+    path = Path(data).expanduser()
+    if path.is_dir():
+        return "folder", {"path": str(path.resolve())}
+    if path.is_file():
+        return "npz", {"path": str(path.resolve())}
+    if data in plugins.names("dataset"):
+        return data, {}
+    raise UserError(
+        f"there is no folder or file {data}, and no data set of that name",
+        f"a folder with one sub-folder per class, an .npz file, or one of {', '.join(plugins.names('dataset'))}",
+        "correct the path, or give a recipe with --config",
+    )
+
+
+def _dataset_params(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Return the parameters that overrides give the data set, of those commands that take overrides."""
+    dataset = parse_overrides(getattr(arguments, "overrides", ())).get("dataset")
+    params = dataset.get("params") if isinstance(dataset, dict) else None
+    return params if isinstance(params, dict) else {}
+
+
+def _backbones_of(text: str) -> dict[str, str]:
+    """Return the backbones of a list by the names of their runs."""
+    names = [part.strip() for part in text.split(",")]
+    found = {_variant(name): name for name in names}
+    if not all(found) or len(found) < len(names):
+        raise UserError(
+            f"--backbone is {text!r}", "different timm models with commas between", "write e.g. resnet18,convnext_tiny"
+        )
+    return found
+
+
+def _shots_of(text: str) -> list[int]:
+    parts = [part.strip() for part in text.split(",")]
+    shots = [int(part) if part.isdecimal() else 0 for part in parts]
+    if min(shots) < 1 or len(set(shots)) < len(shots):
+        raise UserError(f"--shots is {text!r}", "different whole numbers from 1 with commas between", "write e.g. 1,5")
+    return shots
+
+
+def _n_query(dataset: ImageDataset, n_way: int, shots: Sequence[int]) -> int:
+    """Return how many queries per class the smallest class allows beside the most shots."""
+    from lurefs.comparing.texts import counted
+
+    n_classes, smallest = len(dataset.class_names), int(dataset.n_per_class.argmin())
+    n_images, most = int(dataset.n_per_class[smallest]), max(shots)
+    if n_classes < 2:
+        raise UserError(
+            f"the images are all of one class, {dataset.class_names[0]!r}",
+            "at least 2 classes to tell apart",
+            "add a sub-folder for each other class, or point at the folder above the classes",
+        )
+    if n_way < 2 or n_way > n_classes:
+        raise UserError(f"--way is {n_way}", f"2 to {n_classes}, the number of classes", "change --way")
+    if n_images <= most:
+        raise UserError(
+            f"class {dataset.class_names[smallest]!r} has {counted(n_images, 'image')}, too few for "
+            f"{counted(most, 'shot')} and a query",
+            f"at least {most + 1} images per class",
+            "lower --shots, add images to the class, or leave it out",
+        )
+    return min(MAX_QUERIES, n_images - most)
+
+
+def _weights(backbone: str, arguments: argparse.Namespace) -> dict[str, Any]:
+    if arguments.weights is not None:
+        return {"name": backbone, "checkpoint_path": str(Path(arguments.weights).expanduser().resolve())}
+    return {"name": backbone, "pretrained": arguments.backbone is not None}
+
+
+def _variant(backbone: str) -> str:
+    """Return a backbone's name as that of a folder."""
+    return re.sub(r"[^\w.-]+", "-", backbone).strip("-.")
+
+
+def _name_of(data: str) -> str:
+    path = Path(data).expanduser().resolve()
+    return _variant(path.stem if path.is_file() else path.name) or "evaluation"
+
+
+def _inline(value: Any) -> str:
+    """Return a value as YAML on one line."""
+    return json.dumps(value, ensure_ascii=False)

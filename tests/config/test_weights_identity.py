@@ -1,0 +1,44 @@
+"""What a file of weights does to the identity of a run: its bytes count, its place does not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from lurefs.config.identity import digest, pretrain_identity, run_identity
+from lurefs.config.load import run_config, to_yaml
+from lurefs.config.schema import RunConfig
+from lurefs.errors import UserError
+
+
+def of(path: Path, **settings: object) -> RunConfig:
+    return run_config({"name": "run", "backbone": {"checkpoint_path": str(path), **settings}})
+
+
+def test_a_file_that_moves_is_the_same_run_and_one_that_is_replaced_another(tmp_path: Path) -> None:
+    first, moved, other = (tmp_path / name for name in ("a.pth", "b.pth", "c.pth"))
+    first.write_bytes(b"weights")
+    moved.write_bytes(b"weights")
+    other.write_bytes(b"otherwise")
+    assert run_identity(of(first)) == run_identity(of(moved)) != run_identity(of(other))
+    assert pretrain_identity(of(first)) != pretrain_identity(run_config({"name": "run"}))
+    first.write_bytes(b"otherwise")
+    assert run_identity(of(first)) == run_identity(of(other))
+
+
+def test_another_copy_in_the_same_file_is_another_run(tmp_path: Path) -> None:
+    (tmp_path / "a.pth").write_bytes(b"weights")
+    plain, chosen = of(tmp_path / "a.pth"), of(tmp_path / "a.pth", checkpoint_copy="state_dict")
+    assert digest(run_identity(plain)) != digest(run_identity(chosen))
+
+
+def test_a_stored_configuration_is_read_where_the_file_is_gone(tmp_path: Path) -> None:
+    import yaml
+
+    (tmp_path / "a.pth").write_bytes(b"weights")
+    config = of(tmp_path / "a.pth")
+    (tmp_path / "a.pth").unlink()
+    assert run_config(yaml.safe_load(to_yaml(config))) == config
+    with pytest.raises(UserError, match=r"a\.pth cannot be read: No such file"):
+        of(tmp_path / "a.pth")
