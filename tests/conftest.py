@@ -86,3 +86,33 @@ def make_config(npz_path: Path) -> Callable[..., RunConfig]:
         return run_config({**values, **changes})
 
     return make
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """A folder of 6 classes of 8 colour images, wide and tall, each class around a colour of its own."""
+    from PIL import Image
+
+    rng = np.random.default_rng(0)
+    for label in range(6):
+        folder = tmp_path / "my photos" / f"class {label}"
+        folder.mkdir(parents=True)
+        for number in range(8):
+            shape = (40, 56 + number, 3) if number % 2 else (56 + number, 40, 3)
+            pixels = np.clip(rng.integers(0, 160, shape) + np.array([label * 15, 90 - label * 15, 20]), 0, 255)
+            Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{number}.png")
+    return tmp_path / "my photos"
+
+
+@pytest.fixture
+def weights_path(tmp_path: Path) -> Path:
+    """A file of two copies of weights for test_byobnet, as timm's training script stores them."""
+    import timm
+    import torch
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        state = timm.create_model("test_byobnet", num_classes=10).state_dict()
+    path = tmp_path / "trained.pth"
+    torch.save({"epoch": 3, "arch": "test_byobnet", "state_dict": state, "state_dict_ema": state}, path)
+    return path

@@ -15,13 +15,14 @@ from episodes.specs import EpisodeSpec
 from episodes.transfer.fits import transfer
 from episodes.transfer.split import RowSplit
 from episodes.transforms import needs_reference
-from lurefs.data.corruptions import check_corruptible
+from lurefs.data.corruptions import MIN_IMAGE_SIZE, check_corruptible
 from lurefs.errors import UserError, first_line, not_installed
 from lurefs.learning.backbones import Backbone, check_backbone
 from lurefs.learning.optimizers import build_optimizer
 from lurefs.learning.schedule import epoch_sizes, n_batches
 from lurefs.stages import attacks
 from lurefs.stages.controls import n_image_statistics
+from lurefs.stages.features import as_needed
 from lurefs.stages.plan import Plan
 from lurefs.stages.stage import make_probe, plan_backbone
 from lurefs.stages.transfer import unfit
@@ -48,6 +49,7 @@ def check(plan: Plan) -> None:
     if not plan.config.frozen:
         build_optimizer(backbone.model, plan.config.learner.optimizer)
         check_batches(plan, backbone)
+    check_corrupted_views(plan, backbone)
     check_transfers(plan)
     check_probes(plan, backbone.n_features)
 
@@ -78,6 +80,22 @@ def check_transforms(plan: Plan) -> None:
                 "are no base classes",
                 "a transform that is not fitted, or base classes",
                 f"set probes.{name}.transform to l2 or none, or class_split.base and class_split.novel to 0.5 each",
+            )
+
+
+def check_corrupted_views(plan: Plan, backbone: Backbone) -> None:
+    """Check that files decoded at the backbone's size are large enough to be corrupted.
+
+    Raises:
+        UserError: They are too small.
+    """
+    for name, benchmark in plan.benchmarks.items():
+        size = as_needed(benchmark.images, backbone).dataset.image_size
+        if benchmark.corrupt is not None and size < MIN_IMAGE_SIZE:
+            raise UserError(
+                f"benchmarks.{name}.corrupt is set, and the files are decoded at {size} pixels, the backbone's size",
+                f"{MIN_IMAGE_SIZE} pixels or more, as corruptions need",
+                f"set backbone.image_size to {MIN_IMAGE_SIZE} or more, or benchmarks.{name}.corrupt to null",
             )
 
 

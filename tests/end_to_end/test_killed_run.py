@@ -84,3 +84,34 @@ def outcomes(run_dir: Path) -> list[ChunkOutcome]:
         )
         for outcome in RunDirectory(run_dir).read_outcomes()
     ]
+
+
+def test_frozen_backbones_killed_after_the_first_go_on_with_the_second(
+    photos: Path, tmp_path: Path, environment: dict[str, str]
+) -> None:
+    def evaluate(root: Path) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-m", "lurefs", "evaluate", str(photos), "--backbone", "test_byobnet,test_resnet"]
+        command += ["--shots", "1", "--way", "3", "--run-dir", str(root), "trackers.wandb.mode=disabled"]
+        command += ["backbone.pretrained=false", "backbone.image_size=32", "benchmarks.3way-1shot.n_episodes=50"]
+        return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    def accuracies(root: Path) -> list[Any]:
+        summaries = [RunDirectory(root / name).read_summary() for name in ("test_byobnet", "test_resnet")]
+        return [summary.benchmarks["3way-1shot"].probes["logistic_regression"].accuracy for summary in summaries]
+
+    assert evaluate(tmp_path / "whole").wait(timeout=240) == 0
+    process = evaluate(tmp_path / "killed")
+    summary = tmp_path / "killed" / "test_byobnet" / "summary.json"
+    deadline = time.monotonic() + 240
+    while not summary.exists():
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait(timeout=60)
+    assert not (tmp_path / "killed" / "report.html").exists()
+    written = summary.stat().st_mtime_ns
+    assert evaluate(tmp_path / "killed").wait(timeout=240) == 0
+    assert summary.stat().st_mtime_ns == written
+    assert accuracies(tmp_path / "killed") == accuracies(tmp_path / "whole")
+    assert (tmp_path / "killed" / "report.html").exists()

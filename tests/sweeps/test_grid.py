@@ -156,3 +156,23 @@ def test_every_grid_that_comes_with_the_package_can_be_planned() -> None:
     assert [path.stem for path in grids] == ["compare_backbones"]
     for path in grids:
         assert len(cells_of(read_grid(str(path)))) == 24
+
+
+def test_a_recipe_with_lists_is_a_grid_by_itself(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("name: mine\nfrozen: true\ndataset: {name: digits}\n")
+    overrides = ["backbone.name=[test_resnet, test_vit]", "seed=[0, 1]", "controls=false"]
+    grid = read_grid(str(path), overrides)
+    assert grid.run_root == Path("runs/mine")
+    cells = cells_of(grid)
+    assert [cell.name for cell in cells] == [
+        "test_resnet--seed-0",
+        "test_resnet--seed-1",
+        "test_vit--seed-0",
+        "test_vit--seed-1",
+    ]
+    assert all(cell.frozen and not cell.controls for cell in cells)
+    with pytest.raises(UserError, match=r"no setting has several values(.*\n)*.*'backbone\.name=\["):
+        read_grid(str(path), ["seed=1"])
+    with pytest.raises(UserError, match=r"backbone\.name has no values"):
+        read_grid(str(path), ["backbone.name=[]"])

@@ -1,0 +1,74 @@
+"""What a backbone sees of a file is what timm's own evaluation gives it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import timm
+import torch
+from PIL import Image
+from torch import Tensor
+
+from lurefs.config.schema import BackboneConfig
+from lurefs.data.sources import folder
+from lurefs.learning.backbones import build_backbone
+from lurefs.stages.features import viewed
+
+SHAPES = {"wide": (70, 131, 3), "tall": (119, 64, 3), "square": (90, 90, 3), "small": (20, 33, 3)}
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    rng = np.random.default_rng(0)
+    (tmp_path / "pictures" / "all").mkdir(parents=True)
+    for name, shape in SHAPES.items():
+        Image.fromarray(rng.integers(0, 256, shape).astype(np.uint8)).save(
+            tmp_path / "pictures" / "all" / f"{name}.png"
+        )
+    return tmp_path / "pictures"
+
+
+@pytest.mark.parametrize("crop_pct", [0.875, 1.0])
+@pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
+@pytest.mark.parametrize("crop_mode", ["center", "squash"])
+@pytest.mark.parametrize("size", [64, 75])
+def test_a_file_becomes_the_input_that_timm_makes_of_it(
+    pictures: Path, weights_path: Path, crop_pct: float, interpolation: str, crop_mode: str, size: int
+) -> None:
+    card: dict[str, Any] = {
+        "input_size": (3, size, size),
+        "crop_pct": crop_pct,
+        "interpolation": interpolation,
+        "crop_mode": crop_mode,
+    }
+    config = BackboneConfig(
+        name="test_byobnet", checkpoint_path=str(weights_path), params={"pretrained_cfg_overlay": card}
+    )
+    backbone = build_backbone(config, n_classes=0, n_channels=3, image_size=32, seed=0)
+    images = viewed(folder(str(pictures), image_size=32), backbone)
+    assert images.image_size == backbone.image_size == size
+    found = backbone.prepare(torch.from_numpy(images.read(np.arange(len(images)))).permute(0, 3, 1, 2))
+
+    transform = timm.data.create_transform(**timm.data.resolve_model_data_config(backbone.model))
+    for image_id, image in zip(images.image_ids, found, strict=True):
+        expected: Tensor = transform(Image.open(pictures / image_id).convert("RGB"))
+        step = 1 / 255 / min(backbone.std)
+        assert float((image - expected).abs().max()) < 0.01 * step, image_id
+
+
+def test_initial_weights_see_a_data_set_as_it_is(pictures: Path) -> None:
+    images = folder(str(pictures), image_size=32)
+    backbone = build_backbone(BackboneConfig(name="test_byobnet"), n_classes=0, n_channels=3, image_size=32, seed=0)
+    assert viewed(images, backbone) is images
+
+
+def test_another_view_is_another_identity(pictures: Path, weights_path: Path) -> None:
+    images = folder(str(pictures), image_size=32)
+    config = BackboneConfig(name="test_byobnet", checkpoint_path=str(weights_path))
+    backbone = build_backbone(config, n_classes=0, n_channels=3, image_size=32, seed=0)
+    plain = BackboneConfig(name="test_byobnet", image_size=160)
+    other = build_backbone(plain, n_classes=0, n_channels=3, image_size=32, seed=0)
+    assert viewed(images, backbone).identity != viewed(images, other).identity
