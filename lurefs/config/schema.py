@@ -113,14 +113,17 @@ class ChunksConfig:
 class BackboneConfig:
     """Any timm model by name, with timm's own keywords in `params`.
 
-    `pretrained` loads timm's weights; `checkpoint_path` loads a safetensors or torch file of weights in the forms that
-    training codes leave: with prefixes such as `module.` or `backbone.`, under keys such as `state_dict` or `teacher`,
-    without a classifier or with one of another size, for other image sizes, for colour where images are grey. If a file
-    holds several copies, an average of the weights is taken first, as timm does; `checkpoint_copy` names another one.
-    `checkpoint_match: order` ignores names and uses the order and shapes of the tensors. `checkpoint_sha256` is the
-    file's digest; a run notes it down, so that the bytes of the weights identify them and not their path. Images are
-    resized to `image_size` if it is set; otherwise they keep the data set's size. `stem: small` makes the first
-    convolution stride 1 and drops the max-pool, for images of about 32 pixels.
+    `pretrained` loads timm's weights; `checkpoint_path` loads a safetensors or torch file of weights
+    (`package:NAME/PATH` is a file of an installed package) in the forms that training codes leave: with prefixes such
+    as `module.` or `backbone.`, under keys such as `state_dict` or `teacher`, without a classifier or with one of
+    another size, for other image sizes, for colour where images are grey. If a file holds several copies, an average of
+    the weights is taken first, as timm does; `checkpoint_copy` names another one. `checkpoint_match: order` ignores
+    names and uses the order and shapes of the tensors. `checkpoint_sha256` is the file's digest; a run notes it down,
+    so that the bytes of the weights identify them and not their path.
+
+    Images are resized to `image_size` if it is set. Otherwise they keep the data set's size, or have that of the
+    model's card if weights are loaded. `stem: small` makes the first convolution stride 1 and drops the max-pool, for
+    images of about 32 pixels.
     """
 
     name: str = "test_efficientnet"

