@@ -53,6 +53,15 @@ TABLE: Mapping[str, Mapping[str, str]] = MappingProxyType(
         },
     }
 )
+OTHER_NAMES: Mapping[str, Mapping[str, str]] = MappingProxyType(
+    {
+        "unlearn": {
+            "lure": "did you mean 'by_saliency'? It is the method of LURE",
+            "warm_start": "did you mean 'nothing'? A warm start unlearns nothing",
+        },
+    }
+)
+"""What to answer to names from papers. They are no second names: equal settings must give equal digests of a run."""
 
 
 def names(kind: str) -> list[str]:
@@ -68,7 +77,8 @@ def resolve(kind: str, name: str) -> Any:
     """
     path = name if ":" in name else TABLE[kind].get(name)
     if path is None:
-        raise unknown_name(kind, name, TABLE[kind])
+        unknown = unknown_name(kind, name, TABLE[kind])
+        raise UserError(unknown.problem, unknown.expected, OTHER_NAMES.get(kind, {}).get(name.casefold(), unknown.fix))
     module_name, _, attribute = path.partition(":")
     try:
         return getattr(importlib.import_module(module_name), attribute)

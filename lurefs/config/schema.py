@@ -12,24 +12,24 @@ from typing import Any, Literal
 from episodes.specs import EpisodeSpec, MetaDatasetSpec
 
 Params = dict[str, Any]
-CORRUPTIONS = (
-    "gaussian_noise",
-    "shot_noise",
-    "impulse_noise",
-    "defocus_blur",
-    "glass_blur",
-    "motion_blur",
-    "zoom_blur",
-    "snow",
-    "frost",
-    "fog",
-    "brightness",
-    "contrast",
-    "elastic_transform",
-    "pixelate",
-    "jpeg_compression",
-)
-"""The common corruptions of Hendrycks and Dietterich (2019), in their order: noise, blur, weather, digital."""
+CORRUPTIONS = {
+    "gaussian_noise": "noise: normal, as in poor light",
+    "shot_noise": "noise: Poisson, by the number of photons",
+    "impulse_noise": "noise: black and white pixels",
+    "defocus_blur": "blur: out of focus",
+    "glass_blur": "blur: behind frosted glass",
+    "motion_blur": "blur: of a moving camera",
+    "zoom_blur": "blur: of a camera that moves towards the object",
+    "snow": "weather: snowfall",
+    "frost": "weather: ice crystals on the lens",
+    "fog": "weather: fog",
+    "brightness": "weather: brighter light",
+    "contrast": "digital: less contrast",
+    "elastic_transform": "digital: small regions are stretched",
+    "pixelate": "digital: a lower resolution, enlarged",
+    "jpeg_compression": "digital: artefacts of compression",
+}
+"""The common corruptions of Hendrycks and Dietterich (2019) in their order, and what each does."""
 ATTACKS = ("fgsm", "pgd")
 
 

@@ -161,6 +161,8 @@ def test_merge_keeps_what_a_change_does_not_name() -> None:
         ("chunks: {images_per_class: 1}", "a number of at least 2"),
         ("class_split: {base: 0.8, novel: 0.5}", "add up to 1.45"),
         ("class_split: {base: [a, b]}", "mixes shares and lists"),
+        ("unlearn: {name: LURE}", "did you mean 'by_saliency'? It is the method of LURE"),
+        ("unlearn: {name: warm_start}", "did you mean 'nothing'?"),
         ("unlearn: {name: by_salience}", "did you mean 'by_saliency'?"),
         ("unlearn: {params: {keep: 0.5}}", "did you mean 'keep_ratio'?"),
         ("unlearn: {params: {keep_ratio: 2.0}}", "keep_ratio is 2.0"),
