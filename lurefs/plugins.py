@@ -12,7 +12,8 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
-from lurefs.errors import UserError, nearest, unknown_name
+from lurefs.errors import UserError, first_line, nearest, unknown_name
+from lurefs.records import convert, is_plain
 
 TABLE: Mapping[str, Mapping[str, str]] = MappingProxyType(
     {
@@ -82,9 +83,9 @@ def resolve(kind: str, name: str) -> Any:
     module_name, _, attribute = path.partition(":")
     try:
         return getattr(importlib.import_module(module_name), attribute)
-    except (ImportError, AttributeError) as error:
+    except Exception as error:  # a module of the user's may raise anything
         raise UserError(
-            f"{kind} {name!r} cannot be imported: {error}",
+            f"{kind} {name!r} cannot be imported: {first_line(error)}",
             "'package.module:attribute' of an installed package",
             "check the spelling, and that the package is installed",
         ) from error
@@ -100,9 +101,9 @@ def check(kind: str, name: str, params: Mapping[str, Any], *, where: str) -> Non
         where: The plug-in's dotted path in the config, for the error message.
 
     Raises:
-        UserError: The name is unknown, or its factory does not accept the parameters.
+        UserError: The name is unknown, it is no factory, or the factory does not accept the parameters or their types.
     """
-    signature = inspect.signature(resolve(kind, name))
+    signature = _signature(kind, name)
     try:
         signature.bind(**params)
     except TypeError as error:
@@ -113,6 +114,24 @@ def check(kind: str, name: str, params: Mapping[str, Any], *, where: str) -> Non
             f"{where}.params of {name!r}: {error}",
             f"parameters {', '.join(accepted)}" if accepted else "no parameters",
             f"did you mean {guess!r}?" if guess else f"change {where}.params",
+        ) from error
+    for key, value in params.items():
+        parameter = signature.parameters.get(key)
+        if parameter is not None and is_plain(parameter.annotation):
+            convert(parameter.annotation, value, f"{where}.params.{key}")
+
+
+def _signature(kind: str, name: str) -> inspect.Signature:
+    """Return the signature of a factory, with its annotations as types where these can be found."""
+    factory = resolve(kind, name)
+    try:
+        try:
+            return inspect.signature(factory, eval_str=True)
+        except (NameError, AttributeError):  # annotations of names that are imported for type checkers only
+            return inspect.signature(factory)
+    except (TypeError, ValueError) as error:
+        raise UserError(
+            f"{kind} {name!r} is no factory: {first_line(error)}", "a function or class with parameters", "name one"
         ) from error
 
 

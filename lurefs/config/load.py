@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 import lurefs
-from lurefs.config.checks import check_config, check_name, check_variant_names
+from lurefs.config.checks import check_config, check_finite, check_name, check_variant_names
 from lurefs.config.schema import BackboneConfig, RunConfig
 from lurefs.errors import UserError, nearest
 from lurefs.records import from_mapping, to_mapping
@@ -105,6 +105,7 @@ def run_config(values: Mapping[str, Any]) -> RunConfig:
     Raises:
         UserError: See `load`.
     """
+    check_finite(values)
     config = from_mapping(RunConfig, _with_defaults(values))
     config = _absolute_paths(config)
     if config.chunks.n_chunks is None and config.chunks.chunk_size is None:

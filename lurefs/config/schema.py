@@ -174,8 +174,8 @@ class LearnerConfig:
     epochs: int = _number(20, low=1)
     relearn_epochs: int | None = _number(None, low=1)
     match_images_seen: bool = False
-    batch_size: int = _number(64, low=2)
-    eval_batch_size: int = _number(512, low=1)
+    batch_size: int = _number(64, low=2, high=10**6)
+    eval_batch_size: int = _number(512, low=1, high=10**6)
     optimizer: PluginConfig = field(default_factory=_default_optimizer)
     schedule: Literal["constant", "cosine", "step"] = "cosine"
     warmup_epochs: float = _number(0.0, low=0)
@@ -208,7 +208,7 @@ class AfterChunkConfig:
     """Few-shot accuracy after every chunk: the first `n_episodes` of each benchmark, with the first probe."""
 
     few_shot: bool = True
-    n_episodes: int = _number(200, low=2)
+    n_episodes: int = _number(200, low=2, high=10**7)
 
 
 def _default_attacks() -> dict[str, list[float]]:
@@ -282,7 +282,7 @@ class BenchmarkConfig:
     n_way: int = _number(5, low=2)
     n_shot: int = _number(1, low=1)
     n_query: int = _number(15, low=1)
-    n_episodes: int = _number(2000, low=2)
+    n_episodes: int = _number(2000, low=2, high=10**7)
     seed: int = _number(0, low=0)
     shots: tuple[int, ...] | None = None
     shot_range: tuple[int, ...] | None = None
@@ -382,7 +382,7 @@ class RunConfig:
     seed: int = _number(0, low=0)
     frozen: bool = False
     device: str = "auto"
-    num_threads: int = _number(1, low=1)
+    num_threads: int = _number(1, low=1, high=1024)
     dataset: PluginConfig = field(default_factory=lambda: PluginConfig(name="icons"))
     class_split: ClassSplitConfig = field(default_factory=ClassSplitConfig)
     image_split: ImageSplitConfig = field(default_factory=ImageSplitConfig)

@@ -166,6 +166,44 @@ def test_merge_keeps_what_a_change_does_not_name() -> None:
         ("unlearn: {name: by_salience}", "did you mean 'by_saliency'?"),
         ("unlearn: {params: {keep: 0.5}}", "did you mean 'keep_ratio'?"),
         ("unlearn: {params: {keep_ratio: 2.0}}", "keep_ratio is 2.0"),
+        ("unlearn: {params: {keep_ratio: a}}", "unlearn.params.keep_ratio is 'a'"),
+        ("unlearn: {params: {as_released: 'yes'}}", "unlearn.params.as_released is 'yes'"),
+        ("unlearn: {name: fire, params: {steps: 1.5}}", "unlearn.params.steps is 1.5"),
+        ("unlearn: {name: fire, params: {steps: true}}", "a whole number"),
+        ("unlearn: {params: {probe: newest}}", "one of seen, new, oldest, previous"),
+        ("dataset: {params: {image_size: big}}", "dataset.params.image_size is 'big'"),
+        ("dataset: {name: glyphs, params: {font_dirs: /fonts}}", "a list, each entry a text"),
+        ("dataset: {name: glyphs, params: {font_dirs: [/fonts], alphabets: [1]}}", "alphabets[0] is 1"),
+        ("benchmarks: {b: {dataset: {name: digits, params: {image_size: 8.5}}}}", "benchmarks.b.dataset.params.image_"),
+        (
+            "transfer: {t: {dataset: {name: digits, params: {image_size: x}}, classes: all}}",
+            "image_size is 'x'",
+        ),
+        ("probes: {p: {name: knn, params: {n_neighbors: 1.5}}}", "probes.p.params.n_neighbors is 1.5"),
+        ("probes: {p: {name: lda, params: {shrinkage: [1]}}}", "a text or a number"),
+        ("executor: {name: joblib, params: {n_workers: two}}", "executor.params.n_workers is 'two'"),
+        ("unlearn: {name: 'math:pi'}", "unlearn 'math:pi' is no factory"),
+        ("learner: {warmup_epochs: 21}", "learner.warmup_epochs is 21 and learner.epochs is 20"),
+        ("learner: {warmup_epochs: 2, relearn_epochs: 1}", "learner.relearn_epochs is 1"),
+        ("learner: {warmup_epochs: .inf}", "learner.warmup_epochs is inf"),
+        ("learner: {optimizer: {params: {lr: 0}}}", "lr is 0.0"),
+        ("learner: {optimizer: {params: {lr: true}}}", "learner.optimizer.params.lr is True"),
+        ("learner: {optimizer: {params: {lr: -0.1}}}", "learner.optimizer.params.lr is -0.1"),
+        ("learner: {optimizer: {params: {lr: fast}}}", "learner.optimizer.params.lr is 'fast'"),
+        ("learner: {optimizer: {params: {momentum: 1}}}", "momentum is 1.0"),
+        ("learner: {optimizer: {params: {momentum: -0.1}}}", "learner.optimizer.params.momentum is -0.1"),
+        ("learner: {optimizer: {params: {betas: [0.9, .nan]}}}", "learner.optimizer.params.betas[1] is nan"),
+        ("learner: {batch_size: 1000001}", "a number of at most 1000000"),
+        ("learner: {eval_batch_size: 1000001}", "learner.eval_batch_size is 1000001"),
+        ("num_threads: 1025", "a number of at most 1024"),
+        ("benchmarks: {b: {n_episodes: 10000001}}", "a number of at most 10000000"),
+        ("after_chunk: {n_episodes: 10000001}", "after_chunk.n_episodes is 10000001"),
+        ("probes: {p: {transform: ''}}", "probes.p.transform is ''"),
+        ("probes: {p: {transform: 'l2,,l2'}}", "it has an empty step"),
+        ("probes: {p: {transform: 'l2,none'}}", "none is the chain without steps"),
+        ("transfer: {t: {probe: {transform: 'l2,'}}}", "transfer.t.probe.transform is 'l2,'"),
+        ("probes: {p: {params: {C: .inf}}}", "probes.p.params.C is inf"),
+        ("variants: {a: {learner: {l2_init: .nan}}}", "learner.l2_init is nan"),
         ("dataset: {name: icon}", "did you mean 'icons'?"),
         ("dataset: {name: folder}", "missing a required argument: 'path'"),
         ("probes: {p: {name: nosuch.module:Thing}}", "cannot be imported"),
@@ -219,6 +257,13 @@ def test_wrong_files_are_refused_in_useful_words(tmp_path: Path, text: str, word
     assert words in refused
     assert "expected:" in refused
     assert "to fix:" in refused
+
+
+def test_parameters_without_plain_annotations_are_left_to_the_factory() -> None:
+    params = {"solver": "saga", "random_state": 1}
+    config = run_config({"name": "a", "probes": {"p": {"params": params}, "b": {"name": "sklearn.svm:SVC"}}})
+    assert config.probes["p"].params == params
+    assert run_config({"name": "a", "unlearn": {"name": "fire", "params": {"steps": 3}}}).unlearn.params["steps"] == 3
 
 
 def test_a_variant_may_be_named_by_a_number(tmp_path: Path) -> None:

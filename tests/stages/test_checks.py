@@ -24,7 +24,10 @@ MakeConfig = Callable[..., RunConfig]
 @pytest.mark.parametrize(
     ("override", "words"),
     [
-        ("learner.optimizer.params.lr=-1", "learner.optimizer.params {'lr': -1"),
+        ("learner.optimizer.params.lr=-1", "learner.optimizer.params.lr is -1.0"),
+        ("learner.optimizer.params.nonsense=1", "learner.optimizer.params {'lr': 0.1"),
+        ("learner.warmup_epochs=3", "learner.warmup_epochs is 3 and learner.epochs is 2"),
+        ("unlearn.params.saliency_images=1.5", "unlearn.params.saliency_images is 1.5"),
         ("learner.optimizer.name=sdg", "did you mean 'sgd'"),
         ("device=cuda:99", "device 'cuda:99' cannot be used"),
         ("device=gpu", "device 'gpu' cannot be used"),
