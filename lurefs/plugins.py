@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -86,9 +89,29 @@ def resolve(kind: str, name: str) -> Any:
     except Exception as error:  # a module of the user's may raise anything
         raise UserError(
             f"{kind} {name!r} cannot be imported: {first_line(error)}",
-            "'package.module:attribute' of an installed package",
-            "check the spelling, and that the package is installed",
+            "'package.module:attribute' of a module that Python finds",
+            "check the spelling; install the package, put the module beside the recipe, or its folder on PYTHONPATH",
         ) from error
+
+
+@contextmanager
+def modules_in(*folders: Path) -> Iterator[None]:
+    """Let plug-in modules in some folders be imported within the block; installed modules come first."""
+    texts = [str(folder) for folder in folders]
+    sys.path += texts
+    try:
+        yield
+    finally:
+        for text in texts:
+            sys.path.remove(text)
+
+
+def folders_of(names: Iterable[str]) -> tuple[Path, ...]:
+    """Return the folders of imported plug-in modules that only `modules_in` found; other processes need them, too."""
+    modules = [sys.modules.get(name.partition(":")[0].partition(".")[0]) for name in names if ":" in name]
+    files = [Path(module.__file__) for module in modules if module is not None and module.__file__ is not None]
+    roots = [file.parent.parent if file.name == "__init__.py" else file.parent for file in files]
+    return tuple(dict.fromkeys(root for root in roots if str(root) not in sys.path))
 
 
 def check(kind: str, name: str, params: Mapping[str, Any], *, where: str) -> None:

@@ -160,7 +160,7 @@ def _n_query(dataset: ImageDataset, n_way: int, shots: Sequence[int]) -> int:
 
 def _weights(backbone: str, arguments: argparse.Namespace) -> dict[str, Any]:
     if arguments.weights is not None:
-        return {"name": backbone, "checkpoint_path": arguments.weights}
+        return {"name": backbone, "checkpoint_path": str(Path(arguments.weights).expanduser().resolve())}
     return {"name": backbone, "pretrained": arguments.backbone is not None}
 
 

@@ -399,3 +399,12 @@ class RunConfig:
     controls: bool = True
     executor: PluginConfig = field(default_factory=lambda: PluginConfig(name="serial"))
     trackers: TrackersConfig = field(default_factory=TrackersConfig)
+
+
+def plugin_names(config: RunConfig) -> list[str]:
+    """Return the names of all plug-ins of a run."""
+    transfers = config.transfer.values()
+    datasets = [each.dataset for each in config.benchmarks.values()] + [each.dataset for each in transfers]
+    probes = [*config.probes.values(), *(transfer.probe for transfer in transfers)]
+    own = [config.dataset, config.unlearn, config.executor]
+    return [part.name for part in (*own, *datasets, *probes) if part is not None]

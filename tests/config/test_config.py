@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
 import yaml
 
+from lurefs import plugins
 from lurefs.config.identity import digest, pretrain_identity, run_identity
 from lurefs.config.load import find_recipe, load, merge, recipes_dir, run_config, to_yaml
+from lurefs.config.schema import plugin_names
 from lurefs.errors import UserError
 
 
@@ -297,3 +300,69 @@ def test_variants_on_the_command_line_join_those_of_the_file_or_are_refused(tmp_
     with pytest.raises(UserError, match="variants is"):
         load(str(path), ["variants=[lure]"])
     assert not load(str(path), ["variants=null"]).variants
+
+
+RELATIVE = """
+dataset: {name: folder, params: {path: photos}}
+class_split: {file: split.yaml}
+benchmarks:
+  own: {manifest: episodes.parquet}
+  other: {dataset: {name: glyphs, params: {font_dirs: [fonts, /all/fonts], cache_dir: ../cache}}, classes: all}
+transfer:
+  t: {dataset: {name: npz, params: {path: other.npz}}, classes: all}
+variants:
+  plain: {}
+  loaded: {backbone: {checkpoint_path: weights.pt, checkpoint_sha256: abc}}
+"""
+
+
+def test_relative_paths_of_a_config_file_start_at_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "recipes").mkdir()
+    (tmp_path / "recipes" / "mine.yaml").write_text(RELATIVE)
+    monkeypatch.chdir(tmp_path)
+    config = load("recipes/mine.yaml").runs["loaded"]
+    folder = tmp_path / "recipes"
+    other, transfer = config.benchmarks["other"].dataset, config.transfer["t"].dataset
+    assert other is not None and transfer is not None
+    assert config.dataset.params["path"] == str(folder / "photos")
+    assert config.class_split.file == str(folder / "split.yaml")
+    assert config.benchmarks["own"].manifest == str(folder / "episodes.parquet")
+    assert other.params == {"font_dirs": [str(folder / "fonts"), "/all/fonts"], "cache_dir": str(tmp_path / "cache")}
+    assert transfer.params["path"] == str(folder / "other.npz")
+    assert config.backbone.checkpoint_path == str(folder / "weights.pt")
+
+
+def test_relative_paths_of_the_command_line_start_at_the_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "recipes").mkdir()
+    (tmp_path / "recipes" / "mine.yaml").write_text(RELATIVE)
+    monkeypatch.chdir(tmp_path)
+    overrides = ["dataset.params.path=here", "variants.plain.class_split.file=mine.yaml", "benchmarks.own.manifest=m"]
+    config = load("recipes/mine.yaml", overrides).runs["plain"]
+    assert config.dataset.params["path"] == str(tmp_path / "here")
+    assert config.class_split.file == str(tmp_path / "mine.yaml")
+    assert config.benchmarks["own"].manifest == str(tmp_path / "m")
+
+
+STRATEGY = """
+def halve(factor: float = 0.5):
+    def unlearn(model, twin, images, generator):
+        raise NotImplementedError
+    return unlearn
+"""
+
+
+def test_a_plug_in_module_beside_a_recipe_is_found_and_one_beside_a_stored_run_is_not(tmp_path: Path) -> None:
+    before = list(sys.path)
+    for folder in ("recipe", "stored"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / f"beside_{folder}.py").write_text(STRATEGY)
+        (tmp_path / folder / "config.yaml").write_text(f"unlearn: {{name: 'beside_{folder}:halve'}}\n")
+    (tmp_path / "stored" / "identity.json").write_text("{}")
+    config = load(str(tmp_path / "recipe" / "config.yaml")).runs["config"]
+    assert config.unlearn.name == "beside_recipe:halve"
+    assert plugins.folders_of(plugin_names(config)) == (tmp_path / "recipe",)
+    assert "factor is 'a'" in refusal(str(tmp_path / "recipe" / "config.yaml"), "unlearn.params.factor=a")
+    assert "put the module beside the recipe" in refusal(str(tmp_path / "stored" / "config.yaml"))
+    assert sys.path == before
