@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 
 Classifier = Any
 
+SEED = 0
+"""The `random_state` of classifiers that have none, so that a score can be repeated."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Probe:
@@ -18,7 +21,8 @@ class Probe:
 
     Attributes:
         name: Its key in result files.
-        classifier: An unfitted scikit-learn classifier; a copy is fitted on every episode.
+        classifier: An unfitted scikit-learn classifier; a copy is fitted on every episode. One that draws at random
+            without a seed is replaced by a copy with the seed `SEED`.
         transform: A chain of feature transforms, see `episodes.transforms`.
         reference: (n, n_features) features to fit the transform on, if it needs any.
         solver: `auto` solves many episodes at once where that gives the converged estimator's answer; `sklearn`
@@ -36,6 +40,37 @@ class Probe:
     def __post_init__(self) -> None:
         if self.solver not in ("auto", "sklearn"):
             raise ValueError(f"solver is {self.solver!r}; it must be 'auto' or 'sklearn'")
+        check_classifier(self.classifier)
+        object.__setattr__(self, "classifier", seeded(self.classifier))
+
+
+def check_classifier(classifier: Any) -> None:
+    """Refuse what is no scikit-learn classifier: a regression or a clustering has no accuracy.
+
+    Raises:
+        ValueError: `sklearn.base.is_classifier` says no.
+    """
+    from sklearn.base import is_classifier
+
+    name = type(classifier).__name__
+    if not hasattr(classifier, "get_params") or not hasattr(classifier, "fit"):
+        raise ValueError(f"{name} is no scikit-learn estimator")
+    if not is_classifier(classifier):
+        raise ValueError(f"{name} is no classifier: it does not choose among the classes of an episode")
+
+
+def unseeded(classifier: Classifier) -> list[str]:
+    """Return the names of a classifier's seeds that are not set, also of the estimators within it."""
+    settings = classifier.get_params(deep=True)
+    return [name for name, value in settings.items() if name.split("__")[-1] == "random_state" and value is None]
+
+
+def seeded(classifier: Classifier) -> Classifier:
+    """Return a classifier whose unset seeds are `SEED`: itself if all are set, otherwise an unfitted copy."""
+    from sklearn.base import clone
+
+    seeds = dict.fromkeys(unseeded(classifier), SEED)
+    return clone(classifier).set_params(**seeds) if seeds else classifier
 
 
 def fit_quietly(classifier: Classifier, features: NDArray[Any], labels: NDArray[Any]) -> bool:

@@ -16,7 +16,9 @@ from numpy.typing import NDArray
 Features = NDArray[np.float64]
 Step = Callable[[Features], Features]
 
-SHORT = {"none": "", "cl2n": "center,l2"}
+NONE = "none"
+"""The chain without steps."""
+SHORT = {"cl2n": "center,l2"}
 STEPS = {
     "l2": "length 1; rows of zeros stay",
     "center": "minus the mean of the reference",
@@ -51,14 +53,21 @@ def parse_chain(chain: str) -> list[tuple[str, float | None]]:
     """Parse a chain into its steps, each (name, argument).
 
     Raises:
-        ValueError: A step does not exist, or its argument is missing, not allowed, or not a positive number.
+        ValueError: A step is empty or does not exist, `none` is not alone, or a step's argument is missing, not
+            allowed, or not a positive number.
     """
-    parsed = []
-    whole = ",".join(SHORT.get(text, text) for text in chain.replace(" ", "").split(","))
-    for text in filter(None, whole.split(",")):
+    parsed: list[tuple[str, float | None]] = []
+    texts = chain.replace(" ", "").split(",")
+    if texts == [NONE]:
+        return parsed
+    for text in ",".join(SHORT.get(text, text) for text in texts).split(","):
         name, _, argument = text.partition(":")
+        if not text:
+            raise ValueError(f"it has an empty step; the chain without steps is {NONE}")
+        if name == NONE:
+            raise ValueError(f"{NONE} is the chain without steps, and has no place in another chain")
         if name not in STEPS:
-            raise ValueError(f"there is no feature transform {name!r}; there are {', '.join([*SHORT, *STEPS])}")
+            raise ValueError(f"there is no feature transform {name!r}; there are {', '.join([NONE, *SHORT, *STEPS])}")
         takes_argument = name in ("power", "pca")
         if takes_argument != bool(argument):
             raise ValueError(f"feature transform {text!r}: {name} is {STEPS[name]}")

@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from lurefs.errors import UserError, nearest, unknown_name
+from lurefs.errors import UserError, first_line, nearest, unknown_name
+from lurefs.records import convert, is_plain
 
 TABLE: Mapping[str, Mapping[str, str]] = MappingProxyType(
     {
@@ -53,6 +57,15 @@ TABLE: Mapping[str, Mapping[str, str]] = MappingProxyType(
         },
     }
 )
+OTHER_NAMES: Mapping[str, Mapping[str, str]] = MappingProxyType(
+    {
+        "unlearn": {
+            "lure": "did you mean 'by_saliency'? It is the method of LURE",
+            "warm_start": "did you mean 'nothing'? A warm start unlearns nothing",
+        },
+    }
+)
+"""What to answer to names from papers. They are no second names: equal settings must give equal digests of a run."""
 
 
 def names(kind: str) -> list[str]:
@@ -68,16 +81,37 @@ def resolve(kind: str, name: str) -> Any:
     """
     path = name if ":" in name else TABLE[kind].get(name)
     if path is None:
-        raise unknown_name(kind, name, TABLE[kind])
+        unknown = unknown_name(kind, name, TABLE[kind])
+        raise UserError(unknown.problem, unknown.expected, OTHER_NAMES.get(kind, {}).get(name.casefold(), unknown.fix))
     module_name, _, attribute = path.partition(":")
     try:
         return getattr(importlib.import_module(module_name), attribute)
-    except (ImportError, AttributeError) as error:
+    except Exception as error:  # a module of the user's may raise anything
         raise UserError(
-            f"{kind} {name!r} cannot be imported: {error}",
-            "'package.module:attribute' of an installed package",
-            "check the spelling, and that the package is installed",
+            f"{kind} {name!r} cannot be imported: {first_line(error)}",
+            "'package.module:attribute' of a module that Python finds",
+            "check the spelling; install the package, put the module beside the recipe, or its folder on PYTHONPATH",
         ) from error
+
+
+@contextmanager
+def modules_in(*folders: Path) -> Iterator[None]:
+    """Let plug-in modules in some folders be imported within the block; installed modules come first."""
+    texts = [str(folder) for folder in folders]
+    sys.path += texts
+    try:
+        yield
+    finally:
+        for text in texts:
+            sys.path.remove(text)
+
+
+def folders_of(names: Iterable[str]) -> tuple[Path, ...]:
+    """Return the folders of imported plug-in modules that only `modules_in` found; other processes need them, too."""
+    modules = [sys.modules.get(name.partition(":")[0].partition(".")[0]) for name in names if ":" in name]
+    files = [Path(module.__file__) for module in modules if module is not None and module.__file__ is not None]
+    roots = [file.parent.parent if file.name == "__init__.py" else file.parent for file in files]
+    return tuple(dict.fromkeys(root for root in roots if str(root) not in sys.path))
 
 
 def check(kind: str, name: str, params: Mapping[str, Any], *, where: str) -> None:
@@ -90,9 +124,9 @@ def check(kind: str, name: str, params: Mapping[str, Any], *, where: str) -> Non
         where: The plug-in's dotted path in the config, for the error message.
 
     Raises:
-        UserError: The name is unknown, or its factory does not accept the parameters.
+        UserError: The name is unknown, it is no factory, or the factory does not accept the parameters or their types.
     """
-    signature = inspect.signature(resolve(kind, name))
+    signature = _signature(kind, name)
     try:
         signature.bind(**params)
     except TypeError as error:
@@ -103,6 +137,24 @@ def check(kind: str, name: str, params: Mapping[str, Any], *, where: str) -> Non
             f"{where}.params of {name!r}: {error}",
             f"parameters {', '.join(accepted)}" if accepted else "no parameters",
             f"did you mean {guess!r}?" if guess else f"change {where}.params",
+        ) from error
+    for key, value in params.items():
+        parameter = signature.parameters.get(key)
+        if parameter is not None and is_plain(parameter.annotation):
+            convert(parameter.annotation, value, f"{where}.params.{key}")
+
+
+def _signature(kind: str, name: str) -> inspect.Signature:
+    """Return the signature of a factory, with its annotations as types where these can be found."""
+    factory = resolve(kind, name)
+    try:
+        try:
+            return inspect.signature(factory, eval_str=True)
+        except (NameError, AttributeError):  # annotations of names that are imported for type checkers only
+            return inspect.signature(factory)
+    except (TypeError, ValueError) as error:
+        raise UserError(
+            f"{kind} {name!r} is no factory: {first_line(error)}", "a function or class with parameters", "name one"
         ) from error
 
 

@@ -38,8 +38,8 @@ def from_mapping(record_type: type[T], values: Mapping[str, Any], *, where: str 
     for name, field in known.items():
         path = f"{where}.{name}" if where else name
         if name in values:
-            arguments[name] = _convert(hints[name], values[name], path)
-            _check_bounds(arguments[name], field.metadata, path)
+            arguments[name] = convert(hints[name], values[name], path)
+            check_bounds(arguments[name], field.metadata, path)
         elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
             raise UserError(f"{path} is missing", f"a value of type {describe(hints[name])}", f"set {path}")
     return record_type(**arguments)
@@ -61,7 +61,20 @@ def through_json(record: Any) -> Any:
     return json.loads(json.dumps(to_mapping(record)))
 
 
-def _convert(hint: Any, value: Any, path: str) -> Any:
+def is_plain(hint: Any) -> bool:
+    """Return whether `convert` knows a type hint: scalars, choices, and lists, mappings and unions of these."""
+    origin, inner = get_origin(hint), get_args(hint)
+    if origin in (Union, types.UnionType, list, tuple, Sequence, dict, Mapping):
+        return all(arm is Ellipsis or is_plain(arm) for arm in inner)
+    return origin is Literal or hint in (Any, int, float, str, bool, types.NoneType)
+
+
+def convert(hint: Any, value: Any, path: str) -> Any:
+    """Return a plain value as the type that a hint asks for; `path` is the user's name for it.
+
+    Raises:
+        UserError: The value is of another type.
+    """
     origin = get_origin(hint)
     if hint is Any:
         return value
@@ -76,10 +89,10 @@ def _convert(hint: Any, value: Any, path: str) -> Any:
     if origin in (dict, Mapping) or (isinstance(origin, type) and issubclass(origin, Mapping)):
         if isinstance(value, Mapping):
             item = get_args(hint)[1]
-            return {str(key): _convert(item, entry, f"{path}.{key}") for key, entry in value.items()}
-    elif origin in (list, tuple):
+            return {str(key): convert(item, entry, f"{path}.{key}") for key, entry in value.items()}
+    elif origin in (list, tuple, Sequence):
         if isinstance(value, Sequence) and not isinstance(value, str):
-            entries = [_convert(get_args(hint)[0], entry, f"{path}[{i}]") for i, entry in enumerate(value)]
+            entries = [convert(get_args(hint)[0], entry, f"{path}[{i}]") for i, entry in enumerate(value)]
             return tuple(entries) if origin is tuple else entries
     elif hint is float and isinstance(value, int | float) and not isinstance(value, bool):
         return float(value)
@@ -95,17 +108,22 @@ def _convert_union(arms: tuple[Any, ...], value: Any, path: str) -> Any:
         return None
     arms = tuple(arm for arm in arms if arm is not types.NoneType)
     if len(arms) == 1:
-        return _convert(arms[0], value, path)
+        return convert(arms[0], value, path)
     for arm in arms:
         try:
-            return _convert(arm, value, path)
+            return convert(arm, value, path)
         except UserError:
             continue
     expected = " or ".join(describe(arm) for arm in arms)
     raise UserError(f"{path} is {value!r}", expected, f"give {path} a value of one of these types")
 
 
-def _check_bounds(value: Any, bounds: Mapping[str, Any], path: str) -> None:
+def check_bounds(value: Any, bounds: Mapping[str, Any], path: str) -> None:
+    """Refuse a number outside its bounds, which are named as in `from_mapping`.
+
+    Raises:
+        UserError: It is outside; `path` is the user's name for it.
+    """
     if value is None or not isinstance(value, int | float):
         return
     tests = {
@@ -149,7 +167,7 @@ def describe(hint: Any) -> str:
         return " or ".join(describe(arm) for arm in get_args(hint))
     if origin is Literal:
         return "one of " + ", ".join(str(choice) for choice in get_args(hint))
-    if origin in (list, tuple):
+    if origin in (list, tuple, Sequence):
         return f"a list, each entry {describe(get_args(hint)[0])}"
     if dataclasses.is_dataclass(hint) or origin is not None:
         return "a mapping"

@@ -15,7 +15,8 @@ FILES = sorted(path for package in ("lurefs", "episodes") for path in (ROOT / pa
 ORDER = [
     {"episodes"},
     {"errors", "seeding", "ranks"},
-    {"records", "plugins"},
+    {"records"},
+    {"plugins"},
     {"config"},
     {"data", "runs"},
     {"learning", "comparing"},

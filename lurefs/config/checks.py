@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+import math
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any
 
 from episodes.specs import SpecError
 from episodes.stopping import MIN_EPISODES
@@ -14,17 +16,21 @@ from lurefs.config.schema import (
     BenchmarkConfig,
     ChunksConfig,
     ClassSplitConfig,
+    LearnerConfig,
     ProbeConfig,
     RobustnessConfig,
     RunConfig,
     TransferConfig,
 )
 from lurefs.errors import UserError, unknown_name
+from lurefs.records import check_bounds, convert
 
 GROUP_FILES = ("figures", "report.html", "comparison.json", "comparison.csv", "comparison.md", "comparison.tex")
 """Files in the folder of a group, beside the folders of its runs."""
 MAX_RUN_NAME, MAX_PART_NAME = 200, 100
 """Bytes. A file system allows 255, and some file names hold two parts and an ending."""
+OPTIMIZER_BOUNDS = {"lr": {"above": 0}, "momentum": {"low": 0, "below": 1}, "weight_decay": {"low": 0}}
+"""Bounds of parameters that most optimizers have, as in the metadata of a config's fields."""
 
 
 def check_config(config: RunConfig) -> None:
@@ -35,6 +41,7 @@ def check_config(config: RunConfig) -> None:
     """
     _check_names(config)
     _check_chunks(config.chunks)
+    _check_learner(config.learner)
     _check_class_split(config.class_split)
     plugins.check("dataset", config.dataset.name, config.dataset.params, where="dataset")
     plugins.check("executor", config.executor.name, config.executor.params, where="executor")
@@ -43,8 +50,7 @@ def check_config(config: RunConfig) -> None:
     for name, benchmark in config.benchmarks.items():
         _check_benchmark(f"benchmarks.{name}", benchmark)
     for name, probe in config.probes.items():
-        plugins.check("probe", probe.name, probe.params, where=f"probes.{name}")
-        _check_transform(f"probes.{name}", probe)
+        _check_probe(f"probes.{name}", probe)
     if config.robustness is not None:
         if config.frozen:
             raise UserError(
@@ -59,6 +65,22 @@ def check_config(config: RunConfig) -> None:
             raise UserError(
                 f"{name!r} is the name of a benchmark and of a transfer", "different names", f"rename transfer.{name}"
             )
+
+
+def check_finite(value: Any, path: str = "") -> None:
+    """Refuse numbers that are infinite or NaN, anywhere in the settings.
+
+    Raises:
+        UserError: There is one.
+    """
+    if isinstance(value, Mapping):
+        for key, entry in value.items():
+            check_finite(entry, f"{path}.{key}".lstrip("."))
+    elif isinstance(value, list | tuple):
+        for index, entry in enumerate(value):
+            check_finite(entry, f"{path}[{index}]")
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise UserError(f"{path} is {value}", "a finite number", f"change {path}, or set it to null if that means off")
 
 
 def check_variant_names(names: Collection[str]) -> None:
@@ -166,6 +188,22 @@ def _check_chunks(chunks: ChunksConfig) -> None:
             )
 
 
+def _check_learner(learner: LearnerConfig) -> None:
+    epochs, where = learner.epochs, "learner.epochs"
+    if learner.relearn_epochs is not None and learner.relearn_epochs < epochs:
+        epochs, where = learner.relearn_epochs, "learner.relearn_epochs"
+    if learner.warmup_epochs > epochs:
+        raise UserError(
+            f"learner.warmup_epochs is {learner.warmup_epochs:g} and {where} is {epochs}",
+            "a warm-up that ends within each chunk",
+            f"lower learner.warmup_epochs to {epochs} or less, or raise {where}",
+        )
+    for key, value in learner.optimizer.params.items():
+        if key in OPTIMIZER_BOUNDS and value is not None:
+            path = f"learner.optimizer.params.{key}"
+            check_bounds(convert(float, value, path), OPTIMIZER_BOUNDS[key], path)
+
+
 def _check_schedule(chunks: ChunksConfig) -> None:
     if chunks.first_share != ChunksConfig().first_share and chunks.schedule != "large_first":
         raise UserError(
@@ -228,7 +266,7 @@ def _check_transfer(where: str, transfer: TransferConfig) -> None:
                 "classes: all, since the class split is only for the run's data set",
                 f"set {where}.classes to all",
             )
-    plugins.check("probe", transfer.probe.name, transfer.probe.params, where=f"{where}.probe")
+    _check_probe(f"{where}.probe", transfer.probe)
     sizes = transfer.sizes
     if not sizes or len(set(sizes)) < len(sizes) or any(size != "all" and size < 1 for size in sizes):
         raise UserError(
@@ -241,7 +279,8 @@ def _check_transfer(where: str, transfer: TransferConfig) -> None:
         )
 
 
-def _check_transform(where: str, probe: ProbeConfig) -> None:
+def _check_probe(where: str, probe: ProbeConfig) -> None:
+    plugins.check("probe", probe.name, probe.params, where=where)
     try:
         parse_chain(probe.transform)
     except ValueError as error:

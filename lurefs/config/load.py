@@ -6,6 +6,7 @@ import hashlib
 import importlib.util
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,8 @@ from typing import Any
 import yaml
 
 import lurefs
-from lurefs.config.checks import check_config, check_name, check_variant_names
+from lurefs import plugins
+from lurefs.config.checks import check_config, check_finite, check_name, check_variant_names
 from lurefs.config.schema import BackboneConfig, RunConfig
 from lurefs.errors import UserError, nearest
 from lurefs.records import from_mapping, to_mapping
@@ -25,6 +27,14 @@ PACKAGE = "package:"
 _LISTS = ("benchmarks", "probes")
 _GROUP_KEYS = ("variants", "seeds", "workers")
 """Keys of a recipe for its runs together; all others are settings of each run."""
+_DATASETS = ("dataset", "benchmarks.*.dataset", "transfer.*.dataset")
+_PATHS = (
+    "class_split.file",
+    "backbone.checkpoint_path",
+    "benchmarks.*.manifest",
+    *(f"{dataset}.params.{key}" for dataset in _DATASETS for key in ("path", "font_dirs", "cache_dir")),
+)
+"""Settings that are a path, or a list of paths."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +64,9 @@ class RunGroup:
 def load(source: str, overrides: Sequence[str] = ()) -> RunGroup:
     """Read a recipe, apply the overrides, and check everything that needs neither the data nor timm.
 
+    Relative paths in the file start at its folder, and those of the overrides at the working directory. Plug-in modules
+    beside a recipe are found; those beside the stored configuration of a run are not, since it may be anyone's.
+
     Args:
         source: Path of a YAML file, or name of a recipe that comes with the package.
         overrides: `key.sub=value` texts, which win over the file and over its variants. If there are `seeds`,
@@ -65,22 +78,28 @@ def load(source: str, overrides: Sequence[str] = ()) -> RunGroup:
     path = find_recipe(source)
     if {"parameters", "method"} <= read_yaml(path, resolve=False).keys():
         raise UserError(f"{path} is a grid of runs", "a recipe", f"run lurefs sweep --config {source}")
-    return group_of(read_yaml(path), overrides, name=path.stem)
+    folder = path.absolute().parent
+    is_stored = (folder / "identity.json").is_file()
+    with plugins.modules_in(*([] if is_stored else [folder])):
+        return group_of(read_yaml(path), overrides, name=path.stem, folder=folder)
 
 
-def group_of(plain: Mapping[str, Any], overrides: Sequence[str] = (), *, name: str) -> RunGroup:
+def group_of(
+    plain: Mapping[str, Any], overrides: Sequence[str] = (), *, name: str, folder: Path | None = None
+) -> RunGroup:
     """Apply overrides to the content of a recipe, and check everything that needs neither the data nor timm.
 
     Args:
         plain: The recipe.
         overrides: As for `load`.
         name: The group's name if neither the recipe nor the overrides give one.
+        folder: Where the recipe's relative paths start; None is the working directory.
 
     Raises:
         UserError: See `load`.
     """
     variants_first = [text for text in overrides if text.startswith(("variants.", "variants="))]
-    plain = merge(plain, parse_overrides(variants_first))
+    plain = merge(_absolute(plain, folder or Path.cwd()), _absolute(parse_overrides(variants_first), Path.cwd()))
     rest = parse_overrides([text for text in overrides if text not in variants_first])
     name = str(rest.get("name", plain.get("name", name)))
     n_workers = check_workers("workers", rest.get("workers", plain.get("workers", 1)))
@@ -110,8 +129,9 @@ def run_config(values: Mapping[str, Any]) -> RunConfig:
     Raises:
         UserError: See `load`.
     """
-    config = from_mapping(RunConfig, _with_defaults(values))
-    config = _absolute_paths(config)
+    check_finite(values)
+    config = from_mapping(RunConfig, _with_defaults(_absolute(values, Path.cwd())))
+    config = replace(config, backbone=_with_digest(config.backbone))
     if config.chunks.n_chunks is None and config.chunks.chunk_size is None:
         config = replace(config, chunks=replace(config.chunks, n_chunks=5))
     check_config(config)
@@ -279,42 +299,31 @@ def _check_variants(variants: Any, seeds: tuple[int, ...] | None) -> None:
             )
 
 
-def _absolute_paths(config: RunConfig) -> RunConfig:
-    """Make the paths in a config absolute, so that a rerun from another folder finds them."""
-
-    def absolute(path: str | None) -> str | None:
-        return None if path is None else str(Path(path).expanduser().resolve())
-
-    name = config.backbone.name
-    if name.startswith(LOCAL_DIR):
-        name = f"{LOCAL_DIR}{absolute(name.removeprefix(LOCAL_DIR))}"
-    weights = absolute(_in_package(config.backbone.checkpoint_path))
-    backbone = replace(config.backbone, name=name, checkpoint_path=weights)
-    params = dict(config.dataset.params)
-    if "path" in params:
-        params["path"] = absolute(str(params["path"]))
-    if isinstance(params.get("font_dirs"), list):
-        params["font_dirs"] = [absolute(str(font_dir)) for font_dir in params["font_dirs"]]
-    benchmarks = {
-        name: replace(benchmark, manifest=absolute(benchmark.manifest)) for name, benchmark in config.benchmarks.items()
-    }
-    return replace(
-        config,
-        benchmarks=benchmarks,
-        dataset=replace(config.dataset, params=params),
-        backbone=_with_digest(backbone),
-        class_split=replace(config.class_split, file=absolute(config.class_split.file)),
-    )
+def _absolute(value: Any, folder: Path, where: str = "") -> Any:
+    """Return settings, at the path `where`, with their paths made absolute; relative ones start at a folder."""
+    if isinstance(value, Mapping):
+        return {key: _absolute(entry, folder, f"{where}.{key}".lstrip(".")) for key, entry in value.items()}
+    is_local = where.endswith("backbone.name") and isinstance(value, str) and value.startswith(LOCAL_DIR)
+    if is_local:
+        return LOCAL_DIR + _path(value.removeprefix(LOCAL_DIR), folder)
+    if not any(fnmatchcase(where, pattern) or fnmatchcase(where, f"variants.*.{pattern}") for pattern in _PATHS):
+        return value
+    if isinstance(value, list):
+        return [_absolute(entry, folder, where) for entry in value]
+    return _path(str(value), folder) if isinstance(value, str | int) else value
 
 
-def _in_package(path: str | None) -> str | None:
-    """Return the path of a file that an installed package brings, `package:NAME/PATH`; other paths stay as they are.
+def _path(text: str, folder: Path) -> str:
+    """Return an absolute path; a relative one starts at a folder."""
+    return _in_package(text) if text.startswith(PACKAGE) else str((folder / Path(text).expanduser()).resolve())
+
+
+def _in_package(path: str) -> str:
+    """Return the path of a file that an installed package brings, from `package:NAME/PATH`.
 
     Raises:
         UserError: The package is not installed.
     """
-    if path is None or not path.startswith(PACKAGE):
-        return path
     name, _, rest = path.removeprefix(PACKAGE).partition("/")
     spec = importlib.util.find_spec(name) if name.isidentifier() else None
     if spec is None or not spec.submodule_search_locations:
@@ -340,7 +349,7 @@ def _with_digest(backbone: BackboneConfig) -> BackboneConfig:
     except OSError as error:
         raise UserError(
             f"backbone.checkpoint_path {backbone.checkpoint_path} cannot be read: {error.strerror or error}",
-            "the path of a file of weights; a relative one starts at the working directory",
+            "a file of weights; a relative path starts at the config's folder, or on the command line where you are",
             "correct the path",
         ) from error
     return replace(backbone, checkpoint_sha256=sha256)

@@ -12,24 +12,24 @@ from typing import Any, Literal
 from episodes.specs import EpisodeSpec, MetaDatasetSpec
 
 Params = dict[str, Any]
-CORRUPTIONS = (
-    "gaussian_noise",
-    "shot_noise",
-    "impulse_noise",
-    "defocus_blur",
-    "glass_blur",
-    "motion_blur",
-    "zoom_blur",
-    "snow",
-    "frost",
-    "fog",
-    "brightness",
-    "contrast",
-    "elastic_transform",
-    "pixelate",
-    "jpeg_compression",
-)
-"""The common corruptions of Hendrycks and Dietterich (2019), in their order: noise, blur, weather, digital."""
+CORRUPTIONS = {
+    "gaussian_noise": "noise: normal, as in poor light",
+    "shot_noise": "noise: Poisson, by the number of photons",
+    "impulse_noise": "noise: black and white pixels",
+    "defocus_blur": "blur: out of focus",
+    "glass_blur": "blur: behind frosted glass",
+    "motion_blur": "blur: of a moving camera",
+    "zoom_blur": "blur: of a camera that moves towards the object",
+    "snow": "weather: snowfall",
+    "frost": "weather: ice crystals on the lens",
+    "fog": "weather: fog",
+    "brightness": "weather: brighter light",
+    "contrast": "digital: less contrast",
+    "elastic_transform": "digital: small regions are stretched",
+    "pixelate": "digital: a lower resolution, enlarged",
+    "jpeg_compression": "digital: artefacts of compression",
+}
+"""The common corruptions of Hendrycks and Dietterich (2019) in their order, and what each does."""
 ATTACKS = ("fgsm", "pgd")
 
 
@@ -177,8 +177,8 @@ class LearnerConfig:
     epochs: int = _number(20, low=1)
     relearn_epochs: int | None = _number(None, low=1)
     match_images_seen: bool = False
-    batch_size: int = _number(64, low=2)
-    eval_batch_size: int = _number(512, low=1)
+    batch_size: int = _number(64, low=2, high=10**6)
+    eval_batch_size: int = _number(512, low=1, high=10**6)
     optimizer: PluginConfig = field(default_factory=_default_optimizer)
     schedule: Literal["constant", "cosine", "step"] = "cosine"
     warmup_epochs: float = _number(0.0, low=0)
@@ -211,7 +211,7 @@ class AfterChunkConfig:
     """Few-shot accuracy after every chunk: the first `n_episodes` of each benchmark, with the first probe."""
 
     few_shot: bool = True
-    n_episodes: int = _number(200, low=2)
+    n_episodes: int = _number(200, low=2, high=10**7)
 
 
 def _default_attacks() -> dict[str, list[float]]:
@@ -285,7 +285,7 @@ class BenchmarkConfig:
     n_way: int = _number(5, low=2)
     n_shot: int = _number(1, low=1)
     n_query: int = _number(15, low=1)
-    n_episodes: int = _number(2000, low=2)
+    n_episodes: int = _number(2000, low=2, high=10**7)
     seed: int = _number(0, low=0)
     shots: tuple[int, ...] | None = None
     shot_range: tuple[int, ...] | None = None
@@ -385,7 +385,7 @@ class RunConfig:
     seed: int = _number(0, low=0)
     frozen: bool = False
     device: str = "auto"
-    num_threads: int = _number(1, low=1)
+    num_threads: int = _number(1, low=1, high=1024)
     dataset: PluginConfig = field(default_factory=lambda: PluginConfig(name="icons"))
     class_split: ClassSplitConfig = field(default_factory=ClassSplitConfig)
     image_split: ImageSplitConfig = field(default_factory=ImageSplitConfig)
@@ -402,3 +402,12 @@ class RunConfig:
     controls: bool = True
     executor: PluginConfig = field(default_factory=lambda: PluginConfig(name="serial"))
     trackers: TrackersConfig = field(default_factory=TrackersConfig)
+
+
+def plugin_names(config: RunConfig) -> list[str]:
+    """Return the names of all plug-ins of a run."""
+    transfers = config.transfer.values()
+    datasets = [each.dataset for each in config.benchmarks.values()] + [each.dataset for each in transfers]
+    probes = [*config.probes.values(), *(transfer.probe for transfer in transfers)]
+    own = [config.dataset, config.unlearn, config.executor]
+    return [part.name for part in (*own, *datasets, *probes) if part is not None]

@@ -9,12 +9,13 @@ import torch
 
 from episodes.bank import FeatureBank
 from episodes.manifest import Manifest
-from episodes.probes import Probe
+from episodes.probes import Probe, check_classifier
 from episodes.scoring import score
 from episodes.specs import EpisodeSpec
 from episodes.transfer.fits import transfer
 from episodes.transfer.split import RowSplit
 from episodes.transforms import needs_reference
+from lurefs import plugins
 from lurefs.data.corruptions import MIN_IMAGE_SIZE, check_corruptible
 from lurefs.errors import UserError, first_line, not_installed
 from lurefs.learning.backbones import Backbone, check_backbone
@@ -50,8 +51,28 @@ def check(plan: Plan) -> None:
         build_optimizer(backbone.model, plan.config.learner.optimizer)
         check_batches(plan, backbone)
     check_corrupted_views(plan, backbone)
+    check_classifiers(plan)
     check_transfers(plan)
     check_probes(plan, backbone.n_features)
+
+
+def check_classifiers(plan: Plan) -> None:
+    """Check that the probes of benchmarks and transfers are classifiers.
+
+    Raises:
+        UserError: A probe is none, or does not take its parameters.
+    """
+    probes = {f"probes.{name}": probe for name, probe in plan.config.probes.items()}
+    probes |= {f"transfer.{name}.probe": transfer.probe for name, transfer in plan.config.transfer.items()}
+    for where, probe in probes.items():
+        try:
+            check_classifier(plugins.build("probe", probe.name, probe.params))
+        except (ValueError, TypeError) as error:
+            raise UserError(
+                f"{where} is {probe.name!r} with {probe.params}: {error}",
+                "a scikit-learn classifier, and parameters that it takes",
+                f"change {where}; 'lurefs list probes' shows the named ones",
+            ) from error
 
 
 def check_executor(plan: Plan) -> None:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from episodes.bank import FeatureBank
 from episodes.manifest import Manifest, draw_manifest
-from episodes.probes import Probe
+from episodes.probes import SEED, Probe, unseeded
 from episodes.transforms import needs_reference
 from lurefs import console, plugins
 from lurefs.comparing.texts import constancy
@@ -143,12 +143,18 @@ def probes_need_reference(plan: Plan) -> bool:
 
 
 def make_probe(name: str, config: ProbeConfig, reference: NDArray[np.float32] | None = None) -> Probe:
-    """Build a probe from its configuration; `reference` holds the features that its transform is fitted on."""
+    """Build a probe from its configuration; `reference` holds the features that its transform is fitted on.
+
+    Its settings name the seed of a classifier that is given by its path and has none. Those of the named probes do not:
+    by default they do not draw at random, and their stored results stay valid.
+    """
+    classifier = plugins.build("probe", config.name, config.params)
+    is_seeded = ":" in config.name and bool(unseeded(classifier))
     return Probe(
         name=name,
-        classifier=plugins.build("probe", config.name, config.params),
+        classifier=classifier,
         transform=config.transform,
         reference=reference if needs_reference(config.transform) else None,
         solver=config.solver,
-        settings=to_mapping(config),
+        settings={**to_mapping(config), **({"random_state": SEED} if is_seeded else {})},
     )

@@ -15,9 +15,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from lurefs import console
+from lurefs import console, plugins
 from lurefs.config.identity import digest, run_identity
-from lurefs.config.schema import RunConfig
+from lurefs.config.schema import RunConfig, plugin_names
 from lurefs.errors import UserError
 from lurefs.ranks import ranks_of
 from lurefs.records import through_json
@@ -118,14 +118,15 @@ def run_in_workers(
     for name in plans:
         directories[name].check_writable()
     configs = {name: plan.config for name, plan in plans.items()}
+    folders = plugins.folders_of(name for config in configs.values() for name in plugin_names(config))
     failures = {}
     with Workers(n_workers if elsewhere is None else 1) as workers:
-        refuse(_check_in(workers, list(configs.values()), is_here=elsewhere is None), len(plans))
+        refuse(_check_in(workers, list(configs.values()), folders, is_here=elsewhere is None), len(plans))
         if stage in LEARNING:
-            ((_, notes),) = workers.results({"notes": Call(padding_notes, (list(configs.values()),))})
+            ((_, notes),) = workers.results({"notes": Call(padding_notes, (list(configs.values()),), folders)})
             for text in [] if isinstance(notes, Failure) else notes:
                 console.note(text)
-        calls = {name: Call(run_one, (config, directories[name], stage)) for name, config in configs.items()}
+        calls = {name: Call(run_one, (config, directories[name], stage), folders) for name, config in configs.items()}
         results = (elsewhere or workers.results)(calls)
         for name, result in console.track_results(results, len(calls), _words):
             if isinstance(result, Failure):
@@ -216,13 +217,15 @@ def tell_failures(failures: Mapping[str, Failure]) -> None:
         console.note(f"failed: {', '.join(names)}\n{reason}")
 
 
-def _check_in(workers: Workers, configs: Sequence[RunConfig], *, is_here: bool) -> tuple[str, UserError] | None:
+def _check_in(
+    workers: Workers, configs: Sequence[RunConfig], folders: tuple[Path, ...], *, is_here: bool
+) -> tuple[str, UserError] | None:
     """Run `check_runs` on parts of the runs in worker processes, which load the libraries in parallel."""
     of_settings = distinct(configs)
     parts = [of_settings[start :: workers.n_workers] for start in range(min(workers.n_workers, len(of_settings)))]
     check_part = partial(check_runs, is_here=is_here)
     found = {}
-    for _, wrong in workers.results({part[0].name: Call(check_part, (part,)) for part in parts}):
+    for _, wrong in workers.results({part[0].name: Call(check_part, (part,), folders) for part in parts}):
         if isinstance(wrong, Failure):
             raise UserError(
                 "the runs cannot be checked: " + wrong.headline, "libraries that can be loaded", wrong.reason

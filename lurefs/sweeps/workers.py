@@ -16,8 +16,10 @@ from dataclasses import dataclass, field
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 from typing import Any
 
+from lurefs import plugins
 from lurefs.errors import UserError
 
 
@@ -42,10 +44,11 @@ class Failure:
 
 @dataclass(frozen=True)
 class Call:
-    """A function and its arguments."""
+    """A function and its arguments, with the folders of plug-in modules that lie beside a recipe."""
 
     function: Callable[..., Any]
     arguments: tuple[Any, ...] = ()
+    folders: tuple[Path, ...] = ()
 
 
 @dataclass
@@ -99,7 +102,8 @@ class Workers:
 def answer(call: Call) -> Any:
     """Make a call; return its result, or a `Failure` if it raises an exception."""
     try:
-        return call.function(*call.arguments)
+        with plugins.modules_in(*call.folders):
+            return call.function(*call.arguments)
     except UserError as error:
         return Failure(reason=str(error), is_user_error=True)
     except Exception:

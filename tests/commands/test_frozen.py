@@ -55,7 +55,7 @@ def test_a_folder_of_images_leads_to_one_page_of_all_backbones(
     main(asked(photos, root))
     said = capsys.readouterr().out
     assert all(name in said for name in (*NAMES, "control: untrained twin", "control: image statistics"))
-    assert "one seed each: another one may turn the order" in said  # their weights are random
+    assert "one seed each: another seed may change the order" in said  # their weights are random
     page = (root / "report.html").read_text()
     assert "test_resnet, test_byobnet and test_convnext were measured as they are, without training" in page
     assert "never seen in training" not in page and "was trained" not in page.split("<main>")[0]
@@ -113,7 +113,7 @@ variants:
     )
     main(["run", str(recipe), "--run-dir", str(tmp_path / "out")])
     caught = capsys.readouterr()
-    assert "trained is a single training: another seed may turn its place" in caught.out
+    assert "trained is a single training: another seed may change its place" in caught.out
     assert caught.err.count("loaded: the weights are state_dict_ema of trained.pth") == 1
     page = (tmp_path / "out" / "report.html").read_text()
     assert "test_byobnet was trained on 3 classes of folder" in page

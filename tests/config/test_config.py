@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
 import yaml
 
+from lurefs import plugins
 from lurefs.config.identity import digest, pretrain_identity, run_identity
 from lurefs.config.load import find_recipe, load, merge, recipes_dir, run_config, to_yaml
+from lurefs.config.schema import plugin_names
 from lurefs.errors import UserError
 
 
@@ -161,9 +164,49 @@ def test_merge_keeps_what_a_change_does_not_name() -> None:
         ("chunks: {images_per_class: 1}", "a number of at least 2"),
         ("class_split: {base: 0.8, novel: 0.5}", "add up to 1.45"),
         ("class_split: {base: [a, b]}", "mixes shares and lists"),
+        ("unlearn: {name: LURE}", "did you mean 'by_saliency'? It is the method of LURE"),
+        ("unlearn: {name: warm_start}", "did you mean 'nothing'?"),
         ("unlearn: {name: by_salience}", "did you mean 'by_saliency'?"),
         ("unlearn: {params: {keep: 0.5}}", "did you mean 'keep_ratio'?"),
         ("unlearn: {params: {keep_ratio: 2.0}}", "keep_ratio is 2.0"),
+        ("unlearn: {params: {keep_ratio: a}}", "unlearn.params.keep_ratio is 'a'"),
+        ("unlearn: {params: {as_released: 'yes'}}", "unlearn.params.as_released is 'yes'"),
+        ("unlearn: {name: fire, params: {steps: 1.5}}", "unlearn.params.steps is 1.5"),
+        ("unlearn: {name: fire, params: {steps: true}}", "a whole number"),
+        ("unlearn: {params: {probe: newest}}", "one of seen, new, oldest, previous"),
+        ("dataset: {params: {image_size: big}}", "dataset.params.image_size is 'big'"),
+        ("dataset: {name: glyphs, params: {font_dirs: /fonts}}", "a list, each entry a text"),
+        ("dataset: {name: glyphs, params: {font_dirs: [/fonts], alphabets: [1]}}", "alphabets[0] is 1"),
+        ("benchmarks: {b: {dataset: {name: digits, params: {image_size: 8.5}}}}", "benchmarks.b.dataset.params.image_"),
+        (
+            "transfer: {t: {dataset: {name: digits, params: {image_size: x}}, classes: all}}",
+            "image_size is 'x'",
+        ),
+        ("probes: {p: {name: knn, params: {n_neighbors: 1.5}}}", "probes.p.params.n_neighbors is 1.5"),
+        ("probes: {p: {name: lda, params: {shrinkage: [1]}}}", "a text or a number"),
+        ("executor: {name: joblib, params: {n_workers: two}}", "executor.params.n_workers is 'two'"),
+        ("unlearn: {name: 'math:pi'}", "unlearn 'math:pi' is no factory"),
+        ("learner: {warmup_epochs: 21}", "learner.warmup_epochs is 21 and learner.epochs is 20"),
+        ("learner: {warmup_epochs: 2, relearn_epochs: 1}", "learner.relearn_epochs is 1"),
+        ("learner: {warmup_epochs: .inf}", "learner.warmup_epochs is inf"),
+        ("learner: {optimizer: {params: {lr: 0}}}", "lr is 0.0"),
+        ("learner: {optimizer: {params: {lr: true}}}", "learner.optimizer.params.lr is True"),
+        ("learner: {optimizer: {params: {lr: -0.1}}}", "learner.optimizer.params.lr is -0.1"),
+        ("learner: {optimizer: {params: {lr: fast}}}", "learner.optimizer.params.lr is 'fast'"),
+        ("learner: {optimizer: {params: {momentum: 1}}}", "momentum is 1.0"),
+        ("learner: {optimizer: {params: {momentum: -0.1}}}", "learner.optimizer.params.momentum is -0.1"),
+        ("learner: {optimizer: {params: {betas: [0.9, .nan]}}}", "learner.optimizer.params.betas[1] is nan"),
+        ("learner: {batch_size: 1000001}", "a number of at most 1000000"),
+        ("learner: {eval_batch_size: 1000001}", "learner.eval_batch_size is 1000001"),
+        ("num_threads: 1025", "a number of at most 1024"),
+        ("benchmarks: {b: {n_episodes: 10000001}}", "a number of at most 10000000"),
+        ("after_chunk: {n_episodes: 10000001}", "after_chunk.n_episodes is 10000001"),
+        ("probes: {p: {transform: ''}}", "probes.p.transform is ''"),
+        ("probes: {p: {transform: 'l2,,l2'}}", "it has an empty step"),
+        ("probes: {p: {transform: 'l2,none'}}", "none is the chain without steps"),
+        ("transfer: {t: {probe: {transform: 'l2,'}}}", "transfer.t.probe.transform is 'l2,'"),
+        ("probes: {p: {params: {C: .inf}}}", "probes.p.params.C is inf"),
+        ("variants: {a: {learner: {l2_init: .nan}}}", "learner.l2_init is nan"),
         ("dataset: {name: icon}", "did you mean 'icons'?"),
         ("dataset: {name: folder}", "missing a required argument: 'path'"),
         ("probes: {p: {name: nosuch.module:Thing}}", "cannot be imported"),
@@ -219,6 +262,13 @@ def test_wrong_files_are_refused_in_useful_words(tmp_path: Path, text: str, word
     assert "to fix:" in refused
 
 
+def test_parameters_without_plain_annotations_are_left_to_the_factory() -> None:
+    params = {"solver": "saga", "random_state": 1}
+    config = run_config({"name": "a", "probes": {"p": {"params": params}, "b": {"name": "sklearn.svm:SVC"}}})
+    assert config.probes["p"].params == params
+    assert run_config({"name": "a", "unlearn": {"name": "fire", "params": {"steps": 3}}}).unlearn.params["steps"] == 3
+
+
 def test_a_variant_may_be_named_by_a_number(tmp_path: Path) -> None:
     path = tmp_path / "numbers.yaml"
     path.write_text("variants: {1: {learner: {epochs: 1}}, 2: {}}\nseeds: [0]\n")
@@ -250,3 +300,69 @@ def test_variants_on_the_command_line_join_those_of_the_file_or_are_refused(tmp_
     with pytest.raises(UserError, match="variants is"):
         load(str(path), ["variants=[lure]"])
     assert not load(str(path), ["variants=null"]).variants
+
+
+RELATIVE = """
+dataset: {name: folder, params: {path: photos}}
+class_split: {file: split.yaml}
+benchmarks:
+  own: {manifest: episodes.parquet}
+  other: {dataset: {name: glyphs, params: {font_dirs: [fonts, /all/fonts], cache_dir: ../cache}}, classes: all}
+transfer:
+  t: {dataset: {name: npz, params: {path: other.npz}}, classes: all}
+variants:
+  plain: {}
+  loaded: {backbone: {checkpoint_path: weights.pt, checkpoint_sha256: abc}}
+"""
+
+
+def test_relative_paths_of_a_config_file_start_at_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "recipes").mkdir()
+    (tmp_path / "recipes" / "mine.yaml").write_text(RELATIVE)
+    monkeypatch.chdir(tmp_path)
+    config = load("recipes/mine.yaml").runs["loaded"]
+    folder = tmp_path / "recipes"
+    other, transfer = config.benchmarks["other"].dataset, config.transfer["t"].dataset
+    assert other is not None and transfer is not None
+    assert config.dataset.params["path"] == str(folder / "photos")
+    assert config.class_split.file == str(folder / "split.yaml")
+    assert config.benchmarks["own"].manifest == str(folder / "episodes.parquet")
+    assert other.params == {"font_dirs": [str(folder / "fonts"), "/all/fonts"], "cache_dir": str(tmp_path / "cache")}
+    assert transfer.params["path"] == str(folder / "other.npz")
+    assert config.backbone.checkpoint_path == str(folder / "weights.pt")
+
+
+def test_relative_paths_of_the_command_line_start_at_the_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "recipes").mkdir()
+    (tmp_path / "recipes" / "mine.yaml").write_text(RELATIVE)
+    monkeypatch.chdir(tmp_path)
+    overrides = ["dataset.params.path=here", "variants.plain.class_split.file=mine.yaml", "benchmarks.own.manifest=m"]
+    config = load("recipes/mine.yaml", overrides).runs["plain"]
+    assert config.dataset.params["path"] == str(tmp_path / "here")
+    assert config.class_split.file == str(tmp_path / "mine.yaml")
+    assert config.benchmarks["own"].manifest == str(tmp_path / "m")
+
+
+STRATEGY = """
+def halve(factor: float = 0.5):
+    def unlearn(model, twin, images, generator):
+        raise NotImplementedError
+    return unlearn
+"""
+
+
+def test_a_plug_in_module_beside_a_recipe_is_found_and_one_beside_a_stored_run_is_not(tmp_path: Path) -> None:
+    before = list(sys.path)
+    for folder in ("recipe", "stored"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / f"beside_{folder}.py").write_text(STRATEGY)
+        (tmp_path / folder / "config.yaml").write_text(f"unlearn: {{name: 'beside_{folder}:halve'}}\n")
+    (tmp_path / "stored" / "identity.json").write_text("{}")
+    config = load(str(tmp_path / "recipe" / "config.yaml")).runs["config"]
+    assert config.unlearn.name == "beside_recipe:halve"
+    assert plugins.folders_of(plugin_names(config)) == (tmp_path / "recipe",)
+    assert "factor is 'a'" in refusal(str(tmp_path / "recipe" / "config.yaml"), "unlearn.params.factor=a")
+    assert "put the module beside the recipe" in refusal(str(tmp_path / "stored" / "config.yaml"))
+    assert sys.path == before

@@ -24,7 +24,7 @@ def test_the_fifteen_names_are_the_common_ones_of_the_library() -> None:
     from imagecorruptions import get_corruption_names
 
     assert len(CORRUPTIONS) == 15
-    assert tuple(get_corruption_names("common")) == CORRUPTIONS
+    assert get_corruption_names("common") == list(CORRUPTIONS)
 
 
 @pytest.mark.parametrize("corruption", CORRUPTIONS)

@@ -33,9 +33,14 @@ def test_chains_are_applied_and_fitted_step_by_step() -> None:
 
 def test_a_short_name_may_stand_within_a_chain() -> None:
     features = REFERENCE[:5] + 1
-    for chain in ("power:0.5,cl2n", "none,power:0.5,center,l2"):
-        expected = fit_transform("power:0.5,center,l2", REFERENCE)(features)
-        assert np.array_equal(fit_transform(chain, REFERENCE)(features), expected)
+    expected = fit_transform("power:0.5,center,l2", REFERENCE)(features)
+    assert np.array_equal(fit_transform("power:0.5,cl2n", REFERENCE)(features), expected)
+
+
+@pytest.mark.parametrize("chain", ["", "l2,,l2", "l2,", ",l2", "l2,none", "none,power:0.5", "none,none"])
+def test_empty_steps_and_none_within_a_chain_are_refused(chain: str) -> None:
+    with pytest.raises(ValueError, match="the chain without steps"):
+        fit_transform(chain)
 
 
 def test_rows_of_zeros_and_constant_features_stay_finite() -> None:

@@ -10,11 +10,12 @@ import pytest
 import yaml
 
 from lurefs.cli import main
-from lurefs.config.schema import RunConfig
+from lurefs.config.schema import ProbeConfig, RunConfig
 from lurefs.errors import UserError
 from lurefs.records import to_mapping
 from lurefs.stages.checks import check, check_robustness
 from lurefs.stages.plan import make_plan
+from lurefs.stages.stage import make_probe
 
 MakeConfig = Callable[..., RunConfig]
 
@@ -23,11 +24,18 @@ MakeConfig = Callable[..., RunConfig]
 @pytest.mark.parametrize(
     ("override", "words"),
     [
-        ("learner.optimizer.params.lr=-1", "learner.optimizer.params {'lr': -1"),
+        ("learner.optimizer.params.lr=-1", "learner.optimizer.params.lr is -1.0"),
+        ("learner.optimizer.params.nonsense=1", "learner.optimizer.params {'lr': 0.1"),
+        ("learner.warmup_epochs=3", "learner.warmup_epochs is 3 and learner.epochs is 2"),
+        ("unlearn.params.saliency_images=1.5", "unlearn.params.saliency_images is 1.5"),
         ("learner.optimizer.name=sdg", "did you mean 'sgd'"),
         ("device=cuda:99", "device 'cuda:99' cannot be used"),
         ("device=gpu", "device 'gpu' cannot be used"),
         ("probes.logistic_regression.params.C=-1", "cannot be fitted on benchmark"),
+        ("probes.p.name=sklearn.linear_model:LinearRegression", "LinearRegression is no classifier"),
+        ("probes.p.name=sklearn.cluster:KMeans", "KMeans is no classifier"),
+        ("transfer.t.probe.name=sklearn.cluster:KMeans", "transfer.t.probe is 'sklearn.cluster:KMeans'"),
+        ("transfer.t.probe.params.nonsense=1", "transfer.t.probe is 'logistic_regression' with {'nonsense': 1}"),
         ("seed=-1", "seed is -1"),
         ("seeds=[0,-1]", "seeds is [0, -1]"),
         ("benchmarks.novel-3way-1shot.seed=-2", "benchmarks.novel-3way-1shot.seed is -2"),
@@ -100,3 +108,12 @@ def test_small_images_are_refused_before_any_work(make_config: MakeConfig) -> No
     with pytest.raises(UserError, match="these have 8"):
         check_robustness(make_plan(make_config(robustness={})))
     check_robustness(make_plan(make_config(robustness={"corruptions": []})))
+
+
+def test_the_settings_of_a_probe_name_the_seed_that_it_would_lack_and_those_of_named_probes_do_not() -> None:
+    forest = make_probe("p", ProbeConfig(name="sklearn.ensemble:RandomForestClassifier"))
+    assert forest.settings["random_state"] == forest.classifier.random_state == 0
+    seeded = make_probe("p", ProbeConfig(name="sklearn.ensemble:RandomForestClassifier", params={"random_state": 3}))
+    assert "random_state" not in seeded.settings and seeded.classifier.random_state == 3
+    for name in ("logistic_regression", "ridge", "knn"):
+        assert make_probe("p", ProbeConfig(name=name)).settings == to_mapping(ProbeConfig(name=name))

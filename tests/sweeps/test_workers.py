@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from pathlib import Path
 
 import pytest
 
@@ -39,6 +40,17 @@ def test_a_process_takes_one_call_after_another_and_ends_with_the_block() -> Non
     (pid,) = set(found.values())
     assert pid != os.getpid()
     assert has_ended(pid)
+
+
+def test_a_process_finds_plug_in_modules_in_the_folders_of_its_call_and_nowhere_else(tmp_path: Path) -> None:
+    (tmp_path / "beside_workers.py").write_text("value = 7\n")
+    resolve = (plugins.resolve, ("dataset", "beside_workers:value"))
+    with Workers(1) as workers:
+        found = dict(workers.results({"without": Call(*resolve)}))
+        found |= dict(workers.results({"with": Call(*resolve, (tmp_path,))}))
+        found |= dict(workers.results({"path": Call(eval, ("__import__('sys').path",))}))
+    assert found["with"] == 7 and found["without"].is_user_error
+    assert str(tmp_path) not in found["path"]
 
 
 def test_an_interrupt_ends_a_process_that_is_at_work() -> None:
