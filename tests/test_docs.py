@@ -31,7 +31,7 @@ def test_the_library_page_runs(capsys: pytest.CaptureFixture[str]) -> None:
     assert re.match(r"-?\d+\.\d\d% ± .* 60 episodes \d\S*", second)
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/guide.md", "docs/robustness.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/guide.md", "docs/evaluating.md", "docs/robustness.md"])
 def test_the_settings_on_a_page_are_accepted(page: str, tmp_path: Path) -> None:
     (block,) = re.findall(r"```yaml\n(.*?)```", (DOCS.parent / page).read_text(), flags=re.DOTALL)
     path = tmp_path / "recipe.yaml"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -81,7 +82,7 @@ def run(arguments: argparse.Namespace) -> int:
             "give another --output",
         ) from error
     console.print_paths([("recipe", path)])
-    console.note(f"start it with: lurefs run {path}")
+    console.note(f"start it with: lurefs run {shlex.quote(str(path))}")
     return 0
 
 
@@ -131,7 +132,7 @@ def recipe(arguments: argparse.Namespace) -> str:
             *benchmarks,
             "probes:",
             "  logistic_regression: {name: logistic_regression}   # or nearest_centroid, ridge, knn ...",
-            "variants:                          # one run per backbone, one page for all",
+            "variants:                          # one run per backbone; pretrained: true loads timm's weights",
             *variants,
             "",
         ]

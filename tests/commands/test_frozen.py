@@ -122,7 +122,7 @@ variants:
     main(["compare", str(tmp_path / "out" / "loaded"), "--output", str(tmp_path / "alone")])
     assert "seed" not in capsys.readouterr().out
     page = (tmp_path / "alone" / "report.html").read_text()
-    assert "measured as they are, so no seed bears on their accuracies" in page
+    assert "measured as they are, so no seed affects their accuracies" in page
     assert "not taken: state_dict" in page
 
 
