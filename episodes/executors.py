@@ -37,7 +37,12 @@ def joblib(n_workers: int = -1) -> Executor:
 
     Args:
         n_workers: Number of processes; -1 is one per core. They share arrays by memory map, without a copy.
+
+    Raises:
+        ValueError: `n_workers` is 0.
     """
+    if n_workers == 0:
+        raise ValueError("n_workers is 0; it must be a number of processes, or -1 for one per core")
 
     def run(function: Callable[..., Result], shared: tuple[Any, ...], items: Sequence[Any]) -> Iterator[Result]:
         from joblib import Parallel, delayed, parallel_config
@@ -56,7 +61,12 @@ def dask(address: str | None = None, n_workers: int = 2) -> Executor:
     Args:
         address: Address of the scheduler, e.g. `tcp://10.0.0.1:8786`; None starts a cluster on this machine.
         n_workers: Number of processes of a cluster on this machine, one thread each.
+
+    Raises:
+        ValueError: `n_workers` is below 1.
     """
+    if n_workers < 1:
+        raise ValueError(f"n_workers is {n_workers}; it must be at least 1")
 
     def run(function: Callable[..., Result], shared: tuple[Any, ...], items: Sequence[Any]) -> Iterator[Result]:
         from distributed import Client, LocalCluster

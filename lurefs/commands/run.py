@@ -75,6 +75,7 @@ def run(arguments: argparse.Namespace) -> int:
     is_free = ranks.world_size == 1 and not is_of_agent(os.environ)  # otherwise others wait for this process
     waiting = cells.unfinished(plans, directories) if stage == "run" and is_free else plans
     if arguments.dry_run:
+        cells.refuse_early(waiting, directories, stage)
         print_dry_run(plans, waiting, root, n_shown=len(plans))
         return 0
     if stage == "run" and ranks.is_first:
@@ -141,10 +142,9 @@ def finish(
 
 
 def print_dry_run(plans: Mapping[str, Plan], waiting: Mapping[str, Plan], root: Path, *, n_shown: int) -> None:
-    """Check all runs, print which are finished, and what the first `n_shown` with different settings would do."""
+    """Print which runs are finished, and what the first `n_shown` with different settings would do."""
     from lurefs.sweeps import cells
 
-    cells.refuse(cells.check_runs([plan.config for plan in waiting.values()]), len(plans))
     for name in plans if len(plans) > 1 else ():
         print(f"{'to run  ' if name in waiting else 'finished'}  {name}")
     for config in cells.distinct([plan.config for plan in waiting.values()])[:n_shown]:

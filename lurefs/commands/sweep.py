@@ -52,6 +52,7 @@ def run(arguments: argparse.Namespace) -> int:
         elsewhere = partial(slurm.results, folder=root / ".slurm", options=options, n_at_a_time=n_workers)
     waiting = cells.unfinished(plans, directories)
     if arguments.dry_run:
+        cells.refuse_early(waiting, directories, "run", is_here=elsewhere is None)
         print_dry_run(plans, waiting, root, n_shown=1)
         return 0
     note_finished(plans, waiting)

@@ -239,7 +239,7 @@ class RunDirectory:
         try:
             return FeatureBank.load(folder)
         except FileNotFoundError as error:
-            raise _not_yet(folder, "extract") from error
+            raise not_yet(folder, "extract") from error
         except (ValueError, KeyError, EOFError) as error:
             raise damaged(folder, str(error)) from error
 
@@ -373,7 +373,7 @@ def _load(path: Path, load: Callable[[Path], T]) -> T:
     try:
         return load(path)
     except FileNotFoundError as error:
-        raise _not_yet(path, "evaluate") from error
+        raise not_yet(path, "evaluate") from error
     except (ValueError, KeyError, OSError) as error:
         raise damaged(path, str(error)) from error
 
@@ -386,5 +386,6 @@ def _unwritable(path: Path, reason: str) -> UserError:
     )
 
 
-def _not_yet(path: Path, stage: str) -> UserError:
+def not_yet(path: Path, stage: str) -> UserError:
+    """Build the error for a file or folder of a stage that was not done yet."""
     return UserError(f"there is no {path}", f"a run whose stage '{stage}' is done", f"run 'lurefs {stage}' first")

@@ -76,11 +76,20 @@ def check_classifiers(plan: Plan) -> None:
 
 
 def check_executor(plan: Plan) -> None:
-    """Check that dask is installed if the executor needs it.
+    """Check that the executor can be built, and that dask is installed if the executor needs it.
 
     Raises:
-        UserError: It is not.
+        UserError: The executor refuses a parameter, or dask is missing.
     """
+    executor = plan.config.executor
+    try:
+        plugins.build("executor", executor.name, executor.params)
+    except ValueError as error:
+        raise UserError(
+            f"executor {executor.name!r} with {executor.params}: {error}",
+            "parameters that the executor takes",
+            "change executor.params",
+        ) from error
     if plan.config.executor.name == "dask":
         try:
             import distributed  # noqa: F401

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from episodes.bank import FeatureBank
 from lurefs.config.identity import digest
-from lurefs.errors import UserError
 from lurefs.learning import checkpoints
 from lurefs.learning.backbones import Backbone
 from lurefs.learning.weights import state_sha256
@@ -19,6 +17,7 @@ from lurefs.runs.directory import RunDirectory
 from lurefs.stages.cost import Speed, cost_card
 from lurefs.stages.features import as_needed, feature_identity, make_bank
 from lurefs.stages.identity import backbone_card
+from lurefs.stages.places import last_checkpoint
 from lurefs.stages.plan import ImageSet, Plan
 from lurefs.stages.stage import (
     Stage,
@@ -42,7 +41,7 @@ def extract(stage: Stage) -> None:
         UserError: The run has no checkpoint of its last chunk.
     """
     directory, ranks = stage.directory, stage.ranks
-    checkpoint = None if stage.plan.config.frozen else _last_checkpoint(stage)
+    checkpoint = None if stage.plan.config.frozen else last_checkpoint(stage.plan, directory)
     backbone = plan_backbone(stage.plan)
     weights = state_sha256(backbone.model) if checkpoint is None else checkpoints.read_identity(checkpoint)["sha256"]
     card, speed = backbone_card(backbone), Speed()
@@ -63,18 +62,6 @@ def extract(stage: Stage) -> None:
         banks[key] = bank or directory.read_bank(images.name)
     if speed.batches and ranks.is_first:
         directory.write_cost(cost_card(backbone, speed, stage.device))
-
-
-def _last_checkpoint(stage: Stage) -> Path:
-    n_chunks = len(stage.plan.chunks)
-    path = stage.directory.checkpoint_path(n_chunks - 1)
-    if not path.exists():
-        raise UserError(
-            f"there is no checkpoint of the last chunk, {path}",
-            f"a run whose {n_chunks} chunks are learned",
-            "run 'lurefs pretrain' first, with the same --config and --run-dir",
-        )
-    return path
 
 
 def _image_sets(plan: Plan) -> list[ImageSet]:

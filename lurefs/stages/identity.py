@@ -14,12 +14,11 @@ import lurefs
 from episodes.files import write_text
 from episodes.manifest import Manifest
 from episodes.probes import Probe
-from lurefs.config.identity import digest, pretrain_identity
+from lurefs.config.identity import digest
 from lurefs.config.schema import RunConfig
-from lurefs.errors import UserError
 from lurefs.learning.backbones import Backbone, resolve_device
-from lurefs.records import differences, through_json
 from lurefs.runs.directory import RunDirectory
+from lurefs.stages.places import check_claim, weights_card
 from lurefs.stages.plan import Benchmark, Plan
 
 
@@ -27,17 +26,9 @@ def claim(plan: Plan, directory: RunDirectory, backbone: Backbone) -> None:
     """Store the run's identity in its directory, or refuse a directory that holds another run."""
     import timm
 
-    card = through_json({"pretrain": pretrain_identity(plan.config), "dataset": plan.dataset.identity})
-    if directory.identity_path.exists():
-        stored = directory.read_identity()
-        changes = differences({key: stored.get(key) for key in card}, card)
-        if changes:
-            raise UserError(
-                f"{directory.path} holds a run of another configuration: {'; '.join(changes[:3])}",
-                "the configuration that the run was started with",
-                "give another --run-dir, or delete the directory",
-            )
-    else:
+    check_claim(plan, directory)
+    card = weights_card(plan)
+    if not directory.identity_path.exists():
         split = {
             "n_base_classes": len(plan.classes.base),
             "n_validation_classes": len(plan.classes.validation),

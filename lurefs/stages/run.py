@@ -7,13 +7,13 @@ from contextlib import nullcontext
 from dataclasses import replace
 
 from lurefs.console import note
-from lurefs.errors import UserError
 from lurefs.learning.padding import padding_note
 from lurefs.ranks import ranks_of
 from lurefs.reporting.page import write_report
 from lurefs.runs.directory import RunDirectory
 from lurefs.stages.evaluate import evaluate
 from lurefs.stages.extract import extract
+from lurefs.stages.places import check_place
 from lurefs.stages.plan import Plan
 from lurefs.stages.pretrain import pretrain
 from lurefs.stages.stage import open_stage, plan_backbone
@@ -48,18 +48,7 @@ def run_stage(plan: Plan, directory: RunDirectory, stage_name: str, *, with_page
         UserError: The directory is in use or holds another run, an earlier stage is missing, or a file is damaged.
     """
     ranks = ranks_of()
-    if ranks.world_size > 1 and stage_name == "evaluate":
-        raise UserError(
-            f"'evaluate' was started as {ranks.world_size} processes",
-            "one process; only training and extraction divide their work, in 'run', 'pretrain' and 'extract'",
-            "start 'lurefs evaluate' without torchrun, and spread episodes with the setting executor",
-        )
-    if plan.config.frozen and stage_name == "pretrain":
-        raise UserError(
-            f"{plan.config.name} is frozen, so there is nothing to pre-train",
-            "a configuration with frozen: false",
-            "start 'lurefs run', or 'extract' and 'evaluate'",
-        )
+    check_place(plan, directory, stage_name)
     with directory.locked() if ranks.is_first else nullcontext():
         stage = open_stage(plan, directory, is_tracked=stage_name != "extract", ranks=ranks)
         try:

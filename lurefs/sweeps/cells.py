@@ -11,6 +11,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from lurefs.records import through_json
 from lurefs.runs.directory import RunDirectory
 from lurefs.runs.outcomes import reset_in_words
 from lurefs.runs.summary import RunSummary
+from lurefs.stages.places import check_place
 from lurefs.stages.plan import Plan, make_plan
 from lurefs.sweeps.grid import of_run
 from lurefs.sweeps.workers import Call, Failure, Workers
@@ -83,9 +85,7 @@ def run_here(plans: Mapping[str, Plan], directories: Directories, stage: str, *,
     """
     from lurefs.stages.run import run_stage
 
-    for name in plans:
-        directories[name].check_writable()
-    refuse(check_runs([plan.config for plan in plans.values()], is_here=True), len(plans))
+    refuse_early(plans, directories, stage)
     if stage in LEARNING and ranks_of().is_first:
         for text in padding_notes([plan.config for plan in plans.values()]):
             console.note(text)
@@ -115,8 +115,7 @@ def run_in_workers(
     Raises:
         UserError: A run is refused; then no run was started.
     """
-    for name in plans:
-        directories[name].check_writable()
+    check_places(plans, directories, stage)
     configs = {name: plan.config for name, plan in plans.items()}
     folders = plugins.folders_of(name for config in configs.values() for name in plugin_names(config))
     failures = {}
@@ -135,7 +134,26 @@ def run_in_workers(
     return failures
 
 
-def check_runs(configs: Sequence[RunConfig], *, is_here: bool = False) -> tuple[str, UserError] | None:
+def refuse_early(plans: Mapping[str, Plan], directories: Directories, stage: str, *, is_here: bool = True) -> None:
+    """Refuse all runs if one of them, or its directory, cannot be used; `is_here` is as for `check_runs`.
+
+    Raises:
+        UserError: What is wrong, with the name of the run if there are several.
+    """
+    check_places(plans, directories, stage)
+    refuse(check_runs([plan.config for plan in plans.values()], is_here=is_here), len(plans))
+
+
+def check_places(plans: Mapping[str, Plan], directories: Directories, stage: str) -> None:
+    """Do `lurefs.stages.places.check_place` for all runs."""
+    for name, plan in plans.items():
+        try:
+            check_place(plan, directories[name], stage)
+        except UserError as error:
+            refuse((name, error), len(plans))
+
+
+def check_runs(configs: Sequence[RunConfig], *, is_here: bool) -> tuple[str, UserError] | None:
     """Return name and error of the first run that the libraries refuse; of several seeds only one is checked.
 
     Args:
@@ -163,11 +181,10 @@ def padding_notes(configs: Sequence[RunConfig]) -> list[str]:
 
 
 def distinct(configs: Sequence[RunConfig]) -> list[RunConfig]:
-    """Return the configurations without those that differ from an earlier one only by the seed."""
+    """Return the configurations without those that differ from an earlier one only by the name and the seed."""
     found: dict[str, RunConfig] = {}
     for config in configs:
-        key = digest({name: value for name, value in run_identity(config).items() if name != "seed"})
-        found.setdefault(key, config)
+        found.setdefault(digest(replace(config, name="", seed=0)), config)
     return list(found.values())
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from lurefs.config.schema import RunConfig
+from lurefs.config.schema import RunConfig, WandbConfig
 from lurefs.errors import UserError
 from lurefs.runs.directory import RunDirectory
 from lurefs.runs.outcomes import ChunkOutcome
@@ -75,7 +75,7 @@ def start(config: RunConfig, directory: RunDirectory) -> Tracker:
         UserError: `WANDB_MODE` has no known value; or tracking is strict and the online start failed.
     """
     settings = config.trackers.wandb
-    mode, reason = choose_mode(settings.mode, os.environ)
+    mode, reason = usable_mode(settings)
     if mode == "disabled":
         return Tracker(f"W&B: disabled ({reason})")
     try:
@@ -84,13 +84,23 @@ def start(config: RunConfig, directory: RunDirectory) -> Tracker:
         if settings.strict and mode == "online":
             raise _no_online_start(one_line(error)) from error
         return Tracker("W&B: not installed; the records are only in the run directory")
-    if mode == "online" and not has_key(os.environ):
-        if settings.strict:
-            raise _no_online_start("no API key was found")
-        mode, reason = "offline", "no key found"
     tracker = WandbTracker(config, directory, mode, reason)
     tracker.start_pretrain()
     return tracker
+
+
+def usable_mode(settings: WandbConfig) -> tuple[Mode, str]:
+    """Return the mode as `choose_mode` does, but offline if there is no key.
+
+    Raises:
+        UserError: `WANDB_MODE` has no known value; or tracking is strict and online, and there is no key.
+    """
+    mode, reason = choose_mode(settings.mode, os.environ)
+    if mode == "online" and not has_key(os.environ):
+        if settings.strict:
+            raise _no_online_start("no API key was found")
+        return "offline", "no key found"
+    return mode, reason
 
 
 def choose_mode(configured: str, environment: Mapping[str, str]) -> tuple[Mode, str]:

@@ -20,7 +20,7 @@ from lurefs.stages.stage import make_probe
 MakeConfig = Callable[..., RunConfig]
 
 
-@pytest.mark.parametrize("stage", ["run", "pretrain"])
+@pytest.mark.parametrize("command", [["run"], ["run", "--dry-run"], ["pretrain"]], ids=" ".join)
 @pytest.mark.parametrize(
     ("override", "words"),
     [
@@ -29,6 +29,11 @@ MakeConfig = Callable[..., RunConfig]
         ("learner.warmup_epochs=3", "learner.warmup_epochs is 3 and learner.epochs is 2"),
         ("unlearn.params.saliency_images=1.5", "unlearn.params.saliency_images is 1.5"),
         ("learner.optimizer.name=sdg", "did you mean 'sgd'"),
+        ("backbone.checkpoint_path=missing.pt", "missing.pt cannot be read: No such file"),
+        ("backbone.params.nonsense=1", "unexpected keyword argument 'nonsense'"),
+        ("robustness={}", "corruptions need images of 32 pixels or more, and these have 8"),
+        ("executor={name: joblib, params: {n_workers: 0}}", "n_workers is 0; it must be"),
+        ("trackers.wandb={mode: online, strict: true}", "W&B did not start online: no API key was found"),
         ("device=cuda:99", "device 'cuda:99' cannot be used"),
         ("device=gpu", "device 'gpu' cannot be used"),
         ("probes.logistic_regression.params.C=-1", "cannot be fitted on benchmark"),
@@ -45,14 +50,14 @@ def test_what_cannot_be_run_leaves_no_file(
     make_config: MakeConfig,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
-    stage: str,
+    command: list[str],
     override: str,
     words: str,
 ) -> None:
     config, run_dir = tmp_path / "small.yaml", tmp_path / "run"
     config.write_text(yaml.safe_dump(to_mapping(make_config())))
     with pytest.raises(SystemExit) as caught:
-        main([stage, "--config", str(config), "--run-dir", str(run_dir), override])
+        main([*command, "--config", str(config), "--run-dir", str(run_dir), override])
     assert caught.value.code == 2
     assert words in capsys.readouterr().err
     assert not run_dir.exists()

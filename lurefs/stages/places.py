@@ -1,0 +1,90 @@
+"""Checks of a run's stage and directory that need none of the learning libraries."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from lurefs.config.identity import pretrain_identity
+from lurefs.errors import UserError
+from lurefs.ranks import ranks_of
+from lurefs.records import differences, through_json
+from lurefs.runs.directory import RunDirectory, not_yet
+from lurefs.stages.plan import Plan
+from lurefs.tracking.tracker import usable_mode
+
+
+def check_place(plan: Plan, directory: RunDirectory, stage: str) -> None:
+    """Check that a stage of a run can be done in a directory, without changing it.
+
+    Raises:
+        UserError: The directory cannot be written or holds another run, an earlier stage is missing, the run or these
+            processes have no such stage, or a strict tracker cannot start.
+    """
+    config = plan.config
+    if ranks_of().world_size > 1 and stage == "evaluate":
+        raise UserError(
+            f"'evaluate' was started as {ranks_of().world_size} processes",
+            "one process; only training and extraction divide their work, in 'run', 'pretrain' and 'extract'",
+            "start 'lurefs evaluate' without torchrun, and spread episodes with the setting executor",
+        )
+    if config.frozen and stage == "pretrain":
+        raise UserError(
+            f"{config.name} is frozen, so there is nothing to pre-train",
+            "a configuration with frozen: false",
+            "start 'lurefs run', or 'extract' and 'evaluate'",
+        )
+    directory.check_writable()
+    check_claim(plan, directory)
+    if stage == "extract" and not config.frozen:
+        last_checkpoint(plan, directory)
+    for name in (*config.benchmarks, *config.transfer) if stage == "evaluate" else ():
+        missing = next((path for path in _banks_of(plan, directory, name) if not path.is_dir()), None)
+        if missing is not None:
+            raise not_yet(missing, "extract")
+    if stage != "extract":
+        usable_mode(config.trackers.wandb)
+
+
+def check_claim(plan: Plan, directory: RunDirectory) -> None:
+    """Refuse a directory that holds a run with other weights.
+
+    Raises:
+        UserError: It does.
+    """
+    if directory.identity_path.exists():
+        card, stored = weights_card(plan), directory.read_identity()
+        changes = differences({key: stored.get(key) for key in card}, card)
+        if changes:
+            raise UserError(
+                f"{directory.path} holds a run of another configuration: {'; '.join(changes[:3])}",
+                "the configuration that the run was started with",
+                "give another --run-dir, or delete the directory",
+            )
+
+
+def weights_card(plan: Plan) -> dict[str, Any]:
+    """Return what a run's weights are made from, as JSON gives it back."""
+    card: dict[str, Any] = through_json({"pretrain": pretrain_identity(plan.config), "dataset": plan.dataset.identity})
+    return card
+
+
+def last_checkpoint(plan: Plan, directory: RunDirectory) -> Path:
+    """Return the path of the last chunk's weights.
+
+    Raises:
+        UserError: There are none.
+    """
+    path = directory.checkpoint_path(len(plan.chunks) - 1)
+    if not path.exists():
+        raise UserError(
+            f"there is no checkpoint of the last chunk, {path}",
+            f"a run whose {len(plan.chunks)} chunks are learned",
+            "run 'lurefs pretrain' first, with the same --config and --run-dir",
+        )
+    return path
+
+
+def _banks_of(plan: Plan, directory: RunDirectory, name: str) -> list[Path]:
+    corrupt = plan.config.benchmarks[name].corrupt if name in plan.config.benchmarks else None
+    return [directory.features_dir(bank) for bank in ((name,) if corrupt is None else corrupt.bank_names(name))]

@@ -1,0 +1,85 @@
+"""What is refused because of the stage or the directory, with and without --dry-run, before anything is done."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+from lurefs.cli import main
+from lurefs.config.schema import RunConfig
+from lurefs.records import to_mapping
+from lurefs.runs.directory import RunDirectory
+
+MakeConfig = Callable[..., RunConfig]
+
+
+@pytest.fixture
+def arguments(make_config: MakeConfig, tmp_path: Path) -> list[str]:
+    config = tmp_path / "small.yaml"
+    config.write_text(yaml.safe_dump(to_mapping(make_config())))
+    return ["--config", str(config), "--run-dir", str(tmp_path / "run")]
+
+
+def refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == 2
+    words = capsys.readouterr().err
+    assert "expected:" in words and "to fix:" in words
+    return words
+
+
+@pytest.mark.parametrize("dry", [[], ["--dry-run"]], ids=["run", "dry run"])
+@pytest.mark.parametrize(
+    ("stage", "override", "words"),
+    [
+        ("pretrain", "frozen=true", "there is nothing to pre-train"),
+        ("extract", "seed=0", "there is no checkpoint of the last chunk"),
+        ("evaluate", "seed=0", "run 'lurefs extract' first"),
+    ],
+)
+def test_stages_that_cannot_be_done_leave_no_file(
+    arguments: list[str], dry: list[str], stage: str, override: str, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert words in refused([stage, *arguments, override, *dry], capsys)
+    assert not Path(arguments[-1]).exists()
+
+
+@pytest.mark.parametrize("dry", [[], ["--dry-run"]], ids=["run", "dry run"])
+def test_a_directory_of_another_run_is_refused_before_any_run_of_the_group_starts(
+    arguments: list[str], dry: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    taken = RunDirectory(Path(arguments[-1]) / "small--seed-1")
+    taken.path.mkdir(parents=True)
+    taken.identity_path.write_text('{"pretrain": {"seed": 9}, "dataset": {}}')
+    words = refused(["run", *arguments, "seeds=[0, 1]", *dry], capsys)
+    assert "run small--seed-1: " in words and "holds a run of another configuration" in words
+    assert [path.name for path in Path(arguments[-1]).iterdir()] == ["small--seed-1"]
+
+
+def test_a_dry_run_of_a_grid_refuses_what_its_cells_cannot_have(
+    arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    grid = tmp_path / "grid.yaml"
+    command = ["lurefs", "run", "--config", arguments[1], "--run-root", str(tmp_path / "runs"), "${args_no_hyphens}"]
+    for key, value, words in (
+        ("learner.optimizer.params.lr", -1, "lr is -1.0"),
+        ("backbone.params.nonsense", 1, "argument 'nonsense'"),
+        ("robustness.severities", [1], "corruptions need images of 32 pixels or more"),
+    ):
+        parameters = {"seed": {"values": [0, 1]}, key: {"values": [value]}}
+        grid.write_text(yaml.safe_dump({"method": "grid", "command": command, "parameters": parameters}))
+        assert words in refused(["sweep", "--config", str(grid), "--dry-run"], capsys)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_runs_that_differ_only_by_device_or_executor_are_all_checked(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    variants = "variants={one: {}, other: {device: 'cuda:99'}}"
+    assert "run other: device 'cuda:99'" in refused(["run", *arguments, variants, "--dry-run"], capsys)
+    variants = "variants={one: {}, other: {executor: {name: joblib, params: {n_workers: 0}}}}"
+    assert "run other: executor 'joblib'" in refused(["run", *arguments, variants, "--dry-run"], capsys)
