@@ -12,15 +12,9 @@ import numpy as np
 from episodes.accuracies import Accuracies
 from episodes.arrays import FloatArray, IntArray
 from episodes.manifest import Manifest
+from episodes.over_classes import ClassIndex, error_over_classes, index_classes
 from episodes.sign_flips import draw_signs, flipped_sums
-from episodes.summary import (
-    ClassIndex,
-    SeedSummary,
-    Summary,
-    index_classes,
-    student_quantile,
-    summarise,
-)
+from episodes.summary import Summary, summarise
 from episodes.table import EpisodeTable
 
 N_FLIPS = 9_999
@@ -41,8 +35,8 @@ class PairedDifference:
         n_losses: Episodes in which b is better.
         correlation: Pearson correlation of the two over episodes; NaN if one of them is constant.
         p_episodes: Two-sided p of no difference *on this pool of classes*, by sign flips.
-        p_classes: Two-sided p of no difference *on new classes of this kind*: Student's t of the difference over its
-            jackknife error, with C - 1 degrees of freedom; None without `ci95_classes`.
+        p_classes: Two-sided p of no difference *on new classes of this kind*, below 0.05 where `ci95_classes` excludes
+            zero; None without that.
     """
 
     difference: Summary
@@ -191,20 +185,6 @@ def manifest_difference(a: Manifest, b: Manifest) -> str:
     return f"n_episodes is {len(a)} and {len(b)}"
 
 
-def p_over_seeds(difference: SeedSummary) -> float:
-    """Return the two-sided p-value of Student's t-test over seeds: no difference on new seeds, on this pool of classes.
-
-    The test agrees with `SeedSummary.ci95_seeds`: p is below 0.05 where that interval excludes zero (Student 1908).
-    Sign flips, as over episodes, would not do: with five seeds their p is never below 1/16.
-    """
-    from scipy.special import stdtr
-
-    if difference.std == 0:
-        return 1.0 if difference.mean == 0 else 0.0
-    error = difference.std / np.sqrt(difference.n_seeds)
-    return float(2 * stdtr(difference.n_seeds - 1, -abs(difference.mean) / error))
-
-
 def holm(p_values: Sequence[float]) -> list[float]:
     """Return p-values corrected for their number, so that the chance of any false rejection stays below the level.
 
@@ -306,7 +286,8 @@ def _paired(a: FloatArray, b: FloatArray, classes: ClassIndex, flipped: FloatArr
     differences = a - b
     # Equal counts of correct answers may differ by a rounding error of their shares: that is a tie.
     differences[np.abs(differences) < _TOLERANCE] = 0.0
-    summary = summarise(differences, classes)
+    error = error_over_classes(differences, classes)
+    summary = summarise(differences, classes, over_classes=error)
     constant = np.ptp(a) == 0 or np.ptp(b) == 0
     return PairedDifference(
         difference=summary,
@@ -315,7 +296,7 @@ def _paired(a: FloatArray, b: FloatArray, classes: ClassIndex, flipped: FloatArr
         n_losses=int((differences < 0).sum()),
         correlation=float("nan") if constant else float(np.corrcoef(a, b)[0, 1]),
         p_episodes=_p_of_flips(differences, flipped),
-        p_classes=_p_over_classes(summary, len(classes.present)),
+        p_classes=None if isinstance(error, str) else error.p(summary.mean),
     )
 
 
@@ -356,14 +337,3 @@ def _bound(differences: FloatArray) -> float:
 def _letter(place: int) -> str:
     """Return a letter, or a number in brackets; neither runs together with its neighbours."""
     return ascii_letters[place] if place < len(ascii_letters) else f"({place + 1})"
-
-
-def _p_over_classes(difference: Summary, n_classes: int) -> float | None:
-    from scipy.special import stdtr
-
-    if difference.ci95_classes is None:
-        return None
-    if difference.ci95_classes == 0:
-        return 1.0 if difference.mean == 0 else 0.0
-    error = difference.ci95_classes / student_quantile(n_classes - 1)
-    return float(2 * stdtr(n_classes - 1, -abs(difference.mean) / error))

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from episodes.arrays import FloatArray, IntArray
 from episodes.blocks import Block
-from episodes.summary import wilson
+from episodes.intervals import wilson
 
 MAX_PAIRS = 2**22
 """Pairs of classes counted at a time, which limits memory."""

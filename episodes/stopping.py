@@ -16,7 +16,7 @@ from typing import TypeVar
 import numpy as np
 
 from episodes.arrays import FloatArray
-from episodes.summary import half_width
+from episodes.intervals import half_width
 
 Block = TypeVar("Block")
 

@@ -5,17 +5,13 @@ Comparisons of models are in `episodes.comparison`; the number of episodes to dr
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 
 from episodes.arrays import FloatArray, IntArray
-
-MIN_SEEDS = 3
-NORMAL_95 = 1.959963984540054
-"""97.5 % quantile of the normal distribution."""
+from episodes.intervals import half_width
+from episodes.over_classes import ClassError, ClassIndex, error_over_classes, index_classes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,23 +44,6 @@ class Summary:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SeedSummary:
-    """A mean over training seeds.
-
-    Attributes:
-        mean: Mean of the seeds' means.
-        std: Standard deviation over seeds (ddof 1).
-        n_seeds: Number of seeds.
-        ci95_seeds: Half width of the 95 % interval for *this training procedure on new seeds*, on this pool of classes.
-    """
-
-    mean: float
-    std: float
-    n_seeds: int
-    ci95_seeds: float
-
-
-@dataclass(frozen=True, kw_only=True)
 class Tails:
     """Worst cases of the results: the 5th percentile over episodes, and the hardest class.
 
@@ -82,41 +61,9 @@ class Tails:
     hardest_class_n: int
 
 
-@dataclass(frozen=True, kw_only=True)
-class ClassIndex:
-    """Index from classes to their episodes, to sum many values on the same episodes.
-
-    Attributes:
-        present: (C,) int64, the classes that occur, ascending.
-        n_of_class: (C,) int64, number of episodes with each class.
-        episodes: (n_entries,) int64, an episode per entry.
-        columns: (n_entries,) int64, place in `present` of one class of that episode.
-    """
-
-    present: IntArray
-    n_of_class: IntArray
-    episodes: IntArray
-    columns: IntArray
-
-    def sums(self, values: FloatArray) -> FloatArray:
-        """Return (C,) sums of the values over the episodes with each class."""
-        sums = np.bincount(self.columns, weights=values[self.episodes], minlength=len(self.present))
-        return sums.astype(np.float64)
-
-
-def index_classes(classes: IntArray) -> ClassIndex:
-    """Index the classes of episodes, (n_episodes, n_way) int64; negative entries mean no class."""
-    episodes, places = np.nonzero(np.asarray(classes) >= 0)
-    present, columns = np.unique(np.asarray(classes)[episodes, places], return_inverse=True)
-    return ClassIndex(
-        present=present.astype(np.int64),
-        n_of_class=np.bincount(columns, minlength=len(present)).astype(np.int64),
-        episodes=episodes.astype(np.int64),
-        columns=columns.astype(np.int64),
-    )
-
-
-def summarise(values: FloatArray, classes: IntArray | ClassIndex) -> Summary:
+def summarise(
+    values: FloatArray, classes: IntArray | ClassIndex, *, over_classes: ClassError | str | None = None
+) -> Summary:
     """Summarise one value per episode.
 
     The interval over episodes is Student's: t(T - 1) * s / sqrt(T) with T episodes (Student 1908).
@@ -125,6 +72,7 @@ def summarise(values: FloatArray, classes: IntArray | ClassIndex) -> Summary:
         values: (n_episodes,) finite.
         classes: (n_episodes, n_way) int64, the classes in each episode; negative entries mean no class. Or their
             index, which the summaries of several models can share.
+        over_classes: Result of `error_over_classes` for these values, if it is known.
 
     Raises:
         ValueError: Fewer than two episodes, or a value that is not finite.
@@ -133,91 +81,16 @@ def summarise(values: FloatArray, classes: IntArray | ClassIndex) -> Summary:
     if len(values) < 2 or not np.isfinite(values).all():
         raise ValueError(f"a summary needs at least two values, all finite; there are {len(values)}")
     std = float(values.std(ddof=1))
-    over_classes = jackknife_over_classes(values, classes)
+    if over_classes is None:
+        over_classes = error_over_classes(values, classes)
     return Summary(
         mean=float(values.mean()),
         std=std,
         n=len(values),
         ci95_episodes=half_width(std, len(values)),
-        ci95_classes=over_classes if isinstance(over_classes, float) else None,
+        ci95_classes=over_classes.half_width if isinstance(over_classes, ClassError) else None,
         no_ci95_classes=over_classes if isinstance(over_classes, str) else None,
     )
-
-
-def half_width(std: float, n: int) -> float:
-    """Return t(n - 1) * std / sqrt(n), half the 95 % interval of a mean of `n` >= 2 independent values."""
-    return float(student_quantile(n - 1) * std / np.sqrt(n))
-
-
-@lru_cache(maxsize=1024)
-def student_quantile(degrees_of_freedom: int) -> float:
-    """Return the 97.5 % quantile of Student's t, used by all 95 % intervals."""
-    from scipy.special import stdtrit  # scipy.stats gives the same bits, but takes most of a second to import
-
-    return float(stdtrit(degrees_of_freedom, 0.975))
-
-
-def wilson(share: float | FloatArray, n: int | IntArray) -> tuple[FloatArray, FloatArray]:
-    """Return the ends of the 95 % interval of a share of `n` >= 1 observations, in [0, 1] (Wilson 1927).
-
-    Args:
-        share: One or an array of them; NaN gives NaN.
-        n: Number of observations behind each share.
-    """
-    squared = NORMAL_95**2
-    centre = (share + squared / (2 * n)) / (1 + squared / n)
-    half = NORMAL_95 / (1 + squared / n) * np.sqrt(share * (1 - share) / n + squared / (4 * n**2))
-    return np.maximum(centre - half, 0.0), np.minimum(centre + half, 1.0)
-
-
-def jackknife_over_classes(values: FloatArray, classes: IntArray | ClassIndex) -> float | str:
-    """Return the half width of the 95 % interval over classes, or why there is none.
-
-    Leave-one-class-out jackknife: theta_(-c) is the mean over the episodes without class c, and
-    SE^2 = (C - 1) / C * sum_c (theta_(-c) - mean_c theta_(-c))^2 with C classes and C - 1 degrees of freedom
-    (Efron and Stein 1981; on classes as the sampling unit of episodes: Lafargue et al. 2024).
-
-    Each class must be absent from some episodes: if all episodes have the same classes, one value per episode says
-    nothing about how classes differ.
-
-    Args:
-        values: (n_episodes,).
-        classes: (n_episodes, n_way) int64; negative entries mean no class. Or their index.
-    """
-    values = np.asarray(values, dtype=np.float64)
-    index = classes if isinstance(classes, ClassIndex) else index_classes(classes)
-    n_classes = len(index.present)
-    if n_classes < 3:
-        return f"{n_classes} classes are too few"
-    n_without = len(values) - index.n_of_class
-    if n_without.min() == 0:
-        return "a class is in every episode"
-    without = (np.sum(values) - index.sums(values)) / n_without
-    variance = (n_classes - 1) / n_classes * np.square(without - without.mean()).sum()
-    return float(student_quantile(n_classes - 1) * np.sqrt(variance))
-
-
-def summarise_seeds(mean_of_seed: Mapping[int, float]) -> SeedSummary:
-    """Summarise the means of several training seeds; the unit is the seed, whatever its number of episodes.
-
-    The interval is Student's, t(S - 1) * s / sqrt(S) with S seeds (Student 1908).
-
-    Args:
-        mean_of_seed: Seed -> mean over episodes, all on the same episodes; or the difference of two procedures' means.
-
-    Raises:
-        ValueError: Fewer than three seeds: with two, t(1) = 12.7 makes the interval useless.
-    """
-    if len(mean_of_seed) < MIN_SEEDS:
-        raise ValueError(
-            f"there are {len(mean_of_seed)} seeds, but an interval over seeds needs at least {MIN_SEEDS}, better 5; "
-            "train with more seeds"
-        )
-    means = np.array(list(mean_of_seed.values()), dtype=np.float64)
-    if not np.isfinite(means).all():
-        raise ValueError("the mean of a seed is not finite; leave out seeds that were not measured")
-    std = float(means.std(ddof=1))
-    return SeedSummary(mean=float(means.mean()), std=std, n_seeds=len(means), ci95_seeds=half_width(std, len(means)))
 
 
 def tails(values: FloatArray, classes: IntArray) -> Tails:

@@ -10,6 +10,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from episodes.accuracies import Accuracies
 from episodes.manifest import Manifest
 from episodes.summary import Summary, Tails
 from episodes.table import EpisodeTable
@@ -122,7 +125,18 @@ def run_in_memory(
         "summary": summary(benchmarks, name=config.name, outcomes=outcomes),
         "identity": {},
     }
-    return Run(config=config, outcomes=outcomes, **{**values, **changes})
+    run = Run(config=config, outcomes=outcomes, **{**values, **changes})
+    for name, found in run.summary.benchmarks.items():
+        for by, figures in found.probes.items():
+            if isinstance(figures.accuracy, Summary):
+                run._accuracies[name, by] = _constant(figures.accuracy.mean, found.manifest)
+    return run
+
+
+def _constant(mean: float, manifest: str) -> Accuracies:
+    """The accuracies of two episodes that are equal."""
+    classes = np.array([[0, 1], [2, 3]])
+    return Accuracies(index=np.arange(2), classes=classes, accuracy=np.full(2, mean), identity={"manifest": manifest})
 
 
 def write_run(

@@ -16,7 +16,7 @@ import numpy as np
 
 from episodes.arrays import FloatArray, IntArray
 from episodes.files import atomic_path
-from episodes.summary import NORMAL_95, half_width, wilson
+from episodes.intervals import NORMAL_95, half_width, wilson
 from episodes.transfer.fits import TransferFit, recalls
 from episodes.transfer.split import Size
 

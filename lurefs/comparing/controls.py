@@ -7,11 +7,15 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from episodes.arrays import FloatArray
 from episodes.comparison import n_shared_episodes
-from episodes.summary import MIN_SEEDS, Summary, half_width
+from episodes.intervals import half_width
+from episodes.over_seeds import MIN_SEEDS
+from episodes.summary import Summary
 from lurefs.comparing.estimates import Estimate, of_training, over_seeds
 from lurefs.comparing.finished_runs import Run
 from lurefs.comparing.groups import Group
+from lurefs.comparing.pairs import manifests_of, rows_of_equal_length
 from lurefs.errors import UserError
 from lurefs.runs.summary import ProbeSummary, known
 
@@ -103,19 +107,33 @@ def beats_controls(group: Group, benchmark: str, probe: str) -> dict[str, bool]:
         if len(known) < len(runs):
             continue
         if len(runs) >= MIN_SEEDS:
-            difference = over_seeds([mean for mean, _ in known])
-            found[name] = difference.mean > difference.half_widths["seeds"]
-        elif any(width is None and mean > 0 for mean, width in known):
+            found[name] = _is_above(known, runs, benchmark)
+        elif any(isinstance(difference, float) and difference > 0 for difference in known):
             continue
         else:
-            found[name] = all(width is not None and mean > width for mean, width in known)
+            found[name] = all(not isinstance(difference, float) and _is_above_zero(difference) for difference in known)
     return found
 
 
-def _less_control(run: Run, name: str, benchmark: str, probe: str) -> tuple[float, float | None] | None:
-    """Return the mean of a run minus its control and the half width over episodes; None without such a control.
+def _is_above(differences: Sequence[FloatArray | float], runs: Sequence[Run], benchmark: str) -> bool:
+    """Return whether the mean difference of several seeds is above zero by its interval over seeds."""
+    rows = [difference for difference in differences if not isinstance(difference, float)]
+    is_crossed = len(rows) == len(runs) and len(manifests_of(runs, benchmark)) == 1
+    mean = over_seeds(
+        [float(np.mean(difference)) for difference in differences],
+        by_episode=rows_of_equal_length(rows) if is_crossed else None,
+    )
+    return mean.mean > mean.half_widths["seeds"]
 
-    If the control's episodes are missing, the difference is that of the stored means, and the half width is None.
+
+def _is_above_zero(differences: FloatArray) -> bool:
+    return float(differences.mean()) > half_width(float(differences.std(ddof=1)), len(differences))
+
+
+def _less_control(run: Run, name: str, benchmark: str, probe: str) -> FloatArray | float | None:
+    """Return a run minus its control by episode; None without such a control.
+
+    If the control's episodes are missing, it is the difference of the stored means.
     """
     own = run.accuracy(benchmark, probe)
     control = next((control for control in controls_of([run], benchmark, probe) if control.name == name), None)
@@ -125,6 +143,5 @@ def _less_control(run: Run, name: str, benchmark: str, probe: str) -> tuple[floa
         one, other = run.accuracies(benchmark, probe), run.control_accuracies(benchmark, name, probe)
         n_common = n_shared_episodes(one, other)
     except (UserError, ValueError):
-        return own.mean - control.accuracy.mean, None
-    differences = one.accuracy[:n_common] - other.accuracy[:n_common]
-    return float(differences.mean()), half_width(float(differences.std(ddof=1)), n_common)
+        return own.mean - control.accuracy.mean
+    return one.accuracy[:n_common] - other.accuracy[:n_common]

@@ -8,7 +8,9 @@ from typing import Literal
 
 import numpy as np
 
-from episodes.summary import MIN_SEEDS, Summary, summarise_seeds
+from episodes.arrays import FloatArray
+from episodes.over_seeds import MIN_SEEDS, summarise_seeds
+from episodes.summary import Summary
 
 Scope = Literal["pool", "classes", "seeds"]
 """Scope of an interval or test: episodes of this pool of classes, new classes of this kind, or new seeds."""
@@ -24,6 +26,7 @@ class Estimate:
         n_episodes: Number of episodes; of several trainings the fewest.
         half_widths: Half widths of the 95 % intervals by scope, fraction: `pool` and `classes` for a single training,
             `seeds` for several.
+        p_seeds: Two-sided p of zero on new seeds; None without an interval over seeds.
         no_interval: Why an interval is missing; "" if none is.
         note: Which seeds are left out, and why; "" if none is.
     """
@@ -32,6 +35,7 @@ class Estimate:
     values: tuple[float, ...]
     n_episodes: int
     half_widths: Mapping[Scope, float] = field(default_factory=dict)
+    p_seeds: float | None = None
     no_interval: str = ""
     note: str = ""
 
@@ -65,14 +69,22 @@ def of_training(summary: Summary) -> Estimate:
     )
 
 
-def over_seeds(values: Sequence[float], *, n_episodes: int = 0, note: str = "") -> Estimate:
-    """Return the mean over seeds of at least one value, with Student's interval from `MIN_SEEDS` values on."""
-    has_interval = len(values) >= MIN_SEEDS
-    return Estimate(
-        mean=float(np.mean(values)),
-        values=tuple(values),
-        n_episodes=n_episodes,
-        half_widths={"seeds": summarise_seeds(dict(enumerate(values))).ci95_seeds} if has_interval else {},
-        no_interval="" if has_interval else f"no interval: fewer than {MIN_SEEDS} seeds",
-        note=note,
-    )
+def over_seeds(
+    values: Sequence[float], *, by_episode: FloatArray | str | None = None, n_episodes: int = 0, note: str = ""
+) -> Estimate:
+    """Return the mean over seeds of at least one value, with an interval over seeds from `MIN_SEEDS` values on.
+
+    Args:
+        values: One per seed, fraction.
+        by_episode: (n_seeds, n_episodes) the same on the episodes that all seeds met, or why it cannot be had: then
+            there is no interval. None if seeds share no episodes: then the interval is Student's.
+        n_episodes: Number of episodes behind the values.
+        note: Which seeds are left out, and why.
+    """
+    estimate = Estimate(mean=float(np.mean(values)), values=tuple(values), n_episodes=n_episodes, note=note)
+    if len(values) < MIN_SEEDS:
+        return replace(estimate, no_interval=f"no interval: fewer than {MIN_SEEDS} seeds")
+    if isinstance(by_episode, str):
+        return replace(estimate, no_interval=f"no interval: {by_episode}")
+    found = summarise_seeds(np.array(values)[:, np.newaxis] if by_episode is None else by_episode)
+    return replace(estimate, half_widths={"seeds": found.ci95_seeds}, p_seeds=found.p)

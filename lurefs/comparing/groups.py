@@ -9,6 +9,7 @@ from typing import Any
 
 from lurefs.comparing.estimates import Estimate, of_training, over_seeds
 from lurefs.comparing.finished_runs import Run, benchmarks_of, differing_settings, reference_run, unique_labels
+from lurefs.comparing.pairs import by_episode
 from lurefs.comparing.texts import LABEL_LENGTH, seeds_in_words, short
 from lurefs.config.identity import run_identity
 
@@ -62,6 +63,7 @@ class Group:
         share = f"mean of {len(found)} of {len(self.runs)} seeds"
         return over_seeds(
             [accuracy.mean for accuracy in found],
+            by_episode=by_episode([run for run in self.runs if run.accuracy(benchmark, probe)], benchmark, probe),
             n_episodes=min(accuracy.n for accuracy in found),
             note=f"{share}, since {seeds_in_words(missing)} no result" if missing else "",
         )

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from episodes.summary import MIN_SEEDS
+from episodes.arrays import FloatArray
+from episodes.over_seeds import MIN_SEEDS
 from lurefs.comparing.estimates import Estimate, over_seeds
 from lurefs.comparing.groups import Group
-from lurefs.comparing.pairs import mean_difference
+from lurefs.comparing.pairs import differences_by_episode, manifests_of, rows_of_equal_length
 from lurefs.comparing.texts import joined, seeds_in_words
 
 
@@ -20,9 +21,10 @@ def difference_over_seeds(group: Group, less: Group, benchmark: str, probe: str)
         {run.config.seed: run for run in side.runs if run.accuracy(benchmark, probe) is not None}
         for side in (group, less)
     )
-    found, reasons = {}, []
+    found: dict[int, FloatArray] = {}
+    reasons = []
     for seed in sorted(own.keys() & others.keys()):
-        difference = mean_difference(own[seed], others[seed], benchmark, probe)
+        difference = differences_by_episode(own[seed], others[seed], benchmark, probe)
         if isinstance(difference, str):
             reasons.append(f"seed {seed} cannot be paired ({difference})")
         else:
@@ -32,8 +34,11 @@ def difference_over_seeds(group: Group, less: Group, benchmark: str, probe: str)
         shared = f"both have {len(found) or 'none'} of the {MIN_SEEDS} seeds that a difference over seeds needs"
         return f"{shared}, since {joined(reasons)}" if reasons else shared
     n_all = len(own.keys() | others.keys())
+    is_crossed = len(manifests_of([own[seed] for seed in found], benchmark)) == 1
     return over_seeds(
-        list(found.values()),
+        [float(differences.mean()) for differences in found.values()],
+        by_episode=rows_of_equal_length(list(found.values())) if is_crossed else None,
+        n_episodes=min(map(len, found.values())),
         note=f"difference over {len(found)} of {n_all} seeds, since {joined(reasons)}" if reasons else "",
     )
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from episodes.arrays import FloatArray
 from episodes.comparison import (
     PairedDifference,
     compare_tables,
@@ -100,18 +101,32 @@ def clean_benchmark(run: Run, corrupted: str) -> str | None:
     )
 
 
-def mean_difference(run: Run, other: Run, benchmark: str, probe: str) -> float | str:
-    """Return the mean difference of two runs on the episodes that both met, or why there is none."""
-    one, two = run.accuracy(benchmark, probe), other.accuracy(benchmark, probe)
-    is_one_manifest = run.manifest_hash(benchmark) == other.manifest_hash(benchmark)
-    if one is not None and two is not None and is_one_manifest and one.n == two.n:
-        return one.mean - two.mean
+def by_episode(runs: Sequence[Run], benchmark: str, probe: str) -> FloatArray | str | None:
+    """Return (n_runs, n_episodes) accuracies on the episodes that all runs met, or why they cannot be read.
+
+    None if the runs met different episodes.
+    """
+    if len(manifests_of(runs, benchmark)) > 1:
+        return None
+    try:
+        return rows_of_equal_length([run.accuracies(benchmark, probe).accuracy for run in runs])
+    except UserError as error:
+        return error.problem
+
+
+def differences_by_episode(run: Run, other: Run, benchmark: str, probe: str) -> FloatArray | str:
+    """Return the differences of two runs on the episodes that both met, or why there are none."""
     reason = _why_not_paired(run, other, benchmark, probe)
     if reason is not None:
         return reason
-    a, b = (side.accuracies(benchmark, probe).accuracy for side in (run, other))
-    n_common = min(len(a), len(b))
-    return float((a[:n_common] - b[:n_common]).mean())
+    a, b = rows_of_equal_length([side.accuracies(benchmark, probe).accuracy for side in (run, other)])
+    return np.asarray(a - b)
+
+
+def rows_of_equal_length(rows: Sequence[FloatArray]) -> FloatArray:
+    """Return rows that begin with the same episodes as one array, cut to the shortest."""
+    n_common = min(map(len, rows))
+    return np.stack([row[:n_common] for row in rows])
 
 
 def _pair(a: _Measured, b: _Measured, probe: str) -> PairedDifference:

@@ -12,8 +12,7 @@ from dataclasses import dataclass, field, replace
 from itertools import combinations
 from typing import Literal
 
-from episodes.comparison import PairedDifference, correct_pairs, p_over_seeds, tie_groups
-from episodes.summary import summarise_seeds
+from episodes.comparison import PairedDifference, correct_pairs, tie_groups
 from lurefs.comparing.controls import ControlLevel, beats_controls, control_levels
 from lurefs.comparing.estimates import Estimate, Scope, of_training
 from lurefs.comparing.finished_runs import Run, benchmarks_of, reference_run
@@ -190,8 +189,8 @@ def _differences(groups: Sequence[Group], benchmark: str, probe: str) -> list[Ve
         if isinstance(found, str):
             verdicts.append(replace(verdict, why_not=found))
         else:
-            p = p_over_seeds(summarise_seeds(dict(enumerate(found.values))))
-            verdicts.append(replace(verdict, difference=found, p={"seeds": p}))
+            p: dict[Scope, float] = {} if found.p_seeds is None else {"seeds": found.p_seeds}
+            verdicts.append(replace(verdict, difference=found, p=p))
     return verdicts
 
 

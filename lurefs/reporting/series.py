@@ -118,4 +118,13 @@ def _track(outcomes: Past, x: Value, y: Value, interval: Value | None) -> dict[f
 
 
 def _half_width(points: Sequence[Point]) -> float | None:
-    return points[0].half_width if len(points) == 1 else over_seeds([point.y for point in points]).half_width
+    """Return the half width at one place of a curve, over seeds if there are several.
+
+    Seeds share episodes or test images, whose noise Student's interval over seeds leaves out. How much of it is shared
+    is not stored for each chunk, so all of it is added.
+    """
+    if len(points) == 1:
+        return points[0].half_width
+    width = over_seeds([point.y for point in points]).half_width
+    own = [point.half_width for point in points if point.half_width is not None]
+    return math.hypot(width, math.sqrt(float(np.mean(np.square(own))))) if width is not None and own else width

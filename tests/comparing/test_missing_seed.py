@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from episodes.summary import summarise_seeds
+from episodes.arrays import FloatArray
+from episodes.over_seeds import summarise_seeds
 from lurefs.cli import main
 from lurefs.comparing.texts import percent, points
 from lurefs.runs.directory import RunDirectory
@@ -22,8 +23,8 @@ MakeRun = Callable[..., RunDirectory]
 MEAN_NOTE = "mean of {} of {} seeds, since seed {} has no result"
 
 
-def means_of(runs: list[RunDirectory]) -> list[float]:
-    return [float(run.read_episodes("novel", "centroid").accuracy.mean()) for run in runs]
+def accuracies_of(runs: list[RunDirectory]) -> list[FloatArray]:
+    return [run.read_episodes("novel", "centroid").accuracy for run in runs]
 
 
 def lose(run: RunDirectory) -> None:
@@ -65,19 +66,19 @@ class Outputs:
 @pytest.fixture
 def compare(
     make_run: MakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Callable[[int, int], tuple[Outputs, list[float], list[float]]]:
+) -> Callable[[int, int], tuple[Outputs, FloatArray, FloatArray]]:
     """Compare so many seeds of two procedures, of which the first lacks the first probe's result for one seed."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "200")
 
-    def compared(n_seeds: int, lost: int) -> tuple[Outputs, list[float], list[float]]:
+    def compared(n_seeds: int, lost: int) -> tuple[Outputs, FloatArray, FloatArray]:
         both = {"probes": ("centroid", "second")}
         lure = [make_run(f"lure-s{seed}", seed=seed, gain=0.3 + 0.2 * seed, **both) for seed in range(n_seeds)]
         warm = [make_run(f"warm-s{seed}", seed=seed, unlearn="nothing", **both) for seed in range(n_seeds)]
         lose(lure[lost])
         main(["compare", "runs", "--output", "out"])
         kept = [seed for seed in range(n_seeds) if seed != lost]
-        found = [[means_of(side)[seed] for seed in kept] for side in (lure, warm)]
+        found = [np.stack([accuracies_of(side)[seed] for seed in kept]) for side in (lure, warm)]
         return Outputs(tmp_path / "out", capsys.readouterr().out), found[0], found[1]
 
     return compared
@@ -85,7 +86,7 @@ def compare(
 
 @pytest.mark.parametrize("lost", [0, 2])
 def test_of_three_the_mean_is_that_of_two_everywhere_and_it_is_said_why_there_is_no_more(
-    compare: Callable[[int, int], tuple[Outputs, list[float], list[float]]], lost: int
+    compare: Callable[[int, int], tuple[Outputs, FloatArray, FloatArray]], lost: int
 ) -> None:
     outputs, lure, _ = compare(3, lost)
     mean, name = float(np.mean(lure)), "lure (3 seeds)"
@@ -106,11 +107,11 @@ def test_of_three_the_mean_is_that_of_two_everywhere_and_it_is_said_why_there_is
 
 
 def test_of_four_the_difference_is_that_of_the_three_that_both_have(
-    compare: Callable[[int, int], tuple[Outputs, list[float], list[float]]],
+    compare: Callable[[int, int], tuple[Outputs, FloatArray, FloatArray]],
 ) -> None:
     outputs, lure, warm = compare(4, 2)
-    mean = summarise_seeds(dict(enumerate(lure)))
-    difference = summarise_seeds(dict(enumerate(np.subtract(lure, warm))))
+    mean = summarise_seeds(lure)
+    difference = summarise_seeds(lure - warm)
     note = "difference over 3 of 4 seeds, since seed 2 has a result in one of the two only"
     for output, text in outputs.texts.items():
         for said in (percent(mean.mean), points(difference.mean), MEAN_NOTE.format(3, 4, 2), note):

@@ -6,8 +6,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from episodes.comparison import p_over_seeds, paired_difference, shaffer
-from episodes.summary import summarise, summarise_seeds
+from episodes.comparison import paired_difference, shaffer
+from episodes.over_seeds import summarise_seeds
+from episodes.summary import summarise
 from lurefs.comparing.finished_runs import read_runs
 from lurefs.comparing.pairs import FLIP_SEED, compare_pairs
 from lurefs.comparing.standing_rows import Standing
@@ -141,16 +142,16 @@ class TestRunsOfSeveralSeeds:
         warm = [make_run(f"warm-s{seed}", seed=seed, unlearn="nothing") for seed in seeds]
         found = standings(read_runs([*lure, *warm]))
         rows = by_run(found.groups)
-        means = [{seed: float(accuracy_of(run)[0].mean()) for seed, run in enumerate(side)} for side in (lure, warm)]
-        difference = summarise_seeds({seed: means[0][seed] - means[1][seed] for seed in means[0]})
+        own, other = (np.stack([accuracy_of(run)[0] for run in side]) for side in (lure, warm))
+        difference = summarise_seeds(own - other)
         row = rows["lure (3 seeds)"]
         assert row.n_runs == 3
-        assert row.mean == pytest.approx(np.mean(list(means[0].values())))
-        assert row.ci95_seeds == pytest.approx(summarise_seeds(means[0]).ci95_seeds)
+        assert row.mean == pytest.approx(own.mean())
+        assert row.ci95_seeds == pytest.approx(summarise_seeds(own).ci95_seeds)
         assert row.difference == pytest.approx(difference.mean)
         assert row.difference_ci95_seeds == pytest.approx(difference.ci95_seeds)
         assert (row.ci95_episodes, row.p_episodes, row.ties_pool) == (None, None, "")
-        assert row.p_seeds == pytest.approx(p_over_seeds(difference))
+        assert row.p_seeds == pytest.approx(difference.p)
         assert rows["warm (3 seeds)"].difference is None
         assert found.one_training_each is False
         assert [(run.run, run.group) for run in found.runs][:2] == [

@@ -14,7 +14,6 @@ from episodes.comparison import (
     holm,
     manifest_difference,
     n_common_prefix,
-    p_over_seeds,
     paired_difference,
     paired_differences,
     shaffer,
@@ -23,7 +22,7 @@ from episodes.comparison import (
 from episodes.manifest import Manifest, make_manifest
 from episodes.metrics import empty_reliability
 from episodes.sampler import EpisodeSpec
-from episodes.summary import summarise, summarise_seeds
+from episodes.summary import summarise
 from episodes.table import EpisodeTable
 
 CLASSES = np.array([[0, 1], [1, 2], [2, 3], [0, 3], [1, 3]])
@@ -271,21 +270,6 @@ class TestTieGroups:
     def test_a_pair_that_was_not_compared_is_refused(self) -> None:
         with pytest.raises(ValueError, match="models 0 and 2 were not compared"):
             tie_groups([3, 2, 1], {(0, 1): 0.5, (1, 2): 0.5})
-
-
-class TestSeeds:
-    def test_p_is_that_of_scipys_paired_t_test(self) -> None:
-        a, b = [0.7, 0.8, 0.6, 0.75], [0.68, 0.74, 0.5, 0.78]
-        difference = summarise_seeds(dict(enumerate(np.subtract(a, b))))
-        assert p_over_seeds(difference) == pytest.approx(ttest_rel(a, b).pvalue)
-
-    def test_p_is_at_the_level_where_the_interval_ends_at_zero(self) -> None:
-        difference = summarise_seeds({0: 0.1, 1: 0.2, 2: 0.4})
-        assert p_over_seeds(replace(difference, mean=difference.ci95_seeds)) == pytest.approx(0.05)
-
-    def test_p_of_differences_that_do_not_vary_is_certain(self) -> None:
-        assert p_over_seeds(summarise_seeds(dict.fromkeys(range(3), 0.0))) == 1.0
-        assert p_over_seeds(summarise_seeds(dict.fromkeys(range(3), 0.25))) == 0.0
 
 
 def manifest(seed: int = 3, images: str = "abc", **changes: int) -> Manifest:

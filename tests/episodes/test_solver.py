@@ -316,7 +316,7 @@ def test_the_episode_that_ends_the_scoring_does_not_depend_on_blocks(
     monkeypatch: pytest.MonkeyPatch, n_at_once: int
 ) -> None:
     from episodes import scoring
-    from episodes.summary import half_width
+    from episodes.intervals import half_width
 
     bank, target = bank_of(kind), 0.0075
     spec = EpisodeSpec(n_way=5, n_shot=1, n_query=8, n_episodes=1000)

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
+from episodes.intervals import half_width
 from episodes.stopping import until_narrow
-from episodes.summary import half_width
 
 
 def n_until_narrow(values: np.ndarray, target: float, **settings: int) -> int:

@@ -4,14 +4,8 @@ import numpy as np
 import pytest
 from scipy.stats import ncx2, t
 
-from episodes.summary import (
-    chance_level,
-    half_width,
-    jackknife_over_classes,
-    summarise,
-    summarise_seeds,
-    tails,
-)
+from episodes.intervals import half_width
+from episodes.summary import chance_level, summarise, tails
 
 CLASSES = np.array([[0, 1], [1, 2], [2, 3], [0, 3], [1, 3]])
 VALUES = np.array([0.8, 0.6, 0.4, 0.9, 0.5])
@@ -23,21 +17,10 @@ def test_interval_over_episodes_is_students_t() -> None:
     assert summary.ci95_episodes == pytest.approx(t.ppf(0.975, 4) * VALUES.std(ddof=1) / np.sqrt(5))
 
 
-def test_interval_over_classes_by_hand() -> None:
-    without = [(0.6 + 0.4 + 0.5) / 3, (0.4 + 0.9) / 2, (0.8 + 0.9 + 0.5) / 3, (0.8 + 0.6) / 2]
-    mean = sum(without) / 4
-    error = np.sqrt(3 / 4 * sum((value - mean) ** 2 for value in without))
-    assert summarise(VALUES, CLASSES).ci95_classes == pytest.approx(t.ppf(0.975, 3) * error)
-
-
 def test_no_interval_over_classes_where_a_class_is_in_every_episode() -> None:
     summary = summarise(np.array([0.1, 0.2, 0.3]), np.array([[0, 1], [0, 2], [0, 1]]))
     assert summary.ci95_classes is None
     assert summary.no_ci95_classes == "a class is in every episode"
-
-
-def test_two_classes_are_too_few() -> None:
-    assert jackknife_over_classes(np.array([0.1, 0.2]), np.array([[0, 1], [0, 1]])) == "2 classes are too few"
 
 
 def test_order_of_episodes_and_names_of_classes_change_nothing() -> None:
@@ -92,22 +75,6 @@ def test_intervals_over_episodes_cover_the_exact_accuracy_of_two_gaussians() -> 
     widths = t.ppf(0.975, n_episodes - 1) * values.std(axis=1, ddof=1) / np.sqrt(n_episodes)
     assert widths[0] == pytest.approx(half_width(float(values[0].std(ddof=1)), n_episodes))
     assert 0.93 < (np.abs(values.mean(axis=1) - exact) < widths).mean() < 0.97
-
-
-class TestSeeds:
-    def test_interval_over_seeds_is_students_t_of_their_means(self) -> None:
-        summary = summarise_seeds({0: 0.70, 1: 0.74, 2: 0.75})
-        assert summary.mean == pytest.approx(0.73)
-        assert summary.n_seeds == 3
-        assert summary.ci95_seeds == pytest.approx(t.ppf(0.975, 2) * np.sqrt(0.0007) / np.sqrt(3))
-
-    def test_two_seeds_are_too_few(self) -> None:
-        with pytest.raises(ValueError, match="there are 2 seeds, but an interval over seeds needs at least 3"):
-            summarise_seeds({0: 0.7, 1: 0.8})
-
-    def test_a_seed_that_was_not_measured_is_refused(self) -> None:
-        with pytest.raises(ValueError, match="not finite"):
-            summarise_seeds({0: 0.7, 1: 0.8, 2: float("nan")})
 
 
 class TestTails:

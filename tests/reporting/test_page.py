@@ -13,12 +13,13 @@ import numpy as np
 import pytest
 
 from episodes.bank import FeatureBank
-from episodes.comparison import p_over_seeds, paired_difference
+from episodes.comparison import paired_difference
 from episodes.image_names import ImageNames
 from episodes.manifest import Manifest
 from episodes.metrics import Reliability
+from episodes.over_seeds import summarise_seeds
 from episodes.sampler import EpisodeSpec
-from episodes.summary import summarise, summarise_seeds, tails
+from episodes.summary import summarise, tails
 from episodes.table import EpisodeTable
 from lurefs import plugins
 from lurefs.comparing import texts
@@ -562,9 +563,9 @@ class TestSeveralRuns:
             ]
             for name, unlearn in (("lure", "by_saliency"), ("warm", "nothing"), ("last", "last_layers"))
         }
-        lure, warm, last = ({seed: values(run)[0].mean() for seed, run in enumerate(runs[name])} for name in runs)
-        assert max(last.values()) > max(lure.values())
-        mean, difference = summarise_seeds(lure), summarise_seeds({seed: lure[seed] - warm[seed] for seed in lure})
+        lure, warm, last = (np.stack([values(run)[0] for run in runs[name]]) for name in runs)
+        assert last.mean(1).max() > lure.mean(1).max()
+        mean, difference = summarise_seeds(lure), summarise_seeds(lure - warm)
         assert difference.mean > 0
 
         all_runs = [run for of_name in runs.values() for run in of_name]
@@ -577,7 +578,7 @@ class TestSeveralRuns:
         assert f"±\u00a0{as_percent(difference.ci95_seeds)} on new seeds" in card.difference_intervals
         verdict = verdicts.between("lure (3 seeds)", "warm (3 seeds)")
         assert card.verdict == verdict_sentences(verdict, verdicts)
-        assert verdict.p["seeds"] >= p_over_seeds(difference)
+        assert verdict.p["seeds"] >= difference.p
 
         alone = card_of(runs["lure"])
         assert (alone.of_what, alone.difference) == ("lure (3 seeds), by centroid", "")
@@ -813,8 +814,8 @@ class TestPage:
         for of_name in runs.values():
             for seed, run in enumerate(of_name):
                 run.config_path.write_text(run.config_path.read_text().replace("seed: 0", f"seed: {seed}", 1))
-        lure, warm = ({seed: values(run)[0].mean() for seed, run in enumerate(runs[name])} for name in runs)
-        mean, difference = summarise_seeds(lure), summarise_seeds({seed: lure[seed] - warm[seed] for seed in lure})
+        lure, warm = (np.stack([values(run)[0] for run in runs[name]]) for name in runs)
+        mean, difference = summarise_seeds(lure), summarise_seeds(lure - warm)
         page = read(write_report([*runs["lure"], *runs["warm"]], tmp_path / "out"))
         assert [
             "lure (3 seeds)",
@@ -823,7 +824,7 @@ class TestPage:
             as_percent(mean.ci95_seeds),
             f"+{as_percent(difference.mean)}",
             as_percent(difference.ci95_seeds),
-            texts.p_value(p_over_seeds(difference)),
+            texts.p_value(difference.p),
         ] in page.rows
         assert any(row[:2] == ["warm (3 seeds)", "3"] and row[4:] == ["–", "–", "–"] for row in page.rows)
         assert "Runs that differ only by their seed are judged by their mean" in page.text

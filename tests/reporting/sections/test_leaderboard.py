@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from episodes.summary import summarise_seeds
+from episodes.over_seeds import summarise_seeds
 from lurefs.comparing.finished_runs import Run
 from lurefs.comparing.groups import Group, best_first, groups_of
 from lurefs.comparing.texts import percent
@@ -59,6 +59,7 @@ class TestOneSeed:
 
     def test_what_is_not_known_is_a_dash_with_its_reason(self) -> None:
         runs = [make_run("warm", 0.5), make_run("a", 0.7)]
+        runs[1]._accuracies.clear()
         row = board(groups_of(runs), runs[0])["a"]
         assert row["cells"][0]["difference"].why_not.startswith("not compared with warm: there is no")
         weights, macs, images, speed, episode, training = row["costs"]
@@ -92,7 +93,7 @@ class TestSeveralSeeds:
         found = board(groups_of(runs), runs[0])
         assert list(found) == ["lure (3 seeds)", "warm (3 seeds)"]
         accuracy = found["lure (3 seeds)"]["cells"][0]["accuracy"]
-        expected = summarise_seeds(dict(enumerate(self.LURE)))
+        expected = summarise_seeds(np.array(self.LURE)[:, np.newaxis])
         assert (accuracy.value, accuracy.intervals) == ("62.00", ((percent(expected.ci95_seeds), "new seeds"),))
 
     def test_two_of_them_have_a_mean_and_the_reason_for_no_interval(self) -> None:
@@ -120,7 +121,7 @@ class TestSeveralSeeds:
         row, _ = accuracy_intervals(groups, [judge(groups, runs[0], "novel", "ridge")])
         assert row.label == "lure (3 seeds)"
         assert row.value == pytest.approx(62)
-        assert row.inner == pytest.approx(100 * summarise_seeds(dict(enumerate(self.LURE))).ci95_seeds)
+        assert row.inner == pytest.approx(100 * summarise_seeds(np.array(self.LURE)[:, np.newaxis]).ci95_seeds)
         assert row.outer is None
 
 

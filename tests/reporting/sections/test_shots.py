@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from episodes.summary import half_width
+from episodes.intervals import half_width
 from lurefs.comparing.finished_runs import Run
 from lurefs.comparing.groups import groups_of
 from lurefs.reporting.charts.log_curves import log_curves

@@ -1,0 +1,237 @@
+"""Error of a mean over episodes as an estimate for new classes of the same kind.
+
+Episodes share classes, so they are not independent. The error has three parts: how easy each class is, how easy each
+pair of classes is to tell apart, and what differs between episodes of the same classes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from math import comb
+from typing import Any
+
+import numpy as np
+
+from episodes.arrays import FloatArray, IntArray
+from episodes.intervals import student_p, student_quantile
+
+MIN_CLASSES = 3
+EPISODES_PER_CLASS = 2
+"""Fewer episodes than this times the number of classes do not show their own noise apart from the classes'."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassIndex:
+    """Index from classes to their episodes, to sum many values on the same episodes.
+
+    Attributes:
+        present: (C,) int64, the classes that occur, ascending.
+        n_of_class: (C,) int64, number of episodes with each class.
+        episodes: (n_entries,) int64, an episode per entry, ascending.
+        columns: (n_entries,) int64, place in `present` of one class of that episode.
+    """
+
+    present: IntArray
+    n_of_class: IntArray
+    episodes: IntArray
+    columns: IntArray
+
+    def sums(self, values: FloatArray) -> FloatArray:
+        """Return (C,) sums of the values over the episodes with each class."""
+        sums = np.bincount(self.columns, weights=values[self.episodes], minlength=len(self.present))
+        return sums.astype(np.float64)
+
+    def sums_of_classes(self, values: FloatArray, n_episodes: int) -> FloatArray:
+        """Return (n_episodes,) sums of one value per class over the classes of each episode."""
+        sums = np.bincount(self.episodes, weights=values[self.columns], minlength=n_episodes)
+        return sums.astype(np.float64)
+
+
+def index_classes(classes: IntArray) -> ClassIndex:
+    """Index the classes of episodes, (n_episodes, n_way) int64; negative entries mean no class."""
+    episodes, places = np.nonzero(np.asarray(classes) >= 0)
+    present, columns = np.unique(np.asarray(classes)[episodes, places], return_inverse=True)
+    return ClassIndex(
+        present=present.astype(np.int64),
+        n_of_class=np.bincount(columns, minlength=len(present)).astype(np.int64),
+        episodes=episodes.astype(np.int64),
+        columns=columns.astype(np.int64),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassError:
+    """Error of a mean over episodes for new classes, and how well it is known.
+
+    The jackknife's square is the expected one times a chi-square over its degrees of freedom. With the known noise of
+    episodes taken off, what is left may be small or negative by chance; then a fixed error would be far too small.
+    So the unknown expected square gets its distribution given the jackknife, with the usual prior 1 / square, cut at
+    the noise below which it cannot lie. Without noise this is Student's t, C - 1 degrees of freedom.
+
+    Attributes:
+        jackknife: Square of the jackknife's error.
+        freedom: C - 1 for C classes.
+        noise: Square of the part of the error that is due to single episodes.
+        inflation: How often the jackknife counts the noise; at least 1.
+        pairs: Share of what classes and pairs of classes add that the jackknife counts once too often, 0 to 1/2.
+    """
+
+    jackknife: float
+    freedom: int
+    noise: float = 0.0
+    inflation: float = 1.0
+    pairs: float = 0.0
+
+    def p(self, mean: float) -> float:
+        """Return the two-sided p of a mean of zero on new classes, for a measured mean."""
+        if self.noise == 0 or self.jackknife == 0:
+            return student_p(mean, float(np.sqrt(self.jackknife)), self.freedom)
+        from scipy.special import ndtr
+
+        variances, weights = self._variances
+        return float(weights @ (2 * ndtr(-abs(mean) / np.sqrt(variances))))
+
+    @cached_property
+    def half_width(self) -> float:
+        """Half width of the 95 % interval: the mean whose p is 0.05."""
+        if self.noise == 0 or self.jackknife == 0:
+            return float(student_quantile(self.freedom) * np.sqrt(self.jackknife))
+        from scipy.optimize import brentq
+
+        widest = student_quantile(self.freedom) * np.sqrt(max(self.jackknife, self.inflation * self.noise))
+        while self.p(widest) > 0.05:
+            widest *= 2
+        return float(brentq(lambda mean: self.p(mean) - 0.05, 0.0, widest, rtol=1e-10))
+
+    @cached_property
+    def _variances(self) -> tuple[FloatArray, FloatArray]:
+        """Values of the error's square, and their weights, which sum to 1: nodes of Gauss and Legendre."""
+        from scipy.special import gammainc, gammaincinv
+
+        nodes, weights = _nodes()
+        least = self.inflation * self.noise
+        half = self.freedom / 2
+        share = gammainc(half, half * self.jackknife / least)
+        chi_squares = np.maximum(gammaincinv(half, nodes * share), 1e-300)
+        of_classes = np.maximum(half * self.jackknife / chi_squares - least, 0.0)
+        return of_classes * (1 - self.pairs) + self.noise, weights
+
+
+@lru_cache(maxsize=1)
+def _nodes() -> tuple[FloatArray, FloatArray]:
+    """Return nodes in (0, 1) and their weights, dense near 0, where the error is large and small p are decided."""
+    nodes, weights = np.polynomial.legendre.leggauss(200)
+    places = (nodes + 1) / 2
+    return places**3, weights / 2 * 3 * places**2
+
+
+def error_over_classes(values: FloatArray, classes: IntArray | ClassIndex) -> ClassError | str:
+    """Return the error of the mean over episodes for new classes, or why there is none.
+
+    The start is the leave-one-class-out jackknife (Efron and Stein 1981; on classes as the sampling unit of episodes:
+    Lafargue et al. 2024): J = (C - 1) / C * sum_c (theta_(-c) - mean_c theta_(-c))^2, where theta_(-c) is the mean over
+    the episodes without class c. It counts two parts of the error too often:
+
+     - the noise of single episodes, K times instead of once, because each theta_(-c) has its own. K follows from the
+       design alone: it is J of independent values of variance 1 / n_episodes, 5 to 40 for 5 to 20 classes an episode;
+     - the pairs of classes twice, as every jackknife counts parts of second order (Efron and Stein 1981, section 2).
+
+    With f = s^2 / n_episodes, where s^2 is the variance of the values around the classes' effects, J - K f is what the
+    classes and pairs add. The pairs' part is taken off once, but never more than half of this sum. With fewer episodes
+    than `EPISODES_PER_CLASS` times the number of classes s^2 cannot be had, and the error is the jackknife's.
+
+    Each class must be absent from some episodes: if all episodes have the same classes, one value per episode says
+    nothing about how classes differ.
+
+    Args:
+        values: (n_episodes,) finite.
+        classes: (n_episodes, n_way) int64; negative entries mean no class. Or their index.
+    """
+    values = np.asarray(values, dtype=np.float64)
+    index = classes if isinstance(classes, ClassIndex) else index_classes(classes)
+    n_classes, n_episodes = len(index.present), len(values)
+    if n_classes < MIN_CLASSES:
+        return f"{n_classes} classes are too few"
+    n_without = n_episodes - index.n_of_class
+    if n_without.min() == 0:
+        return "a class is in every episode"
+    without = (np.sum(values) - index.sums(values)) / n_without
+    jackknife = float((n_classes - 1) / n_classes * np.square(without - without.mean()).sum())
+    if n_episodes < EPISODES_PER_CLASS * n_classes:
+        return ClassError(jackknife=jackknife, freedom=n_classes - 1)
+    left = _around_classes(values, index)
+    variance = float(np.square(left).sum()) / (n_episodes - n_classes)
+    inflation = _inflation(index, n_episodes)
+    of_classes = jackknife - inflation * variance / n_episodes
+    of_pairs = _variance_of_pairs(left, variance, index) if of_classes > 0 else 0.0
+    return ClassError(
+        jackknife=jackknife,
+        freedom=n_classes - 1,
+        noise=variance / n_episodes,
+        inflation=inflation,
+        pairs=min(max(of_pairs / of_classes, 0.0), 0.5) if of_classes > 0 else 0.0,
+    )
+
+
+def _inflation(index: ClassIndex, n_episodes: int) -> float:
+    """Return how often the jackknife over classes counts the variance of a mean of independent values."""
+    n_classes = len(index.present)
+    shares = 1 / (n_episodes - index.n_of_class)
+    weights = shares.sum() - index.sums_of_classes(shares, n_episodes)
+    return float(n_episodes * (n_classes - 1) / n_classes * (shares.sum() - np.square(weights).sum() / n_classes))
+
+
+def _around_classes(values: FloatArray, index: ClassIndex) -> FloatArray:
+    """Return what is left of the values after the mean effect of each episode's classes, by least squares."""
+    from scipy.sparse.linalg import lsqr
+
+    effects = _design(index, len(values))
+    centred = values - values.mean()
+    solution: FloatArray = lsqr(effects, centred, atol=1e-9, btol=1e-9, iter_lim=1000)[0]
+    left: FloatArray = centred - effects @ solution
+    return left
+
+
+def _design(index: ClassIndex, n_episodes: int) -> Any:
+    """Return (n_episodes, C), sparse: 1 / n_way for each class of an episode, otherwise 0."""
+    from scipy.sparse import csr_matrix
+
+    n_way = np.bincount(index.episodes, minlength=n_episodes)
+    shape = (n_episodes, len(index.present))
+    return csr_matrix((1 / n_way[index.episodes], (index.episodes, index.columns)), shape=shape)
+
+
+def _variance_of_pairs(noise: FloatArray, variance: float, index: ClassIndex) -> float:
+    """Return the part of the mean's variance that episodes share because they share pairs of classes.
+
+    Episodes that share m classes share m (m - 1) / 2 pairs. The sum of products of noise over all couples of episodes,
+    each weighted by its pairs, estimates the variance of a pair's effect. It is solved by its expectation if the
+    classes of episodes are drawn independently, so that m is hypergeometric; the weights are taken orthogonal to 1 and
+    m, as noise around the classes' effects is. Zero where the number of classes per episode varies.
+
+    Args:
+        noise: (n_episodes,) what is left after the classes' effects.
+        variance: Its variance.
+        index: The classes.
+    """
+    n_classes, n_episodes = len(index.present), len(noise)
+    n_way = len(index.episodes) // n_episodes
+    if np.any(np.bincount(index.episodes, minlength=n_episodes) != n_way):
+        return 0.0
+    shared = np.arange(n_way + 1)
+    n_draws = comb(n_classes, n_way)
+    chance = np.array([comb(n_way, m) * comb(n_classes - n_way, n_way - m) / n_draws for m in range(n_way + 1)])
+    pairs = shared * (shared - 1) / 2
+    mean = float(chance @ shared)
+    slope = float(chance @ ((shared - mean) * pairs)) / float(chance @ np.square(shared - mean))
+    weights = pairs - chance @ pairs - slope * (shared - mean)
+    scale = float(chance @ np.square(weights))
+    if scale < 1e-12:
+        return 0.0
+    has = _design(index, n_episodes)
+    has.data[:] = 1.0
+    sums = has.T @ has.multiply(noise[:, np.newaxis]).tocsr()  # (C, C): of the noise over episodes with both classes
+    of_pairs = (float(sums.multiply(sums).sum()) - float(np.square(sums.diagonal()).sum())) / 2
+    excess = (of_pairs - variance * n_episodes * float(weights[-1])) / n_episodes**2
+    return excess * float(chance @ pairs) / scale
