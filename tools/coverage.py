@@ -1,0 +1,260 @@
+"""How often the 95 % intervals hold the truth, in simulations whose truth is known, and on real features.
+
+    OMP_NUM_THREADS=1 uv run python tools/coverage.py [--repeats N] [TABLE ...]
+    OMP_NUM_THREADS=1 uv run python tools/coverage.py [--repeats N] --features BANK BANK
+
+Tables: `classes`, `pairs`, `seeds` and `stopping`. With two banks of features of the same images (`features/NAME` of a
+run directory) their classes are the world. Each table is printed as Markdown. A coverage is a share of the repeats; of
+1,000 it varies by 0.7 points (one standard error). A width is relative to the best possible, 1.96 true errors.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.progress import track
+
+from episodes.arrays import FloatArray, IntArray
+from episodes.bank import FeatureBank
+from episodes.intervals import half_width, student_quantile
+from episodes.manifest import draw_manifest
+from episodes.over_classes import ClassError, error_over_classes
+from episodes.over_seeds import summarise_seeds
+from episodes.probes import Probe, nearest_centroid
+from episodes.scoring import score
+from episodes.specs import EpisodeSpec
+from episodes.stopping import until_narrow
+from episodes.table import collect
+
+N_QUERIES = 75
+
+
+@dataclass(frozen=True, kw_only=True)
+class World:
+    """Classes and episodes of one setting: standard deviations of the effects of a class, a pair and an episode.
+
+    Attributes:
+        classes: Number of classes that are drawn from the world.
+        way: Classes in an episode; with `least_way` the most.
+        episodes: Number of episodes.
+        of_class: Of a class, on the accuracy of an episode of it alone.
+        of_pair: Of a pair of classes, likewise.
+        of_episode: Of an episode.
+        is_skewed: Whether a few classes are much harder than the others: an exponential distribution.
+        least_way: The fewest classes in an episode; None for always `way`.
+    """
+
+    classes: int
+    way: int
+    episodes: int
+    of_class: float = 0.1
+    of_pair: float = 0.1
+    of_episode: float = 0.09
+    is_skewed: bool = False
+    least_way: int | None = None
+
+    @property
+    def words(self) -> str:
+        """The setting in words."""
+        way = self.way if self.least_way is None else f"{self.least_way} to {self.way}"
+        skewed = ", skewed" if self.is_skewed else ""
+        effects = f"{self.of_class:g} / {self.of_pair:g} / {self.of_episode:g}{skewed}"
+        return f"| {self.classes} | {way} | {self.episodes:,} | {effects} |"
+
+    def draw(self, rng: np.random.Generator) -> tuple[FloatArray, IntArray]:
+        """Draw classes and episodes: (n_episodes,) values with mean 0 over the world, and their classes."""
+        order = np.argpartition(rng.random((self.episodes, self.classes)), self.way - 1, axis=1)
+        classes = order[:, : self.way].astype(np.int64)
+        if self.least_way is not None:
+            ways = rng.integers(self.least_way, self.way + 1, self.episodes)
+            classes[np.arange(self.way) >= ways[:, np.newaxis]] = -1
+        is_there = classes >= 0
+        n_way = is_there.sum(axis=1)
+        ease = 1 - rng.exponential(size=self.classes) if self.is_skewed else rng.standard_normal(self.classes)
+        values = (self.of_class * ease[classes] * is_there).sum(axis=1) / n_way
+        of_pair = np.triu(rng.normal(0, 1, (self.classes, self.classes)), 1) * self.of_pair
+        of_pair += of_pair.T
+        for place in range(self.way):
+            both = is_there[:, place, np.newaxis] & is_there
+            values += (of_pair[classes[:, place, np.newaxis], classes] * both).sum(axis=1) / (n_way * (n_way - 1))
+        return values + rng.normal(0, self.of_episode, self.episodes), classes
+
+
+WORLDS = (
+    World(classes=8, way=5, episodes=600),
+    World(classes=12, way=5, episodes=200),
+    World(classes=12, way=2, episodes=600),
+    World(classes=20, way=5, episodes=200),
+    World(classes=20, way=5, episodes=600),
+    World(classes=20, way=5, episodes=10_000),
+    World(classes=20, way=5, episodes=600, is_skewed=True),
+    World(classes=20, way=5, episodes=600, of_class=0.02, of_pair=0.3),
+    World(classes=20, way=5, episodes=10_000, of_class=0.02, of_pair=0.3),
+    World(classes=20, way=10, episodes=600, of_episode=0.05),
+    World(classes=40, way=20, episodes=600, of_episode=0.04),
+    World(classes=85, way=5, episodes=200),
+    World(classes=85, way=5, episodes=2_000),
+    World(classes=85, way=5, episodes=600, is_skewed=True),
+    World(classes=85, way=20, episodes=600, of_episode=0.05),
+    World(classes=85, way=20, episodes=2_000, least_way=5),
+    World(classes=340, way=5, episodes=600),
+    World(classes=340, way=5, episodes=2_000),
+)
+DIFFERENCES = (
+    World(classes=20, way=5, episodes=600, of_class=0.03, of_pair=0.05, of_episode=0.05),
+    World(classes=20, way=5, episodes=2_000, of_class=0.03, of_pair=0.05, of_episode=0.05),
+    World(classes=20, way=5, episodes=2_000, of_class=0.0, of_pair=0.0, of_episode=0.05),
+    World(classes=40, way=20, episodes=600, of_class=0.03, of_pair=0.05, of_episode=0.03),
+    World(classes=85, way=5, episodes=200, of_class=0.03, of_pair=0.05, of_episode=0.05),
+    World(classes=85, way=5, episodes=2_000, of_class=0.03, of_pair=0.05, of_episode=0.05),
+    World(classes=85, way=5, episodes=2_000, of_class=0.01, of_pair=0.02, of_episode=0.05),
+    World(classes=85, way=5, episodes=2_000, of_class=0.0, of_pair=0.0, of_episode=0.05),
+)
+SEEDS = tuple(
+    (n_seeds, episodes, of_seed)
+    for episodes in (200, 2_000)
+    for n_seeds in (3, 5, 8)
+    for of_seed in (0.0, 0.003, 0.01, 0.02)
+)
+
+
+def over_classes(worlds: tuple[World, ...], repeats: int, *, is_counted: bool) -> Iterator[str]:
+    """Yield a line per world: coverage and width of the interval over classes, and of the plain jackknife.
+
+    With `is_counted`, values are differences of shares of `N_QUERIES` queries, so that many of them are equal.
+    """
+    yield "| classes | way | episodes | class / pair / episode | covers | width | jackknife covers | its width |"
+    yield "|---|---|---|---|---|---|---|---|"
+    for world in worlds:
+        rng, rows = np.random.default_rng(0), []
+        for _ in range(repeats):
+            values, classes = world.draw(rng)
+            if is_counted:
+                values = np.round(values * N_QUERIES) / N_QUERIES
+            error = error_over_classes(values, classes)
+            assert isinstance(error, ClassError)
+            jackknife = student_quantile(error.freedom) * np.sqrt(error.jackknife)
+            rows.append((values.mean(), error.half_width, jackknife))
+        mean, width, jackknife = np.transpose(rows)
+        best = 1.96 * mean.std()
+        figures = [((np.abs(mean) < found).mean(), found.mean() / best) for found in (width, jackknife)]
+        yield world.words + "".join(f" {covers:.3f} | {ratio:.2f} |" for covers, ratio in figures)
+
+
+def over_seeds(repeats: int) -> Iterator[str]:
+    """Yield a line per setting: coverage and width of the interval over seeds, and of Student's."""
+    yield "| seeds | episodes | spread of seeds | covers | width | Student's covers | its width |"
+    yield "|---|---|---|---|---|---|---|"
+    for n_seeds, episodes, of_seed in SEEDS:
+        rng, rows = np.random.default_rng(0), []
+        for _ in range(repeats):
+            shared, own = rng.normal(0, 0.09, episodes), rng.normal(0, of_seed, (n_seeds, 1))
+            values = shared + own + rng.normal(0, 0.05, (n_seeds, episodes))
+            student = summarise_seeds(values.mean(axis=1, keepdims=True)).ci95_seeds
+            rows.append((values.mean(), summarise_seeds(values).ci95_seeds, student))
+        mean, width, student = np.transpose(rows)
+        best = 1.96 * np.sqrt(of_seed**2 / n_seeds + (0.09**2 + 0.05**2 / n_seeds) / episodes)
+        figures = [((np.abs(mean) < found).mean(), found.mean() / best) for found in (width, student)]
+        start = f"| {n_seeds} | {episodes:,} | {of_seed:g} |"
+        yield start + "".join(f" {covers:.3f} | {ratio:.2f} |" for covers, ratio in figures)
+
+
+def stopping(repeats: int) -> Iterator[str]:
+    """Yield a line per kind of values: coverage of the interval over episodes when scoring stops at a width."""
+    kinds: dict[str, tuple[float, Callable[[np.random.Generator, int], FloatArray]]] = {
+        "normal, spread 0.09": (0.5, lambda rng, n: rng.normal(0.5, 0.09, n)),
+        "98 % at 1, 2 % at 0.7": (0.994, lambda rng, n: np.where(rng.random(n) < 0.02, 0.7, 1.0)),
+        "75 queries at 0.99": (0.99, lambda rng, n: rng.binomial(N_QUERIES, 0.99, n) / N_QUERIES),
+        "75 queries at 0.6": (0.6, lambda rng, n: rng.binomial(N_QUERIES, 0.6, n) / N_QUERIES),
+    }
+    yield "| values | stops at ± | covers | episodes |"
+    yield "|---|---|---|---|"
+    for words, (truth, draw) in kinds.items():
+        for target in (0.01, 0.005, 0.003):
+            rng, rows = np.random.default_rng(0), []
+            for _ in range(repeats):
+                blocks = (draw(rng, 100) for _ in range(100))
+                values = np.concatenate(list(until_narrow(blocks, lambda block: block, target)))
+                rows.append((values.mean(), half_width(float(values.std(ddof=1)), len(values)), len(values)))
+            mean, width, n = np.transpose(rows)
+            yield f"| {words} | {target:g} | {(np.abs(mean - truth) <= width).mean():.3f} | {n.mean():,.0f} |"
+
+
+def features(folders: list[Path], repeats: int) -> Iterator[str]:
+    """Yield a line per number of classes: how often the intervals hold the accuracy over all classes of two banks.
+
+    The classes are drawn from those of the banks, and nearest centroids are scored. Drawing C of M classes without
+    replacement varies less than drawing from a world, by the factor sqrt(1 - C / M), which the intervals do not know.
+    """
+    banks = [FeatureBank.load(folder) for folder in folders]
+    n_all = len(banks[0].class_names)
+    truth = _accuracies(banks, _form(20_000), 1)[0].mean(axis=1)
+    names = ("first", "first, jackknife", "difference", "difference, jackknife")
+    yield f"| of {n_all} classes | episodes | factor |" + "".join(f" {name} |" for name in names)
+    yield "|---|---|---|" + "---|" * len(names)
+    rng = np.random.default_rng(0)
+    for n_classes, n_episodes in ((20, 200), (20, 1_000), (40, 200), (40, 1_000), (85, 200), (85, 1_000)):
+        holds = []
+        for seed in track(range(repeats), f"{n_classes} classes, {n_episodes} episodes", console=Console(stderr=True)):
+            chosen = np.sort(rng.choice(n_all, n_classes, replace=False))
+            (a, b), classes = _accuracies([_of_classes(bank, chosen) for bank in banks], _form(n_episodes), seed)
+            row = []
+            for values, true in ((a, truth[0]), (a - b, truth[0] - truth[1])):
+                error = error_over_classes(values, classes)
+                assert isinstance(error, ClassError)
+                jackknife = student_quantile(error.freedom) * np.sqrt(error.jackknife)
+                row += [abs(values.mean() - true) < width for width in (error.half_width, jackknife)]
+            holds.append(row)
+        figures = "".join(f" {share:.3f} |" for share in np.mean(holds, axis=0))
+        yield f"| {n_classes} | {n_episodes:,} | {np.sqrt(1 - n_classes / n_all):.2f} |{figures}"
+
+
+def _form(n_episodes: int) -> EpisodeSpec:
+    return EpisodeSpec(n_way=5, n_shot=1, n_query=15, n_episodes=n_episodes)
+
+
+def _of_classes(bank: FeatureBank, chosen: IntArray) -> FeatureBank:
+    rows = np.flatnonzero(np.isin(bank.labels, chosen))
+    return FeatureBank(
+        features=bank.features[rows],
+        labels=np.searchsorted(chosen, bank.labels[rows]),
+        image_ids=tuple(bank.image_ids[row] for row in rows),
+        class_names=tuple(bank.class_names[label] for label in chosen),
+    )
+
+
+def _accuracies(banks: list[FeatureBank], spec: EpisodeSpec, seed: int) -> tuple[FloatArray, IntArray]:
+    """Return (n_banks, n_episodes) accuracies of nearest centroids on the same episodes, and their classes."""
+    manifest = draw_manifest(banks[0], spec, seed=seed)
+    probe = Probe(name="nearest_centroid", classifier=nearest_centroid())
+    tables = [collect(score(bank, manifest, probe, audit_share=0), {}) for bank in banks]
+    return np.stack([table.accuracy for table in tables]), tables[0].classes
+
+
+def main() -> None:
+    """Print the chosen tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("tables", nargs="*", default=["classes", "pairs", "seeds", "stopping"], metavar="TABLE")
+    parser.add_argument("--repeats", type=int, default=1000)
+    parser.add_argument("--features", type=Path, nargs=2, metavar="FOLDER", help="two banks, for the table `features`")
+    arguments = parser.parse_args()
+    tables: dict[str, Callable[[], Iterator[str]]] = {
+        "classes": lambda: over_classes(WORLDS, arguments.repeats, is_counted=False),
+        "pairs": lambda: over_classes(DIFFERENCES, arguments.repeats, is_counted=True),
+        "seeds": lambda: over_seeds(arguments.repeats),
+        "stopping": lambda: stopping(arguments.repeats),
+        "features": lambda: features(arguments.features, arguments.repeats),
+    }
+    for name in ["features"] if arguments.features else arguments.tables:
+        print(f"\n{name}, {arguments.repeats} repeats\n", flush=True)
+        for line in tables[name]():
+            print(line, flush=True)
+
+
+if __name__ == "__main__":
+    main()
