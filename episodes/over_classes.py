@@ -17,7 +17,7 @@ from episodes.arrays import FloatArray, IntArray
 from episodes.intervals import student_p, student_quantile
 
 MIN_CLASSES = 3
-EPISODES_PER_CLASS = 2
+EPISODES_PER_CLASS = 1.5
 """Fewer episodes than this times the number of classes do not show their own noise apart from the classes'."""
 
 
@@ -74,7 +74,7 @@ class ClassError:
         freedom: C - 1 for C classes.
         noise: Square of the part of the error that is due to single episodes.
         inflation: How often the jackknife counts the noise; at least 1.
-        pairs: Share of what classes and pairs of classes add that the jackknife counts once too often, 0 to 1/2.
+        pairs: Square of the part that is due to pairs of classes, which the jackknife counts twice.
     """
 
     jackknife: float
@@ -115,7 +115,7 @@ class ClassError:
         share = gammainc(half, half * self.jackknife / least)
         chi_squares = np.maximum(gammaincinv(half, nodes * share), 1e-300)
         of_classes = np.maximum(half * self.jackknife / chi_squares - least, 0.0)
-        return of_classes * (1 - self.pairs) + self.noise, weights
+        return of_classes - np.minimum(self.pairs, of_classes / 2) + self.noise, weights
 
 
 @lru_cache(maxsize=1)
@@ -162,15 +162,12 @@ def error_over_classes(values: FloatArray, classes: IntArray | ClassIndex) -> Cl
         return ClassError(jackknife=jackknife, freedom=n_classes - 1)
     left = _around_classes(values, index)
     variance = float(np.square(left).sum()) / (n_episodes - n_classes)
-    inflation = _inflation(index, n_episodes)
-    of_classes = jackknife - inflation * variance / n_episodes
-    of_pairs = _variance_of_pairs(left, variance, index) if of_classes > 0 else 0.0
     return ClassError(
         jackknife=jackknife,
         freedom=n_classes - 1,
         noise=variance / n_episodes,
-        inflation=inflation,
-        pairs=min(max(of_pairs / of_classes, 0.0), 0.5) if of_classes > 0 else 0.0,
+        inflation=_inflation(index, n_episodes),
+        pairs=max(_variance_of_pairs(left, variance, index), 0.0),
     )
 
 

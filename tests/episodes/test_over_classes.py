@@ -58,7 +58,7 @@ def test_if_only_pairs_matter_they_count_once() -> None:
         values = np.mean([ease[classes[:, i], classes[:, j]] for i, j in combinations(range(3), 2)], axis=0)
         error = error_over_classes(values, classes)
         assert isinstance(error, ClassError)
-        found.append((error.jackknife - error.inflation * error.noise) * (1 - error.pairs) + error.noise)
+        found.append(error.jackknife - (error.inflation - 1) * error.noise - error.pairs)
         jackknife.append(error.jackknife)
     assert np.mean(found) == pytest.approx(1 / 190, rel=0.25)
     assert np.mean(jackknife) > 1.8 / 190
