@@ -205,7 +205,8 @@ def _variance_of_pairs(noise: FloatArray, variance: float, index: ClassIndex) ->
     Episodes that share m classes share m (m - 1) / 2 pairs. The sum of products of noise over all couples of episodes,
     each weighted by its pairs, estimates the variance of a pair's effect. It is solved by its expectation if the
     classes of episodes are drawn independently, so that m is hypergeometric; the weights are taken orthogonal to 1 and
-    m, as noise around the classes' effects is. Zero where the number of classes per episode varies.
+    m, as noise around the classes' effects is. One standard error of the sum without any pairs' effect is taken off, so
+    that chance seldom narrows an interval. Zero where the number of classes per episode varies.
 
     Args:
         noise: (n_episodes,) what is left after the classes' effects.
@@ -231,4 +232,5 @@ def _variance_of_pairs(noise: FloatArray, variance: float, index: ClassIndex) ->
     sums = has.T @ has.multiply(noise[:, np.newaxis]).tocsr()  # (C, C): of the noise over episodes with both classes
     of_pairs = (float(sums.multiply(sums).sum()) - float(np.square(sums.diagonal()).sum())) / 2
     excess = (of_pairs - variance * n_episodes * float(weights[-1])) / n_episodes**2
-    return excess * float(chance @ pairs) / scale
+    by_chance = variance * np.sqrt(2 * scale) / n_episodes
+    return float((excess - by_chance) * (chance @ pairs) / scale)

@@ -21,6 +21,7 @@ from episodes.intervals import half_width
 Block = TypeVar("Block")
 
 MIN_EPISODES = 200
+MIN_UNUSUAL = 10
 BLOCK_SIZE = 100
 
 
@@ -34,9 +35,10 @@ def until_narrow(
     """Yield blocks of results until `ci95_episodes` over all of them is at most the target.
 
     The rule is that of Chow and Robbins (1965, section 1): draw until the interval from the estimated standard
-    deviation is narrow enough. It covers 95 % in the limit of narrow intervals; `min_episodes` guards against a
-    standard deviation that is small by chance at the start. No block after the last one is requested, so a generator
-    of scores computes nothing in vain.
+    deviation is narrow enough. It covers 95 % in the limit of narrow intervals. Two guards keep a standard deviation
+    that is small by chance from ending it early: at least `min_episodes`, and at least `MIN_UNUSUAL` episodes that
+    differ from the most common value. Where nearly all episodes are perfect, few others decide the spread. No block
+    after the last one is requested, so a generator of scores computes nothing in vain.
 
     Args:
         blocks: Results of consecutive episodes; the width is checked after each.
@@ -54,5 +56,7 @@ def until_narrow(
         yield block
         values = np.concatenate([values, values_of(block)])
         n = len(values)
-        if n >= max(2, min_episodes) and half_width(float(values.std(ddof=1)), n) <= target_ci95:
+        if n < max(2, min_episodes) or half_width(float(values.std(ddof=1)), n) > target_ci95:
+            continue
+        if n - np.unique(values, return_counts=True)[1].max() >= MIN_UNUSUAL:
             return

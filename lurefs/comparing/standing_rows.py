@@ -41,8 +41,8 @@ class Standing:
         difference_ci95_seeds: Half width of its 95 % interval on new seeds, fraction.
         p_episodes: Two-sided p of no difference on this pool of classes, by sign flips over episodes, corrected for
             all pairs of groups.
-        p_classes: Likewise on new classes of this kind, by the jackknife.
-        p_seeds: Likewise on new seeds, by Student's t over seeds.
+        p_classes: Likewise on new classes of this kind.
+        p_seeds: Likewise on new seeds.
         n_wins: Episodes in which it is better than the reference.
         n_ties: Episodes in which they are equal.
         n_losses: Episodes in which the reference is better.

@@ -24,8 +24,25 @@ def test_the_rule_stops_at_the_first_block_whose_interval_is_narrow_enough() -> 
 
 def test_no_stop_before_the_least_number_and_none_where_the_values_do_not_suffice() -> None:
     values = np.random.default_rng(0).normal(0.6, 0.1, 1000)
-    assert n_until_narrow(np.full(1000, 0.6), 0.01, min_episodes=350) == 400
+    assert n_until_narrow(values, 0.1, min_episodes=350) == 400
     assert n_until_narrow(values, 0.001) == 1000
+
+
+def test_no_stop_before_some_episodes_differ_from_the_most_common_value() -> None:
+    assert n_until_narrow(np.ones(1000), 0.01) == 1000
+    rarely = np.ones(1000)
+    rarely[49::50] = 0.7  # the tenth of them is the 500th
+    assert n_until_narrow(rarely, 0.01) == 500
+
+
+def test_an_interval_of_nearly_perfect_episodes_covers_too() -> None:
+    rng = np.random.default_rng(1)
+    covered = []
+    for _ in range(500):
+        values = np.where(rng.random(6000) < 0.02, 0.7, 1.0)
+        n = n_until_narrow(values, 0.003)
+        covered.append(abs(values[:n].mean() - 0.994) < half_width(float(values[:n].std(ddof=1)), n))
+    assert 0.92 < np.mean(covered) < 0.98
 
 
 def test_a_target_of_zero_is_refused() -> None:
