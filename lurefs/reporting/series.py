@@ -1,7 +1,7 @@
 """Curves for the charts, in percent: values over chunks, and accuracy against cost.
 
 A curve of one run has the intervals of its values. Runs that differ only by their seed give one curve: the mean over
-seeds at each place, with Student's 95 % interval over seeds if there are enough of them.
+seeds at each place, with its 95 % interval over seeds if there are enough of them.
 """
 
 from __future__ import annotations
