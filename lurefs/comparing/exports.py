@@ -37,8 +37,9 @@ _LATEX = {
 """LaTeX for characters that have a meaning in LaTeX or that its default fonts lack."""
 
 
-def write_exports(standings: Standings, folder: Path) -> dict[str, Path]:
+def write_exports(standings: Standings, folder: Path | str) -> dict[str, Path]:
     """Write `comparison.json`, `.csv`, `.md` and `.tex` into a folder; return format -> path."""
+    folder = Path(folder)
     tables, explained = text_tables(standings), legend(standings)
     texts = {
         "JSON": ("json", json.dumps(standings.to_mapping(), indent=2, ensure_ascii=False, allow_nan=False) + "\n"),
