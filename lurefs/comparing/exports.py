@@ -13,6 +13,7 @@ from episodes.files import write_text
 from lurefs.comparing.standing_rows import Standing
 from lurefs.comparing.standings import Standings
 from lurefs.comparing.text_tables import TextTable, legend, text_tables
+from lurefs.errors import unwritable
 
 _LATEX = {
     "\\": r"\textbackslash{}",
@@ -38,7 +39,11 @@ _LATEX = {
 
 
 def write_exports(standings: Standings, folder: Path | str) -> dict[str, Path]:
-    """Write `comparison.json`, `.csv`, `.md` and `.tex` into a folder; return format -> path."""
+    """Write `comparison.json`, `.csv`, `.md` and `.tex` into a folder; return format -> path.
+
+    Raises:
+        UserError: The folder cannot be written.
+    """
     folder = Path(folder)
     tables, explained = text_tables(standings), legend(standings)
     texts = {
@@ -47,10 +52,12 @@ def write_exports(standings: Standings, folder: Path | str) -> dict[str, Path]:
         "Markdown": ("md", to_markdown(tables, explained)),
         "LaTeX": ("tex", to_latex(tables, explained)),
     }
-    paths = {}
-    for name, (suffix, text) in texts.items():
-        paths[name] = folder / f"comparison.{suffix}"
-        write_text(paths[name], text)
+    paths = {name: folder / f"comparison.{suffix}" for name, (suffix, _) in texts.items()}
+    try:
+        for name, (_, text) in texts.items():
+            write_text(paths[name], text)
+    except OSError as error:
+        raise unwritable(folder, error) from error
     return paths
 
 
