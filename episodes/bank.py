@@ -55,6 +55,10 @@ class FeatureBank:
         for array in (self.features, self.labels):
             array.setflags(write=False)
 
+    def __repr__(self) -> str:
+        n_images, n_features = self.features.shape
+        return f"FeatureBank({n_images:,} images of {len(self.class_names):,} classes, {n_features:,} features)"
+
     @classmethod
     def from_arrays(cls, features: NDArray[Any], labels: NDArray[Any]) -> FeatureBank:
         """Make a bank from bare arrays, with row numbers as image ids and the sorted label values as classes.

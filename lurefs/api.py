@@ -24,6 +24,7 @@ from lurefs.data.dataset import ImageDataset
 from lurefs.errors import UserError
 from lurefs.ranks import ranks_of
 from lurefs.results import Results
+from lurefs.seeding import seed_stream
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -122,7 +123,8 @@ def embed(
 
     Args:
         model: A timm name, whose pretrained weights are loaded; a mapping of the settings `backbone` of a recipe, which
-            loads no weights unless it says so; a model of timm with any weights, which is not changed; or a `Backbone`.
+            loads no weights unless it says so, and then has those of a run with seed 0; a model of timm with any
+            weights, which is not changed; or a `Backbone`.
         images: An `ImageDataset`, a folder with one sub-folder per class, an `.npz` file, the name of a data set, or an
             array (n_images, height, width, 1 or 3) or (n_images, height, width) uint8 in [0, 255].
         labels: (n_images,) labels of an array; None puts all of its images into one class. Other images have their own.
@@ -340,7 +342,13 @@ def _backbone(model: Any, dataset: ImageDataset, image_size: int | None, device:
     if image_size is not None:
         named["image_size"] = image_size
     config: BackboneConfig = run_config({"name": "embed", "frozen": True, "backbone": named}).backbone
-    backbone = build_backbone(config, n_classes=0, n_channels=dataset.n_channels, image_size=dataset.image_size, seed=0)
+    backbone = build_backbone(
+        config,
+        n_classes=0,
+        n_channels=dataset.n_channels,
+        image_size=dataset.image_size,
+        seed=seed_stream(0, "weights"),
+    )
     backbone.model.to(resolve_device(device))
     return backbone
 

@@ -157,6 +157,9 @@ class Results:
 
     def _runs(self) -> list[dict[str, Any]]:
         cards = {card.run: asdict(card) for card in self.standings.runs}
+        for run in self.runs:
+            if run.config.frozen:
+                cards[run.label]["strategy"] = None
         return [
             {name: cards[row.name][name] for name in OF_CARD} | {name: _renamed(asdict(row))[name] for name in OF_RUN}
             for row in self.standings.rows

@@ -7,6 +7,7 @@ from typing import Any
 from torch import nn
 
 from lurefs.data.dataset import View
+from lurefs.data.pixels import check_image_size
 from lurefs.errors import UserError
 from lurefs.learning.backbones import Backbone, count_features, data_card
 
@@ -28,7 +29,8 @@ def given_backbone(model: nn.Module, *, image_size: int | None = None) -> Backbo
             "take the model out of its wrapper (.module, ._orig_mod), or give your features to the package episodes",
         )
     card = data_card(model)
-    size = image_size or int(card["input_size"][-1])
+    size = int(card["input_size"][-1]) if image_size is None else image_size
+    check_image_size(size, where="the model")
     n_channels, n_features = _input_and_output(model, size)
     mean, std = tuple(card["mean"]), tuple(card["std"])
     if n_channels == 1:
