@@ -14,6 +14,8 @@ from lurefs import console
 from lurefs.errors import UserError, unknown_name
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from lurefs.comparing.finished_runs import Run
     from lurefs.comparing.standings import Standings
 
@@ -192,7 +194,7 @@ class Results:
                     shared |= {"benchmark": benchmark, "probe": probe}
                     columns = (found.index, found.accuracy, found.nll, found.brier)
                     names = ("episode", "accuracy", "nll", "brier")
-                    values = zip(*(column.tolist() for column in columns), strict=True)
+                    values = zip(*map(_without_nan, columns), strict=True)
                     rows += [{**shared, **dict(zip(names, row, strict=True))} for row in values]
         return rows
 
@@ -220,6 +222,11 @@ class Results:
                         }
                     )
         return rows
+
+
+def _without_nan(values: NDArray[Any]) -> list[Any]:
+    """Return numbers as a list, with None for those that were not measured."""
+    return [None if value != value else value for value in values.tolist()]
 
 
 def _renamed(row: dict[str, Any]) -> dict[str, Any]:
