@@ -88,12 +88,12 @@ def test_a_script_without_a_guard_starts_its_runs_once(tmp_path: Path, npz_path:
 import lurefs
 print("the script")
 recipe = {{
-    "name": "small", "frozen": True, "controls": False, "trackers": {{"wandb": {{"mode": "disabled"}}}},
+    "name": "small", "controls": False, "trackers": {{"wandb": {{"mode": "disabled"}}}}, "seeds": [0, 1],
     "dataset": {{"name": "npz", "params": {{"path": {str(npz_path)!r}}}}},
-    "backbone": {{"name": "test_byobnet", "image_size": 32}}, "seeds": [0, 1],
+    "class_split": {{"base": 0.5, "validation": 0.0, "novel": 0.5}}, "chunks": {{"n_chunks": 2}},
+    "backbone": {{"name": "test_byobnet", "image_size": 32}}, "learner": {{"epochs": 1, "batch_size": 16}},
     "benchmarks": {{"3way": {{"n_way": 3, "n_shot": 1, "n_query": 5, "n_episodes": 10}}}},
-    "variants": {{"good": {{}}, "bad": {{"dataset": {{"params": {{"image_size": 8}}}}, "probes": {{"p": {{
-        "name": "sklearn.neighbors:KNeighborsClassifier", "params": {{"n_neighbors": 99}}}}}}}}}},
+    "variants": {{"good": {{}}, "bad": {{"learner": {{"optimizer": {{"name": "sgd", "params": {{"lr": 1e30}}}}}}}}}},
 }}
 results = lurefs.run(recipe, n_workers=2)
 print(sorted(run.label for run in results.runs), sorted(results.failures))
