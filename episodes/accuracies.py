@@ -43,7 +43,7 @@ class Accuracies:
         )
 
     @classmethod
-    def load(cls, path: Path) -> Accuracies:
+    def load(cls, path: Path | str) -> Accuracies:
         """Read the columns from a file that `EpisodeTable.save` wrote.
 
         Raises:

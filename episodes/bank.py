@@ -55,6 +55,10 @@ class FeatureBank:
         for array in (self.features, self.labels):
             array.setflags(write=False)
 
+    def __repr__(self) -> str:
+        n_images, n_features = self.features.shape
+        return f"FeatureBank({n_images:,} images of {len(self.class_names):,} classes, {n_features:,} features)"
+
     @classmethod
     def from_arrays(cls, features: NDArray[Any], labels: NDArray[Any]) -> FeatureBank:
         """Make a bank from bare arrays, with row numbers as image ids and the sorted label values as classes.
@@ -101,8 +105,9 @@ class FeatureBank:
         for start in range(0, len(self.features), _ROWS_AT_ONCE):
             yield self.features[start : start + _ROWS_AT_ONCE].astype(np.float64)
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: Path | str) -> None:
         """Write `features.npy`, `labels.npy` and, last, `bank.json`; the bank exists as soon as that file does."""
+        folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         for name, array in (("features.npy", self.features), ("labels.npy", self.labels)):
             with atomic_path(folder / name) as temporary:
@@ -116,13 +121,14 @@ class FeatureBank:
         write_text(folder / "bank.json", json.dumps(card, ensure_ascii=False))
 
     @classmethod
-    def load(cls, folder: Path) -> FeatureBank:
+    def load(cls, folder: Path | str) -> FeatureBank:
         """Read a saved bank; the features are mapped into memory, not copied.
 
         Raises:
             FileNotFoundError: There is no complete bank in `folder`.
             ValueError: Its files do not belong together.
         """
+        folder = Path(folder)
         card = json.loads((folder / "bank.json").read_text(encoding="utf-8"))
         return cls(
             features=np.load(folder / "features.npy", mmap_mode="r"),

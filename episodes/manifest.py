@@ -153,7 +153,7 @@ class Manifest:
             query=row_map[self.query],
         )
 
-    def save(self, path: Path) -> None:
+    def save(self, path: Path | str) -> None:
         """Write a Parquet file: one row per episode (index, classes, support, query), the rest in its metadata.
 
         If the spec is not uniform, two more columns, `n_support` and `n_query`, hold the counts of each class.
@@ -184,7 +184,7 @@ class Manifest:
                 writer.add_key_value_metadata({"images": self.images.to_text()})
 
     @classmethod
-    def load(cls, path: Path) -> Manifest:
+    def load(cls, path: Path | str) -> Manifest:
         """Read a Parquet file that `save` wrote.
 
         Raises:

@@ -65,7 +65,7 @@ class EpisodeTable:
         predicted = None if self.predicted is None else self.predicted[:n_episodes]
         return replace(self, **columns, predicted=predicted, reliability=empty_reliability(), n_by_solver={})
 
-    def save(self, path: Path) -> None:
+    def save(self, path: Path | str) -> None:
         """Write a Parquet file with the columns `COLUMNS`, and `predicted` if known.
 
         Identity and pooled counts go into its metadata.
@@ -93,7 +93,7 @@ class EpisodeTable:
             pq.write_table(pa.table(columns).replace_schema_metadata(metadata), temporary, compression="zstd")
 
     @classmethod
-    def load(cls, path: Path, *, with_predicted: bool = True) -> EpisodeTable:
+    def load(cls, path: Path | str, *, with_predicted: bool = True) -> EpisodeTable:
         """Read a file that `save` wrote.
 
         Args:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import textwrap
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -28,7 +29,7 @@ def note(text: str) -> None:
 
 
 def track(items: Iterable[T], total: int, description: str) -> Iterator[T]:
-    """Yield the items while a progress bar on stderr counts them; there is no bar if stderr is not a terminal."""
+    """Yield the items while a progress bar counts them, on stderr if that is a terminal, or in a notebook."""
     with _progress() as progress:
         task = progress.add_task(description, total=total)
         for item in items:
@@ -83,30 +84,41 @@ def track_results(results: Iterable[tuple[str, T]], total: int, words: Callable[
 def print_table(
     title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, optional: Sequence[int] = ()
 ) -> None:
-    """Print a table to stdout; the first column is text, the others are numbers.
+    """Print a table to stdout under its title; see `table_lines`."""
+    from rich.text import Text
+
+    console = _stdout()
+    console.print(Text(title, style="bold"))
+    for line in table_lines(columns, rows, optional=optional, width=console.width):
+        console.print(Text(line), soft_wrap=True)  # names may look like rich's markup
+
+
+def table_lines(
+    columns: Sequence[str], rows: Sequence[Sequence[str]], *, optional: Sequence[int] = (), width: int
+) -> list[str]:
+    """Return the lines of a table; the first column is text, the others are numbers.
 
     If it is too wide, headers are folded, then columns are left out, then texts of the first column are folded.
 
     Args:
-        title: Text above the table.
         columns: The headers.
         rows: One text per column.
         optional: Indices of the columns that may be left out, in this order.
+        width: Characters per line.
     """
-    from rich.text import Text
-
-    console = _stdout()
     kept, is_folded, waiting = list(range(len(columns))), False, list(optional)
-    while _width(columns, rows, kept, is_folded=is_folded) > console.width and (waiting or not is_folded):
+    while _width(columns, rows, kept, is_folded=is_folded) > width and (waiting or not is_folded):
         if is_folded:
             kept.remove(waiting.pop(0))
         is_folded = True
-    console.print(Text(title, style="bold"))
-    for line in _lines(columns, rows, kept, is_folded=is_folded, width=console.width):
-        console.print(Text(line), soft_wrap=True)  # names may look like rich's markup
-    if len(kept) < len(columns):
-        left_out = [column for number, column in enumerate(columns) if number not in kept]
-        print_lines([f"columns left out to fit: {', '.join(left_out)}"])
+    lines = list(_lines(columns, rows, kept, is_folded=is_folded, width=width))
+    left_out = [column for number, column in enumerate(columns) if number not in kept]
+    return lines + (textwrap.wrap(f"columns left out to fit: {', '.join(left_out)}", width) if left_out else [])
+
+
+def width() -> int:
+    """Return the width of stdout in characters: that of the terminal or COLUMNS, otherwise 200."""
+    return int(_stdout().width)
 
 
 def print_lines(lines: Sequence[str]) -> None:
@@ -133,15 +145,17 @@ def _progress() -> Any:
         TimeRemainingColumn,
     )
 
+    console = Console(stderr=True)
+    has_bars = console.is_terminal or (console.is_jupyter and find_spec("ipywidgets") is not None)
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
-        console=Console(stderr=True),
+        console=console,
         transient=True,
-        disable=not Console(stderr=True).is_terminal or not ranks_of().is_first,
+        disable=not has_bars or not ranks_of().is_first,
     )
 
 

@@ -31,6 +31,23 @@ def test_the_library_page_runs(capsys: pytest.CaptureFixture[str]) -> None:
     assert re.match(r"-?\d+\.\d\d% ± .* 60 episodes \d\S*", second)
 
 
+@pytest.mark.parametrize(("page", "n_lines"), [("README.md", 1), ("docs/python.md", 1)])
+def test_the_python_on_a_page_runs(
+    page: str, n_lines: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    blocks = re.findall(r"```python\n(.*?)```", (DOCS.parent / page).read_text(), flags=re.DOTALL)
+    names = {
+        "images": np.random.default_rng(0).integers(0, 256, (120, 32, 32, 3), dtype=np.uint8),
+        "labels": np.repeat(np.arange(6), 20),
+    }
+    for block in blocks:
+        exec(block.replace("n_episodes=2000", "n_episodes=20").replace('"n_query": 10', '"n_episodes": 20'), names)
+    said = [line for line in capsys.readouterr().out.splitlines() if "on this pool of classes (new classes" in line]
+    assert len(blocks) and len(said) == n_lines
+
+
 @pytest.mark.parametrize("page", ["README.md", "docs/guide.md", "docs/evaluating.md", "docs/robustness.md"])
 def test_the_settings_on_a_page_are_accepted(page: str, tmp_path: Path) -> None:
     (block,) = re.findall(r"```yaml\n(.*?)```", (DOCS.parent / page).read_text(), flags=re.DOTALL)

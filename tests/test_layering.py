@@ -27,7 +27,9 @@ ORDER = [
     {"reporting"},
     {"stages"},
     {"sweeps"},
+    {"results"},
     {"commands"},
+    {"api"},
     {"cli"},
     {"__main__"},
 ]

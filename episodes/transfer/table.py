@@ -49,7 +49,7 @@ class TransferTable:
         """Return the fits of one size, one per repeat."""
         return [fit for fit in self.fits if fit.size == size]
 
-    def save(self, path: Path) -> None:
+    def save(self, path: Path | str) -> None:
         """Write a Parquet file with the columns `COLUMNS`; identity and test labels go into its metadata."""
         import pyarrow as pa
         import pyarrow.parquet as pq
@@ -62,7 +62,7 @@ class TransferTable:
             pq.write_table(pa.table(columns).replace_schema_metadata(metadata), temporary)
 
     @classmethod
-    def load(cls, path: Path) -> TransferTable:
+    def load(cls, path: Path | str) -> TransferTable:
         """Read a file that `save` wrote.
 
         Raises:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lurefs import console
-from lurefs.errors import UserError, unknown_name, unwritable
+from lurefs.errors import UserError, unknown_name
 from lurefs.runs.directory import RunDirectory
 from lurefs.runs.find import find_runs
 
@@ -44,14 +44,14 @@ def run(arguments: argparse.Namespace) -> int:
     Raises:
         UserError: A run cannot be found or is unfinished, or the runs were scored on different episodes.
     """
-    from lurefs.comparing.same_episodes import check_same_episodes, on_common_episodes
-    from lurefs.comparing.standings import chosen_cells
-
-    runs = _read(find_runs(arguments.runs), arguments.reference, skip_unfinished=arguments.skip_unfinished)
-    benchmarks = list(chosen_cells(runs, arguments.benchmark, arguments.probe))
-    if arguments.common_episodes:
-        runs = on_common_episodes(runs, benchmarks)
-    check_same_episodes(runs, benchmarks)
+    runs = comparable_runs(
+        find_runs(arguments.runs),
+        reference=arguments.reference,
+        benchmark=arguments.benchmark,
+        probe=arguments.probe,
+        common_episodes=arguments.common_episodes,
+        skip_unfinished=arguments.skip_unfinished,
+    )
     output = arguments.output or Path("comparisons") / _folder_name(runs)
     console.print_paths(write_comparison(runs, output, benchmark=arguments.benchmark, probe=arguments.probe))
     return 0
@@ -79,10 +79,7 @@ def write_comparison(
     from lurefs.reporting.page import write_page
 
     found = standings(runs, benchmark=benchmark, probe=probe)
-    try:
-        paths = write_exports(found, output)
-    except OSError as error:
-        raise unwritable(output, error) from error
+    paths = write_exports(found, output)
     _print(found)
     return [*paths.items(), ("report", write_page(runs, output, judged=found.verdicts))]
 
@@ -92,6 +89,40 @@ def print_comparison(runs: Sequence[Run]) -> None:
     from lurefs.comparing.standings import standings
 
     _print(standings(runs))
+
+
+def comparable_runs(
+    paths: Sequence[Path],
+    *,
+    reference: str | None,
+    benchmark: str | None,
+    probe: str | None,
+    common_episodes: bool,
+    skip_unfinished: bool,
+) -> list[Run]:
+    """Read runs that met the same episodes.
+
+    Args:
+        paths: Their directories.
+        reference: The run that the others are compared with; None for a warm start, otherwise the first.
+        benchmark: The only benchmark that must have the same episodes; None for all.
+        probe: The only probe; None for all.
+        common_episodes: Whether runs of different lengths are cut to the first episodes that all of them met.
+        skip_unfinished: Whether runs that are not evaluated yet are left out.
+
+    Raises:
+        UserError: A run is unfinished or damaged, there is no such reference, benchmark or probe, or the runs were
+            scored on different episodes.
+    """
+    from lurefs.comparing.same_episodes import check_same_episodes, on_common_episodes
+    from lurefs.comparing.standings import chosen_cells
+
+    runs = _read(paths, reference, skip_unfinished=skip_unfinished)
+    benchmarks = list(chosen_cells(runs, benchmark, probe))
+    if common_episodes:
+        runs = on_common_episodes(runs, benchmarks)
+    check_same_episodes(runs, benchmarks)
+    return runs
 
 
 def _read(paths: Sequence[Path], reference: str | None, *, skip_unfinished: bool) -> list[Run]:

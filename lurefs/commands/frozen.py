@@ -108,7 +108,7 @@ def recipe(arguments: argparse.Namespace) -> str:
     Raises:
         UserError: There is no such data, or an option is wrong.
     """
-    dataset, params = _dataset_of(arguments.data)
+    dataset, params = dataset_of(arguments.data)
     shots, n_way = _shots_of(SHOTS if arguments.shots is None else arguments.shots), arguments.way
     n_way = WAY if n_way is None else n_way
     n_query = _n_query(plugins.build("dataset", dataset, {**params, **_dataset_params(arguments)}), n_way, shots)
@@ -139,8 +139,12 @@ def recipe(arguments: argparse.Namespace) -> str:
     )
 
 
-def _dataset_of(data: str) -> tuple[str, dict[str, Any]]:
-    """Return the name and parameters of the data set that a path or a name stands for."""
+def dataset_of(data: str) -> tuple[str, dict[str, Any]]:
+    """Return the name and parameters of the data set that a path or a name stands for.
+
+    Raises:
+        UserError: There is no such file, folder or data set.
+    """
     path = Path(data).expanduser()
     if path.is_dir():
         return "folder", {"path": str(path.resolve())}

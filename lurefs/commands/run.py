@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +14,6 @@ from lurefs.config.schema import LearnerConfig
 from lurefs.errors import UserError
 from lurefs.ranks import ranks_of
 from lurefs.runs.directory import RunDirectory
-from lurefs.tracking.agent import is_of_agent
 
 if TYPE_CHECKING:
     from lurefs.comparing.finished_runs import Run
@@ -66,27 +64,16 @@ def run(arguments: argparse.Namespace) -> int:
     group, root = frozen.frozen_group(arguments) if is_frozen else _load(arguments)
     stage, ranks = "run" if is_frozen else arguments.command, ranks_of()
     n_workers = group.n_workers if arguments.workers is None else check_workers("--workers", arguments.workers)
-    plans = cells.plan_runs(list(group.runs.values()))
-    directories = {name: RunDirectory(root / name if group.has_folders else root) for name in plans}
-    if group.has_folders and RunDirectory(root).config_path.is_file():
-        raise UserError(
-            f"{root} holds a run", "a folder for the runs of a group", "give another --run-dir, or move the run"
-        )
-    is_free = ranks.world_size == 1 and not is_of_agent(os.environ)  # otherwise others wait for this process
-    waiting = cells.unfinished(plans, directories) if stage == "run" and is_free else plans
+    planned = cells.plan_group(group, root, stage)
     if arguments.dry_run:
-        cells.refuse_early(waiting, directories, stage)
-        print_dry_run(plans, waiting, root, n_shown=len(plans))
+        cells.refuse_early(planned.waiting, planned.directories, stage)
+        print_dry_run(planned.plans, planned.waiting, root, n_shown=len(planned.plans))
         return 0
     if stage == "run" and ranks.is_first:
-        note_finished(plans, waiting)
-    failures: dict[str, Failure] = {}
-    if len(waiting) > 1 and n_workers > 1 and is_free:
-        failures = cells.run_in_workers(waiting, directories, stage, n_workers=n_workers)
-    elif waiting:
-        cells.run_here(waiting, directories, stage, with_page=not group.has_folders)
+        note_finished(planned.plans, planned.waiting)
+    failures = cells.do_runs(planned, stage, n_workers=n_workers)
     ranks.leave()
-    return finish(stage, directories, root, failures, is_group=group.has_folders) if ranks.is_first else 0
+    return finish(stage, planned.directories, root, failures, is_group=group.has_folders) if ranks.is_first else 0
 
 
 def _take_first_word(arguments: argparse.Namespace) -> None:

@@ -13,6 +13,7 @@ from episodes.files import write_text
 from lurefs.comparing.standing_rows import Standing
 from lurefs.comparing.standings import Standings
 from lurefs.comparing.text_tables import TextTable, legend, text_tables
+from lurefs.errors import unwritable
 
 _LATEX = {
     "\\": r"\textbackslash{}",
@@ -37,8 +38,13 @@ _LATEX = {
 """LaTeX for characters that have a meaning in LaTeX or that its default fonts lack."""
 
 
-def write_exports(standings: Standings, folder: Path) -> dict[str, Path]:
-    """Write `comparison.json`, `.csv`, `.md` and `.tex` into a folder; return format -> path."""
+def write_exports(standings: Standings, folder: Path | str) -> dict[str, Path]:
+    """Write `comparison.json`, `.csv`, `.md` and `.tex` into a folder; return format -> path.
+
+    Raises:
+        UserError: The folder cannot be written.
+    """
+    folder = Path(folder)
     tables, explained = text_tables(standings), legend(standings)
     texts = {
         "JSON": ("json", json.dumps(standings.to_mapping(), indent=2, ensure_ascii=False, allow_nan=False) + "\n"),
@@ -46,10 +52,12 @@ def write_exports(standings: Standings, folder: Path) -> dict[str, Path]:
         "Markdown": ("md", to_markdown(tables, explained)),
         "LaTeX": ("tex", to_latex(tables, explained)),
     }
-    paths = {}
-    for name, (suffix, text) in texts.items():
-        paths[name] = folder / f"comparison.{suffix}"
-        write_text(paths[name], text)
+    paths = {name: folder / f"comparison.{suffix}" for name, (suffix, _) in texts.items()}
+    try:
+        for name, (_, text) in texts.items():
+            write_text(paths[name], text)
+    except OSError as error:
+        raise unwritable(folder, error) from error
     return paths
 
 

@@ -61,7 +61,7 @@ class RunGroup:
         return bool(self.variants) or self.seeds is not None
 
 
-def load(source: str, overrides: Sequence[str] = ()) -> RunGroup:
+def load(source: str | Path, overrides: Sequence[str] = ()) -> RunGroup:
     """Read a recipe, apply the overrides, and check everything that needs neither the data nor timm.
 
     Relative paths in the file start at its folder, and those of the overrides at the working directory. Plug-in modules
@@ -162,7 +162,7 @@ def recipes_dir() -> Path:
     return installed if installed.is_dir() else package.parent / "configs"
 
 
-def find_recipe(source: str) -> Path:
+def find_recipe(source: str | Path) -> Path:
     """Return the file named by `source`: a path, or a recipe's name with or without `.yaml`.
 
     Raises:
@@ -176,7 +176,7 @@ def find_recipe(source: str) -> Path:
         return recipes[path.stem]
     guess = nearest(path.stem, recipes)
     raise UserError(
-        f"there is no config {source!r}",
+        f"there is no config {str(source)!r}",
         f"the path of a YAML file, or a recipe: {', '.join(recipes)}",
         "measure a folder of images with 'lurefs evaluate FOLDER --backbone NAME'"
         if path.is_dir()

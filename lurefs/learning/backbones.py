@@ -178,7 +178,7 @@ def build_backbone(
     model, weights = _build_model(
         config, n_classes=n_classes, n_channels=n_channels, image_size=size, seed=seed, channels_last=channels_last
     )
-    card = _data_card(model)
+    card = data_card(model)
     size = size or card["input_size"][-1]
     mean, std = tuple(card["mean"]), tuple(card["std"])
     if n_channels == 1:  # timm sums a pretrained stem over the colours: the image counts as grey in each of them
@@ -190,7 +190,7 @@ def build_backbone(
     return Backbone(
         name=config.name,
         model=model,
-        n_features=_count_features(model, n_channels, size),
+        n_features=count_features(model, n_channels, size),
         n_classes=n_classes,
         view=view,
         n_channels=n_channels,
@@ -268,7 +268,7 @@ def resolve_device(name: str) -> torch.device:
     return device
 
 
-def _data_card(model: nn.Module) -> dict[str, Any]:
+def data_card(model: nn.Module) -> dict[str, Any]:
     """Return how timm prepares images for a model: input_size, mean, std, crop_pct, crop_mode, interpolation."""
     from timm.data import resolve_model_data_config
 
@@ -301,7 +301,7 @@ def _build_model(
     def create(**more: Any) -> nn.Module:
         model = _create(config.name, seed=seed, **{**params, **more})
         if config.stem == "small":
-            size = image_size or _data_card(model)["input_size"][-1]
+            size = image_size or data_card(model)["input_size"][-1]
             make_stem_small(model, config.name, n_channels=n_channels, image_size=size)
         return model
 
@@ -396,10 +396,11 @@ def _has_fixed_size(name: str) -> bool:
     return bool(card is not None and card.fixed_input_size)
 
 
-def _count_features(model: nn.Module, n_channels: int, image_size: int) -> int:
+def count_features(model: nn.Module, n_channels: int, image_size: int) -> int:
+    """Return the length of the features of an image, or raise `UserError` if the model cannot read one."""
     probe: Any = copy.deepcopy(model).eval()
     with torch.inference_mode():
-        image = torch.zeros(1, n_channels, image_size, image_size)
+        image = torch.zeros(1, n_channels, image_size, image_size, device=next(probe.parameters()).device)
         try:
             features: Tensor = probe.forward_head(probe.forward_features(image), pre_logits=True)
         except (RuntimeError, ValueError, AssertionError) as error:

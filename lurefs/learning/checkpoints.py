@@ -15,7 +15,9 @@ from episodes.files import atomic_path, write_text
 from lurefs.errors import UserError, first_line
 
 
-def save_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, card: Mapping[str, Any]) -> str:
+def save_checkpoint(
+    path: Path | str, model: nn.Module, optimizer: torch.optim.Optimizer, card: Mapping[str, Any]
+) -> str:
     """Write a chunk's weights, then the optimizer's state, then the identity, each file atomically.
 
     Args:
@@ -29,6 +31,7 @@ def save_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimiz
     """
     from safetensors.torch import save
 
+    path = Path(path)
     state: dict[str, Tensor] = {}
     written: set[int] = set()
     for name, tensor in model.state_dict().items():
@@ -46,25 +49,28 @@ def save_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimiz
     return sha256
 
 
-def remove_older_optimizers(path: Path) -> None:
+def remove_older_optimizers(path: Path | str) -> None:
     """Remove the optimizer states of other chunks, when the outcome of this one is stored: no restart needs them."""
+    path = Path(path)
     for older in path.parent.glob("chunk-*.resume.pt"):
         if older != _resume_path(path):
             older.unlink()
 
 
-def remove_checkpoint(path: Path) -> None:
+def remove_checkpoint(path: Path | str) -> None:
     """Remove a chunk's weights, then their identity; missing files are ignored."""
+    path = Path(path)
     path.unlink(missing_ok=True)
     path.with_suffix(".json").unlink(missing_ok=True)
 
 
-def read_identity(path: Path) -> dict[str, Any]:
+def read_identity(path: Path | str) -> dict[str, Any]:
     """Read the identity of a checkpoint, and check that its file has the recorded size.
 
     Raises:
         UserError: The checkpoint is missing, cut short or changed.
     """
+    path = Path(path)
     try:
         identity: dict[str, Any] = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
         n_bytes = path.stat().st_size
@@ -75,7 +81,7 @@ def read_identity(path: Path) -> dict[str, Any]:
     return identity
 
 
-def load_checkpoint(path: Path, model: nn.Module) -> dict[str, Any]:
+def load_checkpoint(path: Path | str, model: nn.Module) -> dict[str, Any]:
     """Load a checkpoint into a model and return its identity.
 
     Raises:
@@ -83,6 +89,7 @@ def load_checkpoint(path: Path, model: nn.Module) -> dict[str, Any]:
     """
     from safetensors.torch import load_file
 
+    path = Path(path)
     identity = read_identity(path)
     if hashlib.sha256(path.read_bytes()).hexdigest() != identity["sha256"]:
         raise _unusable(path, "its content is not what was written")
@@ -93,12 +100,13 @@ def load_checkpoint(path: Path, model: nn.Module) -> dict[str, Any]:
     return identity
 
 
-def load_optimizer(path: Path, optimizer: torch.optim.Optimizer) -> None:
+def load_optimizer(path: Path | str, optimizer: torch.optim.Optimizer) -> None:
     """Load the optimizer's state that was saved with a checkpoint.
 
     Raises:
         UserError: It is missing or damaged.
     """
+    path = Path(path)
     try:
         optimizer.load_state_dict(torch.load(_resume_path(path), map_location="cpu", weights_only=True))
     except Exception as error:  # torch raises errors of many kinds for a damaged file

@@ -53,7 +53,7 @@ class Progress:
 
 
 def save_progress(
-    path: Path, progress: Progress, model: nn.Module, optimizer: torch.optim.Optimizer, run_digest: str
+    path: Path | str, progress: Progress, model: nn.Module, optimizer: torch.optim.Optimizer, run_digest: str
 ) -> None:
     """Write the state that the rest of the chunk needs as one file, atomically.
 
@@ -77,7 +77,7 @@ def save_progress(
 
 
 def load_progress(
-    path: Path, chunk_index: int, model: nn.Module, optimizer: torch.optim.Optimizer, run_digest: str
+    path: Path | str, chunk_index: int, model: nn.Module, optimizer: torch.optim.Optimizer, run_digest: str
 ) -> Progress | None:
     """Restore the weights and moments of an unfinished chunk, and return its progress.
 
@@ -94,6 +94,7 @@ def load_progress(
     Raises:
         UserError: The file is damaged, or of another run.
     """
+    path = Path(path)
     if not path.exists():
         return None
     try:

@@ -43,7 +43,7 @@ class StoredWeights:
     others: tuple[str, ...] = ()
 
 
-def read_weights(path: Path, copy: str | None = None, sha256: str | None = None) -> StoredWeights:
+def read_weights(path: Path | str, copy: str | None = None, sha256: str | None = None) -> StoredWeights:
     """Read a safetensors or torch file; nothing in it is executed.
 
     Args:
@@ -54,6 +54,7 @@ def read_weights(path: Path, copy: str | None = None, sha256: str | None = None)
     Raises:
         UserError: The file cannot be read, is not the one of the digest, or holds no such weights.
     """
+    path = Path(path)
     content = _read(path)
     if sha256 is not None:
         with path.open("rb") as file:

@@ -56,7 +56,7 @@ from lurefs.runs.directory import RunDirectory
 N_HEADLINES = 2
 
 
-def write_report(directories: Sequence[RunDirectory], destination: Path) -> Path:
+def write_report(directories: Sequence[RunDirectory], destination: Path | str) -> Path:
     """Write `report.html` and `figures/` about finished runs.
 
     Args:
@@ -75,7 +75,7 @@ def write_report(directories: Sequence[RunDirectory], destination: Path) -> Path
     return write_page(read_runs(directories), destination)
 
 
-def write_page(runs: Sequence[Run], destination: Path, *, judged: Mapping[Cell, Verdicts] | None = None) -> Path:
+def write_page(runs: Sequence[Run], destination: Path | str, *, judged: Mapping[Cell, Verdicts] | None = None) -> Path:
     """Write the page about runs that were read, unless it is up to date; see `write_report`.
 
     Args:
@@ -86,14 +86,14 @@ def write_page(runs: Sequence[Run], destination: Path, *, judged: Mapping[Cell, 
     Raises:
         UserError: A file of a run is damaged, or the page cannot be written.
     """
-    path, origin = destination / "report.html", made_from(runs)
+    path, origin = Path(destination) / "report.html", made_from(runs)
     if is_current(path, origin):
         return path
     groups = styled(groups_of(runs), best_first(runs))
     benchmarks = benchmarks_of(runs)
     judged = _judged(runs, benchmarks, judged or {})
     first = [judged[name, probes[0]] for name, probes in benchmarks.items() if probes]
-    kept = PageFigures(destination / "figures")
+    kept = PageFigures(path.parent / "figures")
     context = {
         "title": _title(runs, groups),
         "names": [run.label for run in runs],
@@ -124,7 +124,7 @@ def write_page(runs: Sequence[Run], destination: Path, *, judged: Mapping[Cell, 
         kept.write()
         write_text(path, page)
     except OSError as error:
-        raise unwritable(destination, error) from error
+        raise unwritable(path.parent, error) from error
     return path
 
 

@@ -40,6 +40,9 @@ class RunDirectory:
 
     path: Path
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "path", Path(self.path))  # a text will do
+
     @property
     def config_path(self) -> Path:
         """The resolved configuration, YAML."""

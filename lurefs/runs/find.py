@@ -13,7 +13,7 @@ ROOT = Path("runs")
 """Folder where `lurefs run` puts its results and where names are searched."""
 
 
-def find_runs(names: Sequence[str], *, root: Path = ROOT) -> list[Path]:
+def find_runs(names: Sequence[str | Path], *, root: Path | str = ROOT) -> list[Path]:
     """Return the directories of runs, each once, in the order in which they are named.
 
     Args:
@@ -24,18 +24,19 @@ def find_runs(names: Sequence[str], *, root: Path = ROOT) -> list[Path]:
     Raises:
         UserError: A name leads to no run, or the name of a run to several.
     """
-    places = [root, *dict.fromkeys(Path(name).parent for name in names if Path(name).is_dir())]
-    found = [path for name in names for path in _resolve(name, places)]
+    places = [Path(root), *dict.fromkeys(Path(name).parent for name in names if Path(name).is_dir())]
+    found = [path for name in names for path in _resolve(str(name), places)]
     return list({path.resolve(): path for path in found}.values())
 
 
-def runs_below(folder: Path, *, above: tuple[Path, ...] = ()) -> Iterator[Path]:
+def runs_below(folder: Path | str, *, above: tuple[Path, ...] = ()) -> Iterator[Path]:
     """Yield the run directories at or below a folder, in the order of their names.
 
     Args:
         folder: Where to look; hidden folders are skipped, and links are followed.
         above: Folders on the way here; links back to them are not followed.
     """
+    folder = Path(folder)
     if (folder / "config.yaml").is_file():
         yield folder
         return

@@ -226,7 +226,7 @@ def _with_manifest(benchmark: Benchmark, config: BenchmarkConfig, path: Path) ->
     )
 
 
-def read_manifest(path: Path) -> Manifest:
+def read_manifest(path: Path | str) -> Manifest:
     """Read a file of episodes.
 
     Raises:

@@ -11,13 +11,14 @@ import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from lurefs import console, plugins
 from lurefs.config.identity import digest, run_identity
+from lurefs.config.load import RunGroup
 from lurefs.config.schema import RunConfig, plugin_names
 from lurefs.errors import UserError
 from lurefs.ranks import ranks_of
@@ -29,12 +30,71 @@ from lurefs.stages.places import check_place
 from lurefs.stages.plan import Plan, make_plan
 from lurefs.sweeps.grid import of_run
 from lurefs.sweeps.workers import Call, Failure, Workers
+from lurefs.tracking.agent import is_of_agent
 
 Elsewhere = Callable[[Mapping[str, Call]], Iterator[tuple[str, Any]]]
 """Makes calls outside this process; yields each key with its result or a `Failure`, as calls finish."""
 Directories = Mapping[str, RunDirectory]
 LEARNING = ("run", "pretrain")
 """Stages in which a backbone learns."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlannedRuns:
+    """The runs of a recipe, checked as far as settings and data go.
+
+    Attributes:
+        root: The folder of all runs, or the directory of the only one.
+        has_folders: Whether each run has its own folder below `root`.
+        plans: By run name.
+        directories: By run name.
+        waiting: The plans of those that are not finished, or not known to be.
+        is_free: Whether no other process waits for this one, so that it may leave out runs, and start processes.
+    """
+
+    root: Path
+    has_folders: bool
+    plans: Mapping[str, Plan]
+    directories: Directories
+    waiting: Mapping[str, Plan]
+    is_free: bool
+
+
+def plan_group(group: RunGroup, root: Path, stage: str) -> PlannedRuns:
+    """Plan one stage (all stages for `run`) of a recipe's runs, with their results in `root`; nothing is written.
+
+    Raises:
+        UserError: A run's settings do not fit its data, `root` holds another run, or a file in it is damaged.
+    """
+    plans = plan_runs(list(group.runs.values()))
+    directories = {name: RunDirectory(root / name if group.has_folders else root) for name in plans}
+    if group.has_folders and RunDirectory(root).config_path.is_file():
+        raise UserError(
+            f"{root} holds a run", "a folder for the runs of a group", "give another --run-dir, or move the run"
+        )
+    is_free = ranks_of().world_size == 1 and not is_of_agent(os.environ)
+    waiting = unfinished(plans, directories) if stage == "run" and is_free else plans
+    return PlannedRuns(
+        root=root,
+        has_folders=group.has_folders,
+        plans=plans,
+        directories=directories,
+        waiting=waiting,
+        is_free=is_free,
+    )
+
+
+def do_runs(planned: PlannedRuns, stage: str, *, n_workers: int) -> dict[str, Failure]:
+    """Do one stage of the waiting runs, in this process or in several; return the failures by run name.
+
+    Raises:
+        UserError: A run is refused before all start; or one fails in this process, which ends the rest.
+    """
+    if len(planned.waiting) > 1 and n_workers > 1 and planned.is_free:
+        return run_in_workers(planned.waiting, planned.directories, stage, n_workers=n_workers)
+    if planned.waiting:
+        run_here(planned.waiting, planned.directories, stage, with_page=not planned.has_folders)
+    return {}
 
 
 def plan_runs(configs: Sequence[RunConfig]) -> dict[str, Plan]:
@@ -83,14 +143,20 @@ def run_here(plans: Mapping[str, Plan], directories: Directories, stage: str, *,
     Raises:
         UserError: A run is refused before all start, or fails (see `lurefs.stages.run.run_stage`), which ends the rest.
     """
+    import torch
+
     from lurefs.stages.run import run_stage
 
     refuse_early(plans, directories, stage)
     if stage in LEARNING and ranks_of().is_first:
         for text in padding_notes([plan.config for plan in plans.values()]):
             console.note(text)
-    for name, plan in plans.items():
-        run_stage(plan, directories[name], stage, with_page=with_page)
+    n_threads = torch.get_num_threads()
+    try:
+        for name, plan in plans.items():
+            run_stage(plan, directories[name], stage, with_page=with_page)
+    finally:
+        torch.set_num_threads(n_threads)  # a run sets its own number, and its caller may go on
     if ranks_of().is_first:
         _tell_idle_resets(plans, directories, stage)
 

@@ -17,6 +17,7 @@ from multiprocessing import get_context, parent_process
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from lurefs import plugins
@@ -115,7 +116,12 @@ def _start() -> _Worker:
     ours, theirs = context.Pipe()
     process = context.Process(target=_work, args=(theirs,))
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when a process starts; more threads would be slow
-    process.start()
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")  # otherwise the new process would run a user's script again
+    try:
+        process.start()
+    finally:
+        sys.modules["__main__"] = main
     theirs.close()
     return _Worker(process=process, connection=ours)
 

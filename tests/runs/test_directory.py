@@ -8,6 +8,7 @@ import pytest
 from lurefs.config.schema import RunConfig
 from lurefs.errors import UserError
 from lurefs.runs.directory import RunDirectory
+from lurefs.runs.find import find_runs, runs_below
 
 READERS: dict[str, Callable[[RunDirectory], object]] = {
     "config.yaml": RunDirectory.read_config,
@@ -49,3 +50,10 @@ def test_a_stored_configuration_that_is_refused_is_told_by_its_file(
         with pytest.raises(UserError) as caught:
             directory.read_config()
         assert caught.value.problem == f"{path}: {problem}"
+
+
+def test_a_path_may_be_text(make_config: Callable[..., RunConfig], tmp_path: Path) -> None:
+    directory = RunDirectory(str(tmp_path / "run"))
+    directory.write_config(make_config())
+    assert directory == RunDirectory(tmp_path / "run")
+    assert find_runs([tmp_path], root=str(tmp_path)) == [directory.path] == list(runs_below(str(tmp_path)))

@@ -107,9 +107,9 @@ def curves(
         x_is_whole: Whether x is counted in steps, as chunks are; otherwise it is an amount, and starts at zero.
         levels: Dashed lines across the chart, with their names.
     """
-    from matplotlib.ticker import FuncFormatter, MaxNLocator
-
     with chart_context(name):
+        from matplotlib.ticker import FuncFormatter, MaxNLocator
+
         figure, axes = new_chart()
         draw_lines(axes, lines, _shifts(lines) if x_is_whole else [0.0] * len(lines))
         _draw_levels(axes, levels)

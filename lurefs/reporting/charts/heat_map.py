@@ -31,9 +31,9 @@ def heat_map(
         name: Salt of the file's ids.
         n_controls: Number of controls, which are the last rows, below a line and without colour.
     """
-    from matplotlib.patches import Rectangle
-
     with chart_context(name):
+        from matplotlib.patches import Rectangle
+
         figure, axes = new_chart(height_inches=0.8 + 0.3 * len(labels))
         for column, benchmark in enumerate(columns):
             n_runs = len(values) - n_controls

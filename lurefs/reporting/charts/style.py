@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
+import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from html import escape, unescape
 from typing import TYPE_CHECKING, Any
 
@@ -35,8 +38,13 @@ MAX_NAMED = 10
 """If there are more curves, those with a higher style are thin, grey and without a name in the legend."""
 
 
-def chart_context(name: str) -> Any:
-    """Return a context in which charts look alike and files depend only on their content."""
+@contextmanager
+def chart_context(name: str) -> Iterator[None]:
+    """Let charts look alike, and their files depend on nothing but their content: not on a user's style or backend.
+
+    Import matplotlib only within it.
+    """
+    _load_matplotlib()
     import matplotlib
 
     settings: Any = {
@@ -62,7 +70,30 @@ def chart_context(name: str) -> Any:
         "axes.facecolor": "none",
         "legend.frameon": False,
     }
-    return matplotlib.rc_context(settings)
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(settings)
+        yield
+
+
+def _load_matplotlib() -> None:
+    """Import matplotlib, which must not fail for want of a backend: charts here need none.
+
+    A notebook names its own in `MPLBACKEND`, also for the processes that it starts, which may not have it. Where there
+    is such a backend, the user's own charts keep it.
+    """
+    if "matplotlib" in sys.modules:
+        return
+    backend = os.environ.pop("MPLBACKEND", None)
+    try:
+        import matplotlib
+
+        if backend:
+            with suppress(ValueError):
+                matplotlib.rcParams["backend"] = backend
+    finally:
+        if backend is not None:
+            os.environ["MPLBACKEND"] = backend
 
 
 def new_chart(*, height_inches: float = HEIGHT_INCHES) -> tuple[Figure, Axes]:

@@ -156,12 +156,12 @@ def _heat_map_chart(
 
 def heat_map(rate: FloatArray, names: Sequence[str], *, name: str) -> str:
     """Draw (n, n) rates as a heat map with percentages; darker is higher."""
-    from matplotlib.patches import Rectangle
-
     n = len(names)
     off_diagonal = np.where(np.eye(n, dtype=bool), 0, np.nan_to_num(rate))
     highest = float(off_diagonal.max()) or 1.0
     with chart_context(name):
+        from matplotlib.patches import Rectangle
+
         figure, axes = new_chart(height_inches=4.6)
         for row, column in np.ndindex(n, n):
             corner = (column - 0.5, row - 0.5)
