@@ -23,9 +23,9 @@ TABLE: Mapping[str, Mapping[str, str]] = MappingProxyType(
         "dataset": {
             "icons": "lurefs.data.icons:icons",
             "glyphs": "lurefs.data.glyphs:glyphs",
-            "digits": "lurefs.data.sources:digits",
-            "folder": "lurefs.data.sources:folder",
-            "npz": "lurefs.data.sources:npz",
+            "digits": "lurefs.data.digits:digits",
+            "folder": "lurefs.data.folder:folder",
+            "npz": "lurefs.data.npz:npz",
         },
         "unlearn": {
             "nothing": "lurefs.learning.unlearn.whole:nothing",

@@ -44,7 +44,7 @@ HOMES = {
         "episodes.projection",
         "episodes.fitting",
         "episodes.transfer.fits",
-        "lurefs.data.sources",
+        "lurefs.data.digits",
     },
     "matplotlib": {
         "lurefs.reporting.charts.curves",
