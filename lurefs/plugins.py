@@ -57,6 +57,8 @@ TABLE: Mapping[str, Mapping[str, str]] = MappingProxyType(
         },
     }
 )
+RESULTS: Mapping[str, str] = MappingProxyType({"dataset": "lurefs.data.dataset:ImageDataset"})
+"""The type that the factories of a kind return."""
 OTHER_NAMES: Mapping[str, Mapping[str, str]] = MappingProxyType(
     {
         "unlearn": {
@@ -159,7 +161,18 @@ def _signature(kind: str, name: str) -> inspect.Signature:
 
 
 def build(kind: str, name: str, params: Mapping[str, Any]) -> Any:
-    """Build a plug-in: call its factory with the config's parameters."""
+    """Build a plug-in: call its factory with the config's parameters.
+
+    Raises:
+        UserError: The parameters do not suit the factory, or it returns something of another type.
+    """
     check(kind, name, params, where=kind)
     factory: Callable[..., Any] = resolve(kind, name)
-    return factory(**params)
+    built = factory(**params)
+    if kind in RESULTS and not isinstance(built, expected := resolve(kind, RESULTS[kind])):
+        raise UserError(
+            f"{kind} {name!r} returned {type(built).__module__}.{type(built).__qualname__}",
+            f"a factory that returns {expected.__module__}.{expected.__qualname__}",
+            f"name one of {', '.join(names(kind))}, or return that type",
+        )
+    return built
