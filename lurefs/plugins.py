@@ -26,6 +26,7 @@ TABLE: Mapping[str, Mapping[str, str]] = MappingProxyType(
             "digits": "lurefs.data.digits:digits",
             "folder": "lurefs.data.folder:folder",
             "npz": "lurefs.data.npz:npz",
+            "table": "lurefs.data.table:table",
         },
         "unlearn": {
             "nothing": "lurefs.learning.unlearn.whole:nothing",

@@ -77,7 +77,7 @@ def dataset_of(images: Encoded, view: View) -> ImageDataset:
     return ImageDataset(
         name=images.name,
         labels=images.labels,
-        class_names=tuple(map(printable, images.class_names)),
+        class_names=images.class_names,
         image_ids=images.image_ids,
         sources=np.zeros(n_images, np.int64) if images.sources is None else images.sources,
         source_names=images.source_names or (images.name,),
@@ -119,7 +119,7 @@ def check_settings(where: str, image_size: int, n_channels: int, white_level: fl
 
 
 def unique_ids(names: Sequence[str]) -> tuple[str, ...]:
-    """Return file names as printable ids; names that look alike when printed are numbered."""
+    """Return names as printable ones; names that look alike when printed are numbered."""
     found = tuple(map(printable, names))
     if len(set(found)) == len(found):
         return found
@@ -157,11 +157,11 @@ def given_split(codes: IntArray, labels: IntArray, class_names: Sequence[str], *
     counts = np.stack([np.bincount(labels[codes == part], minlength=len(class_names)) for part in present])
     n_homes = (counts > 0).sum(axis=0)
     if (n_homes <= 1).all():
-        lists = {
-            group: tuple(map(printable, _classes_in(codes, labels, class_names, part)))
-            for part, group in enumerate(GROUPS)
-        }
-        sizes = _joined([f"{len(lists[GROUPS[part]])} {GROUPS[part]}" for part in present])
+        home = {part: GROUPS[part] for part in present[:-1]} | {present[-1]: "novel"}
+        lists: dict[str, tuple[str, ...]] = dict.fromkeys(GROUPS, ())
+        for part, group in home.items():
+            lists[group] = tuple(class_names[label] for label in np.unique(labels[codes == part]))
+        sizes = _joined([f"{len(lists[group])} {group}" for group in home.values()])
         return Split(
             class_split=lists,
             notes=(f"{names} of {where} hold different classes: {sizes} ones, unless the recipe sets class_split",),
@@ -180,10 +180,6 @@ def given_split(codes: IntArray, labels: IntArray, class_names: Sequence[str], *
             "other classes takes the images of all parts",
         ),
     )
-
-
-def _classes_in(codes: IntArray, labels: IntArray, class_names: Sequence[str], part: int) -> list[str]:
-    return [class_names[label] for label in np.unique(labels[codes == part])]
 
 
 def _joined(words: Sequence[str]) -> str:

@@ -140,6 +140,7 @@ def list_images(tree: Tree, layout: str, *, use_split: bool) -> Listing:
     class_names = tuple(dict.fromkeys(row[0] for row in rows))
     index_of = {name: index for index, name in enumerate(class_names)}
     labels = np.array([index_of[row[0]] for row in rows], np.int64)
+    class_names = unique_ids(class_names)
     codes = np.array([row[3] for row in rows], np.int64)
     names = tuple(row[1] for row in rows)
     split = Split()

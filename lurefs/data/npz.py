@@ -185,7 +185,7 @@ def _square_side(path: Path, shape: tuple[int, int, int, int]) -> int:
         raise UserError(
             f"{path} has images of {height} x {width} pixels",
             "square images, or an image_size to resize them to",
-            f"set image_size, e.g. to {min(height, width)}",
+            f"set image_size, e.g. dataset.params.image_size={min(height, width)}",
         )
     return height
 

@@ -63,7 +63,10 @@ def test_a_changed_npz_file_is_read_again(tmp_path: Path) -> None:
         ({"images": None}, r"has no array 'images', only labels"),
         ({"images": np.zeros((4, 6, 6))}, r"images of shape \(4, 6, 6\), float64\n.*uint8"),
         ({"images": np.zeros((4, 3, 6, 6), np.uint8)}, r"images of shape \(4, 3, 6, 6\).*\n.*\n.*channels come last"),
-        ({"images": np.zeros((4, 6, 7), np.uint8)}, r"images of 6 x 7 pixels\n.*\n.*set image_size, e\.g\. to 6"),
+        (
+            {"images": np.zeros((4, 6, 7), np.uint8)},
+            r"images of 6 x 7 pixels\n.*\n.*set image_size",
+        ),
         ({"labels": np.zeros(3, int)}, r"has labels of shape \(3,\)\n.*\(4,\), one entry per image"),
         ({"labels": np.zeros(4)}, r"labels of type float64\n.*integers"),
         ({"labels": np.array([0, 1, 2, 3], object)}, r"array 'labels' that cannot be read"),
