@@ -27,6 +27,8 @@ TABLE: Mapping[str, Mapping[str, str]] = MappingProxyType(
             "folder": "lurefs.data.folder:folder",
             "npz": "lurefs.data.npz:npz",
             "table": "lurefs.data.table:table",
+            "archive": "lurefs.data.archive:archive",
+            "webdataset": "lurefs.data.webdataset:webdataset",
         },
         "unlearn": {
             "nothing": "lurefs.learning.unlearn.whole:nothing",

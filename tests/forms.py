@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import io
+import json
+import tarfile
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -67,3 +71,34 @@ def write_npz(path: Path) -> Path:
     images = [np.asarray(image_of(label, row % N_PER_CLASS)) for row, label in enumerate(labels)]
     np.savez(path, images=np.stack(images), labels=labels, class_names=np.array(CLASSES))
     return path
+
+
+def write_archive(path: Path) -> Path:
+    """Write folders of images as a tar or zip archive."""
+    folder = write_folders(path.parent / "packed")
+    files = sorted(file for file in folder.rglob("*.png"))
+    if path.suffix == ".zip":
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+            for file in files:
+                archive.write(file, file.relative_to(folder))
+    else:
+        with tarfile.open(path, "w:gz" if path.suffix == ".gz" else "w") as tar:
+            tar.add(folder, "./")
+    return path
+
+
+def write_shards(folder: Path, *, n_shards: int = 3, part: str = "photos", with_json: bool = False) -> str:
+    """Write the images as shards in the WebDataset format; return the pattern of their names."""
+    folder.mkdir(exist_ok=True)
+    samples = [(label, number) for number in range(N_PER_CLASS) for label in range(len(CLASSES))]
+    for shard in range(n_shards):
+        with tarfile.open(folder / f"{part}-{shard:06d}.tar", "w") as tar:
+            for label, number in samples[shard::n_shards]:
+                image = io.BytesIO()
+                image_of(label, number).save(image, "png")
+                described = ("json", json.dumps({"label": CLASSES[label]}).encode())
+                for kind, content in (("png", image.getvalue()), described if with_json else ("cls", b"%d" % label)):
+                    info = tarfile.TarInfo(f"{label}{number:05d}.{kind}")
+                    info.size = len(content)
+                    tar.addfile(info, io.BytesIO(content))
+    return str(folder / f"{part}-{{000000..{n_shards - 1:06d}}}.tar")

@@ -135,6 +135,12 @@ def unique_ids(names: Sequence[str]) -> tuple[str, ...]:
     return tuple(ids)
 
 
+def coded(values: Sequence[str]) -> tuple[IntArray, tuple[str, ...]]:
+    """Return texts as indices of their sorted values, and these."""
+    names, rows = np.unique(np.array(values), return_inverse=True)
+    return rows.astype(np.int64), unique_ids([str(name) for name in names])
+
+
 def given_split(codes: IntArray, labels: IntArray, class_names: Sequence[str], *, use_split: bool, where: str) -> Split:
     """Return the split that the parts of the images make: of the classes if no two parts share one.
 

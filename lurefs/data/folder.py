@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections import Counter
 from functools import partial
@@ -11,7 +10,7 @@ from typing import IO
 
 from lurefs.data.dataset import ImageDataset, View
 from lurefs.data.encoded import Encoded, check_settings, dataset_of
-from lurefs.data.layouts import Listing, Place, Tree, ending_of, is_image, is_skipped, list_images
+from lurefs.data.layouts import Place, Tree, ending_of, is_image, is_skipped, list_images, listing_digest
 from lurefs.data.paths import existing
 from lurefs.errors import UserError
 
@@ -66,14 +65,6 @@ def folder(
         ),
         View(image_size=image_size),
     )
-
-
-def listing_digest(listing: Listing) -> str:
-    """Return a digest of the names and sizes of image files."""
-    digest = hashlib.sha256()
-    for name, size in zip(listing.names, listing.sizes, strict=True):
-        digest.update(f"{name}\0{size}\n".encode("utf-8", "surrogateescape"))
-    return digest.hexdigest()
 
 
 def _open(root: Path, names: tuple[str, ...], row: int) -> tuple[Path | IO[bytes], str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -156,6 +157,14 @@ def list_images(tree: Tree, layout: str, *, use_split: bool) -> Listing:
         split=split,
         notes=(*tree.notes, *_notes(tree, roles, class_names, n_loose)),
     )
+
+
+def listing_digest(listing: Listing) -> str:
+    """Return a digest of the names and sizes of image files."""
+    digest = hashlib.sha256()
+    for name, size in zip(listing.names, listing.sizes, strict=True):
+        digest.update(f"{name}\0{size}\n".encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()
 
 
 def _notes(tree: Tree, roles: Sequence[str], class_names: Sequence[str], n_loose: int) -> list[str]:

@@ -8,9 +8,13 @@ from typing import Any
 from lurefs import plugins
 from lurefs.data.pixels import printable
 from lurefs.data.table import TABLES, is_folder_of_tables
+from lurefs.data.webdataset import is_shard
 from lurefs.errors import UserError
 
-FORMS = "a folder with one sub-folder per class, an .npz file, a table (.csv, .tsv, .parquet)"
+FORMS = (
+    "a folder with one sub-folder per class, an .npz file, a table (.csv, .tsv, .parquet), an archive (.tar, .zip), "
+    "shards (train-{000..003}.tar)"
+)
 
 
 def recognise(data: str) -> tuple[str, dict[str, Any]]:
@@ -24,9 +28,11 @@ def recognise(data: str) -> tuple[str, dict[str, Any]]:
     path = Path(data).expanduser()
     params = {"path": str(path.resolve())}
     if path.is_dir():
-        return ("table" if is_folder_of_tables(path) else "folder"), params
+        return _form_of_folder(path), params
     if path.is_file():
-        return ("table" if path.suffix.lower() in TABLES else "npz"), params
+        return _form_of_file(path), params
+    if path.suffix == ".tar" and ("{" in path.name or "*" in path.name):
+        return "webdataset", params
     if data in plugins.names("dataset"):
         return data, {}
     raise UserError(
@@ -34,3 +40,23 @@ def recognise(data: str) -> tuple[str, dict[str, Any]]:
         f"{FORMS}, or one of {', '.join(plugins.names('dataset'))}",
         "correct the path, or give a recipe with --config",
     )
+
+
+def _form_of_folder(path: Path) -> str:
+    if is_folder_of_tables(path):
+        return "table"
+    entries = [entry for entry in path.iterdir() if not entry.name.startswith(".")]
+    if any(entry.suffix == ".tar" for entry in entries) and not any(entry.is_dir() for entry in entries):
+        return "webdataset"
+    return "folder"
+
+
+def _form_of_file(path: Path) -> str:
+    ending = path.suffix.lower()
+    if ending in TABLES:
+        return "table"
+    if ending == ".tar":
+        return "webdataset" if is_shard(path) else "archive"
+    if ending in (".zip", ".gz", ".tgz", ".bz2", ".xz"):
+        return "archive"
+    return "npz"

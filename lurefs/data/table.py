@@ -13,9 +13,8 @@ from typing import IO, Any
 
 import numpy as np
 
-from episodes.arrays import IntArray
 from lurefs.data.dataset import ImageDataset, View
-from lurefs.data.encoded import PART_NAMES, Encoded, Split, check_settings, dataset_of, given_split, unique_ids
+from lurefs.data.encoded import PART_NAMES, Encoded, Split, check_settings, coded, dataset_of, given_split, unique_ids
 from lurefs.data.layouts import IMAGE_SUFFIXES, ending_of
 from lurefs.data.paths import existing
 from lurefs.errors import UserError
@@ -75,12 +74,12 @@ def table(
     base = _base(where, found["path"][0]) if root is None else existing(root, "folder")
     names = [name.replace(os.sep, "/") for name in found["path"]]
     sizes = _sizes(base, names, where)
-    labels, class_names = _coded(found["label"])
+    labels, class_names = coded(found["label"])
     split = Split()
     if "split" in found and use_split:
         codes = np.array([_part(value, where) for value in found["split"]], np.int64)
         split = given_split(codes, labels, class_names, use_split=True, where=str(where))
-    sources, source_names = _coded(found["source"]) if "source" in found else (None, ())
+    sources, source_names = coded(found["source"]) if "source" in found else (None, ())
     ids = unique_ids(found.get("id", names))
     digest = hashlib.sha256()
     for row in zip(ids, names, found["label"], sizes, strict=True):
@@ -101,12 +100,6 @@ def table(
         ),
         View(image_size=image_size),
     )
-
-
-def _coded(values: Sequence[str]) -> tuple[IntArray, tuple[str, ...]]:
-    """Return texts as indices of their sorted values, and these."""
-    names, rows = np.unique(np.array(values), return_inverse=True)
-    return rows.astype(np.int64), unique_ids([str(name) for name in names])
 
 
 def is_folder_of_tables(path: Path) -> bool:

@@ -19,6 +19,9 @@ FORMS: dict[str, Make] = {
     "csv": lambda root: forms.write_table(root / "list.csv"),
     "parquet": lambda root: forms.write_table(root / "list.parquet"),
     "three_lists": lambda root: forms.write_three_lists(root / "mini"),
+    "tar": lambda root: forms.write_archive(root / "packed.tar"),
+    "zip": lambda root: forms.write_archive(root / "packed.zip"),
+    "shards": lambda root: forms.write_shards(root / "shards"),
     "npz": lambda root: forms.write_npz(root / "images.npz"),
 }
 
