@@ -1,7 +1,7 @@
 """Table of all plug-ins that a config can name: kind -> name -> "module:attribute", imported when used.
 
-A name with a colon is itself such a path, so a plug-in of another package needs no registration. Every plug-in is a
-factory, called with the config's `params` as keyword arguments.
+A name with a colon is itself such a path, so a plug-in of another package needs no registration; the few names of
+`NAMED` stand before a colon, too. Every plug-in is a factory, called with the config's `params` as keyword arguments.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import inspect
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -29,6 +30,12 @@ TABLE: Mapping[str, Mapping[str, str]] = MappingProxyType(
             "table": "lurefs.data.table:table",
             "archive": "lurefs.data.archive:archive",
             "webdataset": "lurefs.data.webdataset:webdataset",
+            "arrow": "lurefs.data.arrow:arrow",
+            "hf": "lurefs.data.hub:hf",
+            "idx": "lurefs.data.idx:idx",
+            "fashion_mnist": "lurefs.data.idx:fashion_mnist",
+            "torchvision": "lurefs.data.torchvision_set:torchvision",
+            "timm": "lurefs.data.timm_reader:timm",
         },
         "unlearn": {
             "nothing": "lurefs.learning.unlearn.whole:nothing",
@@ -60,6 +67,8 @@ TABLE: Mapping[str, Mapping[str, str]] = MappingProxyType(
         },
     }
 )
+NAMED: Mapping[str, tuple[str, ...]] = MappingProxyType({"dataset": ("hf", "torchvision", "timm")})
+"""Plug-ins that may be written `NAME:FIRST`, with their first argument."""
 RESULTS: Mapping[str, str] = MappingProxyType({"dataset": "lurefs.data.dataset:ImageDataset"})
 """The type that the factories of a kind return."""
 OTHER_NAMES: Mapping[str, Mapping[str, str]] = MappingProxyType(
@@ -84,6 +93,9 @@ def resolve(kind: str, name: str) -> Any:
     Raises:
         UserError: The name is not in the table, or its path cannot be imported.
     """
+    prefix, _, first = name.partition(":")
+    if prefix in NAMED.get(kind, ()) and first:
+        return partial(resolve(kind, prefix), first)
     path = name if ":" in name else TABLE[kind].get(name)
     if path is None:
         unknown = unknown_name(kind, name, TABLE[kind])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import tarfile
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow
+import pyarrow.ipc
 import pyarrow.parquet
 from PIL import Image
 
@@ -102,3 +104,64 @@ def write_shards(folder: Path, *, n_shards: int = 3, part: str = "photos", with_
                     info.size = len(content)
                     tar.addfile(info, io.BytesIO(content))
     return str(folder / f"{part}-{{000000..{n_shards - 1:06d}}}.tar")
+
+
+def rows_of_bytes() -> tuple[list[dict[str, object]], list[int]]:
+    """Return all images as `datasets` stores them, and their labels."""
+    rows, labels = [], []
+    for label in range(len(CLASSES)):
+        for number in range(N_PER_CLASS):
+            content = io.BytesIO()
+            image_of(label, number).save(content, "png")
+            rows.append({"bytes": content.getvalue(), "path": None})
+            labels.append(label)
+    return rows, labels
+
+
+def with_features(table: pyarrow.Table) -> pyarrow.Table:
+    """Return a table with the note of `datasets` about its columns."""
+    features = {"image": {"_type": "Image"}, "label": {"names": list(CLASSES), "_type": "ClassLabel"}}
+    return table.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
+
+
+def write_saved(root: Path) -> Path:
+    """Write train and test as `DatasetDict.save_to_disk` does."""
+    rows, labels = rows_of_bytes()
+    root.mkdir()
+    (root / "dataset_dict.json").write_text(json.dumps({"splits": ["train", "test"]}))
+    for part, chosen in (("train", range(0, len(labels), 2)), ("test", range(1, len(labels), 2))):
+        (root / part).mkdir()
+        table = pyarrow.table({"image": [rows[row] for row in chosen], "label": [labels[row] for row in chosen]})
+        table = with_features(table)
+        name = "data-00000-of-00001.arrow"
+        with pyarrow.ipc.new_stream(str(root / part / name), table.schema) as writer:
+            writer.write_table(table, max_chunksize=5)
+        state = {"_data_files": [{"filename": name}], "_fingerprint": "1", "_format_type": None, "_split": part}
+        (root / part / "state.json").write_text(json.dumps(state))
+        (root / part / "dataset_info.json").write_text("{}")
+    return root
+
+
+def write_parquet_bytes(root: Path) -> Path:
+    """Write Parquet files with image bytes, as a data set of the hub has them."""
+    rows, labels = rows_of_bytes()
+    (root / "data").mkdir(parents=True)
+    for shard in range(2):
+        table = with_features(pyarrow.table({"image": rows[shard::2], "label": labels[shard::2]}))
+        pyarrow.parquet.write_table(table, root / "data" / f"train-{shard:05d}-of-00002.parquet", row_group_size=7)
+    return root
+
+
+def write_idx(root: Path, *, start: str = "", compress: bool = False) -> Path:
+    """Write train and test as the four idx files of MNIST."""
+    root.mkdir(parents=True, exist_ok=True)
+    for part, numbers in (("train", range(5)), ("t10k", range(5, N_PER_CLASS))):
+        pairs = [(label, number) for number in numbers for label in range(len(CLASSES))]
+        images = np.stack([np.asarray(image_of(*pair).convert("L"))[:, 2:22] for pair in pairs])
+        labels = np.array([label for label, _ in pairs], np.uint8)
+        for kind, array in (("images-idx3", images), ("labels-idx1", labels)):
+            head = bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">u4").tobytes()
+            content = head + array.tobytes()
+            name = f"{start}{part}-{kind}-ubyte" + (".gz" if compress else "")
+            (root / name).write_bytes(gzip.compress(content) if compress else content)
+    return root

@@ -35,7 +35,13 @@ ORDER = [
 
 HOMES = {
     "learn2learn": {"episodes.sampler"},
-    "timm": {"lurefs.learning.backbones", "lurefs.learning.optimizers", "lurefs.stages.identity"},
+    "timm": {
+        "lurefs.data.timm_reader",
+        "lurefs.learning.backbones",
+        "lurefs.learning.optimizers",
+        "lurefs.stages.identity",
+    },
+    "datasets": {"lurefs.data.hub"},
     "omegaconf": {"lurefs.config.load"},
     "wandb": {"lurefs.tracking.tracker", "lurefs.tracking.client", "lurefs.commands.push", "lurefs.tracking.views"},
     "wandb_workspaces": {"lurefs.tracking.views"},

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,6 +15,9 @@ from episodes.arrays import IntArray
 from lurefs.data.dataset import PARTS, ImageArray, ImageDataset, View
 from lurefs.data.pixels import check_image_size, printable, read_image
 from lurefs.errors import UserError
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 PART_NAMES = {
     **dict.fromkeys(("train", "training", "trn", "meta-train", "meta_train", "base", "images_background"), 0),
@@ -45,7 +48,7 @@ class Encoded:
         class_names: One name per class.
         image_ids: One unique name per image.
         identity: Digest of the content, and the settings that the labels depend on.
-        open: From a row to the path or the bytes of the image, and its name in error messages.
+        open: From a row to the path or the bytes of the image, or the image itself, and its name in error messages.
         n_channels: 1 (grey) or 3 (RGB).
         white_level: See `lurefs.data.pixels.read_image`.
         sources: (n_images,) int64, index into `source_names`; None for one source.
@@ -59,7 +62,7 @@ class Encoded:
     class_names: tuple[str, ...]
     image_ids: tuple[str, ...]
     identity: Mapping[str, Any]
-    open: Callable[[int], tuple[Path | IO[bytes], str]]
+    open: Callable[[int], tuple[Path | IO[bytes] | Image.Image, str]]
     n_channels: int = 3
     white_level: float | None = None
     sources: IntArray | None = None

@@ -94,7 +94,12 @@ def as_array(image: Image.Image) -> ImageArray:
 
 
 def read_image(
-    file: Path | IO[bytes], view: View, n_channels: int, *, white_level: float | None = None, name: str = ""
+    file: Path | IO[bytes] | Image.Image,
+    view: View,
+    n_channels: int,
+    *,
+    white_level: float | None = None,
+    name: str = "",
 ) -> ImageArray:
     """Decode one image, rotated upright, with transparent parts on white; of an animation the first frame.
 
@@ -102,7 +107,7 @@ def read_image(
     8 bits, as Pillow does for 16-bit colours.
 
     Args:
-        file: A path, or a stream of the file's bytes.
+        file: A path, a stream of the file's bytes, or an image that Pillow has opened.
         view: Size and crop of the result.
         n_channels: 1 (grey) or 3 (RGB).
         white_level: The grey value that is white, where it does not follow from the file: 4095 for 12 bits, 1 for
@@ -146,7 +151,7 @@ class _UnknownRangeError(ValueError):
     fix = "set white_level of the data set, e.g. to 4095 for 12 bits, 65535 for 16 bits or 1 for numbers from 0 to 1"
 
 
-def _reason(file: Path | IO[bytes], error: Exception) -> str:
+def _reason(file: Path | IO[bytes] | Image.Image, error: Exception) -> str:
     if isinstance(file, Path) and isinstance(error, OSError) and file.is_file() and not file.stat().st_size:
         return "it is empty"
     if error.__class__.__name__ == "UnidentifiedImageError":
@@ -168,12 +173,13 @@ def _let_pillow_read(name: str) -> None:
         pillow_heif.register_heif_opener()
 
 
-def _decode(file: Path | IO[bytes], n_channels: int, white_level: float | None) -> Image.Image:
+def _decode(file: Path | IO[bytes] | Image.Image, n_channels: int, white_level: float | None) -> Image.Image:
     from PIL import Image
 
     try:
-        opened = Image.open(file)
+        opened = file if isinstance(file, Image.Image) else Image.open(file)
     except ValueError:  # a PNG file with too much text
+        assert not isinstance(file, Image.Image)
         opened = Image.open(_without_text(file))
     with opened:
         upright = _upright(_in_8_bits(opened, white_level), _orientation(opened))

@@ -6,14 +6,16 @@ from pathlib import Path
 from typing import Any
 
 from lurefs import plugins
+from lurefs.data.arrow import is_arrow
+from lurefs.data.idx import images_in
 from lurefs.data.pixels import printable
 from lurefs.data.table import TABLES, is_folder_of_tables
 from lurefs.data.webdataset import is_shard
 from lurefs.errors import UserError
 
 FORMS = (
-    "a folder with one sub-folder per class, an .npz file, a table (.csv, .tsv, .parquet), an archive (.tar, .zip), "
-    "shards (train-{000..003}.tar)"
+    "a folder with one sub-folder per class, a table (.csv, .tsv, .parquet), an archive (.tar, .zip), shards "
+    "(train-{000..003}.tar), Arrow, idx or .npz files"
 )
 
 
@@ -33,16 +35,20 @@ def recognise(data: str) -> tuple[str, dict[str, Any]]:
         return _form_of_file(path), params
     if path.suffix == ".tar" and ("{" in path.name or "*" in path.name):
         return "webdataset", params
-    if data in plugins.names("dataset"):
+    if data in plugins.names("dataset") or data.partition(":")[0] in plugins.NAMED["dataset"]:
         return data, {}
     raise UserError(
         f"there is no folder or file {data}, and no data set of that name",
         f"{FORMS}, or one of {', '.join(plugins.names('dataset'))}",
-        "correct the path, or give a recipe with --config",
+        "correct the path, write e.g. torchvision:CIFAR10 or hf:NAME, or give a recipe with --config",
     )
 
 
 def _form_of_folder(path: Path) -> str:
+    if is_arrow(path):
+        return "arrow"
+    if images_in(path):
+        return "idx"
     if is_folder_of_tables(path):
         return "table"
     entries = [entry for entry in path.iterdir() if not entry.name.startswith(".")]
@@ -53,8 +59,12 @@ def _form_of_folder(path: Path) -> str:
 
 def _form_of_file(path: Path) -> str:
     ending = path.suffix.lower()
+    if is_arrow(path):
+        return "arrow"
     if ending in TABLES:
         return "table"
+    if images_in(path):
+        return "idx"
     if ending == ".tar":
         return "webdataset" if is_shard(path) else "archive"
     if ending in (".zip", ".gz", ".tgz", ".bz2", ".xz"):

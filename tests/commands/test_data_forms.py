@@ -22,6 +22,9 @@ FORMS: dict[str, Make] = {
     "tar": lambda root: forms.write_archive(root / "packed.tar"),
     "zip": lambda root: forms.write_archive(root / "packed.zip"),
     "shards": lambda root: forms.write_shards(root / "shards"),
+    "saved": lambda root: forms.write_saved(root / "saved"),
+    "parquet_bytes": lambda root: forms.write_parquet_bytes(root / "hub"),
+    "idx": lambda root: forms.write_idx(root / "mnist"),
     "npz": lambda root: forms.write_npz(root / "images.npz"),
 }
 
