@@ -36,6 +36,7 @@ TABLE: Mapping[str, Mapping[str, str]] = MappingProxyType(
             "fashion_mnist": "lurefs.data.idx:fashion_mnist",
             "torchvision": "lurefs.data.torchvision_set:torchvision",
             "timm": "lurefs.data.timm_reader:timm",
+            "learn2learn": "lurefs.data.few_shot_set:learn2learn",
         },
         "unlearn": {
             "nothing": "lurefs.learning.unlearn.whole:nothing",
@@ -67,7 +68,7 @@ TABLE: Mapping[str, Mapping[str, str]] = MappingProxyType(
         },
     }
 )
-NAMED: Mapping[str, tuple[str, ...]] = MappingProxyType({"dataset": ("hf", "torchvision", "timm")})
+NAMED: Mapping[str, tuple[str, ...]] = MappingProxyType({"dataset": ("hf", "torchvision", "timm", "learn2learn")})
 """Plug-ins that may be written `NAME:FIRST`, with their first argument."""
 RESULTS: Mapping[str, str] = MappingProxyType({"dataset": "lurefs.data.dataset:ImageDataset"})
 """The type that the factories of a kind return."""

@@ -34,7 +34,7 @@ ORDER = [
 """From the bottom up: a wing imports what is in itself or below it, never what is beside it or above."""
 
 HOMES = {
-    "learn2learn": {"episodes.sampler"},
+    "learn2learn": {"episodes.sampler", "lurefs.data.few_shot_set"},
     "timm": {
         "lurefs.data.timm_reader",
         "lurefs.learning.backbones",

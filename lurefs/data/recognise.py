@@ -7,6 +7,7 @@ from typing import Any
 
 from lurefs import plugins
 from lurefs.data.arrow import is_arrow
+from lurefs.data.few_shot_set import set_in
 from lurefs.data.idx import images_in
 from lurefs.data.pixels import printable
 from lurefs.data.table import TABLES, is_folder_of_tables
@@ -30,6 +31,8 @@ def recognise(data: str) -> tuple[str, dict[str, Any]]:
     path = Path(data).expanduser()
     params = {"path": str(path.resolve())}
     if path.is_dir():
+        if (known := set_in(path)) is not None:
+            return "learn2learn", {"name": known, **params}
         return _form_of_folder(path), params
     if path.is_file():
         return _form_of_file(path), params
