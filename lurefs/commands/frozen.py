@@ -36,7 +36,7 @@ def add_parser(commands: Any) -> None:
     add_options(parser)
     parser.add_argument("--output", type=Path, metavar="FILE", help="the recipe (default: <name of DATA>.yaml)")
     words = "settings of the data set, e.g. dataset.params.image_size=64"
-    parser.add_argument("overrides", nargs="*", metavar="dataset.params.KEY=VALUE", help=words)
+    parser.add_argument("overrides", nargs="*", metavar="dataset.KEY=VALUE", help=words)
     parser.set_defaults(run=run)
 
 
@@ -70,11 +70,11 @@ def run(arguments: argparse.Namespace) -> int:
     Raises:
         UserError: There is no such data, an option is wrong, or the file is there or cannot be written.
     """
-    other = next((text for text in arguments.overrides if not text.startswith("dataset.params.")), None)
+    other = next((text for text in arguments.overrides if not text.startswith("dataset.")), None)
     if other is not None:
         raise UserError(
             f"{other!r} is given beside {arguments.data}",
-            "settings of the data set only: dataset.params.KEY=VALUE",
+            "settings of the data set only, e.g. dataset.params.image_size=64",
             "write other settings into the recipe",
         )
     text = recipe(arguments)
@@ -117,8 +117,7 @@ def recipe(arguments: argparse.Namespace) -> str:
         UserError: There is no such data, or an option is wrong.
     """
     overrides = parse_overrides(getattr(arguments, "overrides", ()))
-    name, params = recognise(arguments.data)
-    params |= _dataset_params(overrides)
+    name, params = _dataset_of(arguments.data, overrides)
     shots, n_way = _shots_of(SHOTS if arguments.shots is None else arguments.shots), arguments.way
     n_way = WAY if n_way is None else n_way
     dataset: ImageDataset = plugins.build("dataset", name, params)
@@ -151,11 +150,16 @@ def recipe(arguments: argparse.Namespace) -> str:
     )
 
 
-def _dataset_params(overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the parameters that overrides give the data set."""
+def _dataset_of(data: str, overrides: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Return the name and the parameters of the data set; an override of the name takes the path as it is."""
     dataset = overrides.get("dataset")
-    params = dataset.get("params") if isinstance(dataset, dict) else None
-    return params if isinstance(params, dict) else {}
+    given = dataset if isinstance(dataset, dict) else {}
+    params = given.get("params")
+    params = params if isinstance(params, dict) else {}
+    if "name" in given:
+        return str(given["name"]), {"path": str(Path(data).expanduser().resolve()), **params}
+    name, found = recognise(data)
+    return name, found | params
 
 
 def _whose(brought: Mapping[str, Sequence[str]] | None) -> str:

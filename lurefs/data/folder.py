@@ -12,6 +12,7 @@ from lurefs.data.dataset import ImageDataset, View
 from lurefs.data.encoded import Encoded, check_settings, dataset_of
 from lurefs.data.layouts import Place, Tree, ending_of, is_image, is_skipped, list_images, listing_digest
 from lurefs.data.paths import existing
+from lurefs.data.pixels import printable
 from lurefs.errors import UserError
 
 
@@ -89,7 +90,7 @@ def _scan(root: Path) -> Tree:
                     continue
                 key = _key(entry.path)
                 if key in above:
-                    notes.append(f"{entry.path} is a link to a folder above it and is left out")
+                    notes.append(f"{printable(entry.path)} is a link to a folder above it and is left out")
                 else:
                     pending.append((entry.path, (*place, entry.name), above | {key}))
             elif is_image(entry.name):
