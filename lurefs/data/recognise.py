@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
+from zipfile import is_zipfile
 
 from lurefs import plugins
 from lurefs.data.arrow import is_arrow
@@ -72,4 +73,8 @@ def _form_of_file(path: Path) -> str:
         return "webdataset" if is_shard(path) else "archive"
     if ending in (".zip", ".gz", ".tgz", ".bz2", ".xz"):
         return "archive"
-    return "npz"
+    if ending == ".npz" or is_zipfile(path):
+        return "npz"
+    raise UserError(
+        f"{path} is a file of no form that is recognised", FORMS, "name its form, e.g. with dataset.name=idx"
+    )

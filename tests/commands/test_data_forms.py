@@ -78,6 +78,19 @@ def test_images_that_are_not_square_need_a_size_and_take_one(
     assert "settings of the data set only" in failing([*words, "seed=1"], capsys)
 
 
+def test_a_file_of_no_known_form_is_refused_unless_the_form_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    forms.write_npz(tmp_path / "images.npz").rename(tmp_path / "images.bin")
+    (tmp_path / "notes.txt").write_text("no data")
+    words = ["--way", "2", "--shots", "1", "--output", str(tmp_path / "a.yaml"), "dataset.params.image_size=8"]
+    said = failing(["init", str(tmp_path / "notes.txt"), *words], capsys)
+    assert "a file of no form that is recognised" in said and "dataset.name=" in said
+    main(["init", str(tmp_path / "images.bin"), *words, "dataset.name=npz"])
+    assert '"name": "npz"' in (tmp_path / "a.yaml").read_text()
+    assert "is not an .npz file" in failing(["init", str(tmp_path / "notes.txt"), *words, "dataset.name=npz"], capsys)
+
+
 def test_a_name_that_is_no_text_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "is no text in UTF-8" in failing(["init", str(tmp_path / "caf\udce9")], capsys)
 
