@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import io
 import os
 import stat
 from collections.abc import Mapping, Sequence
@@ -155,12 +156,16 @@ def _read_file(file: Path) -> dict[str, list[Any]]:
             raise _wrong(file, f"cannot be read: {error}", "an intact Parquet file") from error
         return columns
     try:
-        text = file.read_text(encoding="utf-8-sig")
+        text = file.read_bytes().decode("utf-8-sig")
     except (UnicodeDecodeError, OSError) as error:
         raise _wrong(file, f"cannot be read as text: {error}", "text in UTF-8") from error
     first = text.partition("\n")[0]
     delimiter = "\t" if file.suffix.lower() == ".tsv" else max(",;\t|", key=first.count)
-    rows = [row for row in csv.reader(text.splitlines(), delimiter=delimiter) if any(cell.strip() for cell in row)]
+    try:
+        read = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+        rows = [row for row in read if any(cell.strip() for cell in row)]
+    except csv.Error as error:
+        raise _wrong(file, f"cannot be read: {error}", "cells with marks between, and a row per image") from error
     if not rows:
         raise _wrong(file, "is empty", "a row per image")
     heads = [head.strip() for head in rows[0]]

@@ -120,6 +120,14 @@ def test_of_two_columns_that_go_together_the_one_with_names_is_taken(
     assert table(write(tmp_path / "a.csv", "path,label,class_name", *lines)).class_names == CLASSES
 
 
+def test_a_quoted_cell_may_hold_marks_and_line_breaks(tmp_path: Path) -> None:
+    for number, name in enumerate(("a,b.png", "a\nb.png")):
+        image_of(0, number).save(tmp_path / name)
+    dataset = table(write(tmp_path / "a.csv", "path,label", '"a,b.png",x', '"a\nb.png",y'), image_size=8)
+    assert dataset.image_ids == ("a,b.png", "a\\nb.png") and dataset.class_names == ("x", "y")
+    assert dataset.read(np.arange(2)).shape == (2, 8, 8, 3)
+
+
 def test_damaged_tables_are_refused(tmp_path: Path) -> None:
     (tmp_path / "a.parquet").write_bytes(b"PAR1 no table")
     (tmp_path / "b.csv").write_bytes(b"path,label\n\xff\xfe.png,a\n")
