@@ -74,24 +74,29 @@ def _open(root: Path, names: tuple[str, ...], row: int) -> tuple[Path | IO[bytes
 
 
 def _scan(root: Path) -> Tree:
-    """List all folders below a root, and their images; each folder once per class, so that links may form cycles."""
+    """List all folders below a root, and their images; links lead to each folder once per class, so that all ends."""
     folders: dict[Place, list[tuple[str, int]]] = {}
     endings: Counter[str] = Counter()
     notes: list[str] = []
+    linked: set[tuple[str, tuple[int, int]]] = set()  # folders that each class has
     key = _key(str(root))
     pending: list[tuple[str, Place, frozenset[tuple[int, int]]]] = [(str(root), (), frozenset({key}))]
     while pending:
         directory, place, above = pending.pop()
         files = folders.setdefault(place, [])
-        for entry in _entries(directory):
+        for entry in sorted(_entries(directory), key=lambda entry: (entry.is_symlink(), entry.name)):
             kind = _kind(entry)
             if kind == "folder":
                 if is_skipped(entry.name):
                     continue
                 key = _key(entry.path)
+                once = (place[0] if place else entry.name, key)
                 if key in above:
                     notes.append(f"{printable(entry.path)} is a link to a folder above it and is left out")
+                elif entry.is_symlink() and once in linked:
+                    notes.append(f"{printable(entry.path)} is a second link to one folder and is left out")
                 else:
+                    linked.add(once)
                     pending.append((entry.path, (*place, entry.name), above | {key}))
             elif is_image(entry.name):
                 if kind != "file":

@@ -144,6 +144,17 @@ def test_links_are_followed_and_cycles_end(tmp_path: Path) -> None:
     assert any("b/cycle is a link to a folder above it" in note for note in dataset.notes)
 
 
+def test_folders_that_all_link_to_each_other_end(tmp_path: Path) -> None:
+    root = fill(tmp_path, [f"{top}/{name}/1.png" for top in "ab" for name in "0123456789"])
+    for top in "ab":
+        for name in "0123456789":
+            for other in "0123456789":
+                (root / top / name / f"to-{other}").symlink_to(root / top / other)
+    dataset = folder(str(root), layout="class")
+    assert 20 <= len(dataset) <= 200
+    assert any("is a second link to one folder" in note for note in dataset.notes)
+
+
 def test_a_link_that_leads_nowhere_is_refused_by_name(tmp_path: Path) -> None:
     root = fill(tmp_path, ["a/1.png", "b/1.png"])
     (root / "a" / "gone.png").symlink_to("nowhere.png")
