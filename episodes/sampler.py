@@ -1,6 +1,6 @@
 """Sampler of episodes by index, through learn2learn. An episode is a pure function of (labels, spec, seed, index).
 
-No other module imports learn2learn. The import takes seconds, so it happens only when a sampler is built.
+No other module here imports learn2learn. The import takes seconds, so it happens only when a sampler is built.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Table of all plug-ins that a config can name: kind -> name -> "module:attribute", imported when used.
 
-A name with a colon is itself such a path, so a plug-in of another package needs no registration. Every plug-in is a
-factory, called with the config's `params` as keyword arguments.
+A name with a colon is itself such a path, so a plug-in of another package needs no registration; the few names of
+`NAMED` stand before a colon, too. Every plug-in is a factory, called with the config's `params` as keyword arguments.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import inspect
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -23,9 +24,19 @@ TABLE: Mapping[str, Mapping[str, str]] = MappingProxyType(
         "dataset": {
             "icons": "lurefs.data.icons:icons",
             "glyphs": "lurefs.data.glyphs:glyphs",
-            "digits": "lurefs.data.sources:digits",
-            "folder": "lurefs.data.sources:folder",
-            "npz": "lurefs.data.sources:npz",
+            "digits": "lurefs.data.digits:digits",
+            "folder": "lurefs.data.folder:folder",
+            "npz": "lurefs.data.npz:npz",
+            "table": "lurefs.data.table:table",
+            "archive": "lurefs.data.archive:archive",
+            "webdataset": "lurefs.data.webdataset:webdataset",
+            "arrow": "lurefs.data.arrow:arrow",
+            "hf": "lurefs.data.hub:hf",
+            "idx": "lurefs.data.idx:idx",
+            "fashion_mnist": "lurefs.data.idx:fashion_mnist",
+            "torchvision": "lurefs.data.torchvision_set:torchvision",
+            "timm": "lurefs.data.timm_reader:timm",
+            "learn2learn": "lurefs.data.few_shot_set:learn2learn",
         },
         "unlearn": {
             "nothing": "lurefs.learning.unlearn.whole:nothing",
@@ -57,6 +68,10 @@ TABLE: Mapping[str, Mapping[str, str]] = MappingProxyType(
         },
     }
 )
+NAMED: Mapping[str, tuple[str, ...]] = MappingProxyType({"dataset": ("hf", "torchvision", "timm", "learn2learn")})
+"""Plug-ins that may be written `NAME:FIRST`, with their first argument."""
+RESULTS: Mapping[str, str] = MappingProxyType({"dataset": "lurefs.data.dataset:ImageDataset"})
+"""The type that the factories of a kind return."""
 OTHER_NAMES: Mapping[str, Mapping[str, str]] = MappingProxyType(
     {
         "unlearn": {
@@ -79,6 +94,9 @@ def resolve(kind: str, name: str) -> Any:
     Raises:
         UserError: The name is not in the table, or its path cannot be imported.
     """
+    prefix, _, first = name.partition(":")
+    if prefix in NAMED.get(kind, ()) and first:
+        return partial(resolve(kind, prefix), first)
     path = name if ":" in name else TABLE[kind].get(name)
     if path is None:
         unknown = unknown_name(kind, name, TABLE[kind])
@@ -159,7 +177,18 @@ def _signature(kind: str, name: str) -> inspect.Signature:
 
 
 def build(kind: str, name: str, params: Mapping[str, Any]) -> Any:
-    """Build a plug-in: call its factory with the config's parameters."""
+    """Build a plug-in: call its factory with the config's parameters.
+
+    Raises:
+        UserError: The parameters do not suit the factory, or it returns something of another type.
+    """
     check(kind, name, params, where=kind)
     factory: Callable[..., Any] = resolve(kind, name)
-    return factory(**params)
+    built = factory(**params)
+    if kind in RESULTS and not isinstance(built, expected := resolve(kind, RESULTS[kind])):
+        raise UserError(
+            f"{kind} {name!r} returned {type(built).__module__}.{type(built).__qualname__}",
+            f"a factory that returns {expected.__module__}.{expected.__qualname__}",
+            f"name one of {', '.join(names(kind))}, or return that type",
+        )
+    return built

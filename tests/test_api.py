@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 import timm
 import torch
+from lurefs.data.sources import folder
 
 import lurefs
 from lurefs import UserError
 from lurefs.cli import main
 from lurefs.config.schema import RunConfig
 from lurefs.data.dataset import ImageDataset
-from lurefs.data.sources import folder
 from lurefs.learning.backbones import build_backbone
 from lurefs.records import to_mapping
 from lurefs.runs.directory import RunDirectory

@@ -17,7 +17,7 @@ TYPED = {
     "pretrain": OF_A_STAGE,
     "extract": OF_A_STAGE,
     "evaluate": ["--config", "--run-dir", *OF_FROZEN, "--workers", "--dry-run", "[overrides ...]"],
-    "init": ["data", *OF_FROZEN, "--output"],
+    "init": ["data", *OF_FROZEN, "--output", "[overrides ...]"],
     "sweep": ["--config", "--run-root", "--workers", "--slurm", "--dry-run", "[overrides ...]"],
     "reproduce": ["run_dir", "--output"],
     "report": ["runs ...", "--output"],

@@ -36,8 +36,14 @@ ORDER = [
 """From the bottom up: a wing imports what is in itself or below it, never what is beside it or above."""
 
 HOMES = {
-    "learn2learn": {"episodes.sampler"},
-    "timm": {"lurefs.learning.backbones", "lurefs.learning.optimizers", "lurefs.stages.identity"},
+    "learn2learn": {"episodes.sampler", "lurefs.data.few_shot_set"},
+    "timm": {
+        "lurefs.data.timm_reader",
+        "lurefs.learning.backbones",
+        "lurefs.learning.optimizers",
+        "lurefs.stages.identity",
+    },
+    "datasets": {"lurefs.data.hub"},
     "omegaconf": {"lurefs.config.load"},
     "wandb": {"lurefs.tracking.tracker", "lurefs.tracking.client", "lurefs.commands.push", "lurefs.tracking.views"},
     "wandb_workspaces": {"lurefs.tracking.views"},
@@ -46,7 +52,7 @@ HOMES = {
         "episodes.projection",
         "episodes.fitting",
         "episodes.transfer.fits",
-        "lurefs.data.sources",
+        "lurefs.data.digits",
     },
     "matplotlib": {
         "lurefs.reporting.charts.curves",

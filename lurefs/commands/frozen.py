@@ -6,14 +6,16 @@ import argparse
 import json
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from lurefs import console, plugins
 from lurefs.config.load import RunGroup, group_of, parse_overrides
+from lurefs.data.recognise import recognise
 from lurefs.errors import UserError
 
 if TYPE_CHECKING:
@@ -31,11 +33,11 @@ def add_parser(commands: Any) -> None:
     """Add the command `init` to an argument parser's commands."""
     words = "write a commented recipe that measures backbones as they are on a user's images"
     parser = commands.add_parser("init", help=words, description=words.capitalize() + ".")
-    parser.add_argument(
-        "data", metavar="DATA", help="a folder with one sub-folder per class, a file, or a data set's name"
-    )
+    parser.add_argument("data", metavar="DATA", help="a folder of images, a file, or a data set's name")
     add_options(parser)
     parser.add_argument("--output", type=Path, metavar="FILE", help="the recipe (default: <name of DATA>.yaml)")
+    words = "settings of the data set, e.g. dataset.params.image_size=64"
+    parser.add_argument("overrides", nargs="*", metavar="dataset.KEY=VALUE", help=words)
     parser.set_defaults(run=run)
 
 
@@ -69,6 +71,13 @@ def run(arguments: argparse.Namespace) -> int:
     Raises:
         UserError: There is no such data, an option is wrong, or the file is there or cannot be written.
     """
+    other = next((text for text in arguments.overrides if not text.startswith("dataset.")), None)
+    if other is not None:
+        raise UserError(
+            f"{other!r} is given beside {arguments.data}",
+            "settings of the data set only, e.g. dataset.params.image_size=64",
+            "write other settings into the recipe",
+        )
     text = recipe(arguments)
     path = arguments.output or Path(f"{_name_of(arguments.data)}.yaml")
     if path.exists():
@@ -108,10 +117,13 @@ def recipe(arguments: argparse.Namespace) -> str:
     Raises:
         UserError: There is no such data, or an option is wrong.
     """
-    dataset, params = dataset_of(arguments.data)
+    overrides = parse_overrides(getattr(arguments, "overrides", ()))
+    name, params = dataset_of(arguments.data, overrides)
     shots, n_way = _shots_of(SHOTS if arguments.shots is None else arguments.shots), arguments.way
     n_way = WAY if n_way is None else n_way
-    n_query = _n_query(plugins.build("dataset", dataset, {**params, **_dataset_params(arguments)}), n_way, shots)
+    dataset: ImageDataset = plugins.build("dataset", name, params)
+    brought = None if "class_split" in overrides else dataset.class_split
+    n_query = _n_query(dataset, dataset.class_names if brought is None else brought["novel"], n_way, shots)
     backbones = _backbones_of(EXAMPLE if arguments.backbone is None else arguments.backbone)
     if arguments.weights is not None and len(backbones) != 1:
         raise UserError(
@@ -124,10 +136,10 @@ def recipe(arguments: argparse.Namespace) -> str:
     benchmarks = [f"  {n_way}way-{k}shot: {{n_way: {n_way}, n_shot: {k}, n_query: {n_query}}}" for k in shots]
     return "\n".join(
         [
-            f"# Backbones as they are, measured on {dataset} by few-shot episodes. Start it with: lurefs run FILE",
+            f"# Backbones as they are, measured on {name} by few-shot episodes. Start it with: lurefs run FILE",
             f"name: {_inline(_name_of(arguments.data))}",
-            "frozen: true                       # nothing is learned; all classes are novel",
-            f"dataset: {_inline({'name': dataset, 'params': params})}",
+            f"frozen: true                       # nothing is learned; {_whose(brought)} are novel",
+            f"dataset: {_inline({'name': name, 'params': params})}",
             "benchmarks:                        # 2,000 episodes each; n_episodes changes that",
             *benchmarks,
             "probes:",
@@ -139,31 +151,24 @@ def recipe(arguments: argparse.Namespace) -> str:
     )
 
 
-def dataset_of(data: str) -> tuple[str, dict[str, Any]]:
-    """Return the name and parameters of the data set that a path or a name stands for.
+def dataset_of(data: str, overrides: Mapping[str, Any] = MappingProxyType({})) -> tuple[str, dict[str, Any]]:
+    """Return the name and the parameters of the data set; an override of the name takes the path as it is.
 
     Raises:
         UserError: There is no such file, folder or data set.
     """
-    path = Path(data).expanduser()
-    if path.is_dir():
-        return "folder", {"path": str(path.resolve())}
-    if path.is_file():
-        return "npz", {"path": str(path.resolve())}
-    if data in plugins.names("dataset"):
-        return data, {}
-    raise UserError(
-        f"there is no folder or file {data}, and no data set of that name",
-        f"a folder with one sub-folder per class, an .npz file, or one of {', '.join(plugins.names('dataset'))}",
-        "correct the path, or give a recipe with --config",
-    )
+    dataset = overrides.get("dataset")
+    given = dataset if isinstance(dataset, dict) else {}
+    params = given.get("params")
+    params = params if isinstance(params, dict) else {}
+    if "name" in given:
+        return str(given["name"]), {"path": str(Path(data).expanduser().resolve()), **params}
+    name, found = recognise(data)
+    return name, found | params
 
 
-def _dataset_params(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Return the parameters that overrides give the data set, of those commands that take overrides."""
-    dataset = parse_overrides(getattr(arguments, "overrides", ())).get("dataset")
-    params = dataset.get("params") if isinstance(dataset, dict) else None
-    return params if isinstance(params, dict) else {}
+def _whose(brought: Mapping[str, Sequence[str]] | None) -> str:
+    return "all classes" if brought is None else f"the {len(brought['novel'])} test classes of the data"
 
 
 def _backbones_of(text: str) -> dict[str, str]:
@@ -185,15 +190,16 @@ def _shots_of(text: str) -> list[int]:
     return shots
 
 
-def _n_query(dataset: ImageDataset, n_way: int, shots: Sequence[int]) -> int:
-    """Return how many queries per class the smallest class allows beside the most shots."""
+def _n_query(dataset: ImageDataset, novel: Sequence[str], n_way: int, shots: Sequence[int]) -> int:
+    """Return how many queries per class the smallest of the novel classes allows beside the most shots."""
     from lurefs.comparing.texts import counted
 
-    n_classes, smallest = len(dataset.class_names), int(dataset.n_per_class.argmin())
-    n_images, most = int(dataset.n_per_class[smallest]), max(shots)
+    n_of_class: dict[str, int] = dict(zip(dataset.class_names, dataset.n_per_class.tolist(), strict=True))
+    n_classes, smallest = len(novel), min(novel, key=n_of_class.__getitem__)
+    n_images, most = n_of_class[smallest], max(shots)
     if n_classes < 2:
         raise UserError(
-            f"the images are all of one class, {dataset.class_names[0]!r}",
+            f"the images are all of one class, {smallest!r}",
             "at least 2 classes to tell apart",
             "add a sub-folder for each other class, or point at the folder above the classes",
         )
@@ -201,8 +207,7 @@ def _n_query(dataset: ImageDataset, n_way: int, shots: Sequence[int]) -> int:
         raise UserError(f"--way is {n_way}", f"2 to {n_classes}, the number of classes", "change --way")
     if n_images <= most:
         raise UserError(
-            f"class {dataset.class_names[smallest]!r} has {counted(n_images, 'image')}, too few for "
-            f"{counted(most, 'shot')} and a query",
+            f"class {smallest!r} has {counted(n_images, 'image')}, too few for {counted(most, 'shot')} and a query",
             f"at least {most + 1} images per class",
             "lower --shots, add images to the class, or leave it out",
         )

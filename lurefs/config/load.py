@@ -32,7 +32,7 @@ _PATHS = (
     "class_split.file",
     "backbone.checkpoint_path",
     "benchmarks.*.manifest",
-    *(f"{dataset}.params.{key}" for dataset in _DATASETS for key in ("path", "font_dirs", "cache_dir")),
+    *(f"{dataset}.params.{key}" for dataset in _DATASETS for key in ("path", "root", "font_dirs", "cache_dir")),
 )
 """Settings that are a path, or a list of paths."""
 

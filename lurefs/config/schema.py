@@ -50,8 +50,8 @@ class PluginConfig:
 class ClassSplitConfig:
     """The division of the classes into base, validation and novel classes.
 
-    Each of the three is a share of all classes, drawn with `seed`, or a list of class names. `file` names a JSON or
-    YAML file with the three lists, which replaces them.
+    Each of the three is a share of all classes, drawn with `seed`, or a list of class names. `file` names a JSON, YAML
+    or CSV file with the three lists, which replaces them. Without any of these, a split that the data bring is used.
     """
 
     seed: int = _number(0, low=0)
@@ -63,7 +63,10 @@ class ClassSplitConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ImageSplitConfig:
-    """Held-out shares of each base class's images: `val` selects the epoch, `test` measures the result."""
+    """Held-out shares of each base class's images: `val` selects the epoch, `test` measures the result.
+
+    A part that the data bring takes the place of the share.
+    """
 
     seed: int = _number(0, low=0)
     val: float = _number(0.1, above=0, below=1)

@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from episodes.arrays import IntArray
 
 ImageArray = NDArray[np.uint8]
+PARTS = ("train", "val", "test")
+"""The parts of a split that data bring, in the order of the groups of classes: base, validation, novel."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +52,9 @@ class ImageDataset:
         read: Rows (n,) int64 -> images (n, image_size, image_size, n_channels) uint8 in [0, 255].
         viewed: Returns the same images in another view, decoded from their files; None for a source whose images have
             one size only.
+        class_split: The names of the base, validation and novel classes, if the data bring such a split.
+        parts: (n_images,) int64, index into `PARTS`, if the data bring a split of the images of each class.
+        notes: What the user should know about how the data were read, one sentence each.
     """
 
     name: str
@@ -63,6 +68,9 @@ class ImageDataset:
     identity: Mapping[str, Any]
     read: Callable[[IntArray], ImageArray]
     viewed: Callable[[View], ImageDataset] | None = None
+    class_split: Mapping[str, tuple[str, ...]] | None = None
+    parts: IntArray | None = None
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         n_images = len(self.labels)

@@ -5,16 +5,25 @@ Pillow is imported inside functions, so that listing data sets stays fast.
 
 from __future__ import annotations
 
+import io
+import re
+import struct
+import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 import numpy as np
 
 from lurefs.data.dataset import ImageArray, View
-from lurefs.errors import UserError
+from lurefs.errors import UserError, first_line, not_installed
 
 if TYPE_CHECKING:
     from PIL import Image
+
+LEAST_OF_16_BITS = 1 << 14
+"""The brightest grey of an image of 16 bits is above this, unless it uses 14 bits or fewer."""
+MAX_RATIO = 100
+"""Of images that are longer than this many times their width, only the middle is resized, to save memory."""
 
 
 def check_image_size(image_size: int, *, where: str) -> None:
@@ -60,6 +69,7 @@ def fit_square(image: Image.Image, view: View) -> Image.Image:
     """
     from PIL import Image
 
+    image = image if view.is_squashed else _middle(image)
     size = view.image_size
     shorter = max(size, int(size / view.crop_share))
     width, height = (shorter if view.is_squashed else int(shorter * side / min(image.size)) for side in image.size)
@@ -68,21 +78,41 @@ def fit_square(image: Image.Image, view: View) -> Image.Image:
     return resized.crop((left, top, left + size, top + size))
 
 
+def _middle(image: Image.Image) -> Image.Image:
+    width, height = image.size
+    longest = MAX_RATIO * min(width, height)
+    if max(width, height) <= longest:
+        return image
+    left, top = max(0, (width - longest) // 2), max(0, (height - longest) // 2)
+    return image.crop((left, top, min(width, left + longest), min(height, top + longest)))
+
+
 def as_array(image: Image.Image) -> ImageArray:
     """Return a grey or RGB image as (height, width, n_channels) uint8."""
     pixels = np.asarray(image, np.uint8)
     return pixels[:, :, np.newaxis] if pixels.ndim == 2 else pixels
 
 
-def read_image(path: Path, view: View, n_channels: int) -> ImageArray:
-    """Decode one image file, rotated upright, with transparent parts on white.
+def read_image(
+    file: Path | IO[bytes] | Image.Image,
+    view: View,
+    n_channels: int,
+    *,
+    white_level: float | None = None,
+    name: str = "",
+) -> ImageArray:
+    """Decode one image, rotated upright, with transparent parts on white; of an animation the first frame.
 
-    16-bit grey values keep their upper 8 bits, as Pillow does for 16-bit colours.
+    Of the metadata only the orientation is used, and damaged metadata are ignored. 16-bit grey values keep their upper
+    8 bits, as Pillow does for 16-bit colours.
 
     Args:
-        path: An image file.
+        file: A path, a stream of the file's bytes, or an image that Pillow has opened.
         view: Size and crop of the result.
         n_channels: 1 (grey) or 3 (RGB).
+        white_level: The grey value that is white, where it does not follow from the file: 4095 for 12 bits, 1 for
+            floating-point pixels from 0 to 1. None takes 255 or 65535 and refuses files that seem to use fewer bits.
+        name: The name of the image in error messages; by default the path.
 
     Returns:
         (image_size, image_size, n_channels) uint8 in [0, 255].
@@ -90,33 +120,161 @@ def read_image(path: Path, view: View, n_channels: int) -> ImageArray:
     Raises:
         UserError: The file is missing, damaged or not an image, or its pixels have no known range.
     """
-    from PIL import Image, ImageOps
+    from PIL import Image
 
+    name = name or str(file)
+    _let_pillow_read(name)
     try:
-        with Image.open(path) as opened:
-            upright = _in_8_bits(ImageOps.exif_transpose(opened))
-            # Otherwise a black drawing on transparent black would become a black square.
-            if upright.has_transparency_data:
-                upright = Image.alpha_composite(Image.new("RGBA", upright.size, "white"), upright.convert("RGBA"))
-            image = upright.convert("L" if n_channels == 1 else "RGB")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about metadata, and about images that are large but not too large
+            image = _decode(file, n_channels, white_level)
+    except (OSError, ValueError, SyntaxError, TypeError, struct.error, Image.DecompressionBombError) as error:
         raise UserError(
-            f"{path} cannot be read as an image: {error}",
+            f"{printable(name)} cannot be read as an image: {_reason(file, error)}",
             "an intact image file with integer pixels from 0 to 255 or from 0 to 65535",
-            "replace the file or delete it",
+            error.fix if isinstance(error, _UnknownRangeError) else "replace the file or delete it",
         ) from error
     return as_array(fit_square(image, view))
 
 
-def _in_8_bits(image: Image.Image) -> Image.Image:
-    """Scale 16-bit grey values to 8 bits; Pillow would clip them, so that nearly all become white."""
+def printable(name: str) -> str:
+    """Return a file name as text that any file and terminal takes: control characters and bytes are escaped."""
+    if name.isprintable():
+        return name
+    text = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]", lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+class _UnknownRangeError(ValueError):
+    """The values of an image's pixels do not say what white is."""
+
+    fix = "set white_level of the data set, e.g. to 4095 for 12 bits, 65535 for 16 bits or 1 for numbers from 0 to 1"
+
+
+def _reason(file: Path | IO[bytes] | Image.Image, error: Exception) -> str:
+    if isinstance(file, Path) and isinstance(error, OSError) and file.is_file() and not file.stat().st_size:
+        return "it is empty"
+    if error.__class__.__name__ == "UnidentifiedImageError":
+        return "its content is no image that Pillow can read"
+    return first_line(error)
+
+
+def _let_pillow_read(name: str) -> None:
+    """Register the decoder of HEIC images, which Pillow has not.
+
+    Raises:
+        UserError: It is not installed.
+    """
+    if name.lower().endswith((".heic", ".heif")):
+        try:
+            import pillow_heif
+        except ImportError as error:
+            raise not_installed(f"{printable(name)}, a HEIC image,", "heic", error) from error
+        pillow_heif.register_heif_opener()
+
+
+def _decode(file: Path | IO[bytes] | Image.Image, n_channels: int, white_level: float | None) -> Image.Image:
     from PIL import Image
 
-    if image.mode == "F":
-        raise ValueError("its pixels are floating-point numbers, whose range is not known")
-    if not image.mode.startswith("I"):
+    try:
+        opened = file if isinstance(file, Image.Image) else Image.open(file)
+    except ValueError:  # a PNG file with too much text
+        assert not isinstance(file, Image.Image)
+        opened = Image.open(_without_text(file))
+    with opened:
+        upright = _upright(_in_8_bits(opened, white_level), _orientation(opened))
+        # Otherwise a black drawing on transparent black would become a black square.
+        if upright.has_transparency_data:
+            upright = Image.alpha_composite(Image.new("RGBA", upright.size, "white"), upright.convert("RGBA"))
+        return upright.convert("L" if n_channels == 1 else "RGB")
+
+
+def _orientation(image: Image.Image) -> int:
+    """Return the orientation that an image's EXIF block states, 1 to 8; 1 if the block is damaged or missing."""
+    try:
+        value = image.getexif().get(0x0112, 1)
+    except Exception:  # damaged blocks raise anything
+        return 1
+    return value if isinstance(value, int) and 1 <= value <= 8 else 1
+
+
+def _upright(image: Image.Image, orientation: int) -> Image.Image:
+    from PIL.Image import Transpose
+
+    turns = {
+        2: Transpose.FLIP_LEFT_RIGHT,
+        3: Transpose.ROTATE_180,
+        4: Transpose.FLIP_TOP_BOTTOM,
+        5: Transpose.TRANSPOSE,
+        6: Transpose.ROTATE_270,
+        7: Transpose.TRANSVERSE,
+        8: Transpose.ROTATE_90,
+    }
+    return image.transpose(turns[orientation]) if orientation in turns else image
+
+
+def _without_text(file: Path | IO[bytes]) -> IO[bytes]:
+    """Return a PNG file without its chunks of text and metadata, of which Pillow refuses large ones."""
+    if not isinstance(file, Path):
+        file.seek(0)
+    content = file.read_bytes() if isinstance(file, Path) else file.read()
+    kept, place = [content[:8]], 8
+    while place + 8 <= len(content):
+        end = place + 12 + int.from_bytes(content[place : place + 4], "big")
+        if content[place + 4 : place + 8] not in (b"tEXt", b"zTXt", b"iTXt", b"iCCP", b"eXIf"):
+            kept.append(content[place:end])
+        place = end
+    return io.BytesIO(b"".join(kept))
+
+
+def _in_8_bits(image: Image.Image, white_level: float | None) -> Image.Image:
+    """Scale grey values of more than 8 bits to 8; Pillow would clip them, so that nearly all become white."""
+    from PIL import Image
+
+    if image.mode != "F" and not image.mode.startswith("I"):
+        _refuse_dark_colours(image)
         return image
-    pixels = np.asarray(image).astype(np.int64)
-    if pixels.min() < 0 or pixels.max() > 65535:
-        raise ValueError(f"its pixels go from {pixels.min()} to {pixels.max()}")
-    return Image.fromarray((pixels >> 8).astype(np.uint8))
+    pixels = np.asarray(image).astype(np.float64)
+    low, high = pixels.min(), pixels.max()
+    if not np.isfinite(low + high):
+        raise ValueError("some of its pixels are not finite numbers")
+    if white_level is None:
+        white_level = _white_level(image, low, high)
+    if low < 0 or high > white_level:
+        raise _UnknownRangeError(f"its pixels go from {low:g} to {high:g}, and white_level is {white_level:g}")
+    scaled = np.floor(pixels / 256) if white_level == 65535 else np.rint(pixels * (255 / white_level))
+    return Image.fromarray(scaled.astype(np.uint8))
+
+
+def _white_level(image: Image.Image, low: float, high: float) -> float:
+    """Return the grey value of an image that is white.
+
+    Raises:
+        ValueError: The pixels do not say which.
+    """
+    if image.mode == "F":
+        raise _UnknownRangeError("its pixels are floating-point numbers, whose range is not known")
+    if low < 0 or high > 65535:
+        raise _UnknownRangeError(f"its pixels go from {low:g} to {high:g}")
+    if image.mode == "I" and image.format != "PNG" and high <= 255:
+        return 255
+    if 0 < high < LEAST_OF_16_BITS:
+        raise _UnknownRangeError(f"its pixels have 16 bits but go up to {high:g} only, so it may be dark or not")
+    return 65535
+
+
+def _refuse_dark_colours(image: Image.Image) -> None:
+    """Refuse colour images of 16 bits that seem to use fewer: Pillow keeps the upper 8 bits alone.
+
+    Raises:
+        ValueError: It is one.
+    """
+    if not any(";16" in str(tile[3]) for tile in getattr(image, "tile", ())):
+        return
+    bands = image.split()[: 1 if image.mode == "LA" else 3]
+    high = max(int(np.asarray(band).max()) for band in bands)
+    if 0 <= high < LEAST_OF_16_BITS >> 8:
+        raise ValueError(
+            f"its colours have 16 bits but use less than {256 * (high + 1)} of 65536 values: it would be almost black; "
+            "convert it to 8 bits"
+        )

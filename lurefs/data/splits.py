@@ -1,8 +1,12 @@
-"""Splits: classes into base, validation and novel; images of base classes into train, val and test."""
+"""Splits: classes into base, validation and novel; images of base classes into train, val and test.
+
+A split that the data bring is used unless the recipe sets one.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import csv
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,11 +15,17 @@ import yaml
 
 from episodes.arrays import IntArray
 from lurefs.config.schema import ClassSplitConfig, ImageSplitConfig
-from lurefs.data.dataset import ImageDataset
+from lurefs.data.dataset import PARTS, ImageDataset
+from lurefs.data.encoded import GROUPS, PART_NAMES
 from lurefs.errors import UserError, unknown_name
 from lurefs.seeding import numpy_generator
 
-GROUPS = ("base", "validation", "novel")
+DEFAULTS = (ClassSplitConfig(), ClassSplitConfig(base=0.0, validation=0.0, novel=1.0))
+"""The class splits of a recipe that sets none, with training and without."""
+SPLITS = ("split", "part", "subset", "set", "group", "mode")
+"""Column names of parts in a split file, in small letters."""
+LABELS = ("label", "class", "class_name", "category", "wnid", "synset")
+"""Column names of classes in a split file, in small letters."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,15 +49,14 @@ class ImageSplit:
 def split_classes(dataset: ImageDataset, config: ClassSplitConfig, *, min_base: int = 2) -> ClassSplit:
     """Split the classes of a data set into base, validation and novel.
 
-    Shares are drawn from the sorted class names, so the order in which a source lists its classes does not matter.
+    If the recipe sets no split and the data bring one, it is used. Shares are drawn from the sorted class names, so the
+    order in which a source lists its classes does not matter.
 
     Raises:
         UserError: A class does not exist or is in two groups, the file does not hold the three lists, or there are
             fewer than `min_base` base classes.
     """
-    lists = _read_split_file(config.file) if config.file else _given_lists(config)
-    if lists is None:
-        lists = _draw_lists(dataset.class_names, config)
+    lists = _lists_of(dataset, config)
     index_of = {name: index for index, name in enumerate(dataset.class_names)}
     home: dict[str, str] = {}
     for group, names in lists.items():
@@ -74,29 +83,57 @@ def split_classes(dataset: ImageDataset, config: ClassSplitConfig, *, min_base: 
 def split_images(dataset: ImageDataset, base: IntArray, config: ImageSplitConfig) -> ImageSplit:
     """Split the images of each base class into train, val and test (stratified), with at least one image per part.
 
-    A class is split the same way whatever other classes there are.
+    A class is split the same way whatever other classes there are. A split of the images that the data bring is used;
+    a part that it lacks for a class is drawn from the training images.
 
     Raises:
         UserError: A base class has too few images.
     """
-    none = np.empty(0, dtype=np.int64)
-    parts: dict[str, list[IntArray]] = {"train": [none], "val": [none], "test": [none]}
+    found: dict[str, list[IntArray]] = {part: [np.empty(0, dtype=np.int64)] for part in PARTS}
     for label in base:
         rows = np.flatnonzero(dataset.labels == label)
         name = dataset.class_names[label]
-        n_val = max(1, round(config.val * len(rows)))
-        n_test = max(1, round(config.test * len(rows)))
-        if n_val + n_test >= len(rows):
-            raise UserError(
-                f"base class {name!r} has {len(rows)} images, of which {n_val} go to validation and {n_test} to test",
-                "at least one left for training",
-                "lower image_split.val or image_split.test, or leave the class out",
-            )
-        rows = numpy_generator(config.seed, "image_split", name).permutation(rows)
-        parts["val"].append(rows[:n_val])
-        parts["test"].append(rows[n_val : n_val + n_test])
-        parts["train"].append(rows[n_val + n_test :])
-    return ImageSplit(**{part: np.sort(np.concatenate(rows)) for part, rows in parts.items()})
+        for part, part_rows in _divided(rows, _given_parts(dataset, rows), config, name).items():
+            found[part].append(part_rows)
+    return ImageSplit(**{part: np.sort(np.concatenate(rows)) for part, rows in found.items()})
+
+
+def _given_parts(dataset: ImageDataset, rows: IntArray) -> dict[str, IntArray]:
+    """Return the rows of one class that the data put into validation and test, without empty parts."""
+    if dataset.parts is None:
+        return {}
+    given = {part: rows[dataset.parts[rows] == PARTS.index(part)] for part in ("val", "test")}
+    return {part: of_part for part, of_part in given.items() if len(of_part)}
+
+
+def _divided(rows: IntArray, given: Mapping[str, IntArray], config: ImageSplitConfig, name: str) -> dict[str, IntArray]:
+    """Divide the images of one class; parts that are not given are drawn from the rest by their shares."""
+    rest = np.setdiff1d(rows, np.concatenate(list(given.values()))) if given else rows
+    n_val, n_test = (
+        0 if part in given else max(1, round(share * len(rest)))
+        for part, share in (("val", config.val), ("test", config.test))
+    )
+    if n_val + n_test >= len(rest):
+        of_data = f", of which the data leave {len(rest)} for training" if given else ""
+        raise UserError(
+            f"base class {name!r} has {len(rows)} images{of_data}, of which {n_val} go to validation and {n_test} to "
+            "test",
+            "at least one left for training",
+            "lower image_split.val or image_split.test, or leave the class out",
+        )
+    rest = numpy_generator(config.seed, "image_split", name).permutation(rest)
+    drawn = {"val": rest[:n_val], "test": rest[n_val : n_val + n_test], "train": rest[n_val + n_test :]}
+    return {**drawn, **given}
+
+
+def _lists_of(dataset: ImageDataset, config: ClassSplitConfig) -> Mapping[str, Sequence[str]]:
+    if config.file:
+        return _read_split_file(Path(config.file))
+    if (given := _given_lists(config)) is not None:
+        return given
+    if dataset.class_split is not None and config in DEFAULTS:
+        return dataset.class_split
+    return _draw_lists(dataset.class_names, config)
 
 
 def _given_lists(config: ClassSplitConfig) -> dict[str, list[str]] | None:
@@ -116,21 +153,74 @@ def _draw_lists(class_names: Sequence[str], config: ClassSplitConfig) -> dict[st
     return lists
 
 
-def _read_split_file(path: str) -> dict[str, list[str]]:
+def _read_split_file(path: Path) -> dict[str, list[str]]:
+    """Read the three lists of class names from a JSON, YAML, CSV or TSV file, or from a folder of three CSV files.
+
+    The lists are called base, validation and novel, or train, val and test. A CSV file without a column of parts is one
+    of three, such as train.csv beside val.csv and test.csv.
+    """
     try:
-        lists = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        if path.is_dir():
+            return _read_three(path)
+        if path.suffix.lower() in (".csv", ".tsv"):
+            columns = _columns(path)
+            return _read_three(path.parent) if columns[1] is None else _grouped(path, *columns)
+        lists = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, csv.Error, yaml.YAMLError) as error:
         raise UserError(
-            f"class_split.file {path} cannot be read: {error}", "a JSON or YAML file", "check the path and the file"
+            f"class_split.file {path} cannot be read: {error}",
+            "a JSON, YAML or CSV file, or a folder with train.csv, val.csv and test.csv",
+            "check the path and the file",
         ) from error
-    if (
-        not isinstance(lists, dict)
-        or set(lists) != set(GROUPS)
-        or not all(isinstance(names, list) for names in lists.values())
-    ):
-        raise UserError(
-            f"class_split.file {path} does not hold a class split",
-            "a mapping with the lists base, validation and novel",
-            "write the three lists of class names",
-        )
-    return {group: [str(name) for name in lists[group]] for group in GROUPS}
+    is_mapping = isinstance(lists, dict) and all(isinstance(names, list) for names in lists.values())
+    found = {_group_of(str(key), path): names for key, names in lists.items()} if is_mapping else {}
+    if not is_mapping or len(found) < len(lists) or not {"base", "novel"} <= found.keys():
+        raise _no_split(path)
+    return {group: [str(name) for name in found.get(group, ())] for group in GROUPS}
+
+
+def _no_split(path: Path) -> UserError:
+    return UserError(
+        f"class_split.file {path} does not hold a class split",
+        "a mapping with the lists base, validation and novel (or train, val and test), or CSV files with a column "
+        f"{LABELS[0]}",
+        "write the three lists of class names",
+    )
+
+
+def _group_of(name: str, path: Path) -> str:
+    part = PART_NAMES.get(name.strip().lower())
+    if part is None:
+        raise _no_split(path)
+    return GROUPS[part]
+
+
+def _read_three(folder: Path) -> dict[str, list[str]]:
+    """Read the classes of three CSV files, of which each is named after a part."""
+    lists: dict[str, list[str]] = {group: [] for group in GROUPS}
+    for file in sorted([*folder.glob("*.csv"), *folder.glob("*.tsv")]):
+        if file.stem.lower() in PART_NAMES:
+            labels, _ = _columns(file)
+            lists[_group_of(file.stem, file)] = list(dict.fromkeys(labels))
+    if not lists["base"] or not lists["novel"]:
+        raise _no_split(folder)
+    return lists
+
+
+def _columns(path: Path) -> tuple[list[str], list[str] | None]:
+    """Return the classes and the parts in a CSV file, row by row; None if it has no parts."""
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        rows = [row for row in csv.reader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ",") if row]
+    heads = [head.strip().lower() for head in rows[0]] if rows else []
+    label = next((heads.index(name) for name in LABELS if name in heads), None)
+    part = next((heads.index(name) for name in SPLITS if name in heads), None)
+    if label is None or any(len(row) != len(heads) for row in rows):
+        raise _no_split(path)
+    return [row[label].strip() for row in rows[1:]], None if part is None else [row[part] for row in rows[1:]]
+
+
+def _grouped(path: Path, labels: Sequence[str], parts: Sequence[str] | None) -> dict[str, list[str]]:
+    lists: dict[str, list[str]] = {group: [] for group in GROUPS}
+    for label, part in dict.fromkeys(zip(labels, parts or (), strict=True)):
+        lists[_group_of(part, path)].append(label)
+    return lists

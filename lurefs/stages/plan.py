@@ -120,6 +120,12 @@ class Plan:
     given_labels: IntArray
     benchmarks: dict[str, Benchmark]
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the user should know about how the data were read."""
+        datasets = [self.dataset, *(benchmark.images.dataset for benchmark in self.benchmarks.values())]
+        return tuple(dict.fromkeys(note for dataset in datasets for note in dataset.notes))
+
 
 def make_plan(config: RunConfig) -> Plan:
     """Divide classes and images, cut the chunks, and choose the images of each benchmark.

@@ -98,7 +98,7 @@ def do_runs(planned: PlannedRuns, stage: str, *, n_workers: int) -> dict[str, Fa
 
 
 def plan_runs(configs: Sequence[RunConfig]) -> dict[str, Plan]:
-    """Return the plan of each run by name.
+    """Return the plan of each run by name, and print how the data were read where this is not plain.
 
     Raises:
         UserError: A run's settings do not fit its data.
@@ -111,6 +111,8 @@ def plan_runs(configs: Sequence[RunConfig]) -> dict[str, Plan]:
             if len(configs) == 1:
                 raise
             raise of_run(config.name, error) from error
+    for text in dict.fromkeys(text for plan in plans.values() for text in plan.notes) if ranks_of().is_first else ():
+        console.note(text)
     return plans
 
 

@@ -217,7 +217,7 @@ def test_data_of_other_kinds_are_named_in_the_answer(
 ) -> None:
     text = tmp_path / "notes.txt"
     text.write_text("not images")
-    assert "is not an .npz file" in failing(["evaluate", str(text), "--backbone", "test_vit"], capsys)
+    assert "a file of no form that is recognised" in failing(["evaluate", str(text), "--backbone", "test_vit"], capsys)
     assert "there is no folder or file" in failing(["evaluate", "nowhere", "--backbone", "test_vit"], capsys)
     assert "all of one class, 'class 1'" in failing(
         ["evaluate", str(one_class(photos, tmp_path)), "--backbone", "test_vit"], capsys

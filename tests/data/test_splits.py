@@ -80,3 +80,67 @@ def test_images_of_a_class_are_divided_alike_whatever_other_classes_there_are(ma
 def test_a_class_with_too_few_images_is_named(make_dataset: MakeDataset) -> None:
     with pytest.raises(UserError, match="'class-0' has 2 images"):
         split_images(make_dataset(n_per_class=2), np.array([0, 1]), ImageSplitConfig())
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"split.yaml": "train: [class-4, class-0]\nval: []\ntest: [class-2]\n"},
+        {"split.yaml": "train: [class-4, class-0]\ntest: [class-2]\n"},
+        {"split.csv": "class,split\nclass-4,train\nclass-0,base\nclass-2,Test\n"},
+        {"split.tsv": "label\tset\nclass-4\tmeta-train\nclass-0\tmeta-train\nclass-2\tnovel\n"},
+        {"train.csv": "filename,label\na.jpg,class-4\nb.jpg,class-4\nc.jpg,class-0\n", "test.csv": "label\nclass-2\n"},
+    ],
+)
+def test_a_split_file_may_speak_of_train_val_and_test(
+    make_dataset: MakeDataset, tmp_path: Path, files: dict[str, str]
+) -> None:
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    for path in (tmp_path / next(iter(files)), *([tmp_path] if len(files) > 1 else [])):
+        split = split_classes(make_dataset(), ClassSplitConfig(file=str(path)))
+        assert (split.base.tolist(), split.validation.tolist(), split.novel.tolist()) == ([0, 4], [], [2])
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a.yaml", "train: [class-0, class-1]\n"),
+        ("a.yaml", "train: [class-0]\nbase: [class-1]\nnovel: []\n"),
+        ("a.yaml", "train: [class-0]\nother: [class-1]\nnovel: []\n"),
+        ("a.csv", "name,split\nclass-0,train\n"),
+        ("a.csv", "label,split\nclass-0,train\nclass-1,fold 3\n"),
+        ("a.csv", "label\nclass-0\n"),
+        ("a.csv", ""),
+    ],
+)
+def test_files_of_something_else_are_refused(make_dataset: MakeDataset, tmp_path: Path, name: str, text: str) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises(UserError, match="does not hold a class split"):
+        split_classes(make_dataset(), ClassSplitConfig(file=str(tmp_path / name)))
+
+
+def test_a_split_of_the_data_is_used_unless_the_recipe_sets_one(make_dataset: MakeDataset) -> None:
+    own = {"base": ("class-1", "class-3"), "validation": ("class-0",), "novel": ("class-2",)}
+    dataset = replace(make_dataset(), class_split=own)
+    for config in (ClassSplitConfig(), ClassSplitConfig(base=0.0, validation=0.0, novel=1.0)):
+        split = split_classes(dataset, config)
+        assert (split.base.tolist(), split.validation.tolist(), split.novel.tolist()) == ([1, 3], [0], [2])
+    assert len(split_classes(dataset, ClassSplitConfig(base=0.5, validation=0.0, novel=0.5)).base) == 3
+
+
+def test_images_that_the_data_hold_out_stay_held_out(make_dataset: MakeDataset) -> None:
+    dataset = make_dataset(n_per_class=20)
+    parts = np.zeros(len(dataset), np.int64)
+    parts[15:20], parts[20:24] = 2, 1  # five test images of class 0; four validation images of class 1
+    split = split_images(replace(dataset, parts=parts), np.array([0, 1]), ImageSplitConfig(val=0.2, test=0.25))
+    assert split.test[split.test < 20].tolist() == [15, 16, 17, 18, 19]
+    assert split.val[split.val >= 20].tolist() == [20, 21, 22, 23]
+    assert (len(split.val), len(split.test), len(split.train)) == (3 + 4, 5 + 4, 12 + 12)
+    assert sorted([*split.train, *split.val, *split.test]) == list(range(40))
+
+
+def test_a_class_that_the_data_only_test_is_refused_as_a_base_class(make_dataset: MakeDataset) -> None:
+    parts = np.full(120, 2)
+    with pytest.raises(UserError, match="'class-0' has 20 images, of which the data leave 0 for training"):
+        split_images(replace(make_dataset(), parts=parts), np.array([0]), ImageSplitConfig())

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from lurefs.config.schema import BackboneConfig
-from lurefs.data.sources import folder
+from lurefs.data.folder import folder
 from lurefs.learning.backbones import build_backbone
 from lurefs.stages.features import viewed
 
