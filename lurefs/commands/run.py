@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from lurefs import console
 from lurefs.commands import compare, frozen
+from lurefs.config.learning_schema import LearnerConfig
 from lurefs.config.load import RunGroup, check_workers, load, recipes_dir
-from lurefs.config.schema import LearnerConfig
 from lurefs.errors import UserError
 from lurefs.ranks import ranks_of
 from lurefs.runs.directory import RunDirectory

@@ -10,13 +10,12 @@ from episodes.specs import SpecError
 from episodes.stopping import MIN_EPISODES
 from episodes.transforms import parse_chain
 from lurefs import plugins
+from lurefs.config.learning_schema import ChunksConfig, LearnerConfig
 from lurefs.config.schema import (
     ATTACKS,
     CORRUPTIONS,
     BenchmarkConfig,
-    ChunksConfig,
     ClassSplitConfig,
-    LearnerConfig,
     ProbeConfig,
     RobustnessConfig,
     RunConfig,

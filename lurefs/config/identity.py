@@ -6,7 +6,8 @@ import hashlib
 import json
 from typing import Any
 
-from lurefs.config.schema import BackboneConfig, RunConfig
+from lurefs.config.learning_schema import BackboneConfig
+from lurefs.config.schema import RunConfig
 from lurefs.records import to_mapping
 
 

@@ -16,7 +16,8 @@ import yaml
 import lurefs
 from lurefs import plugins
 from lurefs.config.checks import check_config, check_finite, check_name, check_variant_names
-from lurefs.config.schema import BackboneConfig, RunConfig
+from lurefs.config.learning_schema import BackboneConfig
+from lurefs.config.schema import RunConfig
 from lurefs.errors import UserError, nearest
 from lurefs.records import from_mapping, to_mapping
 

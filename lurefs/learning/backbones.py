@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lurefs.config.schema import BackboneConfig
+from lurefs.config.learning_schema import BackboneConfig
 from lurefs.data.dataset import View
 from lurefs.errors import UserError, first_line, unknown_name
 from lurefs.learning.stem import make_stem_small

@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from episodes import metrics
 from episodes.arrays import IntArray
-from lurefs.config.schema import BackboneConfig, LearnerConfig
+from lurefs.config.learning_schema import BackboneConfig, LearnerConfig
 from lurefs.data.chunks import Chunk
 from lurefs.errors import UserError
 from lurefs.learning.backbones import Backbone, build_twin, synchronise_batch_norm

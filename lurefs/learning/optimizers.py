@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from lurefs.config.schema import PluginConfig
+from lurefs.config.fields import PluginConfig
 from lurefs.errors import UserError, first_line, unknown_name
 
 _COPIES_WEIGHTS = "it keeps its initial weights and returns to them, which brings back what was unlearned"

@@ -10,8 +10,9 @@ import pytest
 
 from lurefs.cli import main, parse
 from lurefs.commands import frozen
+from lurefs.config.learning_schema import BackboneConfig
 from lurefs.config.load import load, run_config, to_yaml
-from lurefs.config.schema import BackboneConfig, RunConfig
+from lurefs.config.schema import RunConfig
 from lurefs.errors import UserError
 from lurefs.runs.directory import REFERENCE, RunDirectory
 

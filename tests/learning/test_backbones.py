@@ -9,7 +9,7 @@ import timm
 import torch
 from safetensors.torch import save_file
 
-from lurefs.config.schema import BackboneConfig
+from lurefs.config.learning_schema import BackboneConfig
 from lurefs.errors import UserError
 from lurefs.learning.backbones import (
     Backbone,

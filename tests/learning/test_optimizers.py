@@ -4,7 +4,7 @@ import pytest
 import torch
 from timm.optim import list_optimizers
 
-from lurefs.config.schema import PluginConfig
+from lurefs.config.fields import PluginConfig
 from lurefs.errors import UserError
 from lurefs.learning.optimizers import UNFIT, build_optimizer, clear_moments, pull_to
 

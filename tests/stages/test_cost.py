@@ -8,7 +8,8 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from lurefs.config.schema import BackboneConfig, RunConfig
+from lurefs.config.learning_schema import BackboneConfig
+from lurefs.config.schema import RunConfig
 from lurefs.data.dataset import View
 from lurefs.learning.backbones import Backbone, build_backbone, list_backbones
 from lurefs.runs.directory import RunDirectory
