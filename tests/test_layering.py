@@ -35,7 +35,12 @@ ORDER = [
 
 HOMES = {
     "learn2learn": {"episodes.sampler"},
-    "timm": {"lurefs.learning.backbones", "lurefs.learning.optimizers", "lurefs.stages.identity"},
+    "timm": {
+        "lurefs.learning.backbones",
+        "lurefs.learning.timm_models",
+        "lurefs.learning.optimizers",
+        "lurefs.stages.identity",
+    },
     "omegaconf": {"lurefs.config.load"},
     "wandb": {"lurefs.tracking.tracker", "lurefs.tracking.client", "lurefs.commands.push", "lurefs.tracking.views"},
     "wandb_workspaces": {"lurefs.tracking.views"},

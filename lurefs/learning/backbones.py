@@ -1,18 +1,13 @@
-"""Any timm model as a backbone with a head; beside `optimizers` the only module that uses timm."""
+"""Any timm model as a backbone with a head."""
 
 from __future__ import annotations
 
 import copy
 import json
-import socket
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
-from urllib.request import getproxies
 
 import torch
 from torch import Tensor, nn
@@ -20,18 +15,9 @@ from torch.nn import functional
 
 from lurefs.config.learning_schema import BackboneConfig
 from lurefs.data.dataset import View
-from lurefs.errors import UserError, first_line, unknown_name
-from lurefs.learning.stem import make_stem_small
-from lurefs.learning.weights import State, check_loaded, load_into, read_weights, watched_loading
+from lurefs.errors import UserError, first_line
+from lurefs.learning.timm_models import build_model, check_backbone, data_card, memory_format
 from lurefs.records import from_mapping
-
-SET_ELSEWHERE = {
-    "num_classes": "the head has one output per base class, and a frozen backbone has no head",
-    "in_chans": "the model has as many channels as the images of the data set",
-    "features_only": "a whole model is learned, and what its head sees are the features",
-    "checkpoint_path": "backbone.checkpoint_path names a file of weights",
-}
-"""timm's keywords that would contradict other settings, and what is so in their place."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +62,7 @@ class Backbone:
             size = (self.image_size, self.image_size)
             prepared = functional.interpolate(prepared, size, mode="bilinear", antialias=True, align_corners=False)
         mean, std = self._constants(images.device)
-        return ((prepared - mean) / std).contiguous(memory_format=_memory_format(self.channels_last))
+        return ((prepared - mean) / std).contiguous(memory_format=memory_format(self.channels_last))
 
     def logits(self, images: Tensor) -> Tensor:
         """Return (n, n_classes) float32 for raw images (n, n_channels, height, width) uint8."""
@@ -119,41 +105,6 @@ class Backbone:
         return {"image_size": self.image_size, "mean": list(self.mean), "std": list(self.std)}
 
 
-def list_backbones(pattern: str = "") -> list[str]:
-    """Return timm's model names that hold `pattern`, or match it where it has wildcards."""
-    import timm
-
-    found: list[str] = timm.list_models(pattern if "*" in pattern else f"*{pattern}*")
-    return found
-
-
-def check_backbone(config: BackboneConfig) -> None:
-    """Refuse a name that timm does not have, and parameters that another setting stands for.
-
-    Raises:
-        UserError: With the nearest name that it has, or the other setting.
-    """
-    import timm
-
-    architecture = config.name.partition(".")[0]
-    if timm.is_model(architecture):
-        try:
-            timm.models.get_pretrained_cfg(config.name)
-        except RuntimeError as error:  # the tag behind the point is none of this model's
-            tagged = timm.list_models(f"{architecture}.*", pretrained=True)
-            raise unknown_name("timm model", config.name, [architecture, *tagged]) from error
-    elif not config.name.startswith(("hf-hub:", "hf_hub:", "local-dir:")):
-        unknown = unknown_name("timm model", config.name, timm.list_models())
-        fix = f"write 'hf-hub:{config.name}'" if "/" in config.name else unknown.fix
-        raise UserError(unknown.problem, "a name of 'lurefs list backbones [PATTERN]', or hf-hub:OWNER/NAME", fix)
-    for key in SET_ELSEWHERE.keys() & config.params.keys():
-        raise UserError(
-            f"backbone.params.{key} is {config.params[key]!r}",
-            f"no {key} there: {SET_ELSEWHERE[key]}",
-            f"leave backbone.params.{key} out",
-        )
-
-
 def build_backbone(
     config: BackboneConfig, *, n_classes: int, n_channels: int, image_size: int, seed: int, channels_last: bool = True
 ) -> Backbone:
@@ -175,10 +126,10 @@ def build_backbone(
     is_loaded = config.pretrained or config.checkpoint_path is not None
     own = _view_of_checkpoint(config)
     size = config.image_size or (own.image_size if own else None if is_loaded else image_size)
-    model, weights = _build_model(
+    model, weights = build_model(
         config, n_classes=n_classes, n_channels=n_channels, image_size=size, seed=seed, channels_last=channels_last
     )
-    card = _data_card(model)
+    card = data_card(model)
     size = size or card["input_size"][-1]
     mean, std = tuple(card["mean"]), tuple(card["std"])
     if n_channels == 1:  # timm sums a pretrained stem over the colours: the image counts as grey in each of them
@@ -204,7 +155,7 @@ def build_backbone(
 def build_twin(backbone: Backbone, config: BackboneConfig, *, seed: int) -> nn.Module:
     """Build an untrained model of the same architecture, initialised with `seed`, on the backbone's device."""
     fresh = replace(config, pretrained=False, checkpoint_path=None)
-    twin, _ = _build_model(
+    twin, _ = build_model(
         fresh,
         n_classes=backbone.n_classes,
         n_channels=backbone.n_channels,
@@ -268,14 +219,6 @@ def resolve_device(name: str) -> torch.device:
     return device
 
 
-def _data_card(model: nn.Module) -> dict[str, Any]:
-    """Return how timm prepares images for a model: input_size, mean, std, crop_pct, crop_mode, interpolation."""
-    from timm.data import resolve_model_data_config
-
-    card: dict[str, Any] = resolve_model_data_config(model)
-    return card
-
-
 def _view_of_checkpoint(config: BackboneConfig) -> View | None:
     """Return how a run of lurefs saw the images that it trained a checkpoint on; None for files of other trainings."""
     if config.checkpoint_path is None:
@@ -285,115 +228,6 @@ def _view_of_checkpoint(config: BackboneConfig) -> View | None:
         return from_mapping(View, {field.name: card[field.name] for field in fields(View) if field.name in card})
     except (OSError, ValueError, TypeError, UserError):
         return None
-
-
-def _build_model(
-    config: BackboneConfig, *, n_classes: int, n_channels: int, image_size: int | None, seed: int, channels_last: bool
-) -> tuple[nn.Module, str]:
-    """Return a model and, if its weights are loaded, in words which ones they are.
-
-    Without `image_size` the model is built for the size that its card names.
-    """
-    params: dict[str, Any] = {"num_classes": n_classes, "in_chans": n_channels, **config.params}
-    if image_size is not None and _has_fixed_size(config.name) and "img_size" not in params:
-        params["img_size"] = image_size
-
-    def create(**more: Any) -> nn.Module:
-        model = _create(config.name, seed=seed, **{**params, **more})
-        if config.stem == "small":
-            size = image_size or _data_card(model)["input_size"][-1]
-            make_stem_small(model, config.name, n_channels=n_channels, image_size=size)
-        return model
-
-    words = ""
-    size_words = "" if image_size is None else f" x {image_size} x {image_size}"
-    with _told_in_words(config, f"{n_channels}{size_words}"), watched_loading() as missing:
-        model = create(pretrained=config.pretrained)
-    if config.pretrained and missing:
-        check_loaded(model, missing[-1], config.name)
-        words = f"those that timm has for {_full_name(model, config.name)}"
-    if config.checkpoint_path is not None:
-        weights = read_weights(Path(config.checkpoint_path), config.checkpoint_copy, config.checkpoint_sha256)
-
-        def rebuild(state: State) -> nn.Module:
-            overlay = {**params.get("pretrained_cfg_overlay", {}), "state_dict": state}
-            return create(pretrained=True, pretrained_cfg_overlay=overlay)
-
-        model, words = load_into(model, weights, rebuild, config.checkpoint_match)
-    return model.to(memory_format=_memory_format(channels_last)), words
-
-
-def _full_name(model: nn.Module, name: str) -> str:
-    """Return a model's name with the tag of its pretrained weights, of which timm chooses one if none is named."""
-    card: Any = getattr(model, "pretrained_cfg", {})
-    return name if ":" in name else ".".join(filter(None, (card.get("architecture", name), card.get("tag"))))
-
-
-def _create(name: str, *, seed: int, **params: Any) -> nn.Module:
-    """Let timm create a model whose initial weights are drawn with a seed; the global generator is left alone."""
-    import timm
-
-    is_fetched = params.get("pretrained") or ":" in name
-    with torch.random.fork_rng(devices=[]), _cache_alone_without_a_network() if is_fetched else nullcontext():
-        torch.manual_seed(seed)
-        model: nn.Module = timm.create_model(name, **params)
-    return model
-
-
-@contextmanager
-def _cache_alone_without_a_network() -> Iterator[None]:
-    """Let the hub's client use only its cache where the hub's address is unknown; it would try for most of a minute."""
-    from huggingface_hub import constants
-
-    was_offline = constants.HF_HUB_OFFLINE
-    if not was_offline and not getproxies():
-        try:
-            socket.getaddrinfo(urlsplit(constants.ENDPOINT).hostname, 443)
-        except OSError:
-            constants.HF_HUB_OFFLINE = True
-    try:
-        yield
-    finally:
-        constants.HF_HUB_OFFLINE = was_offline
-
-
-@contextmanager
-def _told_in_words(config: BackboneConfig, images: str) -> Iterator[None]:
-    """Turn the errors with which timm refuses to create a model into those that a user can act on."""
-    try:
-        yield
-    except (TypeError, ValueError, AssertionError, AttributeError) as error:
-        raise UserError(
-            f"timm cannot build {config.name!r} for {images} images with {config.params}: {error}",
-            "parameters that this model takes, and images that it can read",
-            "change backbone.params, or set backbone.image_size to a size that the model takes",
-        ) from error
-    except (OSError, RuntimeError) as error:
-        if not config.pretrained:
-            raise UserError(
-                f"timm cannot build {config.name!r}: {first_line(error)}",
-                "a model that timm has; for hf-hub: names a network connection, or the model in the hub's cache",
-                "change backbone.name or backbone.params",
-            ) from error
-        raise UserError(
-            f"the pretrained weights of {config.name!r} cannot be had: {first_line(error)}",
-            "a folder as timm saves one, with config.json and a file of weights"
-            if config.name.startswith("local-dir:")
-            else "a network connection to timm's hub, or the weights in its cache",
-            "set backbone.checkpoint_path to a local file of them, or backbone.pretrained=false",
-        ) from error
-
-
-def _memory_format(channels_last: bool) -> torch.memory_format:
-    return torch.channels_last if channels_last else torch.contiguous_format
-
-
-def _has_fixed_size(name: str) -> bool:
-    """Whether the model's layers depend on the image size, so that timm needs it to build the model."""
-    from timm.models import get_pretrained_cfg, is_model_pretrained
-
-    card = get_pretrained_cfg(name, allow_unregistered=True) if is_model_pretrained(name) else get_pretrained_cfg(name)
-    return bool(card is not None and card.fixed_input_size)
 
 
 def _count_features(model: nn.Module, n_channels: int, image_size: int) -> int:

@@ -18,9 +18,10 @@ from episodes.transforms import needs_reference
 from lurefs import plugins
 from lurefs.data.corruptions import MIN_IMAGE_SIZE, check_corruptible
 from lurefs.errors import UserError, first_line, not_installed
-from lurefs.learning.backbones import Backbone, check_backbone
+from lurefs.learning.backbones import Backbone
 from lurefs.learning.optimizers import build_optimizer
 from lurefs.learning.schedule import epoch_sizes, n_batches
+from lurefs.learning.timm_models import check_backbone
 from lurefs.stages import attacks
 from lurefs.stages.controls import n_image_statistics
 from lurefs.stages.features import as_needed
