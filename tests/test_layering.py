@@ -37,6 +37,7 @@ HOMES = {
     "learn2learn": {"episodes.sampler"},
     "timm": {
         "lurefs.learning.backbones",
+        "lurefs.learning.features",
         "lurefs.learning.timm_models",
         "lurefs.learning.optimizers",
         "lurefs.stages.identity",

@@ -232,10 +232,12 @@ def _print_plan(plan: Plan) -> None:
 
 
 def _print_weights(plan: Plan) -> None:
-    """Print which weights a run's backbone starts from, and how images are prepared for them, if they are loaded."""
+    """Print the chosen features of a run's backbone, its loaded weights, and how images are prepared for them."""
     from lurefs.stages.stage import plan_backbone
 
     backbone = plan_backbone(plan)
+    if backbone.features.words():
+        print(f"  features  {backbone.n_features} per image: {backbone.features.words()}")
     if not backbone.weights:
         return
     view, size = backbone.view, f"{backbone.image_size} x {backbone.image_size} pixels"

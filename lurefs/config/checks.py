@@ -10,7 +10,7 @@ from episodes.specs import SpecError
 from episodes.stopping import MIN_EPISODES
 from episodes.transforms import parse_chain
 from lurefs import plugins
-from lurefs.config.learning_schema import ChunksConfig, LearnerConfig
+from lurefs.config.learning_schema import ChunksConfig, FeaturesConfig, LearnerConfig
 from lurefs.config.schema import (
     ATTACKS,
     CORRUPTIONS,
@@ -40,6 +40,7 @@ def check_config(config: RunConfig) -> None:
     """
     _check_names(config)
     _check_chunks(config.chunks)
+    _check_features(config.backbone.features)
     _check_learner(config.learner)
     _check_class_split(config.class_split)
     plugins.check("dataset", config.dataset.name, config.dataset.params, where="dataset")
@@ -185,6 +186,21 @@ def _check_chunks(chunks: ChunksConfig) -> None:
                 f"a number of chunks, since {key} {value!r} divides the images among them",
                 f"set chunks.n_chunks instead of chunks.chunk_size, or set chunks.{key} to {plain}",
             )
+
+
+def _check_features(features: FeaturesConfig) -> None:
+    if not features.norm and not features.of_layers:
+        raise UserError(
+            "backbone.features.norm is false, but no layers are chosen",
+            "norm: false with a layer or n_layers: it is the norm of layers inside the model",
+            "set backbone.features.layer (-1 is the last), or leave backbone.features.norm out",
+        )
+    if features.of_layers and features.pool == "map":
+        raise UserError(
+            "backbone.features.pool is 'map', and layers are chosen",
+            "avg, max, avgmax, catavgmax, token or token_avg for layers: attention pooling reads the last one alone",
+            "change backbone.features.pool, or leave backbone.features.layer and n_layers out",
+        )
 
 
 def _check_learner(learner: LearnerConfig) -> None:

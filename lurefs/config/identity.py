@@ -6,9 +6,11 @@ import hashlib
 import json
 from typing import Any
 
-from lurefs.config.learning_schema import BackboneConfig
 from lurefs.config.schema import RunConfig
 from lurefs.records import to_mapping
+
+LATER = {"backbone": ("checkpoint_copy", "checkpoint_match", "checkpoint_sha256", "features")}
+"""Settings that came after the first runs: they count where they are not the default."""
 
 
 def digest(values: Any) -> str:
@@ -24,10 +26,9 @@ def run_identity(config: RunConfig) -> dict[str, Any]:
     left_out += ["chunks", "learner", "unlearn", "after_chunk", "robustness"] if config.frozen else ["frozen"]
     values["learner"] = {key: value for key, value in values["learner"].items() if key not in ("images", "n_workers")}
     values["backbone"]["checkpoint_path"] = None  # the digest of its bytes stands for it
-    plain = BackboneConfig(name=config.backbone.name)
-    for key in ("checkpoint_copy", "checkpoint_match", "checkpoint_sha256"):
-        if values["backbone"][key] == getattr(plain, key):  # so that runs older than these settings are found again
-            del values["backbone"][key]
+    for part, keys in LATER.items():  # so that runs older than these settings are found again
+        plain = to_mapping(getattr(RunConfig(name=""), part))
+        values[part] = {key: value for key, value in values[part].items() if key not in keys or value != plain[key]}
     return {key: value for key, value in values.items() if key not in left_out}
 
 

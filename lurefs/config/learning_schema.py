@@ -48,6 +48,45 @@ class ChunksConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class FeaturesConfig:
+    """Which features of an image the probes get; by default those that the classifier gets.
+
+    Learning uses the model's head as timm builds it: only the features that are measured change, and those of the
+    untrained twin with them.
+
+    `pool` names the pooling as timm's `global_pool` does: means or maxima over positions, the mean of both, both side
+    by side, the class token, or attention pooling (`map`, if the model has it); null is the model's own. The norm
+    layers of the head come after it.
+
+    `layer` takes the output of a layer in place of the head's: a number from 0 (-1 is the last), or a name such as
+    `layer3` or `blocks.6`, of those in timm's `feature_info`. `n_layers` sets that many layers side by side, which end
+    with `layer`, or with the last one. `norm` applies the model's final norm to them where timm does so. Here `pool:
+    null` is the class token of models that classify by it, and otherwise the mean over positions. `token_avg` is the
+    class token of each layer and the mean over the last layer's patches: with `n_layers: 4` the features of DINOv2's
+    linear evaluation (Oquab et al. 2023, TMLR, arXiv 2304.07193).
+    """
+
+    layer: str | int | None = None
+    n_layers: int = number(1, low=1)
+    pool: Literal["avg", "max", "avgmax", "catavgmax", "token", "map", "token_avg"] | None = None
+    norm: bool = True
+
+    @property
+    def of_layers(self) -> bool:
+        """Whether layers inside the model give the features."""
+        return self.layer is not None or self.n_layers > 1 or self.pool == "token_avg"
+
+    def words(self) -> str:
+        """Return in words which features these are; empty for those that the classifier gets."""
+        pool = "" if self.pool is None else f"pooled by {self.pool}"
+        if not self.of_layers:
+            return pool
+        last = "the last one" if self.layer is None else repr(self.layer)
+        which = f"{self.n_layers} layers up to {last}" if self.n_layers > 1 else f"layer {last}"
+        return ", ".join(filter(None, (which, pool, "" if self.norm else "without the final norm")))
+
+
+@dataclass(frozen=True, kw_only=True)
 class BackboneConfig:
     """Any timm model by name, with timm's own keywords in `params`.
 
@@ -73,6 +112,7 @@ class BackboneConfig:
     checkpoint_sha256: str | None = None
     image_size: int | None = number(None, low=1)
     stem: Literal["default", "small"] = "default"
+    features: FeaturesConfig = field(default_factory=FeaturesConfig)
 
 
 @dataclass(frozen=True, kw_only=True)

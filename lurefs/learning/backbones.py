@@ -13,9 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lurefs.config.learning_schema import BackboneConfig
+from lurefs.config.learning_schema import BackboneConfig, FeaturesConfig
 from lurefs.data.dataset import View
 from lurefs.errors import UserError, first_line
+from lurefs.learning.features import REFUSALS, embed, repooled
 from lurefs.learning.timm_models import build_model, check_backbone, data_card, memory_format
 from lurefs.records import from_mapping
 
@@ -35,6 +36,7 @@ class Backbone:
         std: One value a channel.
         channels_last: Whether inputs and convolution weights have their channels last in memory.
         weights: In words which weights were loaded; empty for initial ones.
+        features: Which features `embed` returns.
     """
 
     name: str
@@ -47,6 +49,7 @@ class Backbone:
     std: tuple[float, ...]
     channels_last: bool = True
     weights: str = ""
+    features: FeaturesConfig = FeaturesConfig()
 
     def prepare(self, images: Tensor) -> Tensor:
         """Return the model's input for raw images.
@@ -70,10 +73,23 @@ class Backbone:
         return output.float()
 
     def embed(self, images: Tensor) -> Tensor:
-        """Return (n, n_features) float32, the features that the classifier would get, for images as in `logits`."""
-        model: Any = self.model
-        features: Tensor = model.forward_head(model.forward_features(self.prepare(images)), pre_logits=True)
-        return features.float()
+        """Return (n, n_features) float32, the chosen features, for images as in `logits`.
+
+        By default these are the ones that the classifier would get.
+        """
+        return embed(self._repooled(), self.prepare(images), self.features).float()
+
+    def _repooled(self) -> nn.Module:
+        """Return the model that pools as chosen, made again if the model's tensors were replaced, as by `to`."""
+        tensors = [*self.model.parameters(), *self.model.buffers()]
+        if [id(tensor) for tensor in tensors] != [id(tensor) for tensor in self._pooled_of.get("tensors", ())]:
+            self._pooled_of.update(tensors=tensors, model=repooled(self.model, self.features))
+        pooled: nn.Module = self._pooled_of["model"]
+        return pooled.train(self.model.training)
+
+    @cached_property
+    def _pooled_of(self) -> dict[str, Any]:
+        return {}
 
     def _constants(self, device: torch.device) -> tuple[Tensor, Tensor]:
         """Return mean and standard deviation of images in [0, 255], made once for each device."""
@@ -141,7 +157,7 @@ def build_backbone(
     return Backbone(
         name=config.name,
         model=model,
-        n_features=_count_features(model, n_channels, size),
+        n_features=_count_features(model, n_channels, size, config),
         n_classes=n_classes,
         view=view,
         n_channels=n_channels,
@@ -149,6 +165,7 @@ def build_backbone(
         std=std,
         channels_last=channels_last,
         weights=weights,
+        features=config.features,
     )
 
 
@@ -230,18 +247,30 @@ def _view_of_checkpoint(config: BackboneConfig) -> View | None:
         return None
 
 
-def _count_features(model: nn.Module, n_channels: int, image_size: int) -> int:
-    probe: Any = copy.deepcopy(model).eval()
+def _count_features(model: nn.Module, n_channels: int, image_size: int, config: BackboneConfig) -> int:
+    """Return the length of the chosen features, checked on an image of zeros."""
+    probe, choice = copy.deepcopy(model).eval(), config.features
     with torch.inference_mode():
         image = torch.zeros(1, n_channels, image_size, image_size)
         try:
-            features: Tensor = probe.forward_head(probe.forward_features(image), pre_logits=True)
+            features = embed(probe, image, FeaturesConfig())
         except (RuntimeError, ValueError, AssertionError) as error:
             raise UserError(
                 f"the model cannot read {image_size} x {image_size} images: {first_line(error)}",
                 "an image size that the model's strides divide",
                 "set backbone.image_size to a larger size: images are resized to it",
             ) from error
+        if choice != FeaturesConfig():
+            try:
+                features = embed(repooled(probe, choice), image, choice)
+            except REFUSALS as error:
+                raise UserError(
+                    f"timm gives no features of {config.name!r} for backbone.features ({choice.words()}): "
+                    f"{first_line(error)}",
+                    "a layer and a pooling that this model has"
+                    + (", and norm: false where it has no norm for its layers" if choice.norm else ""),
+                    "change backbone.features, or leave it out",
+                ) from error
     if features.ndim != 2:
         raise UserError(
             f"the model's features of one image have shape {tuple(features.shape[1:])}",

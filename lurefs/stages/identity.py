@@ -15,8 +15,10 @@ from episodes.files import write_text
 from episodes.manifest import Manifest
 from episodes.probes import Probe
 from lurefs.config.identity import digest
+from lurefs.config.learning_schema import FeaturesConfig
 from lurefs.config.schema import RunConfig
 from lurefs.learning.backbones import Backbone, resolve_device
+from lurefs.records import to_mapping
 from lurefs.runs.directory import RunDirectory
 from lurefs.stages.places import check_claim, weights_card
 from lurefs.stages.plan import Benchmark, Plan
@@ -72,13 +74,14 @@ def result_identity(
 
 
 def backbone_card(backbone: Backbone) -> dict[str, Any]:
-    """Return the description of a backbone for identities: name, sizes, pooling, transform."""
+    """Return the description of a backbone for identities: name, sizes, pooling, features, transform."""
     return {
         "name": backbone.name,
         "n_parameters": backbone.n_parameters,
         "n_features": backbone.n_features,
         "n_channels": backbone.n_channels,
         "pooling": str(getattr(backbone.model, "global_pool", "")),
+        **({"features": to_mapping(backbone.features)} if backbone.features != FeaturesConfig() else {}),
         **backbone.transform,
     }
 

@@ -125,6 +125,13 @@ def test_digest_of_a_run_does_not_depend_on_its_name_or_machine() -> None:
     assert digest(run_identity(one)) != digest(run_identity(run_config({"name": "a", "seed": 1})))
 
 
+def test_other_features_are_another_run_and_the_default_ones_spelled_out_are_not() -> None:
+    plain, max_pool = run_config({"name": "a"}), run_config({"name": "a", "backbone": {"features": {"pool": "max"}}})
+    spelled = run_config({"name": "a", "backbone": {"features": {"n_layers": 1, "pool": None}}})
+    assert digest(run_identity(plain)) == digest(run_identity(spelled)) != digest(run_identity(max_pool))
+    assert "features" not in run_identity(plain)["backbone"]  # runs older than this setting are found again
+
+
 def test_weights_do_not_depend_on_what_only_measures_them() -> None:
     plain, asked = run_config({"name": "a"}), run_config({"name": "a", "robustness": {}})
     assert pretrain_identity(plain) == pretrain_identity(asked)
@@ -141,6 +148,10 @@ def test_merge_keeps_what_a_change_does_not_name() -> None:
         ("lerner: {epochs: 3}", "did you mean 'learner'?"),
         ("learner: {epochs: many}", "learner.epochs is 'many'"),
         ("chunks: {n_chunks: 3, chunk_size: 10}", "only one of the two"),
+        ("backbone: {features: {pool: cls}}", "backbone.features.pool is 'cls'"),
+        ("backbone: {features: {norm: false}}", "set backbone.features.layer (-1 is the last)"),
+        ("backbone: {features: {layer: 3, pool: map}}", "attention pooling reads the last one alone"),
+        ("backbone: {features: {n_layers: 0}}", "backbone.features.n_layers is 0"),
         ("learner: {relearn_epochs: 0}", "learner.relearn_epochs is 0"),
         ("learner: {l2_init: -1.0}", "learner.l2_init is -1.0"),
         ("learner: {precision: float16}", "learner.precision is 'float16'"),
