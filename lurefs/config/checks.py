@@ -10,7 +10,7 @@ from episodes.specs import SpecError
 from episodes.stopping import MIN_EPISODES
 from episodes.transforms import parse_chain
 from lurefs import plugins
-from lurefs.config.learning_schema import ChunksConfig, FeaturesConfig, LearnerConfig
+from lurefs.config.learning_schema import BackboneConfig, ChunksConfig, FeaturesConfig, LearnerConfig
 from lurefs.config.schema import (
     ATTACKS,
     CORRUPTIONS,
@@ -21,6 +21,7 @@ from lurefs.config.schema import (
     RunConfig,
     TransferConfig,
 )
+from lurefs.config.weight_files import LOCAL_DIR
 from lurefs.errors import UserError, unknown_name
 from lurefs.records import check_bounds, convert
 
@@ -31,6 +32,9 @@ MAX_RUN_NAME, MAX_PART_NAME = 200, 100
 OPTIMIZER_BOUNDS = {"lr": {"above": 0}, "momentum": {"low": 0, "below": 1}, "weight_decay": {"low": 0}}
 """Bounds of parameters that most optimizers have, as in the metadata of a config's fields."""
 
+WEIGHT_SOURCES = {"file", "url", "hf_hub_id", "hf_hub_filename", "state_dict"}
+"""Keys of timm's cards of weights that name some."""
+
 
 def check_config(config: RunConfig) -> None:
     """Check everything that needs neither the data nor timm.
@@ -40,6 +44,7 @@ def check_config(config: RunConfig) -> None:
     """
     _check_names(config)
     _check_chunks(config.chunks)
+    _check_weights(config.backbone)
     _check_features(config.backbone.features)
     _check_learner(config.learner)
     _check_class_split(config.class_split)
@@ -185,6 +190,29 @@ def _check_chunks(chunks: ChunksConfig) -> None:
                 f"chunks.{key} is {value!r} and chunks.chunk_size is {chunks.chunk_size}",
                 f"a number of chunks, since {key} {value!r} divides the images among them",
                 f"set chunks.n_chunks instead of chunks.chunk_size, or set chunks.{key} to {plain}",
+            )
+
+
+def _check_weights(backbone: BackboneConfig) -> None:
+    if (
+        backbone.checkpoint_sha256 is not None
+        and backbone.checkpoint_path is None
+        and not backbone.name.startswith(LOCAL_DIR)
+    ):
+        raise UserError(
+            f"backbone.checkpoint_sha256 is {backbone.checkpoint_sha256!r}, but no file or folder of weights is named",
+            f"a checkpoint_path, or name: {LOCAL_DIR}PATH, that it is the digest of",
+            "leave backbone.checkpoint_sha256 out",
+        )
+    for key in ("pretrained_cfg", "pretrained_cfg_overlay"):
+        card = backbone.params.get(key)
+        sources = sorted(WEIGHT_SOURCES & card.keys()) if isinstance(card, Mapping) else []
+        if sources and not backbone.pretrained:
+            raise UserError(
+                f"backbone.params.{key}.{sources[0]} names weights, but backbone.pretrained is false, so that "
+                "timm would load none",
+                "pretrained: true, or a checkpoint_path",
+                "set backbone.pretrained=true, or name the file in backbone.checkpoint_path",
             )
 
 

@@ -7,6 +7,7 @@ import json
 from typing import Any
 
 from lurefs.config.schema import RunConfig
+from lurefs.config.weight_files import identity_name
 from lurefs.records import to_mapping
 
 LATER = {"backbone": ("checkpoint_copy", "checkpoint_match", "checkpoint_sha256", "features")}
@@ -25,7 +26,8 @@ def run_identity(config: RunConfig) -> dict[str, Any]:
     left_out = ["name", "device", "num_threads", "checkpoints", "controls", "executor", "trackers"]
     left_out += ["chunks", "learner", "unlearn", "after_chunk", "robustness"] if config.frozen else ["frozen"]
     values["learner"] = {key: value for key, value in values["learner"].items() if key not in ("images", "n_workers")}
-    values["backbone"]["checkpoint_path"] = None  # the digest of its bytes stands for it
+    values["backbone"]["checkpoint_path"] = None  # the digest of its bytes stands for it, as for a local folder
+    values["backbone"]["name"] = identity_name(config.backbone)
     for part, keys in LATER.items():  # so that runs older than these settings are found again
         plain = to_mapping(getattr(RunConfig(name=""), part))
         values[part] = {key: value for key, value in values[part].items() if key not in keys or value != plain[key]}

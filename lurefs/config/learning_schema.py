@@ -95,8 +95,9 @@ class BackboneConfig:
     as `module.` or `backbone.`, under keys such as `state_dict` or `teacher`, without a classifier or with one of
     another size, for other image sizes, for colour where images are grey. If a file holds several copies, an average of
     the weights is taken first, as timm does; `checkpoint_copy` names another one. `checkpoint_match: order` ignores
-    names and uses the order and shapes of the tensors. `checkpoint_sha256` is the file's digest; a run notes it down,
-    so that the bytes of the weights identify them and not their path.
+    names and uses the order and shapes of the tensors. `checkpoint_sha256` is the digest of the file, or of a
+    folder that `name: local-dir:PATH` names; a run notes it down, so that the bytes of the weights identify them and
+    not their path. For weights of timm or its hub, a run directory holds the digest of what was loaded.
 
     Images are resized to `image_size` if it is set. Otherwise they keep the data set's size, or have that of the
     model's card if weights are loaded. `stem: small` makes the first convolution stride 1 and drops the max-pool, for

@@ -255,6 +255,11 @@ class RunConfig:
     executor: PluginConfig = field(default_factory=lambda: PluginConfig(name="serial"))
     trackers: TrackersConfig = field(default_factory=TrackersConfig)
 
+    @property
+    def is_as_loaded(self) -> bool:
+        """Whether loaded weights are measured without training, so that the seed changes none of their accuracies."""
+        return self.frozen and (self.backbone.pretrained or self.backbone.checkpoint_path is not None)
+
 
 def plugin_names(config: RunConfig) -> list[str]:
     """Return the names of all plug-ins of a run."""

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lurefs.config.learning_schema import BackboneConfig, FeaturesConfig
+from lurefs.config.weight_files import identity_name
 from lurefs.data.dataset import View
 from lurefs.errors import UserError, first_line
 from lurefs.learning.features import REFUSALS, embed, repooled
@@ -37,6 +38,7 @@ class Backbone:
         channels_last: Whether inputs and convolution weights have their channels last in memory.
         weights: In words which weights were loaded; empty for initial ones.
         features: Which features `embed` returns.
+        identity_name: The name as a part of identities, without a folder whose bytes identify it.
     """
 
     name: str
@@ -50,6 +52,7 @@ class Backbone:
     channels_last: bool = True
     weights: str = ""
     features: FeaturesConfig = FeaturesConfig()
+    identity_name: str = ""
 
     def prepare(self, images: Tensor) -> Tensor:
         """Return the model's input for raw images.
@@ -166,6 +169,7 @@ def build_backbone(
         channels_last=channels_last,
         weights=weights,
         features=config.features,
+        identity_name=identity_name(config),
     )
 
 

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from lurefs.config.learning_schema import BackboneConfig
+from lurefs.config.weight_files import LOCAL_DIR, folder_sha256
 from lurefs.errors import UserError, first_line, unknown_name
 from lurefs.learning.stem import make_stem_small
 from lurefs.learning.weights import State, check_loaded, load_into, read_weights, watched_loading
@@ -23,6 +24,7 @@ SET_ELSEWHERE = {
     "in_chans": "the model has as many channels as the images of the data set",
     "features_only": "a whole model is learned, and what its head sees are the features",
     "checkpoint_path": "backbone.checkpoint_path names a file of weights",
+    "pretrained": "backbone.pretrained says whether timm's weights are loaded",
 }
 """timm's keywords that would contradict other settings, and what is so in their place."""
 
@@ -50,7 +52,7 @@ def check_backbone(config: BackboneConfig) -> None:
         except RuntimeError as error:  # the tag behind the point is none of this model's
             tagged = timm.list_models(f"{architecture}.*", pretrained=True)
             raise unknown_name("timm model", config.name, [architecture, *tagged]) from error
-    elif not config.name.startswith(("hf-hub:", "hf_hub:", "local-dir:")):
+    elif not config.name.startswith(("hf-hub:", "hf_hub:", LOCAL_DIR)):
         unknown = unknown_name("timm model", config.name, timm.list_models())
         fix = f"write 'hf-hub:{config.name}'" if "/" in config.name else unknown.fix
         raise UserError(unknown.problem, "a name of 'lurefs list backbones [PATTERN]', or hf-hub:OWNER/NAME", fix)
@@ -80,12 +82,13 @@ def build_model(
             make_stem_small(model, config.name, n_channels=n_channels, image_size=size)
         return model
 
+    _check_folder(config)
     words = ""
     size_words = "" if image_size is None else f" x {image_size} x {image_size}"
     with _told_in_words(config, f"{n_channels}{size_words}"), watched_loading() as missing:
         model = create(pretrained=config.pretrained)
-    if config.pretrained and missing:
-        check_loaded(model, missing[-1], config.name)
+    if config.pretrained:
+        check_loaded(model, missing[-1] if missing else _unloaded(model, create(pretrained=False)), config.name)
         words = f"those that timm has for {_full_name(model, config.name)}"
     if config.checkpoint_path is not None:
         weights = read_weights(Path(config.checkpoint_path), config.checkpoint_copy, config.checkpoint_sha256)
@@ -96,6 +99,27 @@ def build_model(
 
         model, words = load_into(model, weights, rebuild, config.checkpoint_match)
     return model.to(memory_format=memory_format(channels_last)), words
+
+
+def _check_folder(config: BackboneConfig) -> None:
+    """Refuse a folder of a model that is not the one whose digest a config states."""
+    if config.checkpoint_path is not None or not config.name.startswith(LOCAL_DIR) or not config.checkpoint_sha256:
+        return
+    folder = Path(config.name.removeprefix(LOCAL_DIR))
+    found = folder_sha256(folder, config.pretrained) if (folder / "config.json").is_file() else None
+    if found not in (None, config.checkpoint_sha256):
+        raise UserError(
+            f"the model in {folder} has the SHA-256 {found}",
+            f"the one of backbone.checkpoint_sha256, {config.checkpoint_sha256}",
+            "put that model back, or leave backbone.checkpoint_sha256 out to take this one",
+        )
+
+
+def _unloaded(model: nn.Module, fresh: nn.Module) -> set[str]:
+    """Return all names if a model equals a fresh one: then a loader of the model's own has loaded nothing."""
+    own, initial = model.state_dict(), fresh.state_dict()
+    is_fresh = all(torch.equal(tensor, initial[name]) for name, tensor in own.items())
+    return set(own) if is_fresh else set()
 
 
 def _full_name(model: nn.Module, name: str) -> str:
@@ -153,7 +177,7 @@ def _told_in_words(config: BackboneConfig, images: str) -> Iterator[None]:
         raise UserError(
             f"the pretrained weights of {config.name!r} cannot be had: {first_line(error)}",
             "a folder as timm saves one, with config.json and a file of weights"
-            if config.name.startswith("local-dir:")
+            if config.name.startswith(LOCAL_DIR)
             else "a network connection to timm's hub, or the weights in its cache",
             "set backbone.checkpoint_path to a local file of them, or backbone.pretrained=false",
         ) from error

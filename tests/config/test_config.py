@@ -87,6 +87,18 @@ def test_seeds_on_the_command_line_win_over_the_seed_of_the_file(recipe: Path) -
     assert [run.seed for run in load(str(recipe), ["seeds=[4]"]).runs.values()] == [4]
 
 
+def test_several_seeds_of_loaded_weights_that_do_not_learn_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "r.yaml"
+    path.write_text("frozen: true\nseeds: [0, 1]\nbackbone: {name: test_resnet, pretrained: true}\n")
+    with pytest.raises(UserError, match=r"seeds is \[0, 1\], but the weights are loaded(.*\n)*.*leave seeds out"):
+        load(str(path))
+    assert len(load(str(path), ["backbone.pretrained=false"]).runs) == 2  # each seed draws other weights
+    assert len(load(str(path), ["frozen=false"]).runs) == 2
+    assert len(load(str(path), ["seed=1"]).runs) == 1
+    path.write_text(path.read_text() + "variants: {as_is: {}, trained: {frozen: false}}\n")
+    assert len(load(str(path)).runs) == 4
+
+
 def test_workers_are_no_part_of_any_run(recipe: Path) -> None:
     two = load(str(recipe), ["workers=2"])
     assert two.n_workers == 2 and two.runs == load(str(recipe)).runs

@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 from lurefs.config.learning_schema import BackboneConfig
+from lurefs.config.weight_files import folder_sha256
 from lurefs.errors import UserError
 from lurefs.learning.backbones import Backbone, build_backbone
 from lurefs.learning.timm_models import check_backbone, list_backbones
@@ -47,6 +48,7 @@ def test_a_model_of_the_hub_without_a_network_is_told_in_words(
         ({"num_classes": 3}, r"num_classes is 3\n.*per base class"),
         ({"in_chans": 1}, r"in_chans is 1\n.*as the images of the data set"),
         ({"features_only": True}, r"features_only is True\n.*a whole model is learned"),
+        ({"pretrained": True}, r"pretrained is True\n.*backbone\.pretrained says whether"),
         ({"checkpoint_path": "w.pth"}, r"checkpoint_path is 'w\.pth'\n.*backbone\.checkpoint_path names"),
     ],
 )
@@ -107,3 +109,24 @@ def test_models_are_listed_by_a_part_of_their_name() -> None:
     found = list_backbones("test_res")
     assert "test_resnet" in found
     assert all("test_res" in name for name in found)
+
+
+def test_a_folder_that_is_not_the_one_of_the_digest_is_refused(tmp_path: Path) -> None:
+    source = timm.create_model("test_resnet", num_classes=10)
+    save_file(source.state_dict(), tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text(json.dumps({"architecture": "test_resnet", "pretrained_cfg": {}}))
+    known = folder_sha256(tmp_path, True)
+    build(f"local-dir:{tmp_path}", pretrained=True, checkpoint_sha256=known)
+    with pytest.raises(UserError, match=rf"SHA-256 {known}\n.*the one of backbone.checkpoint_sha256, abc"):
+        build(f"local-dir:{tmp_path}", pretrained=True, checkpoint_sha256="abc")
+
+
+def test_a_loader_that_loads_nothing_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    overlay = {"file": str(tmp_path / "w.npz"), "custom_load": True}
+    loaded: list[str] = []
+    monkeypatch.setattr(
+        "timm.models.vision_transformer.VisionTransformer.load_pretrained", lambda self, path: loaded.append(path)
+    )
+    with pytest.raises(UserError, match=r"leave (\d+) of \1 tensors at random values"):
+        build("test_vit", pretrained=True, params={"pretrained_cfg_overlay": overlay})
+    assert loaded
