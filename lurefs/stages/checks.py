@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 
 import numpy as np
@@ -18,10 +19,13 @@ from episodes.transforms import needs_reference
 from lurefs import plugins
 from lurefs.data.corruptions import MIN_IMAGE_SIZE, check_corruptible
 from lurefs.errors import UserError, first_line, not_installed
-from lurefs.learning.backbones import Backbone
+from lurefs.learning.backbones import Backbone, build_twin
+from lurefs.learning.boundary import apply_strategy
 from lurefs.learning.optimizers import build_optimizer
 from lurefs.learning.schedule import epoch_sizes, n_batches
 from lurefs.learning.timm_models import check_backbone
+from lurefs.learning.unlearn.contract import ProbeImages
+from lurefs.seeding import seed_stream
 from lurefs.stages import attacks
 from lurefs.stages.controls import n_image_statistics
 from lurefs.stages.features import as_needed
@@ -32,6 +36,8 @@ from lurefs.stages.transfer_plan import plan_transfers
 
 MAX_CHECKED = 32
 """Most made-up images per class in the check of a transfer's probe."""
+N_MADE_UP = 4
+"""Made-up images in the check of an unlearn strategy."""
 
 
 def check(plan: Plan) -> None:
@@ -39,9 +45,9 @@ def check(plan: Plan) -> None:
 
     Raises:
         UserError: An unknown model or optimizer, parameters that one of them does not take, a model that cannot learn
-            from a batch as small as the plan's smallest, a probe that cannot be fitted on a benchmark's form of episode
-            or on a control's features, a transform without base classes to be fitted on, images that cannot be changed
-            as `robustness` asks, or a library that is missing.
+            from a batch as small as the plan's smallest, an unlearn strategy that does not suit the model, a probe that
+            cannot be fitted on a benchmark's form of episode or on a control's features, a transform without base
+            classes to be fitted on, images that cannot be changed as `robustness` asks, or a library that is missing.
     """
     check_backbone(plan.config.backbone)
     check_robustness(plan)
@@ -51,6 +57,7 @@ def check(plan: Plan) -> None:
     if not plan.config.frozen:
         build_optimizer(backbone.model, plan.config.learner.optimizer)
         check_batches(plan, backbone)
+        check_unlearn(plan, backbone)
     check_corrupted_views(plan, backbone)
     check_classifiers(plan)
     check_transfers(plan)
@@ -153,6 +160,28 @@ def check_batches(plan: Plan, backbone: Backbone) -> None:
             "at least 2 images in every training batch of a model with batch norm",
             "change chunks.chunk_size so that it leaves no single image over, or lower chunks.n_chunks",
         ) from error
+
+
+def check_unlearn(plan: Plan, backbone: Backbone) -> None:
+    """Check that the unlearn strategy suits the model, by a first reset of a copy with images of noise.
+
+    Args:
+        plan: The plan with the chunks; a single one is never unlearned.
+        backbone: The model, which stays as it is.
+
+    Raises:
+        UserError: The strategy refuses the model, or changes no weight of it.
+    """
+    config, generator = plan.config, torch.Generator().manual_seed(0)
+    strategy = plugins.build("unlearn", config.unlearn.name, config.unlearn.params)
+    if strategy is None or len(plan.chunks) < 2:
+        return
+    shape = (N_MADE_UP, backbone.n_channels, backbone.image_size, backbone.image_size)
+    images = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
+    batch = backbone.prepare(images), torch.arange(N_MADE_UP) % backbone.n_classes
+    probe = ProbeImages(draw=lambda source, n_images: iter([batch]))
+    twin = build_twin(backbone, config.backbone, seed=seed_stream(config.seed, "twin", 1))
+    apply_strategy(strategy, config.unlearn.name, copy.deepcopy(backbone.model), twin, probe, seed=0)
 
 
 def smallest_batch(plan: Plan) -> int:
