@@ -29,7 +29,12 @@ GROUP_FILES = ("figures", "report.html", "comparison.json", "comparison.csv", "c
 """Files in the folder of a group, beside the folders of its runs."""
 MAX_RUN_NAME, MAX_PART_NAME = 200, 100
 """Bytes. A file system allows 255, and some file names hold two parts and an ending."""
-OPTIMIZER_BOUNDS = {"lr": {"above": 0}, "momentum": {"low": 0, "below": 1}, "weight_decay": {"low": 0}}
+OPTIMIZER_BOUNDS = {
+    "lr": {"above": 0},
+    "momentum": {"low": 0, "below": 1},
+    "weight_decay": {"low": 0},
+    "layer_decay": {"above": 0, "below": 1},
+}
 """Bounds of parameters that most optimizers have, as in the metadata of a config's fields."""
 
 WEIGHT_SOURCES = {"file", "url", "hf_hub_id", "hf_hub_filename", "state_dict"}
@@ -241,6 +246,8 @@ def _check_learner(learner: LearnerConfig) -> None:
             "a warm-up that ends within each chunk",
             f"lower learner.warmup_epochs to {epochs} or less, or raise {where}",
         )
+    if learner.freeze == []:
+        raise UserError("learner.freeze is empty", "names or patterns, or a number of stages", "leave it out")
     for key, value in learner.optimizer.params.items():
         if key in OPTIMIZER_BOUNDS and value is not None:
             path = f"learner.optimizer.params.{key}"

@@ -10,7 +10,10 @@ from lurefs.config.schema import RunConfig
 from lurefs.config.weight_files import identity_name
 from lurefs.records import to_mapping
 
-LATER = {"backbone": ("checkpoint_copy", "checkpoint_match", "checkpoint_sha256", "features")}
+LATER = {
+    "backbone": ("checkpoint_copy", "checkpoint_match", "checkpoint_sha256", "features"),
+    "learner": ("freeze",),
+}
 """Settings that came after the first runs: they count where they are not the default."""
 
 

@@ -149,6 +149,12 @@ class LearnerConfig:
     was measured. `channels_last` is the order of images and convolution weights in memory. The last three change how
     numbers are rounded, so they are part of a run's identity.
 
+    `freeze` keeps parts of the model as they start: `2` the first two of timm's coarse stages, `[stem, blocks.0]` the
+    parameters or modules of these names or patterns. Their batch norm uses its stored statistics. No unlearn strategy
+    changes them: a share of weights to reset counts those that learn, and `from_scratch` starts only these again. A
+    strategy whose weights are all frozen is refused. `optimizer.params.layer_decay: 0.7` multiplies the learning rate
+    of each of timm's fine layer groups by 0.7 once more for every group between it and the head.
+
     `images: memory` decodes the base images once and keeps them on the device. With `loader`, `n_workers` processes
     read every batch from disk each time, with the same results to the bit. `auto` keeps up to 8 GiB in memory.
     """
@@ -165,6 +171,7 @@ class LearnerConfig:
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     select: Literal["best", "last"] = "best"
     l2_init: float = number(0.0, low=0)
+    freeze: int | list[str] | None = number(None, low=1)
     precision: Literal["float32", "bfloat16"] = "float32"
     compile: bool = False
     channels_last: bool = True

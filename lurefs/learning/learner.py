@@ -28,6 +28,7 @@ from lurefs.learning.boundary import (
     with_new_statistics,
     without_effect,
 )
+from lurefs.learning.freezing import freeze_parameters, frozen_names, keep_statistics
 from lurefs.learning.images import Images, augment, draw_moves
 from lurefs.learning.optimizers import build_optimizer, clear_moments, pull_to, set_learning_rate
 from lurefs.learning.predictions import accuracy, evenly, predict
@@ -71,6 +72,7 @@ class Learner:
         forward: The forward pass in training, if it is another callable than the model.
         initial: The run's initial weights by parameter name, if `l2_init` needs them.
         ranks: The processes that learn together.
+        frozen: Names of the parameters and buffers that do not change.
     """
 
     backbone: Backbone
@@ -79,6 +81,7 @@ class Learner:
     forward: Callable[[Tensor], Tensor] | None = None
     initial: Mapping[str, Tensor] = field(default_factory=dict)
     ranks: Ranks = ONE_PROCESS
+    frozen: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,11 +113,13 @@ def make_learner(
     """Build the learner of a backbone that holds its initial weights.
 
     Raises:
-        UserError: timm has no such optimizer, or it does not take these parameters.
+        UserError: timm has no such optimizer, it does not take these parameters, or `freeze` does not suit the model.
     """
     model = backbone.model
     if ranks.world_size > 1:
         synchronise_batch_norm(model)
+    frozen = frozen_names(model, settings.freeze)
+    freeze_parameters(model, frozen)
     network = ranks.parallel(model)
     weights = model.named_parameters() if settings.l2_init else ()
     return Learner(
@@ -124,6 +129,7 @@ def make_learner(
         forward=torch.compile(network) if settings.compile else network,
         initial={name: weight.detach().clone() for name, weight in weights},
         ranks=ranks,
+        frozen=frozen,
     )
 
 
@@ -279,6 +285,7 @@ def _train_epoch(learner: Learner, course: Course, chunk_index: int, epoch: int)
     parts = [batch[ranks.part(len(batch))] for batch in batches]
     sums = torch.zeros(2, device=train.device)
     learner.backbone.model.train()
+    keep_statistics(learner.backbone.model, learner.frozen)
     n_done = 0
     with _seeded(_dropout_seed(course.seed, chunk_index, epoch, ranks), train.device):
         for number, (batch, labels) in enumerate(images.batches(parts)):
@@ -350,7 +357,7 @@ def _unlearn(
     twin = build_twin(backbone, learner.build, seed=seed_stream(course.seed, "twin", chunk.index))
     probe = replace(probe, structural_zeros=without_effect(backbone, twin, before))
     seed = seed_stream(course.seed, "unlearn", chunk.index)
-    changes = apply_strategy(strategy, strategy_name, backbone.model, twin, probe, seed)
+    changes = apply_strategy(strategy, strategy_name, backbone.model, twin, probe, seed, learner.frozen)
     learner.ranks.send(backbone.model.state_dict().values())
     if changes.is_new_model or settings.optimizer_state == "clear_all":
         learner.optimizer = build_optimizer(backbone.model, settings.optimizer)
@@ -361,7 +368,7 @@ def _unlearn(
     n_reset = sum(n for n, _ in counts.values())
     after = look(backbone.model, probe)
     moved = effect(before, after, probe.ranks)
-    renewed = with_new_statistics(backbone, probe)
+    renewed = with_new_statistics(backbone, probe, learner.frozen)
     zeros = probe.structural_zeros
     return UnlearnReport(
         strategy=strategy_name,

@@ -21,6 +21,7 @@ from lurefs.data.corruptions import MIN_IMAGE_SIZE, check_corruptible
 from lurefs.errors import UserError, first_line, not_installed
 from lurefs.learning.backbones import Backbone, build_twin
 from lurefs.learning.boundary import apply_strategy
+from lurefs.learning.freezing import freeze_parameters, frozen_names
 from lurefs.learning.optimizers import build_optimizer
 from lurefs.learning.schedule import epoch_sizes, n_batches
 from lurefs.learning.timm_models import check_backbone
@@ -55,6 +56,7 @@ def check(plan: Plan) -> None:
     check_transforms(plan)
     backbone = plan_backbone(plan)
     if not plan.config.frozen:
+        freeze_parameters(backbone.model, frozen_names(backbone.model, plan.config.learner.freeze))
         build_optimizer(backbone.model, plan.config.learner.optimizer)
         check_batches(plan, backbone)
         check_unlearn(plan, backbone)
@@ -181,7 +183,9 @@ def check_unlearn(plan: Plan, backbone: Backbone) -> None:
     batch = backbone.prepare(images), torch.arange(N_MADE_UP) % backbone.n_classes
     probe = ProbeImages(draw=lambda source, n_images: iter([batch]))
     twin = build_twin(backbone, config.backbone, seed=seed_stream(config.seed, "twin", 1))
-    apply_strategy(strategy, config.unlearn.name, copy.deepcopy(backbone.model), twin, probe, seed=0)
+    model, frozen = copy.deepcopy(backbone.model), frozen_names(backbone.model, config.learner.freeze)
+    freeze_parameters(model, frozen)
+    apply_strategy(strategy, config.unlearn.name, model, twin, probe, seed=0, frozen=frozen)
 
 
 def smallest_batch(plan: Plan) -> int:
