@@ -38,6 +38,8 @@ HOMES = {
     "timm": {
         "lurefs.learning.backbones",
         "lurefs.learning.features",
+        "lurefs.learning.averaging",
+        "lurefs.learning.mixing",
         "lurefs.learning.timm_models",
         "lurefs.learning.optimizers",
         "lurefs.stages.identity",

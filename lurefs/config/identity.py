@@ -12,7 +12,7 @@ from lurefs.records import to_mapping
 
 LATER = {
     "backbone": ("checkpoint_copy", "checkpoint_match", "checkpoint_sha256", "features"),
-    "learner": ("freeze",),
+    "learner": ("freeze", "ema_decay"),
 }
 """Settings that came after the first runs: they count where they are not the default."""
 
@@ -34,6 +34,10 @@ def run_identity(config: RunConfig) -> dict[str, Any]:
     for part, keys in LATER.items():  # so that runs older than these settings are found again
         plain = to_mapping(getattr(RunConfig(name=""), part))
         values[part] = {key: value for key, value in values[part].items() if key not in keys or value != plain[key]}
+    augment = values["learner"]["augment"]
+    values["learner"]["augment"] = {
+        key: value for key, value in augment.items() if key not in ("mixup", "cutmix") or value is not None
+    }
     return {key: value for key, value in values.items() if key not in left_out}
 
 

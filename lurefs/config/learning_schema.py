@@ -118,10 +118,17 @@ class BackboneConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class AugmentConfig:
-    """Random augmentation of training batches: shift by up to `crop_padding` pixels, mirror half of the images."""
+    """Random augmentation of training batches: shift by up to `crop_padding` pixels, mirror half of the images.
+
+    `mixup` and `cutmix` mix every batch in pairs, with a share drawn per batch from a Beta distribution of this alpha
+    (Zhang et al. 2018, ICLR; Yun et al. 2019, ICCV); if both are set, each is taken half of the time. Training accuracy
+    then counts the label of the larger share.
+    """
 
     crop_padding: int = number(2, low=0)
     flip: bool = False
+    mixup: float | None = number(None, above=0, high=1000)
+    cutmix: float | None = number(None, above=0, high=1000)
 
 
 def _default_optimizer() -> PluginConfig:
@@ -155,6 +162,11 @@ class LearnerConfig:
     strategy whose weights are all frozen is refused. `optimizer.params.layer_decay: 0.7` multiplies the learning rate
     of each of timm's fine layer groups by 0.7 once more for every group between it and the head.
 
+    `ema_decay: 0.999` also keeps an exponential moving average of the weights over the steps of a chunk; this value is
+    the most that it keeps of itself per step, and it rises to it from 0. The average is validated, chosen, stored and
+    measured. At the end of a chunk it becomes the weights: the reset before the next chunk acts on these, training goes
+    on from them, and a new average starts.
+
     `images: memory` decodes the base images once and keeps them on the device. With `loader`, `n_workers` processes
     read every batch from disk each time, with the same results to the bit. `auto` keeps up to 8 GiB in memory.
     """
@@ -172,6 +184,7 @@ class LearnerConfig:
     select: Literal["best", "last"] = "best"
     l2_init: float = number(0.0, low=0)
     freeze: int | list[str] | None = number(None, low=1)
+    ema_decay: float | None = number(None, above=0, below=1)
     precision: Literal["float32", "bfloat16"] = "float32"
     compile: bool = False
     channels_last: bool = True

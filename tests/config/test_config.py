@@ -144,6 +144,16 @@ def test_other_features_are_another_run_and_the_default_ones_spelled_out_are_not
     assert "features" not in run_identity(plain)["backbone"]  # runs older than this setting are found again
 
 
+@pytest.mark.parametrize(
+    "change", [{"freeze": 1}, {"ema_decay": 0.9}, {"augment": {"mixup": 0.2}}, {"augment": {"cutmix": 1.0}}], ids=str
+)
+def test_other_ways_to_learn_are_other_runs_and_are_no_part_of_older_ones(change: dict[str, object]) -> None:
+    plain, other = (run_config({"name": "a", "learner": learner}) for learner in ({}, change))
+    assert digest(pretrain_identity(plain)) != digest(pretrain_identity(other))
+    learner = run_identity(plain)["learner"]
+    assert not {"freeze", "ema_decay"} & learner.keys() and learner["augment"] == {"crop_padding": 2, "flip": False}
+
+
 def test_weights_do_not_depend_on_what_only_measures_them() -> None:
     plain, asked = run_config({"name": "a"}), run_config({"name": "a", "robustness": {}})
     assert pretrain_identity(plain) == pretrain_identity(asked)
@@ -166,6 +176,9 @@ def test_merge_keeps_what_a_change_does_not_name() -> None:
         ("backbone: {features: {n_layers: 0}}", "backbone.features.n_layers is 0"),
         ("learner: {relearn_epochs: 0}", "learner.relearn_epochs is 0"),
         ("learner: {l2_init: -1.0}", "learner.l2_init is -1.0"),
+        ("learner: {ema_decay: 1.0}", "learner.ema_decay is 1.0"),
+        ("learner: {augment: {mixup: 0}}", "learner.augment.mixup is 0"),
+        ("learner: {augment: {cutmix: -1}}", "learner.augment.cutmix is -1"),
         ("learner: {freeze: 0}", "learner.freeze is 0"),
         ("learner: {freeze: []}", "learner.freeze is empty"),
         ("learner: {optimizer: {params: {layer_decay: 1.0}}}", "learner.optimizer.params.layer_decay is 1.0"),
