@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lurefs import plugins
+from lurefs.config.learning_schema import BackboneConfig
 from lurefs.config.load import RunGroup, check_workers, group_of, load
-from lurefs.config.schema import BackboneConfig, RunConfig
+from lurefs.config.schema import RunConfig
 from lurefs.data.dataset import ImageDataset
 from lurefs.errors import UserError
 from lurefs.ranks import ranks_of

@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 import timm
 import torch
-from lurefs.data.sources import folder
 
 import lurefs
 from lurefs import UserError
 from lurefs.cli import main
 from lurefs.config.schema import RunConfig
 from lurefs.data.dataset import ImageDataset
+from lurefs.data.folder import folder
 from lurefs.learning.backbones import build_backbone
 from lurefs.records import to_mapping
 from lurefs.runs.directory import RunDirectory
@@ -160,7 +160,7 @@ def test_a_given_model_is_embedded_and_not_changed(changes: dict[str, Any], phot
 
 
 def test_a_backbone_and_a_data_set_are_taken_as_they_are(make_dataset: Callable[..., ImageDataset]) -> None:
-    from lurefs.config.schema import BackboneConfig
+    from lurefs.config.learning_schema import BackboneConfig
 
     dataset = make_dataset()
     backbone = build_backbone(

@@ -40,6 +40,10 @@ HOMES = {
     "timm": {
         "lurefs.data.timm_reader",
         "lurefs.learning.backbones",
+        "lurefs.learning.features",
+        "lurefs.learning.averaging",
+        "lurefs.learning.mixing",
+        "lurefs.learning.timm_models",
         "lurefs.learning.optimizers",
         "lurefs.stages.identity",
     },

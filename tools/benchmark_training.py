@@ -29,7 +29,7 @@ from rich.table import Table
 from torch.nn import functional
 
 from lurefs import plugins
-from lurefs.config.schema import AugmentConfig, BackboneConfig, LearnerConfig
+from lurefs.config.learning_schema import AugmentConfig, BackboneConfig, LearnerConfig
 from lurefs.data.chunks import Chunk
 from lurefs.errors import UserError
 from lurefs.learning.backbones import Backbone, build_backbone

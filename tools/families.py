@@ -23,8 +23,8 @@ import torch
 from rich.console import Console
 from rich.progress import track
 
+from lurefs.config.learning_schema import BackboneConfig
 from lurefs.config.load import run_config
-from lurefs.config.schema import BackboneConfig
 from lurefs.errors import UserError
 from lurefs.learning.backbones import Backbone, build_backbone
 from lurefs.runs.directory import RunDirectory

@@ -34,7 +34,7 @@ def run(arguments: argparse.Namespace) -> int:
     if kind == "settings":
         found = list(_settings(pattern.casefold()))
     elif kind == "backbones":
-        from lurefs.learning.backbones import list_backbones
+        from lurefs.learning.timm_models import list_backbones
 
         found = list_backbones(pattern)
     else:

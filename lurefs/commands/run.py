@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from lurefs import console
 from lurefs.commands import compare, frozen
+from lurefs.config.learning_schema import LearnerConfig
 from lurefs.config.load import RunGroup, check_workers, load, recipes_dir
-from lurefs.config.schema import LearnerConfig
 from lurefs.errors import UserError
 from lurefs.ranks import ranks_of
 from lurefs.runs.directory import RunDirectory
@@ -219,10 +219,12 @@ def _print_plan(plan: Plan) -> None:
 
 
 def _print_weights(plan: Plan) -> None:
-    """Print which weights a run's backbone starts from, and how images are prepared for them, if they are loaded."""
+    """Print the chosen features of a run's backbone, its loaded weights, and how images are prepared for them."""
     from lurefs.stages.stage import plan_backbone
 
     backbone = plan_backbone(plan)
+    if backbone.features.words():
+        print(f"  features  {backbone.n_features} per image: {backbone.features.words()}")
     if not backbone.weights:
         return
     view, size = backbone.view, f"{backbone.image_size} x {backbone.image_size} pixels"

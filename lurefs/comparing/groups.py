@@ -36,9 +36,7 @@ class Group:
     @property
     def is_of_one_seed(self) -> bool:
         """Whether it is alone although another seed gives other weights, which it does not if all are loaded."""
-        run = self.runs[0].config
-        is_as_loaded = run.frozen and (run.backbone.pretrained or run.backbone.checkpoint_path is not None)
-        return not self.is_pooled and not is_as_loaded
+        return not self.is_pooled and not self.runs[0].config.is_as_loaded
 
     @property
     def is_trained(self) -> bool:

@@ -14,7 +14,8 @@ from episodes.bank import NEARLY_CONSTANT
 from episodes.comparison import PairedDifference
 from lurefs import plugins
 from lurefs.comparing.estimates import Estimate, Scope
-from lurefs.config.schema import ChunksConfig, PluginConfig
+from lurefs.config.fields import PluginConfig
+from lurefs.config.learning_schema import ChunksConfig
 
 MISSING = "–"
 LABEL_LENGTH = 30

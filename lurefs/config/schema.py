@@ -7,11 +7,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal
+from typing import Literal
 
 from episodes.specs import EpisodeSpec, MetaDatasetSpec
+from lurefs.config.fields import Params, PluginConfig, number
+from lurefs.config.learning_schema import BackboneConfig, CheckpointsConfig, ChunksConfig, LearnerConfig
 
-Params = dict[str, Any]
 CORRUPTIONS = {
     "gaussian_noise": "noise: normal, as in poor light",
     "shot_noise": "noise: Poisson, by the number of photons",
@@ -33,19 +34,6 @@ CORRUPTIONS = {
 ATTACKS = ("fgsm", "pgd")
 
 
-def _number(default: Any, **bounds: float) -> Any:
-    """Declare a numeric field with bounds (`low`, `high` inclusive; `above`, `below` exclusive)."""
-    return field(default=default, metadata=bounds)
-
-
-@dataclass(frozen=True, kw_only=True)
-class PluginConfig:
-    """A name in the plug-in table, or `package.module:factory`, and the keyword arguments of its factory."""
-
-    name: str
-    params: Params = field(default_factory=dict)
-
-
 @dataclass(frozen=True, kw_only=True)
 class ClassSplitConfig:
     """The division of the classes into base, validation and novel classes.
@@ -54,10 +42,10 @@ class ClassSplitConfig:
     or CSV file with the three lists, which replaces them. Without any of these, a split that the data bring is used.
     """
 
-    seed: int = _number(0, low=0)
-    base: float | list[str] = _number(0.6, low=0, high=1)
-    validation: float | list[str] = _number(0.15, low=0, high=1)
-    novel: float | list[str] = _number(0.25, low=0, high=1)
+    seed: int = number(0, low=0)
+    base: float | list[str] = number(0.6, low=0, high=1)
+    validation: float | list[str] = number(0.15, low=0, high=1)
+    novel: float | list[str] = number(0.25, low=0, high=1)
     file: str | None = None
 
 
@@ -68,145 +56,9 @@ class ImageSplitConfig:
     A part that the data bring takes the place of the share.
     """
 
-    seed: int = _number(0, low=0)
-    val: float = _number(0.1, above=0, below=1)
-    test: float = _number(0.2, above=0, below=1)
-
-
-@dataclass(frozen=True, kw_only=True)
-class ChunksConfig:
-    """How the base classes' training and validation images arrive in chunks, and which old images are replayed.
-
-    Give `n_chunks` or `chunk_size`; without either there are 5 chunks. `seed: null` uses the run's seed for all draws
-    of this section. `replay: buffer` keeps `buffer_size` old images, drawn evenly from all images seen.
-
-    Chunk sizes: `schedule: growing` makes the sizes of the chunks proportional to 1, 2, 3 and so on. `large_first`
-    gives the first chunk the share `first_share` of all images, and the others equal parts of the rest.
-
-    Content of a chunk: with `chunk_by: source`, whole sources (icon sets, fonts) arrive together. `class_order:
-    balanced` divides every class over the chunks as evenly as its count and the schedule allow. `skewed` divides each
-    class by its own shares, drawn from a Dirichlet distribution with concentration `skew_alpha` times the schedule's
-    shares: at 100 nearly balanced; at 0.1 most of a class arrives with one or two chunks.
-
-    Number of images and labels: at most `images_per_class` images of each class arrive, training and validation
-    together. `label_noise` is the share of the arriving images that get the label of another base class, all others
-    equally likely. Training, unlearning, the choice of the epoch and the accuracies on training and validation images
-    use these labels. Test images, benchmarks and transfers keep the true ones.
-    """
-
-    n_chunks: int | None = _number(None, low=1)
-    chunk_size: int | None = _number(None, low=1)
-    seed: int | None = _number(None, low=0)
-    replay: Literal["full", "buffer", "none"] = "full"
-    buffer_size: int | None = _number(None, low=1)
-    chunk_by: Literal["random", "source"] = "random"
-    schedule: Literal["equal", "growing", "large_first"] = "equal"
-    first_share: float = _number(0.5, above=0, below=1)
-    class_order: Literal["random", "balanced", "skewed"] = "random"
-    skew_alpha: float | None = _number(None, above=0, high=1e6)
-    images_per_class: int | None = _number(None, low=2)
-    label_noise: float = _number(0.0, low=0, below=1)
-
-    def seed_of(self, run_seed: int) -> int:
-        """Return the seed of the chunk stream: its own, otherwise the run's."""
-        return run_seed if self.seed is None else self.seed
-
-
-@dataclass(frozen=True, kw_only=True)
-class BackboneConfig:
-    """Any timm model by name, with timm's own keywords in `params`.
-
-    `pretrained` loads timm's weights; `checkpoint_path` loads a safetensors or torch file of weights
-    (`package:NAME/PATH` is a file of an installed package) in the forms that training codes leave: with prefixes such
-    as `module.` or `backbone.`, under keys such as `state_dict` or `teacher`, without a classifier or with one of
-    another size, for other image sizes, for colour where images are grey. If a file holds several copies, an average of
-    the weights is taken first, as timm does; `checkpoint_copy` names another one. `checkpoint_match: order` ignores
-    names and uses the order and shapes of the tensors. `checkpoint_sha256` is the file's digest; a run notes it down,
-    so that the bytes of the weights identify them and not their path.
-
-    Images are resized to `image_size` if it is set. Otherwise they keep the data set's size, or have that of the
-    model's card if weights are loaded. `stem: small` makes the first convolution stride 1 and drops the max-pool, for
-    images of about 32 pixels.
-    """
-
-    name: str = "test_efficientnet"
-    params: Params = field(default_factory=dict)
-    pretrained: bool = False
-    checkpoint_path: str | None = None
-    checkpoint_copy: str | None = None
-    checkpoint_match: Literal["names", "order"] = "names"
-    checkpoint_sha256: str | None = None
-    image_size: int | None = _number(None, low=1)
-    stem: Literal["default", "small"] = "default"
-
-
-@dataclass(frozen=True, kw_only=True)
-class AugmentConfig:
-    """Random augmentation of training batches: shift by up to `crop_padding` pixels, mirror half of the images."""
-
-    crop_padding: int = _number(2, low=0)
-    flip: bool = False
-
-
-def _default_optimizer() -> PluginConfig:
-    return PluginConfig(name="sgd", params={"lr": 0.1, "momentum": 0.9, "weight_decay": 5e-4})
-
-
-@dataclass(frozen=True, kw_only=True)
-class LearnerConfig:
-    """How one chunk is learned. The learning rate schedule restarts with every chunk.
-
-    `optimizer.name` is a timm optimizer that keeps no copy of the weights. `schedule: step` multiplies the rate by 0.1
-    at 40 % and 80 % of the epochs. `optimizer_state` says what happens to the optimizer's moments when weights are
-    unlearned: `keep` keeps them, `clear_reset` sets those of the changed weights to zero, and `clear_all` starts with a
-    new optimizer. `clear_reset` keeps values that belong to a whole tensor. One is Adam's step count, so the
-    changed weights take steps up to 6.5 times as long as with a new optimizer (after thousands of earlier steps: 3.2
-    times in the first step, 6.5 in the 12th, 1.3 in the 1000th). Others are Adafactor's moments of rows and columns.
-    `select: best` continues from the epoch with the highest validation accuracy.
-
-    `relearn_epochs` replaces `epochs` after the first chunk. With `match_images_seen`, each chunk trains on as many
-    images as all chunks up to it together, so that a model that restarts with every chunk sees as many images as one
-    that never does. `l2_init` pulls every parameter towards the run's initial value, with the gradient
-    l2_init * (theta - theta_0); 0 is off. That includes norm scales and biases: its source regularises all parameters,
-    of networks without norm layers. `precision: bfloat16` computes the training passes under autocast. `compile` uses
-    torch.compile for the training passes; it takes about a minute at the start and brought nothing on the CPU where it
-    was measured. `channels_last` is the order of images and convolution weights in memory. The last three change how
-    numbers are rounded, so they are part of a run's identity.
-
-    `images: memory` decodes the base images once and keeps them on the device. With `loader`, `n_workers` processes
-    read every batch from disk each time, with the same results to the bit. `auto` keeps up to 8 GiB in memory.
-    """
-
-    epochs: int = _number(20, low=1)
-    relearn_epochs: int | None = _number(None, low=1)
-    match_images_seen: bool = False
-    batch_size: int = _number(64, low=2, high=10**6)
-    eval_batch_size: int = _number(512, low=1, high=10**6)
-    optimizer: PluginConfig = field(default_factory=_default_optimizer)
-    schedule: Literal["constant", "cosine", "step"] = "cosine"
-    warmup_epochs: float = _number(0.0, low=0)
-    optimizer_state: Literal["keep", "clear_reset", "clear_all"] = "clear_reset"
-    augment: AugmentConfig = field(default_factory=AugmentConfig)
-    select: Literal["best", "last"] = "best"
-    l2_init: float = _number(0.0, low=0)
-    precision: Literal["float32", "bfloat16"] = "float32"
-    compile: bool = False
-    channels_last: bool = True
-    images: Literal["auto", "memory", "loader"] = "auto"
-    n_workers: int = _number(2, low=0)
-
-
-@dataclass(frozen=True, kw_only=True)
-class CheckpointsConfig:
-    """Which chunks' weights stay on disk, and how often the state within a chunk is stored.
-
-    `keep: last` removes the weights of a chunk when the next one is done; `best` also keeps those with the highest
-    validation accuracy. Few-shot accuracy of new benchmarks is only measured for chunks whose weights are on disk.
-    States are stored after an epoch, at least `every_seconds` apart; 0 stores every epoch, null none.
-    """
-
-    keep: Literal["all", "last", "best"] = "all"
-    every_seconds: float | None = _number(60.0, low=0)
+    seed: int = number(0, low=0)
+    val: float = number(0.1, above=0, below=1)
+    test: float = number(0.2, above=0, below=1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -214,7 +66,7 @@ class AfterChunkConfig:
     """Few-shot accuracy after every chunk: the first `n_episodes` of each benchmark, with the first probe."""
 
     few_shot: bool = True
-    n_episodes: int = _number(200, low=2, high=10**7)
+    n_episodes: int = number(200, low=2, high=10**7)
 
 
 def _default_attacks() -> dict[str, list[float]]:
@@ -234,9 +86,9 @@ class RobustnessConfig:
     corruptions: list[str] | Literal["all"] = "all"
     severities: list[int] = field(default_factory=lambda: [1, 2, 3, 4, 5])
     attacks: dict[str, list[float]] = field(default_factory=_default_attacks)
-    pgd_steps: int = _number(10, low=1)
-    pgd_step_size: float = _number(0.25, above=0, high=1)
-    n_images: int = _number(500, low=1)
+    pgd_steps: int = number(10, low=1)
+    pgd_step_size: float = number(0.25, above=0, high=1)
+    n_images: int = number(500, low=1)
     after: Literal["last", "every_chunk"] = "last"
 
 
@@ -249,7 +101,7 @@ class CorruptConfig:
     """
 
     corruption: str
-    severity: int = _number(3, low=1, high=5)
+    severity: int = number(3, low=1, high=5)
     images: Literal["query", "support", "both"] = "query"
 
     def words(self) -> str:
@@ -285,18 +137,18 @@ class BenchmarkConfig:
 
     dataset: PluginConfig | None = None
     classes: Literal["novel", "validation", "base", "all"] = "novel"
-    n_way: int = _number(5, low=2)
-    n_shot: int = _number(1, low=1)
-    n_query: int = _number(15, low=1)
-    n_episodes: int = _number(2000, low=2, high=10**7)
-    seed: int = _number(0, low=0)
+    n_way: int = number(5, low=2)
+    n_shot: int = number(1, low=1)
+    n_query: int = number(15, low=1)
+    n_episodes: int = number(2000, low=2, high=10**7)
+    seed: int = number(0, low=0)
     shots: tuple[int, ...] | None = None
     shot_range: tuple[int, ...] | None = None
     query_alpha: float | None = None
     meta_dataset: MetaDatasetSpec | None = None
     disjoint: bool = False
     manifest: str | None = None
-    target_ci95: float | None = _number(None, above=0, high=0.1)
+    target_ci95: float | None = number(None, above=0, high=0.1)
     corrupt: CorruptConfig | None = None
 
     def spec(self) -> EpisodeSpec:
@@ -337,13 +189,13 @@ class TransferConfig:
     dataset: PluginConfig | None = None
     classes: Literal["novel", "validation", "base", "all"] = "novel"
     sizes: list[int | Literal["all"]] = field(default_factory=lambda: [1, 2, 4, 8, "all"])
-    n_repeats: int = _number(5, low=1)
-    val: float = _number(0.1, above=0, below=1)
-    test: float = _number(0.3, above=0, below=1)
+    n_repeats: int = number(5, low=1)
+    val: float = number(0.1, above=0, below=1)
+    test: float = number(0.3, above=0, below=1)
     probe: ProbeConfig = field(default_factory=ProbeConfig)
     grid: dict[str, list[float]] | None = None
     choose_by: Literal["nll", "accuracy"] = "nll"
-    seed: int = _number(0, low=0)
+    seed: int = number(0, low=0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -385,10 +237,10 @@ class RunConfig:
     """
 
     name: str
-    seed: int = _number(0, low=0)
+    seed: int = number(0, low=0)
     frozen: bool = False
     device: str = "auto"
-    num_threads: int = _number(1, low=1, high=1024)
+    num_threads: int = number(1, low=1, high=1024)
     dataset: PluginConfig = field(default_factory=lambda: PluginConfig(name="icons"))
     class_split: ClassSplitConfig = field(default_factory=ClassSplitConfig)
     image_split: ImageSplitConfig = field(default_factory=ImageSplitConfig)
@@ -405,6 +257,11 @@ class RunConfig:
     controls: bool = True
     executor: PluginConfig = field(default_factory=lambda: PluginConfig(name="serial"))
     trackers: TrackersConfig = field(default_factory=TrackersConfig)
+
+    @property
+    def is_as_loaded(self) -> bool:
+        """Whether loaded weights are measured without training, so that the seed changes none of their accuracies."""
+        return self.frozen and (self.backbone.pretrained or self.backbone.checkpoint_path is not None)
 
 
 def plugin_names(config: RunConfig) -> list[str]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from episodes.arrays import FloatArray, IntArray
-from lurefs.config.schema import ChunksConfig
+from lurefs.config.learning_schema import ChunksConfig
 from lurefs.data.dataset import ImageDataset
 from lurefs.data.splits import ImageSplit
 from lurefs.errors import UserError

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from episodes.arrays import IntArray
-from lurefs.config.schema import ChunksConfig
+from lurefs.config.learning_schema import ChunksConfig
 from lurefs.data.arrival import arrivals
 from lurefs.data.dataset import ImageDataset
 from lurefs.data.splits import ImageSplit

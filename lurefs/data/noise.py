@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from episodes.arrays import IntArray
-from lurefs.config.schema import ChunksConfig
+from lurefs.config.learning_schema import ChunksConfig
 from lurefs.data.dataset import ImageDataset
 from lurefs.data.splits import ImageSplit
 from lurefs.seeding import numpy_generator

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -14,6 +14,7 @@ from episodes.arrays import IntArray
 from lurefs.data.chunks import Chunk
 from lurefs.errors import UserError
 from lurefs.learning.backbones import Backbone
+from lurefs.learning.freezing import restore
 from lurefs.learning.images import Images
 from lurefs.learning.saliency import snip, weight_names
 from lurefs.learning.structure import estimate_statistics, has_statistics, structural_zeros
@@ -107,16 +108,19 @@ def effect(before: Answers, after: Answers, ranks: Ranks = ONE_PROCESS) -> Effec
     return Effect(n_images=int(n), changed_predictions=n_changed / n, logit_change=total / n)
 
 
-def with_new_statistics(backbone: Backbone, probe: ProbeImages) -> Backbone | None:
+def with_new_statistics(backbone: Backbone, probe: ProbeImages, frozen: Collection[str] = ()) -> Backbone | None:
     """Return a copy with batch norm statistics of images seen so far; None for a model without batch norm.
 
-    After a reset the running statistics are those of the old weights; the first epoch replaces them.
+    After a reset the running statistics are those of the old weights; the first epoch replaces them, but for those in
+    `frozen`.
     """
     if not any(map(has_statistics, backbone.model.modules())):
         return None
     fresh = copy.deepcopy(backbone.model)
+    kept = {name: tensor for name, tensor in backbone.model.state_dict().items() if name in frozen}
     drawn = [images for images, _ in probe.draw("seen", EFFECT_IMAGES)]
     estimate_statistics(fresh, torch.cat(drawn).tensor_split(len(drawn)))  # no batch of a single image
+    restore(fresh, kept)
     probe.ranks.send(fresh.buffers())
     return replace(backbone, model=fresh)
 
@@ -128,15 +132,24 @@ def share_of(masks: Mapping[str, Tensor]) -> float:
 
 
 def apply_strategy(
-    strategy: UnlearnStrategy, name: str, model: nn.Module, twin: nn.Module, probe: ProbeImages, seed: int
+    strategy: UnlearnStrategy,
+    name: str,
+    model: nn.Module,
+    twin: nn.Module,
+    probe: ProbeImages,
+    seed: int,
+    frozen: Collection[str] = (),
 ) -> Changes:
-    """Apply a strategy to the model in place, and return its changes.
+    """Apply a strategy to the model in place, and return its changes; those of frozen parts are undone.
 
     Raises:
         UserError: The strategy changed no weight, and `may_be_empty` is false.
     """
     old = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    kept = {name: tensor.clone() for name, tensor in model.state_dict().items() if name in frozen}
     changes = strategy(model, twin, probe, torch.Generator().manual_seed(seed))
+    restore(model, kept)
+    changes = replace(changes, masks={name: mask for name, mask in changes.masks.items() if name not in frozen})
     unchanged = all(torch.equal(old[name], parameter) for name, parameter in model.named_parameters())
     if unchanged and not changes.may_be_empty:
         raise UserError(

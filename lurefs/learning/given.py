@@ -6,10 +6,12 @@ from typing import Any
 
 from torch import nn
 
+from lurefs.config.learning_schema import BackboneConfig
 from lurefs.data.dataset import View
 from lurefs.data.pixels import check_image_size
 from lurefs.errors import UserError
-from lurefs.learning.backbones import Backbone, count_features, data_card
+from lurefs.learning.backbones import Backbone, count_features
+from lurefs.learning.timm_models import data_card
 
 
 def given_backbone(model: nn.Module, *, image_size: int | None = None) -> Backbone:
@@ -57,10 +59,11 @@ def given_backbone(model: nn.Module, *, image_size: int | None = None) -> Backbo
 
 def _input_and_output(model: nn.Module, image_size: int) -> tuple[int, int]:
     """Return the number of channels that a model reads, 3 or 1, and of the features that it gives."""
+    config = BackboneConfig(name=type(model).__name__)
     try:
-        return 3, count_features(model, 3, image_size)
+        return 3, count_features(model, 3, image_size, config)
     except UserError as error:
         try:
-            return 1, count_features(model, 1, image_size)
+            return 1, count_features(model, 1, image_size, config)
         except UserError:
             raise error from None

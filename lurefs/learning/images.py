@@ -13,7 +13,7 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 
 from episodes.arrays import IntArray
-from lurefs.config.schema import AugmentConfig, LearnerConfig
+from lurefs.config.learning_schema import AugmentConfig, LearnerConfig
 from lurefs.data.dataset import ImageArray, ImageDataset
 from lurefs.errors import UserError
 

@@ -14,9 +14,10 @@ from torch.nn import functional
 
 from episodes import metrics
 from episodes.arrays import IntArray
-from lurefs.config.schema import BackboneConfig, LearnerConfig
+from lurefs.config.learning_schema import BackboneConfig, LearnerConfig
 from lurefs.data.chunks import Chunk
 from lurefs.errors import UserError
+from lurefs.learning.averaging import Average
 from lurefs.learning.backbones import Backbone, build_twin, synchronise_batch_norm
 from lurefs.learning.boundary import (
     apply_strategy,
@@ -28,7 +29,9 @@ from lurefs.learning.boundary import (
     with_new_statistics,
     without_effect,
 )
+from lurefs.learning.freezing import freeze_parameters, frozen_names, keep_statistics
 from lurefs.learning.images import Images, augment, draw_moves
+from lurefs.learning.mixing import mix, mixes
 from lurefs.learning.optimizers import build_optimizer, clear_moments, pull_to, set_learning_rate
 from lurefs.learning.predictions import accuracy, evenly, predict
 from lurefs.learning.progress import Progress
@@ -71,6 +74,8 @@ class Learner:
         forward: The forward pass in training, if it is another callable than the model.
         initial: The run's initial weights by parameter name, if `l2_init` needs them.
         ranks: The processes that learn together.
+        frozen: Names of the parameters and buffers that do not change.
+        average: The average of its weights over the chunk, if `ema_decay` is set.
     """
 
     backbone: Backbone
@@ -79,6 +84,14 @@ class Learner:
     forward: Callable[[Tensor], Tensor] | None = None
     initial: Mapping[str, Tensor] = field(default_factory=dict)
     ranks: Ranks = ONE_PROCESS
+    frozen: frozenset[str] = frozenset()
+    average: Average | None = None
+
+    @property
+    def judged(self) -> Learner:
+        """The learner with the weights that are validated and kept: the average, if there is one."""
+        model = self.backbone.model if self.average is None else self.average.model
+        return replace(self, backbone=replace(self.backbone, model=model))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,11 +123,13 @@ def make_learner(
     """Build the learner of a backbone that holds its initial weights.
 
     Raises:
-        UserError: timm has no such optimizer, or it does not take these parameters.
+        UserError: timm has no such optimizer, it does not take these parameters, or `freeze` does not suit the model.
     """
     model = backbone.model
     if ranks.world_size > 1:
         synchronise_batch_norm(model)
+    frozen = frozen_names(model, settings.freeze)
+    freeze_parameters(model, frozen)
     network = ranks.parallel(model)
     weights = model.named_parameters() if settings.l2_init else ()
     return Learner(
@@ -124,6 +139,7 @@ def make_learner(
         forward=torch.compile(network) if settings.compile else network,
         initial={name: weight.detach().clone() for name, weight in weights},
         ranks=ranks,
+        frozen=frozen,
     )
 
 
@@ -188,21 +204,24 @@ def _learn_epochs(
 ) -> Generator[EpochRecord, None, Progress]:
     """Train the remaining epochs; return the progress after the last one, with the weights to keep."""
     settings, model = course.settings, learner.backbone.model
+    if settings.ema_decay is not None:
+        learner.average = Average(model, settings.ema_decay, progress.average)
     validation = course.images.positions(chunk.validation)
     val_labels = course.images.labels[validation].cpu().numpy()
     n_epochs = len(course.sizes(chunk.index))
     for epoch in range(progress.n_epochs, n_epochs):
         start = time.perf_counter()
         loss, train_accuracy = _train_epoch(learner, course, chunk.index, epoch)
-        learner.ranks.send(model.buffers())
+        for network in dict.fromkeys((model, learner.judged.backbone.model)):
+            learner.ranks.send(network.buffers())
         train_seconds = time.perf_counter() - start
-        probabilities = course.predict(learner, validation).numpy()
+        probabilities = course.predict(learner.judged, validation).numpy()
         val_accuracy, val_nll = metrics.accuracy(probabilities, val_labels), metrics.nll(probabilities, val_labels)
         is_better = (val_accuracy, -val_nll) > (progress.val_accuracy, -progress.val_nll) or not progress.weights
         if epoch == n_epochs - 1 if settings.select == "last" else is_better:
             progress = replace(
                 progress,
-                weights={name: tensor.clone() for name, tensor in model.state_dict().items()},
+                weights={name: tensor.clone() for name, tensor in learner.judged.backbone.model.state_dict().items()},
                 best_epoch=epoch,
                 train_loss=loss,
                 train_accuracy=train_accuracy,
@@ -215,6 +234,7 @@ def _learn_epochs(
         progress = replace(
             progress,
             n_epochs=epoch + 1,
+            average={} if learner.average is None else learner.average.state(),
             train_seconds=progress.train_seconds + train_seconds,
             seconds=progress.seconds + time.perf_counter() - start,
         )
@@ -279,6 +299,7 @@ def _train_epoch(learner: Learner, course: Course, chunk_index: int, epoch: int)
     parts = [batch[ranks.part(len(batch))] for batch in batches]
     sums = torch.zeros(2, device=train.device)
     learner.backbone.model.train()
+    keep_statistics(learner.backbone.model, learner.frozen)
     n_done = 0
     with _seeded(_dropout_seed(course.seed, chunk_index, epoch, ranks), train.device):
         for number, (batch, labels) in enumerate(images.batches(parts)):
@@ -286,7 +307,10 @@ def _train_epoch(learner: Learner, course: Course, chunk_index: int, epoch: int)
             factor = learning_rate_factor(step, sum(n_steps), sum(n_steps) / len(n_steps), settings)
             set_learning_rate(learner.optimizer, factor)
             moved = augment(batch, moves.of(ranks.part(n), start=n_done), settings.augment.crop_padding)
-            sums += _train_step(learner, moved, labels, n, settings)
+            mix_seed = seed_stream(course.seed, "mix", chunk_index, epoch, number)
+            sums += _train_step(learner, moved, labels, n, settings, mix_seed)
+            if learner.average is not None:
+                learner.average.update(learner.backbone.model, step + 1)
             n_done += n
     loss_sum, n_correct = ranks.sum(sums).tolist()
     mean_loss = loss_sum / len(order)
@@ -299,7 +323,9 @@ def _train_epoch(learner: Learner, course: Course, chunk_index: int, epoch: int)
     return mean_loss, n_correct / len(order)
 
 
-def _train_step(learner: Learner, batch: Tensor, labels: Tensor, n_images: int, settings: LearnerConfig) -> Tensor:
+def _train_step(
+    learner: Learner, batch: Tensor, labels: Tensor, n_images: int, settings: LearnerConfig, mix_seed: int
+) -> Tensor:
     """Take one optimizer step on the mean loss of a batch, of which this process has a part.
 
     Args:
@@ -307,7 +333,8 @@ def _train_step(learner: Learner, batch: Tensor, labels: Tensor, n_images: int, 
         batch: Raw images of this process's part.
         labels: Labels of these images.
         n_images: Number of images of the whole batch.
-        settings: Precision and regularisation.
+        settings: Precision, regularisation and mixing.
+        mix_seed: Seed for mixing the batch.
 
     Returns:
         (2,) float32 on the device: the sum of the losses and the number of correct answers of this part.
@@ -315,9 +342,13 @@ def _train_step(learner: Learner, batch: Tensor, labels: Tensor, n_images: int, 
     model = learner.backbone.model
     forward = model if learner.forward is None else learner.forward
     with torch.autocast(batch.device.type, torch.bfloat16, enabled=settings.precision == "bfloat16"):
-        logits = forward(learner.backbone.prepare(batch))
+        images, targets = learner.backbone.prepare(batch), labels
+        if mixes(settings.augment):
+            images, targets = mix(images, labels, learner.backbone.n_classes, settings.augment, mix_seed)
+            labels = targets.argmax(1)
+        logits = forward(images)
     logits = logits.float()
-    loss = functional.cross_entropy(logits, labels, reduction="sum")
+    loss = functional.cross_entropy(logits, targets, reduction="sum")
     learner.optimizer.zero_grad()
     (loss * (learner.ranks.world_size / n_images)).backward()  # gradients are averaged over processes
     if settings.l2_init:
@@ -350,7 +381,7 @@ def _unlearn(
     twin = build_twin(backbone, learner.build, seed=seed_stream(course.seed, "twin", chunk.index))
     probe = replace(probe, structural_zeros=without_effect(backbone, twin, before))
     seed = seed_stream(course.seed, "unlearn", chunk.index)
-    changes = apply_strategy(strategy, strategy_name, backbone.model, twin, probe, seed)
+    changes = apply_strategy(strategy, strategy_name, backbone.model, twin, probe, seed, learner.frozen)
     learner.ranks.send(backbone.model.state_dict().values())
     if changes.is_new_model or settings.optimizer_state == "clear_all":
         learner.optimizer = build_optimizer(backbone.model, settings.optimizer)
@@ -361,7 +392,7 @@ def _unlearn(
     n_reset = sum(n for n, _ in counts.values())
     after = look(backbone.model, probe)
     moved = effect(before, after, probe.ranks)
-    renewed = with_new_statistics(backbone, probe)
+    renewed = with_new_statistics(backbone, probe, learner.frozen)
     zeros = probe.structural_zeros
     return UnlearnReport(
         strategy=strategy_name,
@@ -384,6 +415,5 @@ def _unlearn(
     )
 
 
-def _is_right(probabilities: Tensor, course: Course) -> Tensor:
-    """Return which test images are classified correctly, (n_test,) bool on the CPU."""
+def _is_right(probabilities: Tensor, course: Course) -> Tensor:  # (n_test,) bool on the CPU
     return probabilities.argmax(1) == course.images.labels[course.test].cpu()

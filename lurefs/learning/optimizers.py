@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from lurefs.config.schema import PluginConfig
+from lurefs.config.fields import PluginConfig
 from lurefs.errors import UserError, first_line, unknown_name
 
 _COPIES_WEIGHTS = "it keeps its initial weights and returns to them, which brings back what was unlearned"
@@ -43,7 +43,7 @@ def build_optimizer(model: nn.Module, config: PluginConfig) -> torch.optim.Optim
     except (AssertionError, ImportError, RuntimeError) as error:
         raise _cannot_be_used(config.name, first_line(error)) from error
     for group in optimizer.param_groups:
-        group["initial_lr"] = group["lr"]
+        group["initial_lr"] = group["lr"] * group.get("lr_scale", 1)  # timm's layer_decay
     return optimizer
 
 

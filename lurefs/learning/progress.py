@@ -27,6 +27,7 @@ class Progress:
             first chunk.
         n_epochs: Number of finished epochs.
         weights: The state dict to keep so far (see `learner.select`); empty if there is none yet.
+        average: The average of the weights after the last epoch (see `learner.ema_decay`); empty without one.
         best_epoch: Epoch of these weights, from 0.
         train_loss: Its mean cross-entropy.
         train_accuracy: Its accuracy on training batches, fraction.
@@ -42,6 +43,7 @@ class Progress:
     was_right: Tensor | None = None
     n_epochs: int = 0
     weights: Mapping[str, Tensor] = field(default_factory=dict)
+    average: Mapping[str, Tensor] = field(default_factory=dict)
     best_epoch: int = 0
     train_loss: float = 0.0
     train_accuracy: float = 0.0
@@ -66,6 +68,7 @@ def save_progress(
     """
     values = {each.name: getattr(progress, each.name) for each in fields(progress)}
     values |= {"unlearn": to_mapping(progress.unlearn), "weights": dict(progress.weights)}
+    values["average"] = dict(progress.average)
     content = {
         "run": run_digest,
         "progress": values,

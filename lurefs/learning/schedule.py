@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from lurefs.config.schema import LearnerConfig
+from lurefs.config.learning_schema import LearnerConfig
 
 
 def epoch_sizes(n_train: Sequence[int], chunk_index: int, settings: LearnerConfig) -> list[int]:

@@ -158,10 +158,18 @@ def classifier_names(model: nn.Module) -> list[str]:
     return [name for name, module in model.named_modules() if any(module is classifier for classifier in classifiers)]
 
 
-def state_sha256(model: nn.Module) -> str:
-    """Return the SHA-256 of a model's parameters and buffers, by their names, types, shapes and bytes."""
+def state_sha256(model: nn.Module, without: Sequence[str] = ()) -> str:
+    """Return the SHA-256 of a model's parameters and buffers, by their names, types, shapes and bytes.
+
+    Args:
+        model: The model.
+        without: Names of modules that are left out.
+    """
     digest = hashlib.sha256()
+    left_out = tuple(f"{name}." for name in without)
     for name, tensor in model.state_dict().items():
+        if name.startswith(left_out):
+            continue
         values = tensor.detach().cpu().contiguous()
         digest.update(f"{name} {values.dtype} {tuple(values.shape)}\n".encode())
         digest.update(values.reshape(-1).view(torch.uint8).numpy().data)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 
 import numpy as np
@@ -18,9 +19,14 @@ from episodes.transforms import needs_reference
 from lurefs import plugins
 from lurefs.data.corruptions import MIN_IMAGE_SIZE, check_corruptible
 from lurefs.errors import UserError, first_line, not_installed
-from lurefs.learning.backbones import Backbone, check_backbone
+from lurefs.learning.backbones import Backbone, build_twin
+from lurefs.learning.boundary import apply_strategy
+from lurefs.learning.freezing import freeze_parameters, frozen_names
 from lurefs.learning.optimizers import build_optimizer
 from lurefs.learning.schedule import epoch_sizes, n_batches
+from lurefs.learning.timm_models import check_backbone
+from lurefs.learning.unlearn.contract import ProbeImages
+from lurefs.seeding import seed_stream
 from lurefs.stages import attacks
 from lurefs.stages.controls import n_image_statistics
 from lurefs.stages.features import as_needed
@@ -31,6 +37,8 @@ from lurefs.stages.transfer_plan import plan_transfers
 
 MAX_CHECKED = 32
 """Most made-up images per class in the check of a transfer's probe."""
+N_MADE_UP = 4
+"""Made-up images in the check of an unlearn strategy."""
 
 
 def check(plan: Plan) -> None:
@@ -38,9 +46,9 @@ def check(plan: Plan) -> None:
 
     Raises:
         UserError: An unknown model or optimizer, parameters that one of them does not take, a model that cannot learn
-            from a batch as small as the plan's smallest, a probe that cannot be fitted on a benchmark's form of episode
-            or on a control's features, a transform without base classes to be fitted on, images that cannot be changed
-            as `robustness` asks, or a library that is missing.
+            from a batch as small as the plan's smallest, an unlearn strategy that does not suit the model, a probe that
+            cannot be fitted on a benchmark's form of episode or on a control's features, a transform without base
+            classes to be fitted on, images that cannot be changed as `robustness` asks, or a library that is missing.
     """
     check_backbone(plan.config.backbone)
     check_robustness(plan)
@@ -48,8 +56,10 @@ def check(plan: Plan) -> None:
     check_transforms(plan)
     backbone = plan_backbone(plan)
     if not plan.config.frozen:
+        freeze_parameters(backbone.model, frozen_names(backbone.model, plan.config.learner.freeze))
         build_optimizer(backbone.model, plan.config.learner.optimizer)
         check_batches(plan, backbone)
+        check_unlearn(plan, backbone)
     check_corrupted_views(plan, backbone)
     check_classifiers(plan)
     check_transfers(plan)
@@ -152,6 +162,30 @@ def check_batches(plan: Plan, backbone: Backbone) -> None:
             "at least 2 images in every training batch of a model with batch norm",
             "change chunks.chunk_size so that it leaves no single image over, or lower chunks.n_chunks",
         ) from error
+
+
+def check_unlearn(plan: Plan, backbone: Backbone) -> None:
+    """Check that the unlearn strategy suits the model, by a first reset of a copy with images of noise.
+
+    Args:
+        plan: The plan with the chunks; a single one is never unlearned.
+        backbone: The model, which stays as it is.
+
+    Raises:
+        UserError: The strategy refuses the model, or changes no weight of it.
+    """
+    config, generator = plan.config, torch.Generator().manual_seed(0)
+    strategy = plugins.build("unlearn", config.unlearn.name, config.unlearn.params)
+    if strategy is None or len(plan.chunks) < 2:
+        return
+    shape = (N_MADE_UP, backbone.n_channels, backbone.image_size, backbone.image_size)
+    images = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
+    batch = backbone.prepare(images), torch.arange(N_MADE_UP) % backbone.n_classes
+    probe = ProbeImages(draw=lambda source, n_images: iter([batch]))
+    twin = build_twin(backbone, config.backbone, seed=seed_stream(config.seed, "twin", 1))
+    model, frozen = copy.deepcopy(backbone.model), frozen_names(backbone.model, config.learner.freeze)
+    freeze_parameters(model, frozen)
+    apply_strategy(strategy, config.unlearn.name, model, twin, probe, seed=0, frozen=frozen)
 
 
 def smallest_batch(plan: Plan) -> int:

@@ -15,10 +15,13 @@ from episodes.files import write_text
 from episodes.manifest import Manifest
 from episodes.probes import Probe
 from lurefs.config.identity import digest
+from lurefs.config.learning_schema import FeaturesConfig
 from lurefs.config.schema import RunConfig
 from lurefs.learning.backbones import Backbone, resolve_device
+from lurefs.learning.weights import classifier_names, state_sha256
+from lurefs.records import to_mapping
 from lurefs.runs.directory import RunDirectory
-from lurefs.stages.places import check_claim, weights_card
+from lurefs.stages.places import another_run, check_claim, weights_card
 from lurefs.stages.plan import Benchmark, Plan
 
 
@@ -28,6 +31,12 @@ def claim(plan: Plan, directory: RunDirectory, backbone: Backbone) -> None:
 
     check_claim(plan, directory)
     card = weights_card(plan)
+    if plan.config.backbone.pretrained:
+        loaded = state_sha256(backbone.model, classifier_names(backbone.model))
+        card["loaded_sha256"] = loaded
+        stored = directory.read_identity().get("loaded_sha256", loaded) if directory.identity_path.exists() else loaded
+        if stored != loaded:
+            raise another_run(directory, [f"the SHA-256 of the loaded weights was {stored} and is now {loaded}"])
     if not directory.identity_path.exists():
         split = {
             "n_base_classes": len(plan.classes.base),
@@ -72,13 +81,14 @@ def result_identity(
 
 
 def backbone_card(backbone: Backbone) -> dict[str, Any]:
-    """Return the description of a backbone for identities: name, sizes, pooling, transform."""
+    """Return the description of a backbone for identities: name, sizes, pooling, features, transform."""
     return {
-        "name": backbone.name,
+        "name": backbone.identity_name,
         "n_parameters": backbone.n_parameters,
         "n_features": backbone.n_features,
         "n_channels": backbone.n_channels,
         "pooling": str(getattr(backbone.model, "global_pool", "")),
+        **({"features": to_mapping(backbone.features)} if backbone.features != FeaturesConfig() else {}),
         **backbone.transform,
     }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,11 +57,16 @@ def check_claim(plan: Plan, directory: RunDirectory) -> None:
         card, stored = weights_card(plan), directory.read_identity()
         changes = differences({key: stored.get(key) for key in card}, card)
         if changes:
-            raise UserError(
-                f"{directory.path} holds a run of another configuration: {'; '.join(changes[:3])}",
-                "the configuration that the run was started with",
-                "give another --run-dir, or delete the directory",
-            )
+            raise another_run(directory, changes)
+
+
+def another_run(directory: RunDirectory, changes: Sequence[str]) -> UserError:
+    """Build the error for a directory that holds another run; `changes` say in words what differs."""
+    return UserError(
+        f"{directory.path} holds a run of another configuration: {'; '.join(changes[:3])}",
+        "the configuration that the run was started with",
+        "give another --run-dir, or delete the directory",
+    )
 
 
 def weights_card(plan: Plan) -> dict[str, Any]:

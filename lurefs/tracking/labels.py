@@ -10,8 +10,10 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from lurefs import plugins
+from lurefs.config.fields import PluginConfig
 from lurefs.config.identity import digest, run_identity
-from lurefs.config.schema import LearnerConfig, PluginConfig, RunConfig
+from lurefs.config.learning_schema import LearnerConfig
+from lurefs.config.schema import RunConfig
 from lurefs.errors import UserError
 from lurefs.records import Row, to_mapping
 from lurefs.runs.outcomes import ChunkOutcome

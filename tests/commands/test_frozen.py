@@ -10,8 +10,9 @@ import pytest
 
 from lurefs.cli import main, parse
 from lurefs.commands import frozen
+from lurefs.config.learning_schema import BackboneConfig
 from lurefs.config.load import load, run_config, to_yaml
-from lurefs.config.schema import BackboneConfig, RunConfig
+from lurefs.config.schema import RunConfig
 from lurefs.errors import UserError
 from lurefs.runs.directory import REFERENCE, RunDirectory
 
@@ -246,6 +247,8 @@ def test_images_that_are_not_square_can_be_measured_with_an_override(tmp_path: P
 
 def test_a_model_in_a_folder_is_found_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "my model").mkdir()
+    (tmp_path / "my model" / "config.json").write_text("{}")
     config = run_config({"name": "run", "frozen": True, "backbone": {"name": "local-dir:my model"}})
     assert config.backbone.name == f"local-dir:{tmp_path / 'my model'}"
     assert BackboneConfig(name="resnet18").name == "resnet18"

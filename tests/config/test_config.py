@@ -87,6 +87,18 @@ def test_seeds_on_the_command_line_win_over_the_seed_of_the_file(recipe: Path) -
     assert [run.seed for run in load(str(recipe), ["seeds=[4]"]).runs.values()] == [4]
 
 
+def test_several_seeds_of_loaded_weights_that_do_not_learn_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "r.yaml"
+    path.write_text("frozen: true\nseeds: [0, 1]\nbackbone: {name: test_resnet, pretrained: true}\n")
+    with pytest.raises(UserError, match=r"seeds is \[0, 1\], but the weights are loaded(.*\n)*.*leave seeds out"):
+        load(str(path))
+    assert len(load(str(path), ["backbone.pretrained=false"]).runs) == 2  # each seed draws other weights
+    assert len(load(str(path), ["frozen=false"]).runs) == 2
+    assert len(load(str(path), ["seed=1"]).runs) == 1
+    path.write_text(path.read_text() + "variants: {as_is: {}, trained: {frozen: false}}\n")
+    assert len(load(str(path)).runs) == 4
+
+
 def test_workers_are_no_part_of_any_run(recipe: Path) -> None:
     two = load(str(recipe), ["workers=2"])
     assert two.n_workers == 2 and two.runs == load(str(recipe)).runs
@@ -125,6 +137,23 @@ def test_digest_of_a_run_does_not_depend_on_its_name_or_machine() -> None:
     assert digest(run_identity(one)) != digest(run_identity(run_config({"name": "a", "seed": 1})))
 
 
+def test_other_features_are_another_run_and_the_default_ones_spelled_out_are_not() -> None:
+    plain, max_pool = run_config({"name": "a"}), run_config({"name": "a", "backbone": {"features": {"pool": "max"}}})
+    spelled = run_config({"name": "a", "backbone": {"features": {"n_layers": 1, "pool": None}}})
+    assert digest(run_identity(plain)) == digest(run_identity(spelled)) != digest(run_identity(max_pool))
+    assert "features" not in run_identity(plain)["backbone"]  # runs older than this setting are found again
+
+
+@pytest.mark.parametrize(
+    "change", [{"freeze": 1}, {"ema_decay": 0.9}, {"augment": {"mixup": 0.2}}, {"augment": {"cutmix": 1.0}}], ids=str
+)
+def test_other_ways_to_learn_are_other_runs_and_are_no_part_of_older_ones(change: dict[str, object]) -> None:
+    plain, other = (run_config({"name": "a", "learner": learner}) for learner in ({}, change))
+    assert digest(pretrain_identity(plain)) != digest(pretrain_identity(other))
+    learner = run_identity(plain)["learner"]
+    assert not {"freeze", "ema_decay"} & learner.keys() and learner["augment"] == {"crop_padding": 2, "flip": False}
+
+
 def test_weights_do_not_depend_on_what_only_measures_them() -> None:
     plain, asked = run_config({"name": "a"}), run_config({"name": "a", "robustness": {}})
     assert pretrain_identity(plain) == pretrain_identity(asked)
@@ -141,8 +170,18 @@ def test_merge_keeps_what_a_change_does_not_name() -> None:
         ("lerner: {epochs: 3}", "did you mean 'learner'?"),
         ("learner: {epochs: many}", "learner.epochs is 'many'"),
         ("chunks: {n_chunks: 3, chunk_size: 10}", "only one of the two"),
+        ("backbone: {features: {pool: cls}}", "backbone.features.pool is 'cls'"),
+        ("backbone: {features: {norm: false}}", "set backbone.features.layer (-1 is the last)"),
+        ("backbone: {features: {layer: 3, pool: map}}", "attention pooling reads the last one alone"),
+        ("backbone: {features: {n_layers: 0}}", "backbone.features.n_layers is 0"),
         ("learner: {relearn_epochs: 0}", "learner.relearn_epochs is 0"),
         ("learner: {l2_init: -1.0}", "learner.l2_init is -1.0"),
+        ("learner: {ema_decay: 1.0}", "learner.ema_decay is 1.0"),
+        ("learner: {augment: {mixup: 0}}", "learner.augment.mixup is 0"),
+        ("learner: {augment: {cutmix: -1}}", "learner.augment.cutmix is -1"),
+        ("learner: {freeze: 0}", "learner.freeze is 0"),
+        ("learner: {freeze: []}", "learner.freeze is empty"),
+        ("learner: {optimizer: {params: {layer_decay: 1.0}}}", "learner.optimizer.params.layer_decay is 1.0"),
         ("learner: {precision: float16}", "learner.precision is 'float16'"),
         ("learner: {images: disk}", "learner.images is 'disk'"),
         ("checkpoints: {keep: none}", "checkpoints.keep is 'none'"),

@@ -51,3 +51,60 @@ def test_a_file_that_a_package_brings_is_named_by_the_package() -> None:
     assert config.backbone.checkpoint_sha256 == "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
     with pytest.raises(UserError, match=r"no package 'nobody'(.*\n)*.*lurefs\[pretrained\]"):
         of("package:nobody/weights.pth")
+
+
+def folder_of(path: Path, weights: bytes = b"weights") -> Path:
+    path.mkdir()
+    (path / "config.json").write_text('{"architecture": "test_resnet"}')
+    (path / "model.safetensors").write_bytes(weights)
+    (path / "README.md").write_text(str(path))
+    return path
+
+
+def in_folder(path: Path, **settings: object) -> RunConfig:
+    return run_config({"name": "run", "backbone": {"name": f"local-dir:{path}", "pretrained": True, **settings}})
+
+
+def test_a_folder_that_moves_is_the_same_run_and_one_that_is_replaced_another(tmp_path: Path) -> None:
+    first, moved = folder_of(tmp_path / "a"), folder_of(tmp_path / "b")
+    other = folder_of(tmp_path / "c", weights=b"otherwise")
+    assert run_identity(in_folder(first)) == run_identity(in_folder(moved)) != run_identity(in_folder(other))
+    before = run_identity(in_folder(first))
+    (first / "model.safetensors").write_bytes(b"replaced")
+    assert run_identity(in_folder(first)) != before
+    (moved / "config.json").write_text('{"architecture": "test_vit"}')
+    assert run_identity(in_folder(moved)) != before
+
+
+def test_weights_of_a_folder_that_are_not_loaded_do_not_count(tmp_path: Path) -> None:
+    first, other = folder_of(tmp_path / "a"), folder_of(tmp_path / "b", weights=b"otherwise")
+    untrained = [run_identity(in_folder(folder, pretrained=False)) for folder in (first, other)]
+    assert untrained[0] == untrained[1]
+
+
+def test_a_stored_configuration_of_a_folder_is_read_where_it_is_gone(tmp_path: Path) -> None:
+    import shutil
+
+    import yaml
+
+    config = in_folder(folder_of(tmp_path / "a"))
+    shutil.rmtree(tmp_path / "a")
+    assert run_config(yaml.safe_load(to_yaml(config))) == config
+    with pytest.raises(UserError, match=r"the folder of backbone.name .*a cannot be read(.*\n)*.*with config.json"):
+        in_folder(tmp_path / "a")
+
+
+@pytest.mark.parametrize(
+    ("backbone", "words"),
+    [
+        ({"checkpoint_sha256": "abc"}, r"'abc', but no file or folder of weights is named"),
+        (
+            {"params": {"pretrained_cfg_overlay": {"file": "w.pth"}}},
+            r"overlay\.file names weights(.*\n)*.*pretrained=true",
+        ),
+        ({"params": {"pretrained_cfg": {"hf_hub_id": "a/b"}}}, r"pretrained_cfg\.hf_hub_id names weights"),
+    ],
+)
+def test_weights_that_would_not_be_loaded_are_refused(backbone: dict[str, object], words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        run_config({"name": "run", "backbone": backbone})

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from lurefs.config.schema import BackboneConfig
+from lurefs.config.learning_schema import BackboneConfig
 from lurefs.learning.backbones import Backbone, build_backbone, build_twin
 from lurefs.learning.boundary import Effect, effect, look, without_effect
 from lurefs.learning.unlearn.contract import Changes, ProbeImages

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from episodes.arrays import IntArray
-from lurefs.config.schema import ChunksConfig
+from lurefs.config.learning_schema import ChunksConfig
 from lurefs.data.arrival import apportion, arrivals, limit_images
 from lurefs.data.dataset import ImageDataset
 from lurefs.data.splits import ImageSplit

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lurefs.config.schema import ChunksConfig
+from lurefs.config.learning_schema import ChunksConfig
 from lurefs.data.chunks import Chunk, make_chunks
 from lurefs.data.dataset import ImageDataset
 from lurefs.data.splits import ImageSplit

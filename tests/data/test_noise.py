@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from episodes.arrays import IntArray
-from lurefs.config.schema import ChunksConfig
+from lurefs.config.learning_schema import ChunksConfig
 from lurefs.data.dataset import ImageDataset
 from lurefs.data.noise import give_labels
 from lurefs.data.splits import ImageSplit

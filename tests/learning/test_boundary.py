@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lurefs.config.schema import BackboneConfig, RunConfig
+from lurefs.config.learning_schema import BackboneConfig
+from lurefs.config.schema import RunConfig
 from lurefs.errors import UserError
 from lurefs.learning.backbones import Backbone, build_backbone, build_twin
 from lurefs.learning.boundary import (

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from lurefs.config.schema import PluginConfig
+from lurefs.config.fields import PluginConfig
 from lurefs.errors import UserError
 from lurefs.learning.checkpoints import (
     load_checkpoint,

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from lurefs.config.schema import AugmentConfig, LearnerConfig
+from lurefs.config.learning_schema import AugmentConfig, LearnerConfig
 from lurefs.data.dataset import ImageDataset
 from lurefs.errors import UserError
 from lurefs.learning.images import LabelledImages, StreamedImages, augment, draw_moves, load_images, open_images

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import pytest
+import timm
 import torch
+from timm.models import group_parameters
 from timm.optim import list_optimizers
 
-from lurefs.config.schema import PluginConfig
+from lurefs.config.fields import PluginConfig
 from lurefs.errors import UserError
-from lurefs.learning.optimizers import UNFIT, build_optimizer, clear_moments, pull_to
+from lurefs.learning.optimizers import UNFIT, build_optimizer, clear_moments, pull_to, set_learning_rate
 
 
 def test_only_marked_moments_are_cleared() -> None:
@@ -105,3 +107,23 @@ def test_weights_are_pulled_to_their_targets_by_the_gradient_of_half_the_squared
     pull_to(model, targets, 0.3)
     for parameter, gradient in zip(model.parameters(), expected, strict=True):
         torch.testing.assert_close(parameter.grad, gradient)
+
+
+@pytest.mark.parametrize("name", ["test_vit", "test_resnet"])
+def test_layer_decay_lowers_the_rate_of_early_layers(name: str) -> None:
+    model = timm.create_model(name, num_classes=3)
+    optimizer = build_optimizer(model, PluginConfig(name="momentum", params={"lr": 0.1, "layer_decay": 0.5}))
+    set_learning_rate(optimizer, 0.5)
+    rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
+    of = {key: rates[id(parameter)] for key, parameter in model.named_parameters()}
+    parts = group_parameters(model, model.group_matcher(coarse=False))
+    last = max(parts)
+    for part, names in parts.items():
+        for key in names:
+            assert of[key] == pytest.approx(0.1 * 0.5 * 0.5 ** (last - part))
+    before = {key: parameter.detach().clone() for key, parameter in model.named_parameters()}
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    for key, parameter in model.named_parameters():
+        torch.testing.assert_close(before[key] - parameter, torch.full_like(parameter, of[key]), rtol=1e-3, atol=1e-6)

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from lurefs.cli import main
+from lurefs.config.learning_schema import BackboneConfig
 from lurefs.config.load import to_yaml
-from lurefs.config.schema import BackboneConfig, RunConfig
+from lurefs.config.schema import RunConfig
 from lurefs.errors import UserError
 from lurefs.learning.backbones import Backbone, build_backbone
 from lurefs.learning.padding import layers_on_padding, padding_note

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from lurefs.config.schema import PluginConfig
+from lurefs.config.fields import PluginConfig
 from lurefs.errors import UserError
 from lurefs.learning.optimizers import build_optimizer
 from lurefs.learning.progress import Progress, load_progress, save_progress

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from lurefs.config.schema import LearnerConfig
+from lurefs.config.learning_schema import LearnerConfig
 from lurefs.learning.schedule import epoch_sizes, learning_rate_factor, n_batches
 
 

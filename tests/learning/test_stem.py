@@ -7,7 +7,7 @@ import timm
 import torch
 from torch import nn
 
-from lurefs.config.schema import BackboneConfig
+from lurefs.config.learning_schema import BackboneConfig
 from lurefs.errors import UserError
 from lurefs.learning.backbones import build_backbone
 from lurefs.learning.stem import has_overlapping_stem, make_stem_small

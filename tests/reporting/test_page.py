@@ -30,7 +30,7 @@ from lurefs.comparing.standings import standings
 from lurefs.comparing.text_tables import text_tables
 from lurefs.comparing.verdict_words import verdict_sentences
 from lurefs.comparing.verdicts import Verdicts, judge_all
-from lurefs.config.schema import ChunksConfig
+from lurefs.config.learning_schema import ChunksConfig
 from lurefs.data.dataset import ImageDataset
 from lurefs.errors import UserError
 from lurefs.reporting.charts import episode_sheets

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 
+from lurefs import plugins
 from lurefs.cli import main
 from lurefs.config.schema import ProbeConfig, RunConfig
 from lurefs.errors import UserError
+from lurefs.learning.weights import state_sha256
 from lurefs.records import to_mapping
-from lurefs.stages.checks import check, check_robustness
+from lurefs.stages.checks import check, check_robustness, check_unlearn
 from lurefs.stages.plan import make_plan
-from lurefs.stages.stage import make_probe
+from lurefs.stages.stage import make_probe, plan_backbone
 
 MakeConfig = Callable[..., RunConfig]
 
@@ -31,6 +35,8 @@ MakeConfig = Callable[..., RunConfig]
         ("learner.optimizer.name=sdg", "did you mean 'sgd'"),
         ("backbone.checkpoint_path=missing.pt", "missing.pt cannot be read: No such file"),
         ("backbone.params.nonsense=1", "unexpected keyword argument 'nonsense'"),
+        ("unlearn={name: last_layers, params: {from_module: layer9}}", "ByobNet has no module 'layer9' with weights"),
+        ("unlearn.params.keep_ratio=0.9999999", "the unlearn strategy 'by_saliency' changed no weight"),
         ("robustness={}", "corruptions need images of 32 pixels or more, and these have 8"),
         ("executor={name: joblib, params: {n_workers: 0}}", "n_workers is 0; it must be"),
         ("trackers.wandb={mode: online, strict: true}", "W&B did not start online: no API key was found"),
@@ -107,6 +113,59 @@ def test_a_batch_of_one_image_is_refused_before_the_work_where_batch_norm_cannot
     check_remainder(2)
     check_remainder(1, backbone={"name": "test_vit", "image_size": 32})
     check(make_plan(make_config(chunks={"chunk_size": n_train - 1, "n_chunks": None})))
+
+
+class OnlyNorm(torch.nn.Module):
+    """A model without layers that a strategy could change."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = torch.nn.BatchNorm2d(1)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Return logits of 4 classes."""
+        return self.norm(images).flatten(1)[:, :4]
+
+
+@pytest.mark.parametrize(
+    ("unlearn", "words"),
+    [
+        ("by_saliency", "no weight that could be unlearned"),
+        ("random_mask", "no weight that could be unlearned"),
+        ("head", "no classifier that timm knows of"),
+        ("last_layers", "timm does not divide OnlyNorm into stages"),
+        ("dash", "neither convolutions nor linear maps to shrink"),
+        ("fire", "could be made orthogonal"),
+        ("redo", "followed by an activation function"),
+    ],
+)
+def test_strategies_that_do_not_suit_the_model_are_refused_before_the_work(
+    make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch, unlearn: str, words: str
+) -> None:
+    plan = make_plan(make_config(unlearn={"name": unlearn}))
+    backbone = replace(plan_backbone(plan), model=OnlyNorm())
+    monkeypatch.setattr("lurefs.stages.checks.build_twin", lambda *_, **__: OnlyNorm())
+    before = backbone.model.state_dict()["norm.weight"].clone()
+    with pytest.raises(UserError, match=words):
+        check_unlearn(plan, backbone)
+    assert torch.equal(backbone.model.state_dict()["norm.weight"], before)
+
+
+@pytest.mark.parametrize("name", [name for name in plugins.names("unlearn") if name != "nothing"])
+def test_the_check_of_a_strategy_leaves_the_model_and_the_generator_alone(make_config: MakeConfig, name: str) -> None:
+    plan = make_plan(make_config(unlearn={"name": name}))
+    backbone = plan_backbone(plan)
+    before, state = state_sha256(backbone.model), torch.random.get_rng_state()
+    check_unlearn(plan, backbone)
+    assert state_sha256(backbone.model) == before
+    assert torch.equal(torch.random.get_rng_state(), state)
+
+
+def test_a_strategy_that_is_never_used_is_not_checked(make_config: MakeConfig) -> None:
+    unlearn = {"name": "last_layers", "params": {"from_module": "layer9"}}
+    check(make_plan(make_config(unlearn=unlearn, chunks={"n_chunks": 1})))
+    with pytest.raises(UserError, match="no module 'layer9'"):
+        check(make_plan(make_config(unlearn=unlearn)))
 
 
 def test_small_images_are_refused_before_any_work(make_config: MakeConfig) -> None:

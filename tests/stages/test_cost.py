@@ -8,9 +8,11 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from lurefs.config.schema import BackboneConfig, RunConfig
+from lurefs.config.learning_schema import BackboneConfig
+from lurefs.config.schema import RunConfig
 from lurefs.data.dataset import View
-from lurefs.learning.backbones import Backbone, build_backbone, list_backbones
+from lurefs.learning.backbones import Backbone, build_backbone
+from lurefs.learning.timm_models import list_backbones
 from lurefs.runs.directory import RunDirectory
 from lurefs.stages.cost import Speed, cost_card, count_macs
 from lurefs.stages.plan import make_plan

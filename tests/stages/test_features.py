@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from lurefs.config.schema import BackboneConfig
+from lurefs.config.learning_schema import BackboneConfig
 from lurefs.data.folder import folder
 from lurefs.learning.backbones import build_backbone
 from lurefs.stages.features import viewed

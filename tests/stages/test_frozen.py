@@ -112,6 +112,29 @@ def test_the_weights_that_were_taken_are_said_and_noted_down(
     assert bank.identity["dataset"]["crop_share"] == 0.95
 
 
+def test_pretrained_weights_are_identified_by_what_was_loaded(
+    frozen: Callable[..., RunConfig], directory: RunDirectory, tmp_path: Path
+) -> None:
+    import timm
+    import torch
+    from safetensors.torch import save_file
+
+    def store(seed: int) -> None:
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            save_file(timm.create_model("test_byobnet").state_dict(), tmp_path / "w.safetensors")
+
+    overlay = {"file": str(tmp_path / "w.safetensors")}
+    backbone = {"name": "test_byobnet", "pretrained": True, "params": {"pretrained_cfg_overlay": overlay}}
+    store(0)
+    run_stage(make_plan(frozen(backbone=backbone)), directory, "run")
+    known = directory.read_identity()["loaded_sha256"]
+    run_stage(make_plan(frozen(backbone=backbone)), directory, "extract")
+    store(1)
+    with pytest.raises(UserError, match=rf"SHA-256 of the loaded weights was {known} and is now"):
+        run_stage(make_plan(frozen(backbone=backbone)), directory, "extract")
+
+
 def test_a_transfer_is_measured_on_frozen_features(frozen: Callable[..., RunConfig], directory: RunDirectory) -> None:
     config = frozen(transfer={"all": {"sizes": [1, "all"], "n_repeats": 2, "grid": {}}})
     check(make_plan(config))

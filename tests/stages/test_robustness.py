@@ -11,7 +11,8 @@ import pytest
 import torch
 from torch.nn import functional
 
-from lurefs.config.schema import BackboneConfig, RobustnessConfig, RunConfig
+from lurefs.config.learning_schema import BackboneConfig
+from lurefs.config.schema import RobustnessConfig, RunConfig
 from lurefs.data.dataset import ImageDataset
 from lurefs.learning.backbones import Backbone, build_backbone
 from lurefs.runs.directory import RunDirectory

@@ -13,7 +13,8 @@ from episodes import bank
 from episodes.bank import NEARLY_CONSTANT, FeatureBank
 from lurefs.comparing.finished_runs import Run
 from lurefs.comparing.texts import constancy
-from lurefs.config.schema import BackboneConfig, RunConfig
+from lurefs.config.learning_schema import BackboneConfig
+from lurefs.config.schema import RunConfig
 from lurefs.data.dataset import ImageDataset
 from lurefs.learning.backbones import build_backbone
 from lurefs.reporting.sections import narrative

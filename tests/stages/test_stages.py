@@ -124,7 +124,14 @@ def test_a_run_broken_between_chunks_ends_like_an_unbroken_one(
 
 
 @pytest.mark.parametrize("strategy", ["by_saliency", "from_scratch"])
-@pytest.mark.parametrize(("optimizer", "select"), [("sgd", "best"), ("adamw", "last")])
+@pytest.mark.parametrize(
+    ("optimizer", "select", "more"),
+    [
+        ("sgd", "best", {}),
+        ("adamw", "last", {}),
+        ("sgd", "best", {"ema_decay": 0.9, "freeze": 1, "augment": {"mixup": 0.4, "cutmix": 1.0}}),
+    ],
+)
 def test_a_run_broken_within_a_chunk_goes_on_from_its_epoch_to_the_same_bits(
     make_config: MakeConfig,
     tmp_path: Path,
@@ -132,6 +139,7 @@ def test_a_run_broken_within_a_chunk_goes_on_from_its_epoch_to_the_same_bits(
     strategy: str,
     optimizer: str,
     select: str,
+    more: dict[str, Any],
 ) -> None:
     config = make_config(
         unlearn={"name": strategy},
@@ -141,6 +149,7 @@ def test_a_run_broken_within_a_chunk_goes_on_from_its_epoch_to_the_same_bits(
             "optimizer": {"name": optimizer, "params": {"lr": 0.01}},
             "select": select,
             "l2_init": 0.01,
+            **more,
         },
         checkpoints={"every_seconds": 0},
         after_chunk={"few_shot": False},

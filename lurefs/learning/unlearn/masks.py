@@ -217,7 +217,8 @@ def _in_scope(scores: Mapping[str, Tensor], model: nn.Module, scope: Scope) -> d
     from lurefs.learning import saliency
 
     names = saliency.weight_names(model) if scope == "weights" else scores
-    found = {name: scores[name] for name in names if name in scores}
+    learns = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    found = {name: scores[name] for name in names if name in scores and name in learns}
     if not found:
         raise UserError(
             f"{type(model).__name__} has no weight that could be unlearned: all its parameters are biases, norm scales "

@@ -53,7 +53,7 @@ def last_layers(from_module: str | None = None) -> UnlearnStrategy:
             last stage.
 
     Raises:
-        UserError: When applied: the model has no such module, or it is null and timm does not divide the model.
+        UserError: The model has no such module, or it is null and timm does not divide the model.
     """
 
     def unlearn(model: nn.Module, twin: nn.Module, images: ProbeImages, generator: torch.Generator) -> Changes:

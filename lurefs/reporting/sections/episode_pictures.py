@@ -8,7 +8,7 @@ from typing import Any
 from lurefs import plugins
 from lurefs.comparing.answers import Answers, read_answers, shown_of
 from lurefs.comparing.finished_runs import Run
-from lurefs.config.schema import PluginConfig
+from lurefs.config.fields import PluginConfig
 from lurefs.data.dataset import ImageDataset
 from lurefs.errors import UserError
 from lurefs.reporting.charts import episode_sheets, image_sheets
