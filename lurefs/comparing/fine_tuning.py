@@ -21,10 +21,10 @@ from lurefs.runs.summary import FineTuningSummary
 START = "its starting head"
 """The logistic regression that fine-tuning starts from, where it is no probe of the run."""
 FINE_TUNED_LEGEND = (
-    "Both were measured on the same first episodes. Changed: share of predictions that differ from those of the head "
-    "that fine-tuning starts from. Moved: distance of the trained weights from their start, over their norm. Passes: "
-    "images that go forward and backward through the backbone per episode; a probe on fixed features embeds each image "
-    "of the benchmark once."
+    "Fine-tuned minus fixed: both on the same first episodes. Changed: share of predictions that differ from those of "
+    "the head that fine-tuning starts from. Moved: distance of the trained weights from their start, over their norm. "
+    "Passes: images that go forward and backward through the backbone per episode; probes on fixed features embed each "
+    "image of the benchmark once, for all episodes. p is corrected by Holm for the rows of a table."
 )
 GIVE_WAY = ("passes forward", "passes backward", "ms fixed", "fixed %", "± new", "moved %")
 """Columns that are dropped on a narrow terminal, in this order."""
@@ -58,6 +58,11 @@ class FineTunedDifference:
     effect: Mapping[str, float]
     ms_tuned: float
     ms_fixed: float | None
+
+
+def is_fine_tuned(groups: Sequence[Group], benchmark: str, probe: str) -> bool:
+    """Return whether a run of the groups was fine-tuned by the probe."""
+    return any(_effect(run, benchmark, probe) is not None for group in groups for run in group.runs)
 
 
 def fine_tuned_differences(groups: Sequence[Group], benchmark: str, probe: str) -> list[FineTunedDifference]:

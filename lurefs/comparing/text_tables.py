@@ -5,7 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from lurefs.comparing.fine_tuning import FINE_TUNED_LEGEND, GIVE_WAY, fine_tuned_differences, fine_tuned_texts
+from lurefs.comparing.fine_tuning import (
+    FINE_TUNED_LEGEND,
+    GIVE_WAY,
+    fine_tuned_differences,
+    fine_tuned_texts,
+    is_fine_tuned,
+)
 from lurefs.comparing.standing_rows import Standing
 from lurefs.comparing.standings import Standings
 from lurefs.comparing.texts import MISSING, count, counted, duration, number, p_value, percent, points
@@ -69,6 +75,8 @@ def legend(standings: Standings) -> list[str]:
             "Ties: runs that share a letter are not told apart, their corrected p is 0.05 or more"
             + (" (on this pool / on new classes)." if pools else "."),
         ]
+    if any(is_fine_tuned(verdicts.groups, *cell) for cell, verdicts in standings.verdicts.items()):
+        said.append(FINE_TUNED_LEGEND)
     if standings.controls:
         said.append(
             "Controls: the same backbone untrained, with other initial weights; statistics of the images, without a "
@@ -197,7 +205,6 @@ def _fine_tuning(verdicts: Verdicts) -> list[TextTable]:
             title=f"{verdicts.benchmark}, {verdicts.probe} minus probes on fixed features of the same run, points",
             columns=tuple(columns),
             rows=tuple(tuple(row[name] for name in columns) for row in rows),
-            notes=(FINE_TUNED_LEGEND,),
             optional=tuple(columns.index(name) for name in GIVE_WAY if name in columns),
             is_explained=True,
         )

@@ -42,7 +42,7 @@ class FineTuningConfig:
 
     train: Literal["full", "last_stage", "bias_and_norm"] = "last_stage"
     steps: int = _number(20, low=0, high=100_000)
-    lr: float = _number(1e-4, above=0)
+    lr: float = _number(1e-3, above=0)
     C: float = _number(1.0, above=0)
     crop_padding: int = _number(0, low=0)
     flip: bool = False

@@ -197,10 +197,12 @@ def _row(
 
 
 def _fit_start(bank: FeatureBank, episode: Episode, task: _Task, transform: FeatureTransform) -> Classifier:
-    """Fit the logistic regression that the head starts from, on one thread, as probes are fitted."""
+    """Fit the logistic regression that the head starts from, as `episodes.scoring.score` fits it as a probe."""
     from threadpoolctl import threadpool_limits
 
-    classifier = converged(logistic_regression(C=task.settings.C))
+    classifier = logistic_regression(C=task.settings.C)
+    if task.manifest.spec.is_uniform:  # the batched solver gives the converged solution
+        classifier = converged(classifier)
     try:
         with threadpool_limits(limits=1):
             fit_quietly(classifier, transform(bank.features[episode.support]), episode.support_labels)
