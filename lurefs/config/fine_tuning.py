@@ -31,13 +31,13 @@ class FineTuningConfig:
 
     `train: full` trains the whole backbone; `last_stage` the last of timm's layer groups that has weight matrices (in a
     vision transformer the last block); `bias_and_norm` all parameters that are vectors: biases, scales and shifts of
-    norm layers (after BitFit; Ben Zaken, Ravfogel and Goldberg 2022, ACL). Batch norm uses its stored statistics, and
-    dropout is off. `crop_padding` and `flip` draw new shifts and mirrorings of the support for each step, as in
-    `learner.augment`; by default there are none.
+    norm layers (after BitFit; Ben Zaken, Ravfogel and Goldberg 2022, ACL). For `full`, a smaller `lr` such as 1e-4 is
+    safer. Batch norm uses its stored statistics, and dropout is off. `crop_padding` and `flip` draw new shifts and
+    mirrorings of the support for each step, as in `learner.augment`; by default there are none.
 
-    The first `n_episodes` of each benchmark are scored, one after another in the run's own process; `executor` and
-    `target_ci95` do not matter. The weights are restored after each episode. Controls, the accuracy after chunks and
-    transfers only use probes on fixed features.
+    The first `n_episodes` of each benchmark are scored, one after another in the run's own process (under torchrun the
+    first one's); `executor` and `target_ci95` do not matter. The weights are restored after each episode. Controls, the
+    accuracy after chunks and transfers only use probes on fixed features.
     """
 
     train: Literal["full", "last_stage", "bias_and_norm"] = "last_stage"
