@@ -179,7 +179,10 @@ def test_corrupted_queries_are_those_of_the_other_probes(frozen: MakeConfig, tmp
         assert np.array_equal(mine.predicted, linear.predicted[:12])
 
 
-def test_fewer_episodes_are_compared_with_more_on_those_that_both_met(frozen: MakeConfig, tmp_path: Path) -> None:
+def test_fewer_episodes_are_compared_with_more_on_those_that_both_met(
+    frozen: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)  # `compare` writes its files below the working directory
     directories = [
         run(frozen(name=name, backbone={"name": name, "image_size": 32}, probes=probes(n_episodes=n)), tmp_path / name)
         for name, n in (("test_byobnet", 12), ("test_resnet", 8))
@@ -197,6 +200,7 @@ def test_fewer_episodes_are_compared_with_more_on_those_that_both_met(frozen: Ma
     cut = on_common_episodes(runs, [NAME])
     assert [each.accuracy(NAME, "linear").n for each in cut] == [20, 20]  # type: ignore[union-attr]
     main(["compare", *(str(directory.path) for directory in directories)])
+    assert "difference on the first 8 episodes, which both met" in capsys.readouterr().out
 
 
 def test_seeds_are_pooled_and_the_starting_head_stands_in_for_a_missing_linear_probe(
