@@ -200,7 +200,7 @@ def test_fewer_episodes_are_compared_with_more_on_those_that_both_met(
     cut = on_common_episodes(runs, [NAME])
     assert [each.accuracy(NAME, "linear").n for each in cut] == [20, 20]  # type: ignore[union-attr]
     main(["compare", *(str(directory.path) for directory in directories)])
-    assert "difference on the first 8 episodes, which both met" in capsys.readouterr().out
+    assert f"{NAME}, tuned, 8 to 12 episodes" in capsys.readouterr().out
 
 
 def test_seeds_are_pooled_and_the_starting_head_stands_in_for_a_missing_linear_probe(
