@@ -18,6 +18,8 @@ from episodes.summary import Summary, summarise
 
 COLUMNS = ("index", "classes", "accuracy", "nll", "brier", "converged", "seconds")
 """Columns of every results file; older files, without predictions, have only these."""
+EXTRA = "extra."
+"""Start of the names of the columns in `EpisodeTable.extra`."""
 Rows = TypeVar("Rows", NDArray[np.int64], NDArray[np.int16])
 
 
@@ -37,6 +39,7 @@ class EpisodeTable:
         predicted: (n_episodes, n_query) int16, the predicted episode label of each query, in the manifest's order of
             queries; rows of episodes with fewer queries end with -1. None if they are unknown or were not read.
         n_by_solver: Number of episodes by solver: `batched`, `scikit-learn`; of the batched ones, `audited` by both.
+        extra: Further values of each episode by name, (n_episodes,) float64 each; empty for probes on fixed features.
         identity: JSON-serialisable: the manifest's hash, the probe's settings, the bank's identity.
     """
 
@@ -50,6 +53,7 @@ class EpisodeTable:
     reliability: Reliability
     predicted: NDArray[np.int16] | None = None
     n_by_solver: dict[str, int] = field(default_factory=dict)
+    extra: dict[str, FloatArray] = field(default_factory=dict)
     identity: dict[str, Any] = field(default_factory=dict)
 
     def __len__(self) -> int:
@@ -63,10 +67,13 @@ class EpisodeTable:
         """Return the results of the first episodes; the counts over all of them, which cannot be cut, are empty."""
         columns: dict[str, Any] = {name: getattr(self, name)[:n_episodes] for name in COLUMNS}
         predicted = None if self.predicted is None else self.predicted[:n_episodes]
-        return replace(self, **columns, predicted=predicted, reliability=empty_reliability(), n_by_solver={})
+        extra = {name: values[:n_episodes] for name, values in self.extra.items()}
+        return replace(
+            self, **columns, predicted=predicted, extra=extra, reliability=empty_reliability(), n_by_solver={}
+        )
 
     def save(self, path: Path | str) -> None:
-        """Write a Parquet file with the columns `COLUMNS`, and `predicted` if known.
+        """Write a Parquet file with the columns `COLUMNS`, those of `extra`, and `predicted` if known.
 
         Identity and pooled counts go into its metadata.
         """
@@ -81,6 +88,7 @@ class EpisodeTable:
             "index": self.index,
             "classes": lists(self.classes),
             **{name: getattr(self, name) for name in COLUMNS[2:]},
+            **{EXTRA + name: values for name, values in self.extra.items()},
             **({} if self.predicted is None else {"predicted": lists(self.predicted)}),
         }
         counts = {name: getattr(self.reliability, name).tolist() for name in ("n", "confidence", "correct")}
@@ -108,7 +116,8 @@ class EpisodeTable:
 
         with pq.ParquetFile(path) as file:
             metadata, names = file.schema_arrow.metadata or {}, tuple(file.schema_arrow.names)
-            if b"identity" not in metadata or names not in (COLUMNS, (*COLUMNS, "predicted")):
+            extra = [name for name in names if name.startswith(EXTRA)]
+            if b"identity" not in metadata or names not in ((*COLUMNS, *extra), (*COLUMNS, *extra, "predicted")):
                 raise ValueError(f"{path} is not a table of episodes: it should have the columns {', '.join(COLUMNS)}")
             table = file.read([name for name in names if name != "predicted" or with_predicted])
         counts = json.loads(metadata[b"reliability"])
@@ -122,6 +131,7 @@ class EpisodeTable:
                 correct=np.array(counts["correct"], dtype=np.int64),
             ),
             n_by_solver=json.loads(metadata.get(b"n_by_solver", b"{}")),
+            extra={name.removeprefix(EXTRA): table[name].to_numpy() for name in extra},
             identity=json.loads(metadata[b"identity"]),
             **columns,
         )
@@ -145,6 +155,7 @@ def collect(blocks: Iterable[EpisodeTable], identity: dict[str, Any]) -> Episode
         predicted=_stacked(predicted) if len(predicted) == len(tables) else None,
         reliability=pooled,
         n_by_solver=n_by_solver,
+        extra={name: np.concatenate([table.extra[name] for table in tables]) for name in tables[0].extra},
         identity=identity,
         **columns,
     )

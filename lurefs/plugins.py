@@ -60,6 +60,7 @@ TABLE: Mapping[str, Mapping[str, str]] = MappingProxyType(
             "knn": "episodes.probes:knn",
             "linear_svm": "episodes.probes:linear_svm",
             "lda": "episodes.probes:lda",
+            "fine_tuning": "lurefs.config.fine_tuning:FineTuningConfig",
         },
         "executor": {
             "serial": "episodes.executors:serial",

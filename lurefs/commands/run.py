@@ -176,6 +176,7 @@ def _note_others(root: Path, done: Sequence[RunDirectory]) -> None:
 def _print_plan(plan: Plan) -> None:
     """Print in words what a run would do."""
     from lurefs.comparing.texts import regime
+    from lurefs.config.fine_tuning import fine_tunings
     from lurefs.learning.schedule import epoch_sizes
     from lurefs.stages.transfer_plan import plan_transfers
 
@@ -208,6 +209,8 @@ def _print_plan(plan: Plan) -> None:
             f"  benchmark {name}: {most}{spec.n_episodes} episodes, {spec.words()}{corrupt}, of "
             f"{len(drawn_from.rows)} images in {len(drawn_from.class_names)} classes; probes {', '.join(run.probes)}"
         )
+    for name, settings in fine_tunings(run).items():
+        print(f"  fine-tune {name}: {settings.words()} of each benchmark")
     for name, transfer in plan_transfers(plan).items():
         split = transfer.split
         sizes = ", ".join(str(size) for size in transfer.spec.sizes)

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from episodes.comparison import manifest_difference, n_common_prefix
 from lurefs.comparing.finished_runs import Run, benchmarks_of
+from lurefs.config.fine_tuning import fine_tunings
 from lurefs.errors import UserError
 from lurefs.runs.summary import BenchmarkSummary, ProbeSummary, summarise_table
 
@@ -70,7 +71,7 @@ def _n_common(runs: Sequence[Run], benchmark: str) -> int | None:
     met = {
         accuracy.n
         for run in runs
-        for probe in benchmarks_of([run]).get(benchmark, [])
+        for probe in _counted(run, benchmark)
         if (accuracy := run.accuracy(benchmark, probe)) is not None
     }
     if len(distinct) == 1 and len(met) == 1:
@@ -82,6 +83,12 @@ def _n_common(runs: Sequence[Run], benchmark: str) -> int | None:
         if n_common < MIN_EPISODES:
             raise _differ(benchmark, distinct[0], other, manifest_difference(*manifests))
     return n_common
+
+
+def _counted(run: Run, benchmark: str) -> list[str]:
+    """Return the probes on fixed features, or all if there are none: fine-tuned ones meet fewer episodes by design."""
+    measured, tuned = benchmarks_of([run]).get(benchmark, []), fine_tunings(run.config)
+    return [probe for probe in measured if probe not in tuned] or measured
 
 
 def _cut(run: Run, first: Mapping[str, int]) -> Run:

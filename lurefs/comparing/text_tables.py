@@ -5,6 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from lurefs.comparing.fine_tuning import (
+    FINE_TUNED_LEGEND,
+    GIVE_WAY,
+    fine_tuned_differences,
+    fine_tuned_texts,
+    is_fine_tuned,
+)
 from lurefs.comparing.standing_rows import Standing
 from lurefs.comparing.standings import Standings
 from lurefs.comparing.texts import MISSING, count, counted, duration, number, p_value, percent, points
@@ -42,8 +49,15 @@ class TextTable:
 
 
 def text_tables(standings: Standings) -> list[TextTable]:
-    """Return one table of results per benchmark and probe, best group first and controls last, and one of costs."""
-    found = [_results(standings, verdicts) for verdicts in standings.verdicts.values()]
+    """Return one table of results per benchmark and probe, best group first and controls last, and one of costs.
+
+    A fine-tuned probe has a second table, against probes on fixed features.
+    """
+    found = [
+        table
+        for verdicts in standings.verdicts.values()
+        for table in (_results(standings, verdicts), *_fine_tuning(verdicts))
+    ]
     return [*found, _costs(standings)]
 
 
@@ -61,6 +75,8 @@ def legend(standings: Standings) -> list[str]:
             "Ties: runs that share a letter are not told apart, their corrected p is 0.05 or more"
             + (" (on this pool / on new classes)." if pools else "."),
         ]
+    if any(is_fine_tuned(verdicts.groups, *cell) for cell, verdicts in standings.verdicts.items()):
+        said.append(FINE_TUNED_LEGEND)
     if standings.controls:
         said.append(
             "Controls: the same backbone untrained, with other initial weights; statistics of the images, without a "
@@ -175,6 +191,24 @@ _COLUMNS = (
     _Column(head="ECE %", text=lambda row: percent(row.ece, 1), gives_way=4),
     _Column(head="base test %", text=lambda row: percent(row.base_test_accuracy, 1), gives_way=3),
 )
+
+
+def _fine_tuning(verdicts: Verdicts) -> list[TextTable]:
+    """Return the table of a fine-tuned probe against probes on fixed features; none for other probes."""
+    found = fine_tuned_differences(verdicts.groups, verdicts.benchmark, verdicts.probe)
+    if not found:
+        return []
+    rows = [fine_tuned_texts(difference) for difference in found]
+    columns = [name for name in rows[0] if any(row[name] != MISSING for row in rows)]
+    return [
+        TextTable(
+            title=f"{verdicts.benchmark}, {verdicts.probe} minus probes on fixed features of the same run, points",
+            columns=tuple(columns),
+            rows=tuple(tuple(row[name] for name in columns) for row in rows),
+            optional=tuple(columns.index(name) for name in GIVE_WAY if name in columns),
+            is_explained=True,
+        )
+    ]
 
 
 def _costs(standings: Standings) -> TextTable:

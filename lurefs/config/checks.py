@@ -10,6 +10,7 @@ from episodes.specs import SpecError
 from episodes.stopping import MIN_EPISODES
 from episodes.transforms import parse_chain
 from lurefs import plugins
+from lurefs.config.fine_tuning import check_fine_tunings
 from lurefs.config.learning_schema import BackboneConfig, ChunksConfig, FeaturesConfig, LearnerConfig
 from lurefs.config.schema import (
     ATTACKS,
@@ -61,6 +62,7 @@ def check_config(config: RunConfig) -> None:
         _check_benchmark(f"benchmarks.{name}", benchmark)
     for name, probe in config.probes.items():
         _check_probe(f"probes.{name}", probe)
+    check_fine_tunings(config)
     if config.robustness is not None:
         if config.frozen:
             raise UserError(

@@ -290,6 +290,7 @@ def _benchmark(
         "seeds": tables.seed_rows(judged),
         "reliability": {"said": reliability.sentences(calibration), **reliability.table(calibration)},
         "corrupted": tables.corrupted(runs, name, probes),
+        "fine_tuned": tables.fine_tuned(judged),
         "differences": tables.differences(judged),
         "cut": narrative.cut_pairs(judged),
         "notes": narrative.notes(runs, name, judged),

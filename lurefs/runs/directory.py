@@ -104,6 +104,10 @@ class RunDirectory:
         """The per-episode results of one probe on one benchmark."""
         return self.path / "episodes" / f"{benchmark}--{probe}.parquet"
 
+    def unfinished_path(self, benchmark: str, probe: str) -> Path:
+        """The results of the first episodes, while a fine-tuned probe is scored on them; deleted at the end."""
+        return self.path / "episodes" / "unfinished" / f"{benchmark}--{probe}.parquet"
+
     def transfer_path(self, name: str) -> Path:
         """The fits of one transfer."""
         return self.path / "transfer" / f"{name}.parquet"

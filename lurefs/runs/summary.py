@@ -24,6 +24,25 @@ VERSION = 1
 
 
 @dataclass(frozen=True, kw_only=True)
+class FineTuningSummary:
+    """Effect and cost of a fine-tuned probe, against the head on fixed features that it starts from.
+
+    Attributes:
+        gain: Its accuracy minus that of the starting head on the same episodes.
+        changed_predictions: Share of queries whose predicted class differs from that of the starting head, fraction.
+        weights_moved: Distance that the trained weights moved over their norm, mean over episodes, fraction.
+        forward_passes: Images that went through the backbone per episode, support of all steps and queries, mean.
+        backward_passes: Images whose gradients were computed per episode, mean.
+    """
+
+    gain: Summary
+    changed_predictions: float
+    weights_moved: float
+    forward_passes: float
+    backward_passes: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class ProbeSummary:
     """Figures of one probe on the episodes of one benchmark.
 
@@ -36,6 +55,7 @@ class ProbeSummary:
         n_not_converged: Episodes whose fit stopped at its limit of iterations.
         n_by_solver: Number of episodes by solver, see `EpisodeTable`.
         ms_per_episode: Milliseconds of fit and prediction, mean over episodes.
+        fine_tuning: Effect and cost of fine-tuning; the key is left out for probes on fixed features.
     """
 
     accuracy: Summary | None
@@ -46,6 +66,7 @@ class ProbeSummary:
     n_not_converged: int
     n_by_solver: dict[str, int]
     ms_per_episode: float
+    fine_tuning: FineTuningSummary | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -214,6 +235,11 @@ class RunSummary:
 def as_mapping(summary: RunSummary) -> dict[str, Any]:
     """Return the content of `summary.json`."""
     values: dict[str, Any] = to_mapping(summary)
+    for benchmark in values["benchmarks"].values():
+        for measured in (benchmark, *benchmark["controls"].values()):
+            for probe in measured["probes"].values():
+                if probe["fine_tuning"] is None:
+                    del probe["fine_tuning"]
     return values if summary.transfer else {key: value for key, value in values.items() if key != "transfer"}
 
 
@@ -233,6 +259,15 @@ def summarise_table(table: EpisodeTable) -> ProbeSummary:
         n_not_converged=int((~table.converged).sum()),
         n_by_solver=table.n_by_solver,
         ms_per_episode=float(table.seconds.mean() * 1000),
+        fine_tuning=_summarise_fine_tuning(table) if table.extra else None,
+    )
+
+
+def _summarise_fine_tuning(table: EpisodeTable) -> FineTuningSummary:
+    names = ("changed_predictions", "weights_moved", "forward_passes", "backward_passes")
+    return FineTuningSummary(
+        gain=summarise(table.accuracy - table.extra["start_accuracy"], table.classes),
+        **{name: float(table.extra[name].mean()) for name in names},
     )
 
 

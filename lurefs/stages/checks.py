@@ -17,10 +17,12 @@ from episodes.transfer.fits import transfer
 from episodes.transfer.split import RowSplit
 from episodes.transforms import needs_reference
 from lurefs import plugins
+from lurefs.config.fine_tuning import fine_tunings, fixed_probes
 from lurefs.data.corruptions import MIN_IMAGE_SIZE, check_corruptible
 from lurefs.errors import UserError, first_line, not_installed
 from lurefs.learning.backbones import Backbone, build_twin
 from lurefs.learning.boundary import apply_strategy
+from lurefs.learning.fine_tuning import trained_names
 from lurefs.learning.freezing import freeze_parameters, frozen_names
 from lurefs.learning.optimizers import build_optimizer
 from lurefs.learning.schedule import epoch_sizes, n_batches
@@ -60,6 +62,8 @@ def check(plan: Plan) -> None:
         build_optimizer(backbone.model, plan.config.learner.optimizer)
         check_batches(plan, backbone)
         check_unlearn(plan, backbone)
+    for settings in fine_tunings(plan.config).values():
+        trained_names(backbone.model, settings.train)
     check_corrupted_views(plan, backbone)
     check_classifiers(plan)
     check_transfers(plan)
@@ -72,7 +76,7 @@ def check_classifiers(plan: Plan) -> None:
     Raises:
         UserError: A probe is none, or does not take its parameters.
     """
-    probes = {f"probes.{name}": probe for name, probe in plan.config.probes.items()}
+    probes = {f"probes.{name}": probe for name, probe in fixed_probes(plan.config).items()}
     probes |= {f"transfer.{name}.probe": transfer.probe for name, transfer in plan.config.transfer.items()}
     for where, probe in probes.items():
         try:
@@ -113,7 +117,7 @@ def check_transforms(plan: Plan) -> None:
     Raises:
         UserError: There are none.
     """
-    for name, probe in plan.config.probes.items():
+    for name, probe in fixed_probes(plan.config).items():
         if needs_reference(probe.transform) and not len(plan.images.train):
             raise UserError(
                 f"probes.{name}.transform is {probe.transform!r}, which is fitted on images of base classes, and there "
@@ -214,7 +218,7 @@ def check_probes(plan: Plan, n_features: int) -> None:
         widths = [("", n_features, n_features)]
         if plan.config.controls:
             widths.append((" with the control 'image_statistics'", n_of_control, n_of_reference))
-        for probe_name, config in plan.config.probes.items():
+        for probe_name, config in fixed_probes(plan.config).items():
             for whose, n, n_reference in widths:
                 try:
                     _fit_made_up(plan, make_probe(probe_name, config), spec, n, n_reference)

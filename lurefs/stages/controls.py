@@ -25,6 +25,7 @@ from episodes.files import write_text
 from episodes.manifest import Manifest
 from episodes.table import EpisodeTable
 from episodes.transforms import needs_reference
+from lurefs.config.fine_tuning import fixed_probes
 from lurefs.config.identity import digest, run_identity
 from lurefs.learning.backbones import build_twin
 from lurefs.learning.images import to_tensor
@@ -65,7 +66,7 @@ def score_controls(stage: Stage, executor: Executor) -> None:
     for benchmark in stage.plan.benchmarks.values():
         manifest = read_or_draw_manifest(stage, benchmark)
         for control in controls:
-            for probe_name in stage.plan.config.probes:
+            for probe_name in fixed_probes(stage.plan.config):
                 control.score(benchmark, manifest, probe_name, executor)
             control.write_card(benchmark)
 
@@ -133,8 +134,8 @@ def read_controls(stage: Stage, benchmark: str) -> dict[str, dict[str, EpisodeTa
     """
     config, found = stage.plan.config, {}
     for control in _CONTROLS if config.controls else ():
-        paths = {probe: stage.directory.control_path(benchmark, control, probe) for probe in config.probes}
-        if all(path.exists() for path in paths.values()):
+        paths = {probe: stage.directory.control_path(benchmark, control, probe) for probe in fixed_probes(config)}
+        if paths and all(path.exists() for path in paths.values()):
             found[control] = {probe: _read(path) for probe, path in paths.items()}
     return found
 

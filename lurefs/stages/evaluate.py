@@ -6,11 +6,13 @@ from collections.abc import Sequence
 
 from episodes.probes import Probe
 from lurefs import plugins
+from lurefs.config.fine_tuning import fixed_probes
 from lurefs.config.identity import digest
 from lurefs.errors import UserError
 from lurefs.runs.directory import REFERENCE
 from lurefs.stages.cell import Cell, score_cell
 from lurefs.stages.controls import score_controls
+from lurefs.stages.fine_tuning import score_fine_tuned
 from lurefs.stages.identity import result_identity
 from lurefs.stages.plan import Benchmark
 from lurefs.stages.stage import Stage, make_probe, probes_need_reference, read_or_draw_manifest
@@ -27,18 +29,19 @@ def evaluate(stage: Stage) -> None:
     plan, directory = stage.plan, stage.directory
     executor = plugins.build("executor", plan.config.executor.name, plan.config.executor.params)
     reference = directory.read_bank(REFERENCE).features if probes_need_reference(plan) else None
-    probes = [make_probe(name, config, reference) for name, config in plan.config.probes.items()]
+    probes = [make_probe(name, config, reference) for name, config in fixed_probes(plan.config).items()]
     for name, benchmark in plan.benchmarks.items():
         for cell in _cells(stage, benchmark, probes):
             path = directory.episodes_path(name, cell.probe.name)
             if not path.exists() or directory.read_episodes(name, cell.probe.name).identity != cell.identity:
                 score_cell(cell, executor, stage.device).save(path)
+    score_fine_tuned(stage)
     score_controls(stage, executor)
     evaluate_transfers(stage)
     write_summary(stage)
     for name in plan.benchmarks:
-        for probe in probes:
-            stage.tracker.log_cell(name, probe.name)
+        for probe in plan.config.probes:
+            stage.tracker.log_cell(name, probe)
     for name in plan.config.transfer:
         stage.tracker.log_transfer(name)
 

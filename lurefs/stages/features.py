@@ -61,7 +61,7 @@ def embed_batches(
     backbone.model.eval()
     for start in (number * batch_size for number in batches):
         pixels = images.dataset.read(images.rows[start : start + batch_size])
-        batch = _match_channels(to_tensor(pixels), backbone.n_channels)
+        batch = match_channels(to_tensor(pixels), backbone.n_channels)
         n_at_once = max(MIN_CPU_IMAGES, CPU_PIXELS // backbone.image_size**2) if device.type == "cpu" else len(batch)
         parts = [backbone.embed(part.to(device)) for part in batch.split(n_at_once)]
         yield torch.cat(parts).cpu().numpy()
@@ -78,7 +78,7 @@ def make_bank(images: ImageSet, batches: Iterator[NDArray[np.float32]], identity
     )
 
 
-def _match_channels(images: torch.Tensor, n_channels: int) -> torch.Tensor:
+def match_channels(images: torch.Tensor, n_channels: int) -> torch.Tensor:
     """Repeat grey for a colour backbone, or take the luminance (ITU-R 601) for a grey one."""
     if images.shape[1] == n_channels:
         return images

@@ -10,6 +10,7 @@ from episodes.executors import serial
 from episodes.manifest import Manifest
 from episodes.summary import summarise
 from episodes.transforms import needs_reference
+from lurefs.config.fine_tuning import fixed_probes
 from lurefs.config.identity import digest
 from lurefs.learning import checkpoints
 from lurefs.learning.backbones import Backbone
@@ -42,7 +43,7 @@ def with_few_shot(
             banks[key] = make_bank(images, batches, {})
         return banks[key]
 
-    probe_name, probe_config = next(iter(config.probes.items()))
+    probe_name, probe_config = next(iter(fixed_probes(config).items()))
     is_fitted = needs_reference(probe_config.transform)
     probe = make_probe(probe_name, probe_config, bank_of(reference_images(plan)).features if is_fitted else None)
     few_shot = {}
@@ -76,8 +77,9 @@ def complete_few_shot(
     """Measure few-shot accuracy again if benchmarks changed; drop outdated results without a checkpoint."""
     config = stage.plan.config
     n_episodes = {name: min(len(manifest), config.after_chunk.n_episodes) for name, manifest in manifests.items()}
+    probe = next(iter(fixed_probes(config)), "")
     wanted = {
-        name: (manifest.hash, next(iter(config.probes)), n_episodes[name], _corrupt_words(stage.plan.benchmarks[name]))
+        name: (manifest.hash, probe, n_episodes[name], _corrupt_words(stage.plan.benchmarks[name]))
         for name, manifest in manifests.items()
     }
     completed = list(outcomes)

@@ -15,6 +15,7 @@ from episodes.probes import SEED, Probe, unseeded
 from episodes.transforms import needs_reference
 from lurefs import console, plugins
 from lurefs.comparing.texts import constancy
+from lurefs.config.fine_tuning import fixed_probes
 from lurefs.config.schema import ProbeConfig
 from lurefs.learning.backbones import Backbone, build_backbone, resolve_device
 from lurefs.ranks import ONE_PROCESS, Ranks
@@ -139,7 +140,7 @@ def reference_images(plan: Plan) -> ImageSet:
 
 def probes_need_reference(plan: Plan) -> bool:
     """Return whether a probe of the run has a transform that is fitted on base classes."""
-    return any(needs_reference(probe.transform) for probe in plan.config.probes.values())
+    return any(needs_reference(probe.transform) for probe in fixed_probes(plan.config).values())
 
 
 def make_probe(name: str, config: ProbeConfig, reference: NDArray[np.float32] | None = None) -> Probe:

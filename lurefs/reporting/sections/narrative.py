@@ -11,6 +11,7 @@ from lurefs.comparing.pairs import clean_benchmark
 from lurefs.comparing.texts import constancy, count, counted, joined, percent, regime, replay, settings, strategy
 from lurefs.comparing.verdict_words import not_above_controls, on_what
 from lurefs.comparing.verdicts import Verdicts
+from lurefs.config.fine_tuning import fine_tunings
 from lurefs.reporting.charts.episode_sheets import MAX_QUERY, MAX_WAY, EpisodeRow, EpisodeSheet
 from lurefs.runs.summary import BenchmarkSummary, known
 
@@ -178,9 +179,14 @@ def _constant_features(runs: Sequence[Run], benchmark: str) -> list[str]:
 
 
 def _too_wide(runs: Sequence[Run], benchmark: str, probe: str) -> list[str]:
-    """Say which runs met all their episodes and still have an interval above `target_ci95`."""
+    """Say which runs met all their episodes and still have an interval above `target_ci95`.
+
+    Fine-tuned probes have no target.
+    """
     said = []
     for run in runs:
+        if probe in fine_tunings(run.config):
+            continue
         accuracy, described = run.accuracy(benchmark, probe), run.benchmark(benchmark)
         target = None if described is None else described.target_ci95
         if accuracy is not None and target is not None and accuracy.ci95_episodes > target:

@@ -10,6 +10,7 @@ import numpy as np
 from episodes.comparison import holm
 from lurefs.comparing.controls import Control, controls_of
 from lurefs.comparing.estimates import Estimate, over_seeds
+from lurefs.comparing.fine_tuning import FINE_TUNED_LEGEND, fine_tuned_differences, fine_tuned_texts
 from lurefs.comparing.finished_runs import Run
 from lurefs.comparing.groups import Group
 from lurefs.comparing.pairs import clean_benchmark, loss_by_corruption
@@ -95,6 +96,18 @@ def corrupted(runs: Sequence[Run], benchmark: str, probes: Sequence[str]) -> dic
             for (run, clean, loss), p in zip(found, p_values, strict=True)
         ]
     return {probe: of_probe for probe, of_probe in rows.items() if of_probe}
+
+
+def fine_tuned(judged: Sequence[Verdicts]) -> Row:
+    """Return the table of fine-tuned probes against those on fixed features; empty if no probe is fine-tuned."""
+    found = {
+        verdicts.probe: fine_tuned_differences(verdicts.groups, verdicts.benchmark, verdicts.probe)
+        for verdicts in judged
+    }
+    rows = {probe: [fine_tuned_texts(row) for row in of_probe] for probe, of_probe in found.items() if of_probe}
+    if not rows:
+        return {}
+    return {"columns": list(next(iter(rows.values()))[0]), "rows": rows, "legend": FINE_TUNED_LEGEND}
 
 
 def percent_over_seeds(fractions: Sequence[float | None]) -> str:
