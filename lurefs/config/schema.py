@@ -170,8 +170,9 @@ class LearnerConfig:
     was measured. `channels_last` is the order of images and convolution weights in memory. The last three change how
     numbers are rounded, so they are part of a run's identity.
 
-    `images: memory` decodes the base images once and keeps them on the device. With `loader`, `n_workers` processes
-    read every batch from disk each time, with the same results to the bit. `auto` keeps up to 8 GiB in memory.
+    `images: memory` keeps the base images on the device. With `loader`, `n_workers` processes read every batch from
+    disk each time, with the same results to the bit. `auto` keeps up to 8 GiB in memory. `n_workers` processes also
+    decode the images of a folder before anything is learned, and read them ahead of a GPU.
     """
 
     epochs: int = _number(20, low=1)
@@ -376,9 +377,10 @@ class RunConfig:
 
     `frozen: true` measures the backbone as it is: nothing is learned, so the settings of chunks, learner and unlearning
     do not matter, and without `class_split` all classes are novel. `controls` also measures what a backbone must beat:
-    its untrained twin, and statistics of the images. `executor` says where episodes are scored: `serial`, `joblib`
-    (n_workers processes), or `dask` (address of a cluster). `robustness: {}` also measures accuracy on corrupted and
-    attacked images.
+    its untrained twin, and statistics of the images. `on_bad_image` says what happens if image files cannot be read:
+    `refuse` names them before anything is learned, `skip` leaves them out. The files left out are in `identity.json`,
+    and make another run. `executor` says where episodes are scored: `serial`, `joblib` (n_workers processes), or `dask`
+    (address of a cluster). `robustness: {}` also measures accuracy on corrupted and attacked images.
     """
 
     name: str
@@ -400,6 +402,7 @@ class RunConfig:
     probes: dict[str, ProbeConfig] = field(default_factory=lambda: {"logistic_regression": ProbeConfig()})
     transfer: dict[str, TransferConfig] = field(default_factory=dict)
     controls: bool = True
+    on_bad_image: Literal["refuse", "skip"] = "refuse"
     executor: PluginConfig = field(default_factory=lambda: PluginConfig(name="serial"))
     trackers: TrackersConfig = field(default_factory=TrackersConfig)
 

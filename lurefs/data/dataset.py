@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from episodes.arrays import IntArray
+
+if TYPE_CHECKING:
+    from lurefs.data.decoded import DecodedImages
 
 ImageArray = NDArray[np.uint8]
 
@@ -50,6 +53,10 @@ class ImageDataset:
         read: Rows (n,) int64 -> images (n, image_size, image_size, n_channels) uint8 in [0, 255].
         viewed: Returns the same images in another view, decoded from their files; None for a source whose images have
             one size only.
+        stamp: Returns a text that changes whenever a file changes, also one that keeps its name and size; None for a
+            source that decodes no files. Images of a source with a stamp are checked before they are used, and decoded
+            once per view (see `lurefs.data.decoded`).
+        decoded: The store of the decoded images; None if there is none.
     """
 
     name: str
@@ -63,6 +70,8 @@ class ImageDataset:
     identity: Mapping[str, Any]
     read: Callable[[IntArray], ImageArray]
     viewed: Callable[[View], ImageDataset] | None = None
+    stamp: Callable[[], str] | None = None
+    decoded: DecodedImages | None = None
 
     def __post_init__(self) -> None:
         n_images = len(self.labels)

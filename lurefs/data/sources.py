@@ -70,8 +70,8 @@ def folder(path: str, image_size: int = 64, n_channels: int = 3) -> ImageDataset
     """Return the images of a folder with one sub-folder per class as a data set; images are decoded when read.
 
     Files may lie at any depth below their class folder; hidden files are skipped. The shorter side is resized and the
-    centre cropped. The identity holds names and sizes of the files, not their bytes, so replacing a file by one of the
-    same size goes unnoticed.
+    centre cropped. The identity holds names and sizes of the files, not their bytes: a moved or touched folder is the
+    same data set, and so is one where a file was replaced by another of the same size.
 
     Args:
         path: The folder; `~` and relative paths are allowed.
@@ -140,7 +140,20 @@ def _view_files(files: _Files, view: View) -> ImageDataset:
         },
         read=partial(_read_files, files.root, files.image_ids, view, files.n_channels),
         viewed=partial(_view_files, files),
+        stamp=partial(_stamp, files),
     )
+
+
+def _stamp(files: _Files) -> str:
+    """Return a digest of what the file system says about the files: it changes when a file is written or replaced."""
+    digest = hashlib.sha256()
+    for image_id in files.image_ids:
+        try:
+            found = os.stat(os.path.join(files.root, image_id))
+            digest.update(f"{found.st_size} {found.st_mtime_ns} {found.st_ctime_ns} {found.st_ino}\n".encode())
+        except OSError:  # reading the file says more
+            digest.update(b"missing\n")
+    return digest.hexdigest()
 
 
 def _existing(path: str, kind: str) -> Path:

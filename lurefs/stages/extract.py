@@ -17,17 +17,15 @@ from lurefs.runs.directory import RunDirectory
 from lurefs.stages.cost import Speed, cost_card
 from lurefs.stages.features import as_needed, feature_identity, make_bank
 from lurefs.stages.identity import backbone_card
+from lurefs.stages.needed import image_sets
 from lurefs.stages.places import last_checkpoint
-from lurefs.stages.plan import ImageSet, Plan
+from lurefs.stages.plan import ImageSet
 from lurefs.stages.stage import (
     Stage,
     embed,
     plan_backbone,
-    probes_need_reference,
-    reference_images,
     tell_if_constant,
 )
-from lurefs.stages.transfer_plan import plan_transfers
 
 
 def extract(stage: Stage) -> None:
@@ -46,7 +44,7 @@ def extract(stage: Stage) -> None:
     weights = state_sha256(backbone.model) if checkpoint is None else checkpoints.read_identity(checkpoint)["sha256"]
     card, speed = backbone_card(backbone), Speed()
     banks: dict[str, FeatureBank] = {}
-    for images in (as_needed(image_set, backbone) for image_set in _image_sets(stage.plan)):
+    for images in (as_needed(image_set, backbone) for image_set in image_sets(stage.plan)):
         identity = through_json(feature_identity(images, card, weights))
         key = digest(identity)
         bank = _stored_bank(directory, images.name, identity)
@@ -62,14 +60,6 @@ def extract(stage: Stage) -> None:
         banks[key] = bank or directory.read_bank(images.name)
     if speed.batches and ranks.is_first:
         directory.write_cost(cost_card(backbone, speed, stage.device))
-
-
-def _image_sets(plan: Plan) -> list[ImageSet]:
-    """Return the image sets that later stages need features of, each name once."""
-    benchmarks = [images for benchmark in plan.benchmarks.values() for images in (benchmark.images, *benchmark.sides)]
-    transfers = [transfer.images for transfer in plan_transfers(plan).values()]
-    reference = [reference_images(plan)] if probes_need_reference(plan) else []
-    return list({images.name: images for images in (*benchmarks, *transfers, *reference)}.values())
 
 
 def _embed(
