@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
-from episodes.bank import FeatureBank
+from episodes.bank import FeatureBank, write_bank
 from lurefs.config.identity import digest
 from lurefs.learning import checkpoints
 from lurefs.learning.backbones import Backbone
@@ -15,7 +13,7 @@ from lurefs.learning.weights import state_sha256
 from lurefs.records import through_json
 from lurefs.runs.directory import RunDirectory
 from lurefs.stages.cost import Speed, cost_card
-from lurefs.stages.features import as_needed, feature_identity, make_bank
+from lurefs.stages.features import as_needed, feature_identity
 from lurefs.stages.identity import backbone_card
 from lurefs.stages.needed import image_sets
 from lurefs.stages.places import last_checkpoint
@@ -50,31 +48,36 @@ def extract(stage: Stage) -> None:
         bank = _stored_bank(directory, images.name, identity)
         if bank is None:
             bank = banks.get(key)
-            if bank is None:
+            if bank is not None:
+                if ranks.is_first:
+                    bank.save(directory.features_dir(images.name))
+            else:
                 if checkpoint is not None:
                     checkpoints.load_checkpoint(checkpoint, backbone.model)
-                bank = _embed(stage, backbone, images, identity, speed)
-            if bank is not None and ranks.is_first:
-                bank.save(directory.features_dir(images.name))
+                _embed(stage, backbone, images, identity, speed)
             ranks.wait()
-        banks[key] = bank or directory.read_bank(images.name)
+            bank = directory.read_bank(images.name)
+        banks[key] = bank
     if speed.batches and ranks.is_first:
         directory.write_cost(cost_card(backbone, speed, stage.device))
 
 
-def _embed(
-    stage: Stage, backbone: Backbone, images: ImageSet, identity: Mapping[str, Any], speed: Speed
-) -> FeatureBank | None:
-    """Embed images on all processes together; return the bank on the first process, None on the others."""
+def _embed(stage: Stage, backbone: Backbone, images: ImageSet, identity: Mapping[str, Any], speed: Speed) -> None:
+    """Embed images on all processes together; the first one writes the bank, batch by batch."""
     backbone.model.to(stage.device)
-    batches = speed.watch(embed(stage, backbone, images, f"features of {images.name}", is_shared=True))
-    none = np.empty((0, backbone.n_features), dtype=np.float32)
-    features = stage.ranks.join(np.concatenate([none, *batches]), stage.directory.features_dir(images.name))
-    if features is None:
-        return None
-    bank = make_bank(images, iter([features]), identity)
-    tell_if_constant(bank, images, stage.plan.config.name)
-    return bank
+    own = speed.watch(embed(stage, backbone, images, f"features of {images.name}", is_shared=True))
+    batches = stage.ranks.join(own, stage.directory.features_dir(images.name))
+    if batches is not None:
+        write_bank(
+            stage.directory.features_dir(images.name),
+            batches,
+            n_features=backbone.n_features,
+            labels=images.labels,
+            image_ids=images.image_ids,
+            class_names=images.class_names,
+            identity=identity,
+        )
+        tell_if_constant(stage.directory.read_bank(images.name), images, stage.plan.config.name)
 
 
 def _stored_bank(directory: RunDirectory, name: str, identity: Mapping[str, Any]) -> FeatureBank | None:
