@@ -9,6 +9,7 @@ cut short, would kill the process by a signal.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import zlib
@@ -204,12 +205,12 @@ class DecodedImages:
         if files is None:
             return image, self.problem
         try:
-            n_written = os.pwrite(files.pixels, image.data, row * self._n_bytes)
-            if n_written == self._n_bytes:
-                os.pwrite(files.sums, _checksum(image), row * _SUM_BYTES)
+            if os.pwrite(files.pixels, image.data, row * self._n_bytes) < self._n_bytes:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # a part of the image still fitted
+            os.pwrite(files.sums, _checksum(image), row * _SUM_BYTES)
         except OSError as error:
             return image, f"decoded images cannot be stored in {cache.cache_dir()}: {error.strerror or error}"
-        return image, "" if n_written == self._n_bytes else "decoded images cannot be stored: the disk is full"
+        return image, ""
 
     def _try(self, row: int) -> Decoding:
         image = np.empty(self._shape, np.uint8)

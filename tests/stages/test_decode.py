@@ -71,7 +71,7 @@ def test_a_run_with_training_controls_and_transfer_decodes_each_file_once_per_si
         run_stage(make_plan(config), RunDirectory(tmp_path / name), "run")
         assert set(decodes().values()) == {1}
         sizes = Counter(line.rpartition(" ")[2] for line in decodes())
-        assert sizes == {"32": 48, "16": 24}  # the backbone's of all images, the folder's of what the controls read
+        assert sizes == {"32": 48, "16": 48}  # the backbone's, and the folder's for the controls and the page
     assert RunDirectory(tmp_path / "first").read_bank("t").features.tobytes() == (
         RunDirectory(tmp_path / "second").read_bank("t").features.tobytes()
     )
