@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
+from itertools import chain
 
 import numpy as np
 
@@ -89,10 +90,15 @@ def _fill(decoded: DecodedImages, rows: IntArray, n_workers: int) -> dict[int, s
         parts = [missing[start : start + AT_ONCE] for start in range(0, len(missing), AT_ONCE)]
         blocks = _decode_parts(decoded, parts, n_workers if len(parts) > 1 else 0)
         description = f"decoding {decoded.source.name} at {decoded.source.image_size} pixels"
-        found = [each for block in console.track_blocks(blocks, len(missing), description) for each in block]
-    for unstored in {each.unstored for each in found if each.unstored}:
+        tracked = console.track_blocks(blocks, len(missing), description)
+        damages, unstored = {}, ""
+        for row, each in zip(missing, chain.from_iterable(tracked), strict=True):
+            unstored = each.unstored or unstored
+            if each.damage:
+                damages[int(row)] = each.damage
+    if unstored:
         note_once(f"{unstored}; images are decoded whenever they are used")
-    return {int(row): each.damage for row, each in zip(missing, found, strict=True) if each.damage}
+    return damages
 
 
 def _decode_parts(decoded: DecodedImages, parts: Sequence[IntArray], n_workers: int) -> Iterator[list[Decoding]]:
