@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -107,18 +107,15 @@ class FeatureBank:
 
     def save(self, folder: Path | str) -> None:
         """Write `features.npy`, `labels.npy` and, last, `bank.json`; the bank exists as soon as that file does."""
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, array in (("features.npy", self.features), ("labels.npy", self.labels)):
-            with atomic_path(folder / name) as temporary:
-                np.save(temporary, array)
-        card = {
-            "identity": self.identity,
-            "images_digest": self.images_digest,
-            "class_names": self.class_names,
-            "image_ids": self.image_ids,
-        }
-        write_text(folder / "bank.json", json.dumps(card, ensure_ascii=False))
+        write_bank(
+            Path(folder),
+            iter([self.features]),
+            n_features=self.features.shape[1],
+            labels=self.labels,
+            image_ids=self.image_ids,
+            class_names=self.class_names,
+            identity=self.identity,
+        )
 
     @classmethod
     def load(cls, folder: Path | str) -> FeatureBank:
@@ -137,6 +134,60 @@ class FeatureBank:
             class_names=tuple(card["class_names"]),
             identity=card["identity"],
         )
+
+
+def write_bank(
+    folder: Path,
+    batches: Iterable[NDArray[np.float32]],
+    *,
+    n_features: int,
+    labels: IntArray,
+    image_ids: tuple[str, ...],
+    class_names: tuple[str, ...],
+    identity: Mapping[str, Any],
+) -> None:
+    """Write a bank batch by batch, so that its features need not fit into memory; see `FeatureBank.save`.
+
+    A bank that `folder` holds already is gone once the new features are complete.
+
+    Args:
+        folder: The folder of the bank.
+        batches: Features (n, n_features) of some images each, in the order of the rows.
+        n_features: Number of features.
+        labels: See `FeatureBank`.
+        image_ids: See `FeatureBank`.
+        class_names: See `FeatureBank`.
+        identity: See `FeatureBank`.
+
+    Raises:
+        ValueError: There is not one row of features per label.
+    """
+    with atomic_path(folder / "features.npy") as temporary:
+        n_rows = _write_features(temporary, batches, (len(labels), n_features))
+        if n_rows != len(labels):
+            raise ValueError(f"{n_rows} rows of features and {len(labels)} labels do not belong together")
+        (folder / "bank.json").unlink(missing_ok=True)  # the old card must not describe the new features
+    with atomic_path(folder / "labels.npy") as temporary:
+        np.save(temporary, labels)
+    card = {
+        "identity": identity,
+        "images_digest": images_digest(labels, image_ids, class_names),
+        "class_names": class_names,
+        "image_ids": image_ids,
+    }
+    write_text(folder / "bank.json", json.dumps(card, ensure_ascii=False))
+
+
+def _write_features(path: Path, batches: Iterable[NDArray[np.float32]], shape: tuple[int, int]) -> int:
+    """Write the batches as one array in NumPy's format; return the number of their rows."""
+    n_rows = 0
+    with path.open("wb") as stream:
+        header = {"descr": "<f4", "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(stream, header)
+        for batch in batches:
+            stream.write(np.ascontiguousarray(batch, dtype="<f4").data)
+            n_rows += len(batch)
+    return n_rows
 
 
 def images_digest(labels: IntArray, image_ids: tuple[str, ...], class_names: tuple[str, ...]) -> str:

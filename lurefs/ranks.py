@@ -7,7 +7,7 @@ over gloo, or over NCCL for tensors on a GPU.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -99,28 +99,31 @@ class Ranks:
             if distributed.is_initialized():
                 distributed.destroy_process_group()
 
-    def join(self, part: NDArray[np.float32], folder: Path) -> NDArray[np.float32] | None:
-        """Concatenate the parts of all processes, in the order of ranks.
+    def join(self, batches: Iterable[NDArray[np.float32]], folder: Path) -> Iterator[NDArray[np.float32]] | None:
+        """Let every process make its batches, and return those of all processes in the order of ranks.
 
         Args:
-            part: (n, n_features) of this process.
+            batches: (n, n_features) each, of this process.
             folder: On a disk that all processes see.
 
         Returns:
-            The whole on the first process, None on the others.
+            The batches on the first process, None on the others.
         """
         if self.world_size == 1:
-            return part
-        with atomic_path(self._path(folder, self.rank)) as temporary:
-            np.save(temporary, part)
+            return iter(batches)
+        with atomic_path(self._path(folder, self.rank)) as temporary, temporary.open("wb") as stream:
+            for batch in batches:
+                np.save(stream, batch)
         self.wait()
-        whole = None
-        if self.rank == 0:
-            paths = [self._path(folder, rank) for rank in range(self.world_size)]
-            whole = np.concatenate([np.load(path) for path in paths])
-            for path in paths:
-                path.unlink()
-        return whole
+        return self._joined(folder) if self.is_first else None
+
+    def _joined(self, folder: Path) -> Iterator[NDArray[np.float32]]:
+        for rank in range(self.world_size):
+            path = self._path(folder, rank)
+            with path.open("rb") as stream:
+                while stream.tell() < path.stat().st_size:
+                    yield np.load(stream)
+            path.unlink()
 
     @staticmethod
     def _init_group() -> None:

@@ -30,6 +30,12 @@ def one_thread() -> None:
     torch.set_num_threads(1)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def cache_folder(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Keep decoded images of the tests, and of the commands that they start, out of the user's cache."""
+    os.environ["LUREFS_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
 @pytest.fixture
 def make_dataset() -> Callable[..., ImageDataset]:
     """Build a data set whose images are noise around one brightness a class."""

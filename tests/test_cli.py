@@ -33,6 +33,7 @@ TYPED = {
     "push": ["runs ...", "--dry-run"],
     "views": ["runs ...", "--dry-run"],
     "list": ["kind", "[pattern]"],
+    "cache": ["--clear"],
     "episodes": [],
     "episodes make": ["--config", "--benchmark", "--output", "[overrides ...]"],
     "episodes show": ["file", "--episode"],

@@ -15,6 +15,7 @@ FILES = sorted(path for package in ("lurefs", "episodes") for path in (ROOT / pa
 ORDER = [
     {"episodes"},
     {"errors", "seeding", "ranks"},
+    {"cache"},
     {"records"},
     {"plugins"},
     {"config"},

@@ -8,12 +8,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from episodes.arrays import FloatArray
-from episodes.comparison import holm, p_over_seeds, paired_difference
-from episodes.summary import MIN_SEEDS, summarise_seeds
+from episodes.comparison import holm, paired_difference
 from lurefs.comparing.estimates import Estimate, of_training, over_seeds
 from lurefs.comparing.finished_runs import Run
 from lurefs.comparing.groups import Group
-from lurefs.comparing.pairs import FLIP_SEED
+from lurefs.comparing.pairs import FLIP_SEED, manifests_of, rows_of_equal_length
 from lurefs.comparing.texts import MISSING, count, number, p_value, percent, points
 from lurefs.config.fine_tuning import fixed_probes
 from lurefs.runs.summary import FineTuningSummary
@@ -152,9 +151,13 @@ def _difference(
         classes = runs[0].accuracies(benchmark, probe).classes[: len(tuned)]
         paired = paired_difference(tuned, fixed, classes, rng=np.random.default_rng(FLIP_SEED))
         return of_training(paired.difference), paired.p_episodes
-    means = [float((tuned - fixed).mean()) for tuned, fixed in pairs]
-    p = p_over_seeds(summarise_seeds(dict(enumerate(means)))) if len(means) >= MIN_SEEDS else None
-    return over_seeds(means), p
+    differences = [tuned - fixed for tuned, fixed in pairs]
+    is_crossed = len(manifests_of(runs, benchmark)) == 1
+    found = over_seeds(
+        [float(difference.mean()) for difference in differences],
+        by_episode=rows_of_equal_length(differences) if is_crossed else None,
+    )
+    return found, found.p_seeds
 
 
 def _ms(runs: Sequence[Run], benchmark: str, probe: str) -> float | None:

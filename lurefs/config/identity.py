@@ -26,7 +26,7 @@ def digest(values: Any) -> str:
 def run_identity(config: RunConfig) -> dict[str, Any]:
     """Return the settings that a run's numbers depend on: without name, machine, checkpoints, controls and trackers."""
     values: dict[str, Any] = to_mapping(config)
-    left_out = ["name", "device", "num_threads", "checkpoints", "controls", "executor", "trackers"]
+    left_out = ["name", "device", "num_threads", "checkpoints", "controls", "on_bad_image", "executor", "trackers"]
     left_out += ["chunks", "learner", "unlearn", "after_chunk", "robustness"] if config.frozen else ["frozen"]
     values["learner"] = {key: value for key, value in values["learner"].items() if key not in ("images", "n_workers")}
     values["backbone"]["checkpoint_path"] = None  # the digest of its bytes stands for it, as for a local folder

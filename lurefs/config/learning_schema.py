@@ -167,8 +167,9 @@ class LearnerConfig:
     measured. At the end of a chunk it becomes the weights: the reset before the next chunk acts on these, training goes
     on from them, and a new average starts.
 
-    `images: memory` decodes the base images once and keeps them on the device. With `loader`, `n_workers` processes
-    read every batch from disk each time, with the same results to the bit. `auto` keeps up to 8 GiB in memory.
+    `images: memory` keeps the base images on the device. With `loader`, `n_workers` processes read every batch from
+    disk each time, with the same results to the bit. `auto` keeps up to 8 GiB in memory. `n_workers` processes also
+    decode the images of a folder before anything is learned, and read them ahead of a GPU.
     """
 
     epochs: int = number(20, low=1)

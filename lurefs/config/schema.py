@@ -231,9 +231,10 @@ class RunConfig:
 
     `frozen: true` measures the backbone as it is: nothing is learned, so the settings of chunks, learner and unlearning
     do not matter, and without `class_split` all classes are novel. `controls` also measures what a backbone must beat:
-    its untrained twin, and statistics of the images. `executor` says where episodes are scored: `serial`, `joblib`
-    (n_workers processes), or `dask` (address of a cluster). `robustness: {}` also measures accuracy on corrupted and
-    attacked images.
+    its untrained twin, and statistics of the images. `on_bad_image` says what happens if image files cannot be read:
+    `refuse` names them before anything is learned, `skip` leaves them out. The files left out are in `identity.json`,
+    and make another run. `executor` says where episodes are scored: `serial`, `joblib` (n_workers processes), or `dask`
+    (address of a cluster). `robustness: {}` also measures accuracy on corrupted and attacked images.
     """
 
     name: str
@@ -255,6 +256,7 @@ class RunConfig:
     probes: dict[str, ProbeConfig] = field(default_factory=lambda: {"logistic_regression": ProbeConfig()})
     transfer: dict[str, TransferConfig] = field(default_factory=dict)
     controls: bool = True
+    on_bad_image: Literal["refuse", "skip"] = "refuse"
     executor: PluginConfig = field(default_factory=lambda: PluginConfig(name="serial"))
     trackers: TrackersConfig = field(default_factory=TrackersConfig)
 

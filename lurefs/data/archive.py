@@ -121,6 +121,7 @@ def archive(
                 **({} if listing.layout == "class" else {"layout": listing.layout}),
             },
             open=partial(open_member, tuple(member_of[name] for name in listing.names)),
+            files=partial(list, [file]),
             n_channels=n_channels,
             white_level=white_level,
             split=listing.split,

@@ -140,6 +140,7 @@ def of_files(
             image_ids=tuple(ids),
             identity={"source": name, "rows_sha256": digest.hexdigest(), "columns": [image, label]},
             open=partial(_open, tuple(places), tuple(ids), image),
+            files=partial(list, [file for files in files_of.values() for file in files]),
             n_channels=n_channels,
             white_level=white_level,
             split=split,

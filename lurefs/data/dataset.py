@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from episodes.arrays import IntArray
+
+if TYPE_CHECKING:
+    from lurefs.data.decoded import DecodedImages
 
 ImageArray = NDArray[np.uint8]
 PARTS = ("train", "val", "test")
@@ -55,6 +58,10 @@ class ImageDataset:
         class_split: The names of the base, validation and novel classes, if the data bring such a split.
         parts: (n_images,) int64, index into `PARTS`, if the data bring a split of the images of each class.
         notes: What the user should know about how the data were read, one sentence each.
+        stamp: Returns a text that changes whenever a file changes, also one that keeps its name and size; None for a
+            source that decodes no files. Images of a source with a stamp are checked before they are used, and decoded
+            once per view (see `lurefs.data.decoded`).
+        decoded: The store of the decoded images; None if there is none.
     """
 
     name: str
@@ -71,6 +78,8 @@ class ImageDataset:
     class_split: Mapping[str, tuple[str, ...]] | None = None
     parts: IntArray | None = None
     notes: tuple[str, ...] = ()
+    stamp: Callable[[], str] | None = None
+    decoded: DecodedImages | None = None
 
     def __post_init__(self) -> None:
         n_images = len(self.labels)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import hashlib
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
@@ -49,6 +51,7 @@ class Encoded:
         image_ids: One unique name per image.
         identity: Digest of the content, and the settings that the labels depend on.
         open: From a row to the path or the bytes of the image, or the image itself, and its name in error messages.
+        files: Returns the files that hold the images; None if they are not known.
         n_channels: 1 (grey) or 3 (RGB).
         white_level: See `lurefs.data.pixels.read_image`.
         sources: (n_images,) int64, index into `source_names`; None for one source.
@@ -63,6 +66,7 @@ class Encoded:
     image_ids: tuple[str, ...]
     identity: Mapping[str, Any]
     open: Callable[[int], tuple[Path | IO[bytes] | Image.Image, str]]
+    files: Callable[[], Iterable[Path]] | None = None
     n_channels: int = 3
     white_level: float | None = None
     sources: IntArray | None = None
@@ -98,10 +102,28 @@ def dataset_of(images: Encoded, view: View) -> ImageDataset:
         },
         read=partial(_read, images, view),
         viewed=partial(dataset_of, images),
+        stamp=None if images.files is None else partial(_stamp, images.files),
         class_split=split.class_split,
         parts=split.parts,
         notes=(*images.notes, *split.notes),
     )
+
+
+def below(root: Path, names: Sequence[str]) -> Iterable[Path]:
+    """Yield the paths of files below a folder."""
+    return (root / name for name in names)
+
+
+def _stamp(files: Callable[[], Iterable[Path]]) -> str:
+    """Return a digest of what the file system says about files: it changes when one is written or replaced."""
+    digest = hashlib.sha256()
+    for file in files():
+        try:
+            found = os.stat(file)
+            digest.update(f"{found.st_size} {found.st_mtime_ns} {found.st_ctime_ns} {found.st_ino}\n".encode())
+        except OSError:  # reading the file says more
+            digest.update(b"missing\n")
+    return digest.hexdigest()
 
 
 def check_settings(where: str, image_size: int, n_channels: int, white_level: float | None) -> None:

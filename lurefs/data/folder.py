@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import IO
 
 from lurefs.data.dataset import ImageDataset, View
-from lurefs.data.encoded import Encoded, check_settings, dataset_of
+from lurefs.data.encoded import Encoded, below, check_settings, dataset_of
 from lurefs.data.layouts import Place, Tree, ending_of, is_image, is_skipped, list_images, listing_digest
 from lurefs.data.paths import existing
 from lurefs.data.pixels import printable
@@ -59,6 +59,7 @@ def folder(
                 **({} if listing.layout == "class" else {"layout": listing.layout}),
             },
             open=partial(_open, root, listing.names),
+            files=partial(below, root, listing.names),
             n_channels=n_channels,
             white_level=white_level,
             split=listing.split,

@@ -15,7 +15,17 @@ from typing import IO, Any
 import numpy as np
 
 from lurefs.data.dataset import ImageDataset, View
-from lurefs.data.encoded import PART_NAMES, Encoded, Split, check_settings, coded, dataset_of, given_split, unique_ids
+from lurefs.data.encoded import (
+    PART_NAMES,
+    Encoded,
+    Split,
+    below,
+    check_settings,
+    coded,
+    dataset_of,
+    given_split,
+    unique_ids,
+)
 from lurefs.data.layouts import IMAGE_SUFFIXES, ending_of
 from lurefs.data.paths import existing
 from lurefs.errors import UserError
@@ -93,6 +103,7 @@ def table(
             image_ids=ids,
             identity={"source": "table", "rows_sha256": digest.hexdigest()},
             open=partial(_open, base, tuple(names)),
+            files=partial(below, base, tuple(names)),
             n_channels=n_channels,
             white_level=white_level,
             sources=sources,

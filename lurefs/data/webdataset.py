@@ -81,6 +81,7 @@ def webdataset(
             image_ids=ids,
             identity={"source": "webdataset", "samples_sha256": digest.hexdigest()},
             open=partial(open_member, images),
+            files=partial(list, sorted({sample.shard for sample in samples})),
             n_channels=n_channels,
             white_level=white_level,
             split=split,

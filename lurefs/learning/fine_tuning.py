@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lurefs.config.fine_tuning import FineTuningConfig
-from lurefs.config.schema import AugmentConfig
+from lurefs.config.learning_schema import AugmentConfig
 from lurefs.errors import UserError
 from lurefs.learning.backbones import Backbone, stages
 from lurefs.learning.images import augment, draw_moves

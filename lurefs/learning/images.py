@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import gc
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from functools import partial
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -17,6 +19,7 @@ from lurefs.config.learning_schema import AugmentConfig, LearnerConfig
 from lurefs.data.dataset import ImageArray, ImageDataset
 from lurefs.errors import UserError
 
+T = TypeVar("T")
 LARGEST_IN_MEMORY = 8 * 2**30
 """Most bytes of images that `learner.images: auto` keeps in memory."""
 
@@ -89,31 +92,67 @@ class StreamedImages:
             UserError: An image is missing or damaged.
         """
         parts = list(parts)
-        loader = DataLoader(
-            _Reader(self.dataset),
-            batch_size=None,
-            sampler=[self.rows[positions] for positions in _to_numpy(parts)],
-            num_workers=min(self.n_workers, len(parts)),
-            pin_memory=self.labels.is_cuda,
-            generator=torch.Generator(),  # otherwise it would draw from dropout's generator
-        )
-        for positions, images in zip(parts, loader, strict=True):
-            if isinstance(images, UserError):
-                raise images
+        rows = [self.rows[positions] for positions in _to_numpy(parts)]
+        loaded = read_ahead(partial(read_tensor, self.dataset), rows, self.n_workers, is_pinned=self.labels.is_cuda)
+        for positions, images in zip(parts, loaded, strict=True):
             yield images.to(self.labels.device, non_blocking=True), self.labels[positions]
 
 
+def read_ahead(
+    read: Callable[[IntArray], T], parts: Sequence[IntArray], n_workers: int, *, is_pinned: bool = False
+) -> Iterator[T]:
+    """Yield what `read` returns for each part, in order, made by worker processes a few parts ahead.
+
+    Args:
+        read: Called in the worker processes.
+        parts: Rows of a data set.
+        n_workers: Number of processes; 0 reads in this one.
+        is_pinned: Whether tensors are put where a GPU can fetch them.
+
+    Raises:
+        UserError: `read` raised it.
+    """
+    loader = DataLoader(
+        _Reader(read),
+        batch_size=None,
+        sampler=parts,
+        num_workers=min(n_workers, len(parts)),
+        collate_fn=_as_it_is,
+        worker_init_fn=_freeze,
+        pin_memory=is_pinned,
+        generator=torch.Generator(),  # otherwise it would draw from dropout's generator
+    )
+    for found in loader:
+        if isinstance(found, UserError):
+            raise found
+        yield found
+
+
 class _Reader(Dataset[Any]):
-    """Reads whole batches; returns a UserError as a value, since torch would raise it as another type."""
+    """Reads whole parts; returns a UserError as a value, since torch would raise it as another type."""
 
-    def __init__(self, dataset: ImageDataset) -> None:
-        self.dataset = dataset
+    def __init__(self, read: Callable[[IntArray], Any]) -> None:
+        self.read = read
 
-    def __getitem__(self, rows: IntArray) -> Tensor | UserError:
+    def __getitem__(self, rows: IntArray) -> Any:
         try:
-            return to_tensor(self.dataset.read(rows))
+            return self.read(rows)
         except UserError as error:
             return error
+
+
+def _freeze(_: int) -> None:
+    """Keep the garbage collector of a worker off the objects it was forked with: touching them would copy them."""
+    gc.freeze()
+
+
+def _as_it_is(found: Any) -> Any:
+    return found
+
+
+def read_tensor(dataset: ImageDataset, rows: IntArray) -> Tensor:
+    """Return images of a data set as a tensor (n, n_channels, height, width) uint8."""
+    return to_tensor(dataset.read(rows))
 
 
 def open_images(
@@ -145,7 +184,7 @@ def open_images(
 def load_images(
     dataset: ImageDataset, rows: IntArray, classes: IntArray, device: torch.device, *, labels: IntArray
 ) -> LabelledImages:
-    """Decode images once, and keep them as uint8 on the device; arguments as for `open_images`."""
+    """Read images once, and keep them as uint8 on the device; arguments as for `open_images`."""
     rows = np.sort(rows)
     return LabelledImages(rows, to_tensor(dataset.read(rows)).to(device), _places(classes, labels[rows]).to(device))
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
-from episodes.bank import FeatureBank
+from episodes.bank import FeatureBank, write_bank
 from lurefs.config.identity import digest
 from lurefs.learning import checkpoints
 from lurefs.learning.backbones import Backbone
@@ -15,19 +13,17 @@ from lurefs.learning.weights import state_sha256
 from lurefs.records import through_json
 from lurefs.runs.directory import RunDirectory
 from lurefs.stages.cost import Speed, cost_card
-from lurefs.stages.features import as_needed, feature_identity, make_bank
+from lurefs.stages.features import as_needed, feature_identity
 from lurefs.stages.identity import backbone_card
+from lurefs.stages.needed import image_sets
 from lurefs.stages.places import last_checkpoint
-from lurefs.stages.plan import ImageSet, Plan
+from lurefs.stages.plan import ImageSet
 from lurefs.stages.stage import (
     Stage,
     embed,
     plan_backbone,
-    probes_need_reference,
-    reference_images,
     tell_if_constant,
 )
-from lurefs.stages.transfer_plan import plan_transfers
 
 
 def extract(stage: Stage) -> None:
@@ -46,45 +42,42 @@ def extract(stage: Stage) -> None:
     weights = state_sha256(backbone.model) if checkpoint is None else checkpoints.read_identity(checkpoint)["sha256"]
     card, speed = backbone_card(backbone), Speed()
     banks: dict[str, FeatureBank] = {}
-    for images in (as_needed(image_set, backbone) for image_set in _image_sets(stage.plan)):
+    for images in (as_needed(image_set, backbone) for image_set in image_sets(stage.plan)):
         identity = through_json(feature_identity(images, card, weights))
         key = digest(identity)
         bank = _stored_bank(directory, images.name, identity)
         if bank is None:
             bank = banks.get(key)
-            if bank is None:
+            if bank is not None:
+                if ranks.is_first:
+                    bank.save(directory.features_dir(images.name))
+            else:
                 if checkpoint is not None:
                     checkpoints.load_checkpoint(checkpoint, backbone.model)
-                bank = _embed(stage, backbone, images, identity, speed)
-            if bank is not None and ranks.is_first:
-                bank.save(directory.features_dir(images.name))
+                _embed(stage, backbone, images, identity, speed)
             ranks.wait()
-        banks[key] = bank or directory.read_bank(images.name)
+            bank = directory.read_bank(images.name)
+        banks[key] = bank
     if speed.batches and ranks.is_first:
         directory.write_cost(cost_card(backbone, speed, stage.device))
 
 
-def _image_sets(plan: Plan) -> list[ImageSet]:
-    """Return the image sets that later stages need features of, each name once."""
-    benchmarks = [images for benchmark in plan.benchmarks.values() for images in (benchmark.images, *benchmark.sides)]
-    transfers = [transfer.images for transfer in plan_transfers(plan).values()]
-    reference = [reference_images(plan)] if probes_need_reference(plan) else []
-    return list({images.name: images for images in (*benchmarks, *transfers, *reference)}.values())
-
-
-def _embed(
-    stage: Stage, backbone: Backbone, images: ImageSet, identity: Mapping[str, Any], speed: Speed
-) -> FeatureBank | None:
-    """Embed images on all processes together; return the bank on the first process, None on the others."""
+def _embed(stage: Stage, backbone: Backbone, images: ImageSet, identity: Mapping[str, Any], speed: Speed) -> None:
+    """Embed images on all processes together; the first one writes the bank, batch by batch."""
     backbone.model.to(stage.device)
-    batches = speed.watch(embed(stage, backbone, images, f"features of {images.name}", is_shared=True))
-    none = np.empty((0, backbone.n_features), dtype=np.float32)
-    features = stage.ranks.join(np.concatenate([none, *batches]), stage.directory.features_dir(images.name))
-    if features is None:
-        return None
-    bank = make_bank(images, iter([features]), identity)
-    tell_if_constant(bank, images, stage.plan.config.name)
-    return bank
+    own = speed.watch(embed(stage, backbone, images, f"features of {images.name}", is_shared=True))
+    batches = stage.ranks.join(own, stage.directory.features_dir(images.name))
+    if batches is not None:
+        write_bank(
+            stage.directory.features_dir(images.name),
+            batches,
+            n_features=backbone.n_features,
+            labels=images.labels,
+            image_ids=images.image_ids,
+            class_names=images.class_names,
+            identity=identity,
+        )
+        tell_if_constant(stage.directory.read_bank(images.name), images, stage.plan.config.name)
 
 
 def _stored_bank(directory: RunDirectory, name: str, identity: Mapping[str, Any]) -> FeatureBank | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from episodes.bank import FeatureBank
 from lurefs.data.dataset import ImageDataset, View
 from lurefs.learning.backbones import Backbone
-from lurefs.learning.images import to_tensor
+from lurefs.learning.images import read_ahead, read_tensor
 from lurefs.stages.plan import ImageSet
 
 CPU_PIXELS = 2**18
@@ -47,7 +48,7 @@ def feature_identity(images: ImageSet, backbone_card: Mapping[str, Any], weights
 
 @torch.inference_mode()
 def embed_batches(
-    backbone: Backbone, images: ImageSet, batch_size: int, batches: range
+    backbone: Backbone, images: ImageSet, batch_size: int, batches: range, *, n_workers: int = 0
 ) -> Iterator[NDArray[np.float32]]:
     """Yield the features of some batches of images, (n, n_features) float32 each.
 
@@ -56,15 +57,23 @@ def embed_batches(
         images: The images; batches are cut in the order of their rows.
         batch_size: Images per batch.
         batches: Numbers of the batches to embed.
+        n_workers: Number of processes that read batches ahead, where that takes long.
     """
     device = next(backbone.model.parameters()).device
     backbone.model.eval()
-    for start in (number * batch_size for number in batches):
-        pixels = images.dataset.read(images.rows[start : start + batch_size])
-        batch = match_channels(to_tensor(pixels), backbone.n_channels)
+    rows = [images.rows[number * batch_size : (number + 1) * batch_size] for number in batches]
+    n_workers = n_workers if len(rows) > 1 and _is_slow(images, device) else 0
+    for pixels in read_ahead(partial(read_tensor, images.dataset), rows, n_workers, is_pinned=device.type == "cuda"):
+        batch = match_channels(pixels, backbone.n_channels)
         n_at_once = max(MIN_CPU_IMAGES, CPU_PIXELS // backbone.image_size**2) if device.type == "cpu" else len(batch)
         parts = [backbone.embed(part.to(device)) for part in batch.split(n_at_once)]
         yield torch.cat(parts).cpu().numpy()
+
+
+def _is_slow(images: ImageSet, device: torch.device) -> bool:
+    """Return whether the device would wait for images: a GPU for files, a CPU only for files yet to be decoded."""
+    decoded = images.dataset.decoded
+    return decoded is not None and (device.type == "cuda" or len(decoded.missing(images.rows)) > 0)
 
 
 def make_bank(images: ImageSet, batches: Iterator[NDArray[np.float32]], identity: Mapping[str, Any]) -> FeatureBank:

@@ -13,7 +13,6 @@ from episodes.arrays import IntArray
 from episodes.bank import images_digest
 from episodes.manifest import Manifest
 from episodes.specs import EpisodeSpec, SpecError, check_fits
-from lurefs import plugins
 from lurefs.config.schema import BenchmarkConfig, CorruptConfig, RunConfig, TransferConfig
 from lurefs.data.arrival import limit_images
 from lurefs.data.chunks import Chunk, make_chunks
@@ -22,6 +21,7 @@ from lurefs.data.dataset import ImageDataset
 from lurefs.data.noise import give_labels
 from lurefs.data.splits import ClassSplit, ImageSplit, split_classes, split_images
 from lurefs.errors import UserError, first_line
+from lurefs.stages.decode import open_dataset
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,7 +133,7 @@ def make_plan(config: RunConfig) -> Plan:
     Raises:
         UserError: The data cannot be read, or do not suit the configuration.
     """
-    dataset: ImageDataset = plugins.build("dataset", config.dataset.name, config.dataset.params)
+    dataset = open_dataset(config.dataset, config)
     classes = split_classes(dataset, config.class_split, min_base=0 if config.frozen else 2)
     images = split_images(dataset, classes.base, config.image_split)
     if not config.frozen:
@@ -148,13 +148,19 @@ def make_plan(config: RunConfig) -> Plan:
         if config.frozen
         else give_labels(dataset, classes.base, images, config.chunks, seed=config.seed),
         benchmarks={
-            name: make_benchmark(name, each, dataset, classes, images) for name, each in config.benchmarks.items()
+            name: make_benchmark(name, each, dataset, classes, images, config)
+            for name, each in config.benchmarks.items()
         },
     )
 
 
 def make_benchmark(
-    name: str, config: BenchmarkConfig, dataset: ImageDataset, classes: ClassSplit, images: ImageSplit
+    name: str,
+    config: BenchmarkConfig,
+    dataset: ImageDataset,
+    classes: ClassSplit,
+    images: ImageSplit,
+    run: RunConfig,
 ) -> Benchmark:
     """Choose the images of one benchmark, and check that they suffice for its episodes.
 
@@ -168,7 +174,7 @@ def make_benchmark(
             f"set benchmarks.{name}.classes to all",
         )
     benchmark = Benchmark(
-        images=choose_images(name, config, dataset, classes, images),
+        images=choose_images(name, config, dataset, classes, images, run),
         spec=config.spec(),
         seed=config.seed,
         target_ci95=config.target_ci95,
@@ -189,6 +195,7 @@ def choose_images(
     dataset: ImageDataset,
     classes: ClassSplit,
     images: ImageSplit,
+    run: RunConfig,
 ) -> ImageSet:
     """Return the images of a benchmark's or transfer's classes; of base classes only the test images.
 
@@ -196,7 +203,7 @@ def choose_images(
         UserError: Its data set cannot be read.
     """
     if config.dataset is not None:
-        dataset = plugins.build("dataset", config.dataset.name, config.dataset.params)
+        dataset = open_dataset(config.dataset, run)
     chosen = np.arange(len(dataset.class_names)) if config.classes == "all" else getattr(classes, config.classes)
     rows = images.test if config.classes == "base" else np.flatnonzero(np.isin(dataset.labels, chosen))
     rows = rows[np.argsort(dataset.labels[rows], kind="stable")].astype(np.int64)

@@ -13,6 +13,7 @@ from lurefs.reporting.page import write_report
 from lurefs.runs.directory import RunDirectory
 from lurefs.stages.evaluate import evaluate
 from lurefs.stages.extract import extract
+from lurefs.stages.needed import decode_needed
 from lurefs.stages.places import check_place
 from lurefs.stages.plan import Plan
 from lurefs.stages.pretrain import pretrain
@@ -49,6 +50,8 @@ def run_stage(plan: Plan, directory: RunDirectory, stage_name: str, *, with_page
     """
     ranks = ranks_of()
     check_place(plan, directory, stage_name)
+    if ranks.is_first:
+        decode_needed(plan, stage_name)
     with directory.locked() if ranks.is_first else nullcontext():
         stage = open_stage(plan, directory, is_tracked=stage_name != "extract", ranks=ranks)
         try:

@@ -113,10 +113,12 @@ def embed(
         description: Text of the progress bar.
         is_shared: Whether each process of the stage embeds its share; otherwise this one embeds all images.
     """
-    batch_size = stage.plan.config.learner.eval_batch_size
+    learner = stage.plan.config.learner
+    batch_size = learner.eval_batch_size
     n_batches = -(-len(images.rows) // batch_size)
     batches = stage.ranks.share(n_batches) if is_shared else range(n_batches)
-    return console.track(embed_batches(backbone, images, batch_size, batches), len(batches), description)
+    embedded = embed_batches(backbone, images, batch_size, batches, n_workers=learner.n_workers)
+    return console.track(embedded, len(batches), description)
 
 
 def tell_if_constant(bank: FeatureBank, images: ImageSet, whose: str) -> None:

@@ -45,7 +45,7 @@ def plan_transfers(plan: Plan) -> dict[str, Transfer]:
 
 def _plan(name: str, config: TransferConfig, plan: Plan) -> Transfer:
     where = f"transfer.{name}"
-    images = choose_images(name, config, plan.dataset, plan.classes, plan.images)
+    images = choose_images(name, config, plan.dataset, plan.classes, plan.images, plan.config)
     n_classes = len(images.class_names)
     if n_classes < 2:
         of_split = config.classes != "all"

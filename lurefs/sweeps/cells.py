@@ -188,7 +188,7 @@ def run_in_workers(
     folders = plugins.folders_of(name for config in configs.values() for name in plugin_names(config))
     failures = {}
     with Workers(n_workers if elsewhere is None else 1) as workers:
-        refuse(_check_in(workers, list(configs.values()), folders, is_here=elsewhere is None), len(plans))
+        refuse(_check_in(workers, list(configs.values()), folders, stage, is_here=elsewhere is None), len(plans))
         if stage in LEARNING:
             ((_, notes),) = workers.results({"notes": Call(padding_notes, (list(configs.values()),), folders)})
             for text in [] if isinstance(notes, Failure) else notes:
@@ -209,7 +209,7 @@ def refuse_early(plans: Mapping[str, Plan], directories: Directories, stage: str
         UserError: What is wrong, with the name of the run if there are several.
     """
     check_places(plans, directories, stage)
-    refuse(check_runs([plan.config for plan in plans.values()], is_here=is_here), len(plans))
+    refuse(check_runs([plan.config for plan in plans.values()], stage, is_here=is_here), len(plans))
 
 
 def check_places(plans: Mapping[str, Plan], directories: Directories, stage: str) -> None:
@@ -221,21 +221,26 @@ def check_places(plans: Mapping[str, Plan], directories: Directories, stage: str
             refuse((name, error), len(plans))
 
 
-def check_runs(configs: Sequence[RunConfig], *, is_here: bool) -> tuple[str, UserError] | None:
-    """Return name and error of the first run that the libraries refuse; of several seeds only one is checked.
+def check_runs(configs: Sequence[RunConfig], stage: str, *, is_here: bool) -> tuple[str, UserError] | None:
+    """Return name and error of the first run that cannot be done as it is; of several seeds only one is checked.
 
     Args:
         configs: The runs.
-        is_here: Whether they will run on this machine, so that it must have their devices.
+        stage: See `lurefs.stages.run.run_stage`.
+        is_here: Whether they will run on this machine, so that it must have their devices, and decodes their images.
     """
     from lurefs.learning.backbones import resolve_device
     from lurefs.stages.checks import check
+    from lurefs.stages.needed import decode_needed
 
     for config in distinct(configs):
         try:
             if is_here:
                 resolve_device(config.device)
-            check(make_plan(config))
+            plan = make_plan(config)
+            check(plan)
+            if is_here and ranks_of().is_first:
+                decode_needed(plan, stage)
         except UserError as error:
             return config.name, error
     return None
@@ -303,12 +308,12 @@ def tell_failures(failures: Mapping[str, Failure]) -> None:
 
 
 def _check_in(
-    workers: Workers, configs: Sequence[RunConfig], folders: tuple[Path, ...], *, is_here: bool
+    workers: Workers, configs: Sequence[RunConfig], folders: tuple[Path, ...], stage: str, *, is_here: bool
 ) -> tuple[str, UserError] | None:
     """Run `check_runs` on parts of the runs in worker processes, which load the libraries in parallel."""
     of_settings = distinct(configs)
     parts = [of_settings[start :: workers.n_workers] for start in range(min(workers.n_workers, len(of_settings)))]
-    check_part = partial(check_runs, is_here=is_here)
+    check_part = partial(check_runs, stage=stage, is_here=is_here)
     found = {}
     for _, wrong in workers.results({part[0].name: Call(check_part, (part,), folders) for part in parts}):
         if isinstance(wrong, Failure):

@@ -114,3 +114,29 @@ def test_too_many_processes_for_a_batch_are_refused(
     result = start(2, config_file, tmp_path / "run", environment, "learner.batch_size=3")
     assert result.returncode != 0
     assert "the smallest training batch has 3 images for 2 processes" in result.stderr
+
+
+def test_two_processes_write_the_features_that_one_writes(
+    photos: Path, tmp_path: Path, environment: dict[str, str]
+) -> None:
+    values = {
+        "name": "frozen",
+        "frozen": True,
+        "device": "cpu",
+        "dataset": {"name": "folder", "params": {"path": str(photos), "image_size": 32}},
+        "backbone": {"name": "test_byobnet"},
+        "learner": {"eval_batch_size": 10},
+        "benchmarks": {"b": {"n_way": 3, "n_query": 5, "n_episodes": 10}},
+        "trackers": {"wandb": {"mode": "disabled"}},
+    }
+    path = tmp_path / "frozen.yaml"
+    path.write_text(yaml.safe_dump(values))
+    found = []
+    for n_processes in (1, 2):
+        cache = {"LUREFS_CACHE": str(tmp_path / f"cache-{n_processes}")}
+        result = start(n_processes, path, tmp_path / str(n_processes), {**environment, **cache})
+        assert result.returncode == 0, result.stderr
+        folder = tmp_path / str(n_processes) / "features" / "b"
+        assert sorted(file.name for file in folder.iterdir()) == ["bank.json", "features.npy", "labels.npy"]
+        found.append({file.name: file.read_bytes() for file in folder.iterdir()})
+    assert found[0] == found[1]

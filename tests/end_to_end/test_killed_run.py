@@ -115,3 +115,36 @@ def test_frozen_backbones_killed_after_the_first_go_on_with_the_second(
     assert summary.stat().st_mtime_ns == written
     assert accuracies(tmp_path / "killed") == accuracies(tmp_path / "whole")
     assert (tmp_path / "killed" / "report.html").exists()
+
+
+def test_an_extraction_killed_anywhere_leaves_no_bank_that_looks_whole(
+    photos: Path, tmp_path: Path, environment: dict[str, str]
+) -> None:
+    environment = {**environment, "LUREFS_CACHE": str(tmp_path / "cache")}
+
+    def extract(run_dir: Path) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-m", "lurefs", "evaluate", str(photos), "--backbone", "test_byobnet"]
+        command += ["--shots", "1", "--way", "3", "--run-dir", str(run_dir), "trackers.wandb.mode=disabled"]
+        command += ["backbone.pretrained=false", "backbone.image_size=32", "benchmarks.3way-1shot.n_episodes=50"]
+        command += ["learner.eval_batch_size=2", "controls=false"]
+        return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    whole, killed = (tmp_path / name / "test_byobnet" / "features" / "3way-1shot" for name in ("whole", "killed"))
+    assert extract(tmp_path / "whole").wait(timeout=240) == 0
+    for file in (tmp_path / "cache").rglob("checksums.bin"):
+        file.write_bytes(b"")  # the images are decoded again, too
+    for moment in ("decoding", "embedding"):
+        process = extract(tmp_path / "killed")
+        deadline = time.monotonic() + 240
+        while True:
+            is_decoding = any(any(file.read_bytes()) for file in (tmp_path / "cache").rglob("checksums.bin"))
+            if is_decoding if moment == "decoding" else any(killed.glob(".features*")):
+                break
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+        process.send_signal(signal.SIGKILL)
+        process.wait(timeout=60)
+        assert not (killed / "bank.json").exists()
+    assert extract(tmp_path / "killed").wait(timeout=240) == 0
+    assert sorted(file.name for file in killed.iterdir()) == ["bank.json", "features.npy", "labels.npy"]
+    assert (killed / "features.npy").read_bytes() == (whole / "features.npy").read_bytes()

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 
 from episodes import FeatureBank
+from episodes.bank import write_bank
 
 
 def test_a_saved_bank_reads_back_as_a_memory_map(tmp_path: Path) -> None:
@@ -50,5 +52,54 @@ def test_arrays_that_cannot_be_measured_are_refused(feature: float, labels: np.n
 def test_half_a_bank_is_no_bank(tmp_path: Path) -> None:
     FeatureBank.from_arrays(np.zeros((2, 3)), np.array([0, 1])).save(tmp_path)
     (tmp_path / "bank.json").unlink()
+    with pytest.raises(FileNotFoundError):
+        FeatureBank.load(tmp_path)
+
+
+def write(folder: Path, batches: Iterator[np.ndarray], n_images: int, identity: str) -> None:
+    write_bank(
+        folder,
+        batches,
+        n_features=3,
+        labels=np.zeros(n_images, np.int64),
+        image_ids=tuple(map(str, range(n_images))),
+        class_names=("a",),
+        identity={"made": identity},
+    )
+
+
+def test_a_bank_written_in_batches_has_the_bytes_of_one_array(tmp_path: Path) -> None:
+    features = np.random.default_rng(0).normal(size=(7, 3)).astype(np.float32)
+    write(tmp_path / "bank", iter([features[:4], features[4:]]), 7, "first")
+    np.save(tmp_path / "whole.npy", features)
+    assert (tmp_path / "bank" / "features.npy").read_bytes() == (tmp_path / "whole.npy").read_bytes()
+    assert FeatureBank.load(tmp_path / "bank").identity == {"made": "first"}
+
+
+def test_a_bank_whose_batches_end_early_is_none(tmp_path: Path) -> None:
+    write(tmp_path, iter([np.zeros((2, 3), np.float32)]), 2, "first")
+
+    def broken() -> Iterator[np.ndarray]:
+        yield np.ones((1, 3), np.float32)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write(tmp_path, broken(), 2, "second")
+    with pytest.raises(ValueError, match="1 rows of features and 2 labels"):
+        write(tmp_path, iter([np.ones((1, 3), np.float32)]), 2, "second")
+    first = FeatureBank.load(tmp_path)
+    assert (first.features.sum(), first.identity) == (0.0, {"made": "first"})
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_new_features_never_lie_under_an_old_card(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path, iter([np.zeros((2, 3), np.float32)]), 2, "first")
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("episodes.bank.np.save", killed)
+    with pytest.raises(KeyboardInterrupt):
+        write(tmp_path, iter([np.ones((2, 3), np.float32)]), 2, "second")
     with pytest.raises(FileNotFoundError):
         FeatureBank.load(tmp_path)

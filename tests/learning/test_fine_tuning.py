@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lurefs.config.fine_tuning import FineTuningConfig
-from lurefs.config.schema import BackboneConfig
+from lurefs.config.learning_schema import BackboneConfig
 from lurefs.errors import UserError
 from lurefs.learning import fine_tuning
 from lurefs.learning.backbones import Backbone, build_backbone

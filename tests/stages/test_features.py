@@ -13,9 +13,11 @@ from PIL import Image
 from torch import Tensor
 
 from lurefs.config.learning_schema import BackboneConfig
+from lurefs.data.decoded import stored
 from lurefs.data.folder import folder
 from lurefs.learning.backbones import build_backbone
-from lurefs.stages.features import viewed
+from lurefs.stages.features import embed_batches, viewed
+from lurefs.stages.plan import ImageSet
 
 SHAPES = {"wide": (70, 131, 3), "tall": (119, 64, 3), "square": (90, 90, 3), "small": (20, 33, 3)}
 
@@ -72,3 +74,20 @@ def test_another_view_is_another_identity(pictures: Path, weights_path: Path) ->
     plain = BackboneConfig(name="test_byobnet", image_size=160)
     other = build_backbone(plain, n_classes=0, n_channels=3, image_size=32, seed=0)
     assert viewed(images, backbone).identity != viewed(images, other).identity
+
+
+@pytest.mark.parametrize("n_workers", [0, 2])
+def test_features_are_the_same_whoever_reads_the_images(
+    pictures: Path, n_workers: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LUREFS_CACHE", str(tmp_path / "cache"))
+    dataset = stored(folder(str(pictures), image_size=32))
+    backbone = build_backbone(BackboneConfig(name="test_byobnet"), n_classes=0, n_channels=3, image_size=32, seed=0)
+    rows = np.array([3, 1, 0, 2])
+    images = ImageSet(name="all", dataset=dataset, rows=rows, labels=np.zeros(4, np.int64), class_names=("all",))
+    batches = list(embed_batches(backbone, images, 3, range(2), n_workers=n_workers))
+    assert [len(batch) for batch in batches] == [3, 1]
+    plain = torch.from_numpy(folder(str(pictures), image_size=32).read(rows)).permute(0, 3, 1, 2)
+    with torch.inference_mode():
+        expected = torch.cat([backbone.embed(plain[:3]), backbone.embed(plain[3:])])
+    assert np.array_equal(np.concatenate(batches), expected.numpy())

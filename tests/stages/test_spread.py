@@ -102,7 +102,7 @@ def test_untrained_backbones_are_named_only_where_their_features_are_constant(
     dataset = make_dataset(n_classes=8, n_per_class=24)
     dataset = replace(dataset, read=lambda rows, read=dataset.read: on_white(read(rows)))  # type: ignore[misc]
     config = make_config().benchmarks["novel-3way-1shot"]
-    images = choose_images("novel", config, dataset, plan.classes, plan.images)
+    images = choose_images("novel", config, dataset, plan.classes, plan.images, plan.config)
     build = BackboneConfig(name=name, image_size=32)
     backbone = build_backbone(build, n_classes=4, n_channels=1, image_size=8, seed=0)
     features = np.concatenate(list(embed_batches(backbone, images, 512, range(1))))

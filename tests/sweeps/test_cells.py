@@ -196,10 +196,16 @@ def test_the_exit_code_says_whether_a_user_can_put_it_right() -> None:
 
 
 IDLE = """
+import torch
 from lurefs.learning.unlearn.contract import parameters_of, reset
 
-def padding_alone():
-    return lambda model, twin, images, generator: reset(model, parameters_of(twin), images.structural_zeros)
+def almost_nothing():
+    def change(model, twin, images, generator):
+        name, first = next((name, value) for name, value in parameters_of(model).items() if value.ndim == 4)
+        chosen = torch.zeros_like(first, dtype=torch.bool)
+        chosen.view(-1)[0] = True
+        return reset(model, {name: first + 1e-6}, {name: chosen})
+    return change
 """
 
 
@@ -211,7 +217,7 @@ def test_pretrain_alone_says_that_resets_changed_no_prediction(
 ) -> None:
     (tmp_path / "idle_strategy.py").write_text(IDLE)
     monkeypatch.syspath_prepend(str(tmp_path))
-    config = make_config(unlearn={"name": "idle_strategy:padding_alone"}, after_chunk={"few_shot": False})
+    config = make_config(unlearn={"name": "idle_strategy:almost_nothing"}, after_chunk={"few_shot": False})
     (tmp_path / "small.yaml").write_text(to_yaml(config))
     main(["pretrain", "--config", str(tmp_path / "small.yaml"), "--run-dir", str(tmp_path / "run")])
     assert "small: unlearning changed no prediction: this run is a warm start in effect" in capsys.readouterr().err

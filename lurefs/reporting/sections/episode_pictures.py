@@ -10,6 +10,7 @@ from lurefs.comparing.answers import Answers, read_answers, shown_of
 from lurefs.comparing.finished_runs import Run
 from lurefs.config.fields import PluginConfig
 from lurefs.data.dataset import ImageDataset
+from lurefs.data.decoded import stored
 from lurefs.errors import UserError
 from lurefs.reporting.charts import episode_sheets, image_sheets
 from lurefs.reporting.charts.episode_sheets import EpisodeSheet
@@ -53,8 +54,7 @@ def build_dataset(config: PluginConfig) -> ImageDataset:
     Raises:
         UserError: It cannot be built.
     """
-    dataset: ImageDataset = plugins.build("dataset", config.name, config.params)
-    return dataset
+    return stored(plugins.build("dataset", config.name, config.params))
 
 
 def reason_of(error: Exception) -> str:
