@@ -48,6 +48,7 @@ def run(
     *,
     run_dir: Path | str | None = None,
     n_workers: int | None = None,
+    allow_code: bool = False,
 ) -> Results:
     """Do what is not done yet of a recipe's runs, as `lurefs run` does, and return the results of all.
 
@@ -58,12 +59,14 @@ def run(
         settings: Settings that win over the recipe.
         run_dir: Where the results go; None is `runs/<name>`.
         n_workers: Number of processes for variants and seeds; None is what the recipe says, by default this process.
+        allow_code: Whether the recipe may name code of any installed module, and not only plug-ins of lurefs, classes
+            of scikit-learn and modules beside the recipe.
 
     Raises:
         UserError: A setting is unknown or wrong, the folder holds another run or is in use, or a run fails. In several
             processes a failed run does not stop the others; it is in `failures` unless all failed.
     """
-    with _turn():
+    with _turn(), plugins.code_allowed(allow_code):
         group = _group(recipe, settings)
         return _run(group, _folder(run_dir, Path("runs") / group.name), n_workers)
 

@@ -3,25 +3,50 @@
 from __future__ import annotations
 
 import argparse
+import errno
+import io
 import os
+import shlex
 import sys
+import tempfile
+import traceback
 from collections.abc import Sequence
 
-from lurefs import __version__
+from lurefs import __version__, plugins
 from lurefs.commands import cache, compare, episodes, frozen, listing, push, report, reproduce, run, sweep, views
-from lurefs.errors import UserError
+from lurefs.errors import UserError, first_line
 
 COMMANDS = (run, frozen, sweep, reproduce, report, compare, push, views, listing, episodes, cache)
 EXIT_USER_ERROR = 2
+EXIT_UNFORESEEN = 70
 EXIT_INTERRUPTED = 130
 EXIT_BROKEN_PIPE = 141
+NO_ACCESS = {
+    errno.ENOSPC: "free some space",
+    errno.EDQUOT: "free some space",
+    errno.EACCES: "allow it, or choose another folder",
+    errno.EPERM: "allow it, or choose another folder",
+    errno.EROFS: "choose another folder",
+    errno.ENAMETOOLONG: "give a shorter path or name",
+    errno.ELOOP: "give a path without circles of links",
+    errno.EIO: "check the disk",
+    errno.ESTALE: "mount the file system again",
+}
+"""Errors of the file system that the user can fix, and how."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run one command and exit: 0 success, 1 failures or differences, 2 an error that the user can fix, 130 Ctrl-C."""
+    """Run one command and exit: 0 success, 1 failures or differences, 2 an error that the user can fix, 130 Ctrl-C.
+
+    An error that nobody foresaw ends with 70, one line, and the path of its traceback.
+    """
+    for stream in (sys.stdout, sys.stderr):  # a terminal or file without UTF-8 gets "?" for what it cannot show
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     try:
         parsed = parse(arguments)
-        code = parsed.run(parsed)
+        with plugins.code_allowed(getattr(parsed, "allow_code", False)):
+            code = parsed.run(parsed)
         sys.stdout.flush()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -32,8 +57,35 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt:
         print("interrupted; the same command resumes from the last checkpoint", file=sys.stderr)
         sys.exit(EXIT_INTERRUPTED)
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in NO_ACCESS:
+            print(f"error: {_of_file_system(error)}", file=sys.stderr)
+            sys.exit(EXIT_USER_ERROR)
+        print(_report(error, sys.argv[1:] if arguments is None else arguments), file=sys.stderr)
+        sys.exit(EXIT_UNFORESEEN)
     if code:
         sys.exit(code)
+
+
+def _of_file_system(error: OSError) -> UserError:
+    return UserError(
+        f"{error.filename or 'a file'} cannot be used: {error.strerror}",
+        "files and folders that can be read and written",
+        f"{NO_ACCESS[error.errno or 0]}; the same command resumes from the last checkpoint",
+    )
+
+
+def _report(error: Exception, arguments: Sequence[str]) -> str:
+    """Save the traceback of an unforeseen error; return one line on it."""
+    text = f"lurefs {__version__}, Python {sys.version}\nlurefs {shlex.join(arguments)}\n"
+    saved = "its traceback could not be saved"
+    try:
+        with tempfile.NamedTemporaryFile("w", prefix="lurefs-error-", suffix=".txt", delete=False) as file:
+            file.write(text + "".join(traceback.format_exception(error)))
+            saved = f"please report it with {file.name}"
+    except (OSError, UnicodeError):
+        traceback.print_exception(error)
+    return f"error: lurefs failed ({type(error).__name__}: {first_line(error)[:200]}), which it should not; {saved}"
 
 
 def make_parser() -> argparse.ArgumentParser:

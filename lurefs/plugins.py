@@ -2,16 +2,23 @@
 
 A name with a colon is itself such a path, so a plug-in of another package needs no registration; the few names of
 `NAMED` stand before a colon, too. Every plug-in is a factory, called with the config's `params` as keyword arguments.
+
+A config may come from anyone. So a path may name this table's plug-ins, scikit-learn's classes, and modules beside the
+recipe; all other code needs the user's permission, `--allow-code`.
 """
 
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import inspect
+import os
 import sys
+import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
+from multiprocessing import parent_process
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -82,6 +89,13 @@ OTHER_NAMES: Mapping[str, Mapping[str, str]] = MappingProxyType(
     }
 )
 """What to answer to names from papers. They are no second names: equal settings must give equal digests of a run."""
+ALLOW_CODE = "LUREFS_ALLOW_CODE"
+"""Environment variable that permits code of any module if it is `1`; the processes of a run inherit it."""
+ALLOW_CODE_HELP = "let the config name code of any installed module"
+_folders: list[Path] = []
+"""Folders of `modules_in`."""
+_permitted: dict[str, str] = {}
+"""Packages of other code that this process may use: name -> file."""
 
 
 def names(kind: str) -> list[str]:
@@ -102,15 +116,76 @@ def resolve(kind: str, name: str) -> Any:
     if path is None:
         unknown = unknown_name(kind, name, TABLE[kind])
         raise UserError(unknown.problem, unknown.expected, OTHER_NAMES.get(kind, {}).get(name.casefold(), unknown.fix))
+    is_ours = path in TABLE[kind].values()
     module_name, _, attribute = path.partition(":")
+    is_estimator = kind == "probe" and module_name.partition(".")[0] == "sklearn"
+    if not (is_ours or is_estimator):
+        _ask_permission(kind, name, module_name.partition(".")[0])
     try:
-        return getattr(importlib.import_module(module_name), attribute)
+        found = getattr(importlib.import_module(module_name), attribute)
     except Exception as error:  # a module of the user's may raise anything
         raise UserError(
             f"{kind} {name!r} cannot be imported: {first_line(error)}",
             "'package.module:attribute' of a module that Python finds",
             "check the spelling; install the package, put the module beside the recipe, or its folder on PYTHONPATH",
         ) from error
+    if is_estimator and not is_ours and "sklearn.base.BaseEstimator" not in _classes_above(found):
+        _ask_permission(kind, name, "sklearn")
+    return found
+
+
+def _classes_above(found: Any) -> list[str]:
+    return [f"{base.__module__}.{base.__qualname__}" for base in found.__mro__] if inspect.isclass(found) else []
+
+
+def _ask_permission(kind: str, name: str, package: str) -> None:
+    """Raise unless the code of a package may be used, and say once that it will be.
+
+    Raises:
+        UserError: It is not installed, or it neither lies beside the recipe nor is permitted by the user.
+    """
+    if package in _permitted:
+        return
+    try:
+        spec = importlib.util.find_spec(package)
+    except (ImportError, ValueError) as error:
+        spec, reason = None, first_line(error)
+    else:
+        reason = f"no module named {package!r}"
+    if spec is None:
+        raise UserError(
+            f"{kind} {name!r} cannot be imported: {reason}",
+            "'package.module:attribute' of a module that Python finds",
+            "check the spelling; install the package, put the module beside the recipe, or its folder on PYTHONPATH",
+        )
+    file = spec.origin or package
+    is_beside = any(folder.resolve() in Path(file).resolve().parents for folder in _folders)
+    if not is_beside and os.environ.get(ALLOW_CODE) != "1":
+        raise UserError(
+            f"{kind} {name!r} would run code of {file}, which is neither a plug-in of lurefs nor beside the recipe",
+            f"one of {', '.join(TABLE[kind])}, or your permission",
+            "if you know this code and trust it, repeat the command with --allow-code (from Python: allow_code=True)",
+        )
+    _permitted[package] = file
+    if parent_process() is None:
+        print(f"note: {kind} {name!r} runs code of {file}", file=sys.stderr)
+
+
+@contextmanager
+def code_allowed(is_allowed: bool) -> Iterator[None]:
+    """Let configs name code of any module within the block, also in processes that start there, if it is allowed."""
+    before = os.environ.get(ALLOW_CODE)
+    if is_allowed:
+        os.environ[ALLOW_CODE] = "1"
+    try:
+        yield
+    finally:
+        if is_allowed:
+            _permitted.clear()
+            if before is None:
+                del os.environ[ALLOW_CODE]
+            else:
+                os.environ[ALLOW_CODE] = before
 
 
 @contextmanager
@@ -118,9 +193,11 @@ def modules_in(*folders: Path) -> Iterator[None]:
     """Let plug-in modules in some folders be imported within the block; installed modules come first."""
     texts = [str(folder) for folder in folders]
     sys.path += texts
+    before, _folders[:] = [*_folders], [*_folders, *folders]
     try:
         yield
     finally:
+        _folders[:] = before
         for text in texts:
             sys.path.remove(text)
 
@@ -163,6 +240,11 @@ def check(kind: str, name: str, params: Mapping[str, Any], *, where: str) -> Non
             convert(parameter.annotation, value, f"{where}.params.{key}")
 
 
+def own_parameters(kind: str, name: str) -> Mapping[str, inspect.Parameter]:
+    """Return the parameters of a plug-in of the table; none for others, whose code is not imported to describe a run."""
+    return inspect.signature(resolve(kind, name)).parameters if name in TABLE[kind] else {}
+
+
 def _signature(kind: str, name: str) -> inspect.Signature:
     """Return the signature of a factory, with its annotations as types where these can be found."""
     factory = resolve(kind, name)
@@ -185,11 +267,31 @@ def build(kind: str, name: str, params: Mapping[str, Any]) -> Any:
     """
     check(kind, name, params, where=kind)
     factory: Callable[..., Any] = resolve(kind, name)
-    built = factory(**params)
-    if kind in RESULTS and not isinstance(built, expected := resolve(kind, RESULTS[kind])):
+    try:
+        built = factory(**params)
+    except UserError:
+        raise
+    except (Exception, SystemExit) as error:
+        if name in TABLE[kind] or name.partition(":")[0] in NAMED.get(kind, ()):
+            raise
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        place = f"{last.filename}, line {last.lineno}"
+        raise UserError(
+            f"{kind} {name!r} failed: {type(error).__name__}: {first_line(error)} ({place})",
+            "a factory that returns without an error for these parameters",
+            "correct it, or its parameters",
+        ) from error
+    module_name, _, attribute = RESULTS.get(kind, "").partition(":")
+    if attribute and not isinstance(built, expected := getattr(importlib.import_module(module_name), attribute)):
         raise UserError(
             f"{kind} {name!r} returned {type(built).__module__}.{type(built).__qualname__}",
             f"a factory that returns {expected.__module__}.{expected.__qualname__}",
             f"name one of {', '.join(names(kind))}, or return that type",
+        )
+    if kind == "unlearn" and built is not None and not callable(built):
+        raise UserError(
+            f"unlearn {name!r} returned {type(built).__name__}, which cannot be called",
+            "a factory that returns a strategy: a function of a boundary",
+            f"name one of {', '.join(names(kind))}, or return a function",
         )
     return built

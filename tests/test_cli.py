@@ -9,17 +9,17 @@ import pytest
 
 from lurefs.cli import make_parser, parse
 
-OF_A_STAGE = ["--config", "--run-dir", "--workers", "--dry-run", "[overrides ...]"]
+OF_A_STAGE = ["--config", "--run-dir", "--workers", "--allow-code", "--dry-run", "[overrides ...]"]
 OF_FROZEN = ["--backbone", "--weights", "--shots", "--way"]
 TYPED = {
     "": ["--version"],
-    "run": ["--config", "--run-dir", "--run-root", "--workers", "--dry-run", "[overrides ...]"],
+    "run": ["--config", "--run-dir", "--run-root", "--workers", "--allow-code", "--dry-run", "[overrides ...]"],
     "pretrain": OF_A_STAGE,
     "extract": OF_A_STAGE,
-    "evaluate": ["--config", "--run-dir", *OF_FROZEN, "--workers", "--dry-run", "[overrides ...]"],
+    "evaluate": ["--config", "--run-dir", *OF_FROZEN, "--workers", "--allow-code", "--dry-run", "[overrides ...]"],
     "init": ["data", *OF_FROZEN, "--output", "[overrides ...]"],
-    "sweep": ["--config", "--run-root", "--workers", "--slurm", "--dry-run", "[overrides ...]"],
-    "reproduce": ["run_dir", "--output"],
+    "sweep": ["--config", "--run-root", "--workers", "--slurm", "--allow-code", "--dry-run", "[overrides ...]"],
+    "reproduce": ["run_dir", "--output", "--allow-code"],
     "report": ["runs ...", "--output"],
     "compare": [
         "runs ...",
@@ -35,9 +35,9 @@ TYPED = {
     "list": ["kind", "[pattern]"],
     "cache": ["--clear"],
     "episodes": [],
-    "episodes make": ["--config", "--benchmark", "--output", "[overrides ...]"],
+    "episodes make": ["--config", "--benchmark", "--output", "--allow-code", "[overrides ...]"],
     "episodes show": ["file", "--episode"],
-    "episodes verify": ["file", "--config", "--run-dir", "--benchmark"],
+    "episodes verify": ["file", "--config", "--run-dir", "--benchmark", "--allow-code"],
 }
 
 

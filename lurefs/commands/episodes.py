@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lurefs import plugins
 from lurefs.config.load import RunGroup, load
 from lurefs.config.schema import RunConfig
 from lurefs.errors import UserError, unknown_name
@@ -33,6 +34,7 @@ def add_parser(commands: Any) -> None:
     make.add_argument("--config", required=True, metavar="NAME_OR_FILE", help="a recipe's name or a YAML file")
     make.add_argument("--benchmark", metavar="NAME", help="only this one (default: all of the config)")
     make.add_argument("--output", type=Path, metavar="FILE", help="default: manifests/<benchmark>.parquet")
+    make.add_argument("--allow-code", action="store_true", help=plugins.ALLOW_CODE_HELP)
     make.add_argument("overrides", nargs="*", metavar="key.sub=value", help="settings that win over the file")
     show = actions.add_parser("show", help="print what a file holds", description="Show a file of episodes.")
     show.add_argument("file", type=Path, metavar="FILE")
@@ -48,6 +50,7 @@ def add_parser(commands: Any) -> None:
     data.add_argument("--config", metavar="NAME_OR_FILE", help="a config whose data should hold the images")
     data.add_argument("--run-dir", type=Path, metavar="DIR", help="a run whose data should hold the images")
     verify.add_argument("--benchmark", metavar="NAME", help="which benchmark's images (default: any)")
+    verify.add_argument("--allow-code", action="store_true", help=plugins.ALLOW_CODE_HELP)
     parser.set_defaults(run=run)
 
 

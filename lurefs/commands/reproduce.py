@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from lurefs import console
+from lurefs import console, plugins
 from lurefs.config.schema import RunConfig
 from lurefs.errors import UserError
 from lurefs.records import differences, to_mapping
@@ -50,6 +50,7 @@ def add_parser(commands: Any) -> None:
     parser = commands.add_parser("reproduce", help=text, description="Run again and compare.")
     parser.add_argument("run_dir", type=Path, metavar="RUN_DIR", help="a finished run")
     parser.add_argument("--output", type=Path, metavar="DIR", help="keep the new run here (default: it is deleted)")
+    parser.add_argument("--allow-code", action="store_true", help=plugins.ALLOW_CODE_HELP)
     parser.set_defaults(run=run)
 
 

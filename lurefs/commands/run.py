@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lurefs import console
+from lurefs import console, plugins
 from lurefs.commands import compare, frozen
 from lurefs.config.learning_schema import LearnerConfig
 from lurefs.config.load import RunGroup, check_workers, load, recipes_dir
@@ -44,6 +44,7 @@ def add_parser(commands: Any) -> None:
         if stage == "evaluate":
             frozen.add_options(parser)
         parser.add_argument("--workers", type=int, metavar="N", help="number of processes for variants and seeds")
+        parser.add_argument("--allow-code", action="store_true", help=plugins.ALLOW_CODE_HELP)
         parser.add_argument("--dry-run", action="store_true", help="check everything and say what would be done")
         parser.add_argument("overrides", nargs="*", metavar=WORDS, help=WORDS_HELP.format(DATA[stage == "evaluate"]))
         parser.set_defaults(run=run)

@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lurefs import plugins
 from lurefs.commands.run import finish, note_finished, print_dry_run
 from lurefs.config.load import check_workers
 from lurefs.runs.directory import RunDirectory
@@ -27,6 +28,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "--slurm", action="append", metavar="key=value", help="an option of sbatch; submits one array job"
     )
+    parser.add_argument("--allow-code", action="store_true", help=plugins.ALLOW_CODE_HELP)
     parser.add_argument("--dry-run", action="store_true", help="check everything and say what would be done")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="values of the grid, settings of all cells")
     parser.set_defaults(run=run)

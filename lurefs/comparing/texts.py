@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
@@ -126,7 +125,7 @@ def strategy(config: PluginConfig) -> str:
         "redo": "dormant units are re-initialised (ReDo)",
         "turn_back": "weights turn towards fresh ones, as far as the data require",
     }.get(config.name, config.name)
-    known = inspect.signature(plugins.resolve("unlearn", config.name)).parameters
+    known = plugins.own_parameters("unlearn", config.name)
     kept = {"keep_ratio": known["keep_ratio"].default} if "keep_ratio" in known else {}
     return words + settings({**kept, **config.params}, opening=", ", closing="")
 

@@ -48,16 +48,39 @@ def check_config(config: RunConfig) -> None:
     Raises:
         UserError: Settings contradict each other, or a plug-in does not exist or does not accept its parameters.
     """
+    _check_plugins(config)
+    check_settings(config)
+
+
+def _check_plugins(config: RunConfig) -> None:
+    """Import the plug-ins of a configuration, and check their parameters."""
+    plugins.check("dataset", config.dataset.name, config.dataset.params, where="dataset")
+    plugins.check("executor", config.executor.name, config.executor.params, where="executor")
+    plugins.check("unlearn", config.unlearn.name, config.unlearn.params, where="unlearn")
+    plugins.build("unlearn", config.unlearn.name, config.unlearn.params)  # checks the values, too
+    parts = [(f"benchmarks.{name}.dataset", benchmark.dataset) for name, benchmark in config.benchmarks.items()]
+    parts += [(f"transfer.{name}.dataset", transfer.dataset) for name, transfer in config.transfer.items()]
+    for where, dataset in parts:
+        if dataset is not None:
+            plugins.check("dataset", dataset.name, dataset.params, where=where)
+    probes = {f"probes.{name}": probe for name, probe in config.probes.items()}
+    probes |= {f"transfer.{name}.probe": transfer.probe for name, transfer in config.transfer.items()}
+    for where, probe in probes.items():
+        plugins.check("probe", probe.name, probe.params, where=where)
+
+
+def check_settings(config: RunConfig) -> None:
+    """Check everything that needs neither the data nor timm nor plug-ins; no code that the settings name is run.
+
+    Raises:
+        UserError: Settings contradict each other.
+    """
     _check_names(config)
     _check_chunks(config.chunks)
     _check_weights(config.backbone)
     _check_features(config.backbone.features)
     _check_learner(config.learner)
     _check_class_split(config.class_split)
-    plugins.check("dataset", config.dataset.name, config.dataset.params, where="dataset")
-    plugins.check("executor", config.executor.name, config.executor.params, where="executor")
-    plugins.check("unlearn", config.unlearn.name, config.unlearn.params, where="unlearn")
-    plugins.build("unlearn", config.unlearn.name, config.unlearn.params)  # checks the values, too
     for name, benchmark in config.benchmarks.items():
         _check_benchmark(f"benchmarks.{name}", benchmark)
     for name, probe in config.probes.items():
@@ -293,8 +316,6 @@ def _check_robustness(robustness: RobustnessConfig) -> None:
 
 
 def _check_benchmark(where: str, benchmark: BenchmarkConfig) -> None:
-    if benchmark.dataset is not None:
-        plugins.check("dataset", benchmark.dataset.name, benchmark.dataset.params, where=f"{where}.dataset")
     try:
         benchmark.spec()
     except SpecError as error:
@@ -310,14 +331,12 @@ def _check_benchmark(where: str, benchmark: BenchmarkConfig) -> None:
 
 
 def _check_transfer(where: str, transfer: TransferConfig) -> None:
-    if transfer.dataset is not None:
-        plugins.check("dataset", transfer.dataset.name, transfer.dataset.params, where=f"{where}.dataset")
-        if transfer.classes != "all":
-            raise UserError(
-                f"{where} has a data set of its own and classes {transfer.classes!r}",
-                "classes: all, since the class split is only for the run's data set",
-                f"set {where}.classes to all",
-            )
+    if transfer.dataset is not None and transfer.classes != "all":
+        raise UserError(
+            f"{where} has a data set of its own and classes {transfer.classes!r}",
+            "classes: all, since the class split is only for the run's data set",
+            f"set {where}.classes to all",
+        )
     _check_probe(f"{where}.probe", transfer.probe)
     sizes = transfer.sizes
     if not sizes or len(set(sizes)) < len(sizes) or any(size != "all" and size < 1 for size in sizes):
@@ -332,7 +351,6 @@ def _check_transfer(where: str, transfer: TransferConfig) -> None:
 
 
 def _check_probe(where: str, probe: ProbeConfig) -> None:
-    plugins.check("probe", probe.name, probe.params, where=where)
     try:
         parse_chain(probe.transform)
     except ValueError as error:

@@ -13,7 +13,7 @@ import yaml
 
 import lurefs
 from lurefs import plugins
-from lurefs.config.checks import check_config, check_finite, check_name, check_variant_names
+from lurefs.config.checks import check_config, check_finite, check_name, check_settings, check_variant_names
 from lurefs.config.schema import RunConfig
 from lurefs.config.weight_files import LOCAL_DIR, with_digest
 from lurefs.errors import UserError, nearest
@@ -73,12 +73,14 @@ def load(source: str | Path, overrides: Sequence[str] = ()) -> RunGroup:
         UserError: No such file, not YAML, an unknown key, a wrong value, or parameters that a plug-in does not accept.
     """
     path = find_recipe(source)
-    if {"parameters", "method"} <= read_yaml(path, resolve=False).keys():
+    literal = read_yaml(path, resolve=False)
+    if {"parameters", "method"} <= literal.keys():
         raise UserError(f"{path} is a grid of runs", "a recipe", f"run lurefs sweep --config {source}")
     folder = path.absolute().parent
     is_stored = (folder / "identity.json").is_file()
     with plugins.modules_in(*([] if is_stored else [folder])):
-        return group_of(read_yaml(path), overrides, name=path.stem, folder=folder)
+        plain = literal if is_stored else read_yaml(path)
+        return group_of(plain, overrides, name=path.stem, folder=folder)
 
 
 def group_of(
@@ -141,6 +143,18 @@ def run_config(values: Mapping[str, Any]) -> RunConfig:
     return config
 
 
+def stored_config(values: Mapping[str, Any]) -> RunConfig:
+    """Build and check the configuration of a run directory, which may be anyone's: no code that it names is run.
+
+    Raises:
+        UserError: A key is unknown, a value is wrong, or settings contradict each other.
+    """
+    check_finite(values)
+    config = from_mapping(RunConfig, _with_defaults(values))
+    check_settings(config)
+    return config
+
+
 def to_yaml(config: RunConfig) -> str:
     """Return the resolved configuration as a YAML document that `load` reads back."""
     return yaml.safe_dump(to_mapping(config), sort_keys=False, allow_unicode=True, width=120)
@@ -199,7 +213,9 @@ def read_yaml(path: Path, *, resolve: bool = True) -> dict[str, Any]:
     from omegaconf.errors import OmegaConfBaseException
 
     try:
-        values = OmegaConf.to_container(OmegaConf.load(path), resolve=resolve)
+        loaded = OmegaConf.load(path)
+        _refuse_environment(OmegaConf.to_container(loaded, resolve=False), str(path))
+        values = OmegaConf.to_container(loaded, resolve=resolve)
     except (yaml.YAMLError, OmegaConfBaseException, UnicodeDecodeError, OSError) as error:
         raise UserError(
             f"{path} cannot be read as YAML: {error}", "a YAML mapping of settings", "correct the file"
@@ -207,6 +223,25 @@ def read_yaml(path: Path, *, resolve: bool = True) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise UserError(f"{path} holds no settings", "a YAML mapping such as 'name: my-run'", "write one")
     return {str(key): value for key, value in values.items()}
+
+
+def _refuse_environment(value: Any, source: str) -> None:
+    """Raise if settings ask for an environment variable: its value would be stored with the run and shown on the page.
+
+    Raises:
+        UserError: They do.
+    """
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if isinstance(value, list):
+        for entry in value:
+            _refuse_environment(entry, source)
+    elif isinstance(value, str) and "${" in value and "oc.env" in value:
+        raise UserError(
+            f"{source} reads an environment variable: {value!r}",
+            "settings without secrets, since a run stores them and its page shows them",
+            'write the value, or give it on the command line, e.g. dataset.params.path="$DATA"',
+        )
 
 
 def parse_overrides(texts: Sequence[str]) -> dict[str, Any]:
@@ -222,7 +257,9 @@ def parse_overrides(texts: Sequence[str]) -> dict[str, Any]:
         if "=" not in text or text.startswith("="):
             raise UserError(f"override {text!r} has no 'key='", "key.sub=value", "write e.g. learner.epochs=5")
     try:
-        values = OmegaConf.to_container(OmegaConf.from_dotlist(list(texts)), resolve=True)
+        parsed = OmegaConf.from_dotlist(list(texts))
+        _refuse_environment(OmegaConf.to_container(parsed, resolve=False), "an override")
+        values = OmegaConf.to_container(parsed, resolve=True)
     except (yaml.YAMLError, OmegaConfBaseException) as error:
         raise UserError(
             f"an override cannot be read: {error}", "key.sub=value with a YAML value", "quote the value"

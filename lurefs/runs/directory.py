@@ -18,7 +18,7 @@ from episodes.files import write_text
 from episodes.manifest import Manifest
 from episodes.table import EpisodeTable
 from episodes.transfer.table import TransferTable
-from lurefs.config.load import run_config, to_yaml
+from lurefs.config.load import stored_config, to_yaml
 from lurefs.config.schema import RunConfig
 from lurefs.errors import UserError, first_line
 from lurefs.records import from_mapping, to_mapping
@@ -160,7 +160,7 @@ class RunDirectory:
         if not isinstance(values, dict):
             raise _damaged_config(self.config_path, "it holds no settings")
         try:
-            return run_config(values)
+            return stored_config(values)
         except UserError as error:
             raise UserError(f"{self.config_path}: {error.problem}", error.expected, error.fix) from error
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import inspect
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -14,7 +12,6 @@ from lurefs.config.fields import PluginConfig
 from lurefs.config.identity import digest, run_identity
 from lurefs.config.learning_schema import LearnerConfig
 from lurefs.config.schema import RunConfig
-from lurefs.errors import UserError
 from lurefs.records import Row, to_mapping
 from lurefs.runs.outcomes import ChunkOutcome
 from lurefs.runs.summary import RunSummary
@@ -240,13 +237,8 @@ def _learning(learner: LearnerConfig) -> Row:
 
 
 def _keep_ratio(unlearn: PluginConfig) -> float | None:
-    """Return a strategy's keep ratio, set or default; None if it has none.
-
-    A custom strategy that cannot be imported, e.g. on the machine that pushes, does not stop the mirror.
-    """
-    default = None
-    with suppress(UserError):
-        known = inspect.signature(plugins.resolve("unlearn", unlearn.name)).parameters
-        default = known["keep_ratio"].default if "keep_ratio" in known else None
+    """Return a strategy's keep ratio, set or default; None if it has none, or only in the code of a plug-in."""
+    known = plugins.own_parameters("unlearn", unlearn.name)
+    default = known["keep_ratio"].default if "keep_ratio" in known else None
     found: float | None = unlearn.params.get("keep_ratio", default)
     return found

@@ -97,6 +97,6 @@ def test_a_name_that_is_no_text_is_refused(tmp_path: Path, capsys: pytest.Captur
 
 def test_a_factory_of_another_type_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "a.yaml").write_text("name: a\ndataset: {name: 'argparse:Namespace', params: {path: x}}\n")
-    said = failing(["run", str(tmp_path / "a.yaml"), "--dry-run"], capsys)
+    said = failing(["run", str(tmp_path / "a.yaml"), "--dry-run", "--allow-code"], capsys)
     assert f"'argparse:Namespace' returned argparse.{argparse.Namespace.__name__}" in said
     assert "lurefs.data.dataset.ImageDataset" in said

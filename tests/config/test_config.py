@@ -224,7 +224,7 @@ def test_merge_keeps_what_a_change_does_not_name() -> None:
         ("probes: {p: {name: knn, params: {n_neighbors: 1.5}}}", "probes.p.params.n_neighbors is 1.5"),
         ("probes: {p: {name: lda, params: {shrinkage: [1]}}}", "a text or a number"),
         ("executor: {name: joblib, params: {n_workers: two}}", "executor.params.n_workers is 'two'"),
-        ("unlearn: {name: 'math:pi'}", "unlearn 'math:pi' is no factory"),
+        ("unlearn: {name: 'math:pi'}", "unlearn 'math:pi' would run code of"),
         ("learner: {warmup_epochs: 21}", "learner.warmup_epochs is 21 and learner.epochs is 20"),
         ("learner: {warmup_epochs: 2, relearn_epochs: 1}", "learner.relearn_epochs is 1"),
         ("learner: {warmup_epochs: .inf}", "learner.warmup_epochs is inf"),

@@ -217,6 +217,7 @@ def test_pretrain_alone_says_that_resets_changed_no_prediction(
 ) -> None:
     (tmp_path / "idle_strategy.py").write_text(IDLE)
     monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv("LUREFS_ALLOW_CODE", "1")
     config = make_config(unlearn={"name": "idle_strategy:almost_nothing"}, after_chunk={"few_shot": False})
     (tmp_path / "small.yaml").write_text(to_yaml(config))
     main(["pretrain", "--config", str(tmp_path / "small.yaml"), "--run-dir", str(tmp_path / "run")])
