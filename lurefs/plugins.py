@@ -241,7 +241,7 @@ def check(kind: str, name: str, params: Mapping[str, Any], *, where: str) -> Non
 
 
 def own_parameters(kind: str, name: str) -> Mapping[str, inspect.Parameter]:
-    """Return the parameters of a plug-in of the table; none for others, whose code is not imported to describe a run."""
+    """Return the parameters of a plug-in of the table; none for others, whose code is not run to describe them."""
     return inspect.signature(resolve(kind, name)).parameters if name in TABLE[kind] else {}
 
 

@@ -110,7 +110,7 @@ def test_other_modules_run_with_permission_and_only_as_long(
     monkeypatch.syspath_prepend(str(elsewhere))
     recipe = tmp_path / "a.yaml"
     recipe.write_text(
-        "dataset: {name: digits}\nclass_split: {base: 3, validation: 2, novel: 5}\n"
+        "dataset: {name: digits}\nclass_split: {base: 0.3, validation: 0.2, novel: 0.5}\n"
         f"unlearn: {{name: 'installed_elsewhere:strategy', params: {{mark: '{tmp_path / MARK}'}}}}\n"
     )
     said = failing(["run", str(recipe), "--dry-run"], capsys)
