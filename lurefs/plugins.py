@@ -158,8 +158,9 @@ def _ask_permission(kind: str, name: str, package: str) -> None:
             "'package.module:attribute' of a module that Python finds",
             "check the spelling; install the package, put the module beside the recipe, or its folder on PYTHONPATH",
         )
-    file = spec.origin or package
-    is_beside = any(folder.resolve() in Path(file).resolve().parents for folder in _folders)
+    [place, *_] = spec.submodule_search_locations or [spec.origin or package]
+    file = spec.origin or place
+    is_beside = Path(place).resolve().parent in {folder.resolve() for folder in _folders}
     if not is_beside and os.environ.get(ALLOW_CODE) != "1":
         raise UserError(
             f"{kind} {name!r} would run code of {file}, which is neither a plug-in of lurefs nor beside the recipe",
