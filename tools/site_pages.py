@@ -23,6 +23,7 @@ OUTSIDE = (
     "CITATION.cff",
     "CONTRIBUTING.md",
     "LICENSE",
+    "SECURITY.md",
     "lurefs/data/assets/ICONS.md",
     "lurefs/data/assets/NOTICE",
 )
