@@ -78,6 +78,7 @@ class Products:
         self._squared_lengths = torch.from_numpy(squared_lengths).to(device)
         self._centre_length = float(np.linalg.norm(centre))
         self._error_in_double = DOUBLE_ERROR * self._centre_length**2
+        self._underflow = features.shape[1] * float(np.finfo(np.float32).tiny)
         self._buffer = torch.empty(0, features.shape[1], device=device)
 
     def block(self, start: int, stop: int) -> GramBlock:
@@ -107,7 +108,7 @@ class Products:
             of_query=of_query,
             longest=longest,
             reach=(longest.sqrt() + self._centre_length).square(),
-            error=longest * SINGLE_ERROR + self._error_in_double,
+            error=longest * SINGLE_ERROR + self._error_in_double + self._underflow,
             n_way=spec.n_way,
             n_shot=spec.n_shot,
         )

@@ -29,6 +29,9 @@ NEARLY = 2e-7
 leaves a fifth of that."""
 DISTANCE = 1e-5
 """Largest distance of the weights from the solution, all errors counted, at which an answer is certain."""
+ROUNDING = 1e-14
+"""Error bound of a decision value of ridge regression, which is about 1, by rounding of sums in double precision. It
+matters where all features are so short that the values of all classes are nearly equal."""
 REFERENCE_ERROR = 1e-8
 """Where the estimator's descent ends: the largest entry of its gradient, as a mean over the support."""
 MIN_ALPHA = 1e-7
@@ -302,7 +305,7 @@ def ridge(block: GramBlock, *, alpha: float = 1.0) -> Solution:
     offset = target_mean - row_mean @ dual
     values = block.of_query(dual.transpose(1, 2).to(block.support.dtype)).transpose(1, 2) + offset
     of_kernel = (n * block.longest.double() / alpha).sqrt() / 2
-    predicted, is_clear = _decide(values, block.error * dual.abs().sum(1).amax(1) * (1 + of_kernel))
+    predicted, is_clear = _decide(values, ROUNDING + block.error * dual.abs().sum(1).amax(1) * (1 + of_kernel))
     return Solution(
         predicted=predicted,
         probabilities=None,
