@@ -10,6 +10,7 @@ again, one by one, and compares mean and interval with their definitions.
 from __future__ import annotations
 
 import argparse
+import itertools
 import sys
 import time
 import warnings
@@ -142,10 +143,10 @@ def check_accuracies(table: EpisodeTable, spec: EpisodeSpec) -> str:
     return "" if abs(mean - expected.mean()) < 1e-9 else "the mean is not that of the episodes"
 
 
-def cases(seed: int, seconds: float) -> Iterator[Case]:
-    """Yield rounds until the time is over."""
-    rng, end = np.random.default_rng(seed), time.monotonic() + seconds
-    while time.monotonic() < end:
+def cases(seed: int) -> Iterator[Case]:
+    """Yield rounds without end."""
+    rng = np.random.default_rng(seed)
+    while True:
         yield one_case(rng)
 
 
@@ -155,7 +156,8 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
-    found = list(cases(arguments.seed, arguments.seconds))
+    end = time.monotonic() + arguments.seconds
+    found = list(itertools.takewhile(lambda _: time.monotonic() < end, cases(arguments.seed)))
     wrong = [case for case in found if case.problem]
     n_episodes, n_certain = (sum(getattr(case, key) for case in found) for key in ("n_episodes", "n_certain"))
     print(f"{len(found)} rounds, {n_episodes} episodes, {n_certain} certain, {len(wrong)} rounds that do not agree")
