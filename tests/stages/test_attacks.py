@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from lurefs.data.dataset import View
 from lurefs.errors import UserError
+from lurefs.learning import images as images_module
 from lurefs.learning.backbones import Backbone
 from lurefs.stages import attacks
 
@@ -51,6 +52,19 @@ def test_fgsm_is_one_step_along_the_sign_of_the_gradient(backbone: Backbone, ima
     assert pixels.grad is not None
     expected = (pixels + 0.1 * pixels.grad.sign()).clamp(0, 1)
     assert torch.allclose(found, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["fgsm", "pgd"])
+def test_an_attack_does_not_depend_on_the_parts_of_its_images(
+    backbone: Backbone, images: Tensor, labels: Tensor, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = attacks.attack(backbone, images, labels, name=name, epsilon=0.1, **SETTINGS)
+    sizes: list[int] = []
+    monkeypatch.setattr(images_module, "CPU_PIXELS", 0)  # 16 images, then 8
+    with backbone.model.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0]))):
+        parts = attacks.attack(backbone, images, labels, name=name, epsilon=0.1, **SETTINGS)
+    assert set(sizes) == {16, 8}
+    assert torch.equal(parts, whole)
 
 
 @pytest.mark.parametrize("name", ["fgsm", "pgd"])
