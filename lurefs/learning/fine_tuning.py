@@ -112,7 +112,7 @@ def fine_tune(
         generator: Draws the augmentation; on the CPU.
     """
     model = backbone.model.eval()
-    n_at_once = min(IMAGES_AT_ONCE, at_once(backbone.image_size, support.device))
+    n_at_once = min(IMAGES_AT_ONCE, at_once(backbone.image_size, support.device, with_gradients=True))
     parameters = dict(model.named_parameters())
     for name, parameter in parameters.items():
         parameter.requires_grad_(name in trained)

@@ -26,6 +26,9 @@ CPU_PIXELS = 2**18
 """Pixels per channel that a CPU computes at one time (64 images of 64 x 64). Activations of more pixels leave the
 cache, and each image takes a quarter longer; those of many large images fill the memory."""
 MIN_CPU_IMAGES = 16
+PIXELS_WITH_GRADIENTS = 2**17
+"""The same where gradients are wanted, for which all activations are held."""
+MIN_IMAGES_WITH_GRADIENTS = 2
 ALL = 2**31
 
 
@@ -103,14 +106,19 @@ class StreamedImages:
             yield images.to(self.labels.device, non_blocking=True), self.labels[positions]
 
 
-def at_once(image_size: int, device: torch.device) -> int:
+def at_once(image_size: int, device: torch.device, *, with_gradients: bool = False) -> int:
     """Return how many images of a batch a device computes at one time: a GPU all, a CPU as many as suit its cache."""
-    return max(MIN_CPU_IMAGES, CPU_PIXELS // image_size**2) if device.type == "cpu" else ALL
+    if device.type != "cpu":
+        return ALL
+    if with_gradients:
+        return max(MIN_IMAGES_WITH_GRADIENTS, PIXELS_WITH_GRADIENTS // image_size**2)
+    return max(MIN_CPU_IMAGES, CPU_PIXELS // image_size**2)
 
 
-def in_parts(images: Tensor) -> tuple[Tensor, ...]:
+def in_parts(images: Tensor, *, with_gradients: bool = False) -> tuple[Tensor, ...]:
     """Return prepared images (n, channels, size, size) in parts that their device computes at one time."""
-    parts: tuple[Tensor, ...] = images.split(at_once(images.shape[-1], images.device))
+    size = at_once(images.shape[-1], images.device, with_gradients=with_gradients)
+    parts: tuple[Tensor, ...] = images.split(size)
     return parts
 
 

@@ -51,7 +51,9 @@ def gradients(
         for images, labels in batches:
             n_images = ranks.sum(torch.tensor(float(len(labels)), device=labels.device))
             total: dict[str, Tensor] = {}
-            for part, given in zip(parts := in_parts(images), labels.split(len(parts[0])), strict=True):
+            for part, given in zip(
+                parts := in_parts(images, with_gradients=True), labels.split(len(parts[0])), strict=True
+            ):
                 for name, gradient in _gradients(model, part, given, n_images).items():
                     total[name] = total[name].add_(gradient) if name in total else gradient
             yield {

@@ -81,7 +81,8 @@ class _FromUnitPixels(nn.Module):
         self.backbone = backbone
 
     def forward(self, pixels: Tensor) -> Tensor:
-        parts = (pixels * 255).split(at_once(self.backbone.image_size, pixels.device))
+        n_at_once = at_once(self.backbone.image_size, pixels.device, with_gradients=True)
+        parts = (pixels * 255).split(n_at_once)
         if len(parts) == 1:
             return self.backbone.logits(parts[0])
         # a part is computed again for its gradient, so that the tensors of all parts are never held together

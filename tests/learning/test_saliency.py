@@ -48,7 +48,7 @@ def test_score_does_not_depend_on_the_parts_of_a_batch(name: str, monkeypatch: p
     images = torch.randn(20, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     batch = images, torch.arange(20) % 5
     whole = snip(model, [batch, batch])
-    monkeypatch.setattr(images_module, "CPU_PIXELS", 0)  # 16 images, then 4
+    monkeypatch.setattr(images_module, "PIXELS_WITH_GRADIENTS", 0)  # two images each
     parts = snip(model, [batch, batch])
     for name, score in whole.items():
         assert torch.allclose(parts[name], score, rtol=1e-3, atol=1e-6 * float(score.max()) + 1e-12)
