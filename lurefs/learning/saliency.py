@@ -45,8 +45,6 @@ def gradients(
     """
     parameters = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     was_training = model.training
-    model.train()  # some timm models cache values in evaluation mode until they are set to training
-    model.eval()
     try:
         for images, labels in batches:
             n_images = ranks.sum(torch.tensor(float(len(labels)), device=labels.device))
@@ -67,9 +65,9 @@ def gradients(
 def _gradients(model: nn.Module, images: Tensor, labels: Tensor, n_images: Tensor) -> dict[str, Tensor]:
     """Return the gradient of the summed cross-entropy over `n_images`, of the parameters that it depends on."""
     parameters = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    model.train().eval()  # some timm models keep tensors of a pass, with its graph, until they are set to training
     loss = functional.cross_entropy(model(images), labels, reduction="sum") / n_images
-    # Some timm models keep tensors of one pass for the next in evaluation mode, and thus its graph.
-    found = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True, retain_graph=True)
+    found = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
     return {name: gradient for name, gradient in zip(parameters, found, strict=True) if gradient is not None}
 
 

@@ -40,14 +40,13 @@ def structural_zeros(fresh: nn.Module, image_shape: tuple[int, int, int]) -> dic
     _fill_zeros(model, generator)
     batches = [_noise(image_shape, generator).to(device) for _ in range(N_BATCHES)]
     estimate_statistics(model, batches)
-    model.eval()
     parameters = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     is_zero = {name: torch.ones_like(parameter, dtype=torch.bool) for name, parameter in parameters.items()}
     for images in batches:
         shares = None
         parts = in_parts(images, with_gradients=True)
         for start, part in enumerate(parts):
-            logits = model(part)
+            logits = model.train().eval()(part)  # as in `saliency`
             if shares is None:
                 shares = torch.randn(len(images), logits.shape[1], generator=generator).split(len(parts[0]))
             combined = (logits * shares[start].to(device)).sum()

@@ -84,9 +84,13 @@ class _FromUnitPixels(nn.Module):
         n_at_once = at_once(self.backbone.image_size, pixels.device, with_gradients=True)
         parts = (pixels * 255).split(n_at_once)
         if len(parts) == 1:
-            return self.backbone.logits(parts[0])
+            return self._logits(parts[0])
         # a part is computed again for its gradient, so that the tensors of all parts are never held together
-        return torch.cat([checkpoint(self.backbone.logits, part, use_reentrant=False) for part in parts])
+        return torch.cat([checkpoint(self._logits, part, use_reentrant=False) for part in parts])
+
+    def _logits(self, pixels: Tensor) -> Tensor:
+        self.model.train().eval()  # as in `saliency`
+        return self.backbone.logits(pixels)
 
 
 def _attacker(backbone: Backbone, pixels: Tensor, name: str, epsilon: float, n_steps: int, step_size: float) -> Any:
