@@ -14,14 +14,15 @@ to which each family is added once it was tried; a rerun continues there, and tr
 from __future__ import annotations
 
 import json
+import multiprocessing
 import resource
 import signal
-import subprocess
 import sys
 import tempfile
 from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +32,7 @@ import torch
 from lurefs.config.learning_schema import BackboneConfig
 from lurefs.config.load import run_config
 from lurefs.console import track_results
-from lurefs.errors import UserError
+from lurefs.errors import UserError, first_line
 from lurefs.learning.backbones import Backbone, build_backbone
 from lurefs.records import from_mapping, to_mapping
 from lurefs.runs.directory import RunDirectory
@@ -46,6 +47,9 @@ MOST_SECONDS = 120
 """Processor time of one family, in which its model is imported, built and tried."""
 MOST_MEMORY = 4 * 2**30
 """Bytes of memory that the process of one family may hold."""
+
+APART = multiprocessing.get_context("forkserver")
+"""Starts processes from one that has imported the libraries, and has no model."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +78,7 @@ class Row:
 
 def main(path: Path, again: list[str]) -> None:
     """Try the families that have no row yet, and those of `again`; print the table as Markdown, a row per family."""
+    APART.set_forkserver_preload(["timm", "lurefs.stages.run"])
     rows = {row.family: row for row in _read(path) if row.family not in again}
     path.write_text("".join(_json(row) for row in rows.values()))
     missing = list(smallest_models(rows))
@@ -108,18 +113,26 @@ def try_apart(row: Row) -> Row:
     """Try a model in a process of its own; if the process is ended, its last row says how far it came."""
     if row.n_parameters > MOST_PARAMETERS:
         return replace(row, problem=f"not tried: more than {MOST_PARAMETERS // 1_000_000} million parameters")
-    command = [sys.executable, __file__, "--one", _json(row)]
-    done = subprocess.run(command, capture_output=True, text=True, preexec_fn=_bound)
-    reached = [from_mapping(Row, json.loads(line)) for line in done.stdout.splitlines()] or [row]
-    if done.returncode == 0:
-        return reached[-1]
-    errors = done.stderr.strip().splitlines() or ["no message"]
-    problem = f"ended with code {done.returncode}: {errors[-1]}"
-    if done.returncode == -signal.SIGXCPU:
+    receiver, sender = APART.Pipe(duplex=False)
+    process = APART.Process(target=_try_within_bounds, args=(row, sender))
+    process.start()
+    sender.close()
+    problem = ""
+    while process.is_alive():
+        process.join(0.2)
+        if _memory_of(process.pid) > MOST_MEMORY:
+            problem = f"takes more than {MOST_MEMORY // 2**30} GiB of memory"
+            process.kill()
+    while receiver.poll():
+        try:
+            row = receiver.recv()
+        except EOFError:
+            break
+    if process.exitcode == -signal.SIGXCPU:
         problem = f"takes more than {MOST_SECONDS} s of processor time"
-    elif any(word in line for word in ("allocate", "MemoryError", "Panic") for line in errors[-3:]):
-        problem = f"takes more than {MOST_MEMORY // 2**30} GiB of memory"
-    return replace(reached[-1], problem=problem)
+    elif process.exitcode and not problem:
+        problem = f"ended with code {process.exitcode}"
+    return replace(row, problem=problem or row.problem)
 
 
 def try_model(row: Row) -> Iterator[Row]:
@@ -183,10 +196,24 @@ def _json(row: Row) -> str:
     return json.dumps(to_mapping(row)) + "\n"
 
 
-def _bound() -> None:
-    """Bound this process and those that it starts."""
+def _try_within_bounds(row: Row, sender: Connection) -> None:
+    """Try a model in this process, and send its row after each step."""
     resource.setrlimit(resource.RLIMIT_CPU, (MOST_SECONDS, MOST_SECONDS + 5))
-    resource.setrlimit(resource.RLIMIT_DATA, (MOST_MEMORY, MOST_MEMORY))
+    try:
+        for found in try_model(row):
+            row = found
+            sender.send(row)
+    except Exception as error:  # a fault of the family, which is a finding
+        sender.send(replace(row, problem=f"{type(error).__name__}: {first_line(error)}"))
+
+
+def _memory_of(pid: int | None) -> int:
+    """Return the bytes of memory that a process holds, 0 once it has ended."""
+    try:
+        n_pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    except (OSError, IndexError):
+        return 0
+    return n_pages * resource.getpagesize()
 
 
 def _n_parameters(name: str) -> int:
@@ -220,9 +247,9 @@ def _learn(name: str, image_size: int) -> float:
             "name": name,
             "backbone": {"name": name, "image_size": image_size},
             "class_split": {"base": 0.03, "validation": 0.1, "novel": 0.25},
-            "chunks": {"n_chunks": 2, "images_per_class": 6},
+            "chunks": {"n_chunks": 2, "images_per_class": 3},
             "learner": {
-                "epochs": 2,
+                "epochs": 1,
                 "batch_size": 8,
                 "optimizer": {"name": "adamw", "params": {"lr": 1e-3}},
             },
@@ -239,8 +266,4 @@ def _learn(name: str, image_size: int) -> float:
 
 
 if __name__ == "__main__":
-    if sys.argv[1] == "--one":
-        for found in try_model(from_mapping(Row, json.loads(sys.argv[2]))):
-            print(_json(found), end="", flush=True)
-    else:
-        main(Path(sys.argv[1]), sys.argv[2:])
+    main(Path(sys.argv[1]), sys.argv[2:])
