@@ -169,7 +169,7 @@ def page(rows: list[Row]) -> str:
         f"smallest model. {n_right} of these models build by name, give the same features for an image alone and among "
         f"eight (relative difference below {TOLERANCE:g}), and learn two chunks of icons online with a reset between "
         f"them, within {MOST_SECONDS} s of processor time and {MOST_MEMORY // 2**30} GiB. The rows of the others say "
-        "why not.",
+        "why not" + (", and families without a row were not tried." if len(rows) < n_families else "."),
         "",
         "Made by `tools/families.py` with untrained weights, on the smallest of "
         f"{', '.join(map(str, SIZES))} pixels that the model reads.",
