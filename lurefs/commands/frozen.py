@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from lurefs import console, plugins
-from lurefs.config.load import RunGroup, group_of, parse_overrides
+from lurefs.config.load import RunGroup, absolute, group_of, parse_overrides
+from lurefs.config.weight_files import LOCAL_DIR
 from lurefs.data.recognise import recognise
 from lurefs.errors import UserError
 
@@ -27,6 +28,8 @@ EXAMPLE = "test_resnet"
 """The backbone of a recipe that names none: small, and its weights are not downloaded."""
 SHOTS, WAY = "1,5", 5
 """Labels per class, and classes per episode, if the command line does not say."""
+MODELS = ("hf-hub:", "hf_hub:", LOCAL_DIR)
+"""What the names of models start with that timm takes from a hub or a folder."""
 
 
 def add_parser(commands: Any) -> None:
@@ -215,9 +218,22 @@ def _n_query(dataset: ImageDataset, novel: Sequence[str], n_way: int, shots: Seq
 
 
 def _weights(backbone: str, arguments: argparse.Namespace) -> dict[str, Any]:
-    if arguments.weights is not None:
-        return {"name": backbone, "checkpoint_path": str(Path(arguments.weights).expanduser().resolve())}
-    return {"name": backbone, "pretrained": arguments.backbone is not None}
+    """Return the settings of a backbone and its weights, with paths that mean the same in any folder.
+
+    Raises:
+        UserError: The weights are a whole model, or a file of a package that is not installed.
+    """
+    weights = arguments.weights
+    if weights is not None and str(weights).startswith(MODELS):
+        raise UserError(
+            f"--weights is {str(weights)!r}, which names a model with its weights",
+            "a file of weights, or package:NAME/PATH for one of an installed package",
+            f"write --backbone {weights}, and leave --weights out",
+        )
+    loaded = {"pretrained": arguments.backbone is not None} if weights is None else {"checkpoint_path": str(weights)}
+    settings = absolute({"backbone": {"name": backbone, **loaded}}, Path.cwd())
+    chosen: dict[str, Any] = settings["backbone"]
+    return chosen
 
 
 def _variant(backbone: str) -> str:

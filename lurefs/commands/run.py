@@ -144,11 +144,17 @@ def print_dry_run(plans: Mapping[str, Plan], waiting: Mapping[str, Plan], root: 
 
 def _load(arguments: argparse.Namespace) -> tuple[RunGroup, Path]:
     """Return the runs and their folder, from --config or from the config in a run directory."""
-    if arguments.config is not None and getattr(arguments, "run_root", None) is not None:
+    if getattr(arguments, "run_root", None) is not None:
         from lurefs.sweeps.grid import named_run
 
         if arguments.run_dir is not None:
-            raise UserError("--run-dir and --run-root are both given", "one of the two", "leave --run-dir out")
+            raise UserError("--run-dir and --run-root are both given", "one of the two", "leave one of them out")
+        if arguments.config is None:
+            raise UserError(
+                "--run-root is given without --config",
+                "a recipe, whose run is named by its settings",
+                "add --config NAME_OR_FILE, or give --run-dir to go on with a run that is there",
+            )
         config = named_run(arguments.config, arguments.overrides)
         group = RunGroup(name=config.name, runs={config.name: config})
         return group, arguments.run_root / config.name
@@ -201,6 +207,8 @@ def _print_plan(plan: Plan) -> None:
         print(f"  chunks    {len(plan.chunks)}, {arrival}: {sizes} images to train on")
         words = f"{run.backbone.name}, {run.unlearn.name}, {_epochs_words(run.learner)}"
         print(f"  learner   {words}: {n_passes} image passes")
+        if more := _learner_words(run.learner):
+            print(f"            {more}")
     _print_weights(plan)
     for name, benchmark in plan.benchmarks.items():
         spec, target, drawn_from = benchmark.spec, benchmark.target_ci95, benchmark.images
@@ -243,6 +251,21 @@ def _epochs_words(learner: LearnerConfig) -> str:
     first, later = learner.epochs, learner.relearn_epochs
     words = f"{first} epochs per chunk" if later is None else f"{first} epochs, then {later} per chunk"
     return f"{words}, each on as many images as all chunks so far" if learner.match_images_seen else words
+
+
+def _learner_words(learner: LearnerConfig) -> str:
+    """Return in words which parts learn less than others, and how batches and weights are mixed; empty if none."""
+    freeze, layer_decay = learner.freeze, learner.optimizer.params.get("layer_decay")
+    first = "timm's first stage" if freeze == 1 else f"timm's first {freeze} stages"
+    frozen = first if isinstance(freeze, int) else ", ".join(freeze or ())
+    said = {
+        f"frozen: {frozen}": freeze is not None,
+        f"layer decay {layer_decay}": layer_decay is not None,
+        f"mixup {learner.augment.mixup}": learner.augment.mixup is not None,
+        f"CutMix {learner.augment.cutmix}": learner.augment.cutmix is not None,
+        f"the weights' moving average (decay {learner.ema_decay}) is kept": learner.ema_decay is not None,
+    }
+    return "; ".join(words for words, is_set in said.items() if is_set)
 
 
 def print_transfers(runs: Sequence[Run]) -> None:

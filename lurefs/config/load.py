@@ -98,7 +98,7 @@ def group_of(
         UserError: See `load`.
     """
     variants_first = [text for text in overrides if text.startswith(("variants.", "variants="))]
-    plain = merge(_absolute(plain, folder or Path.cwd()), _absolute(parse_overrides(variants_first), Path.cwd()))
+    plain = merge(absolute(plain, folder or Path.cwd()), absolute(parse_overrides(variants_first), Path.cwd()))
     rest = parse_overrides([text for text in overrides if text not in variants_first])
     name = str(rest.get("name", plain.get("name", name)))
     n_workers = check_workers("workers", rest.get("workers", plain.get("workers", 1)))
@@ -135,7 +135,7 @@ def run_config(values: Mapping[str, Any]) -> RunConfig:
         UserError: See `load`.
     """
     check_finite(values)
-    config = from_mapping(RunConfig, _with_defaults(_absolute(values, Path.cwd())))
+    config = from_mapping(RunConfig, _with_defaults(absolute(values, Path.cwd())))
     config = replace(config, backbone=with_digest(config.backbone))
     if config.chunks.n_chunks is None and config.chunks.chunk_size is None:
         config = replace(config, chunks=replace(config.chunks, n_chunks=5))
@@ -339,17 +339,21 @@ def _check_variants(variants: Any, seeds: tuple[int, ...] | None) -> None:
             )
 
 
-def _absolute(value: Any, folder: Path, where: str = "") -> Any:
-    """Return settings, at the path `where`, with their paths made absolute; relative ones start at a folder."""
+def absolute(value: Any, folder: Path, where: str = "") -> Any:
+    """Return settings, at the path `where`, with their paths made absolute; relative ones start at a folder.
+
+    Raises:
+        UserError: A path starts with `package:`, and the package is not installed.
+    """
     if isinstance(value, Mapping):
-        return {key: _absolute(entry, folder, f"{where}.{key}".lstrip(".")) for key, entry in value.items()}
+        return {key: absolute(entry, folder, f"{where}.{key}".lstrip(".")) for key, entry in value.items()}
     is_local = where.endswith("backbone.name") and isinstance(value, str) and value.startswith(LOCAL_DIR)
     if is_local:
         return LOCAL_DIR + _path(value.removeprefix(LOCAL_DIR), folder)
     if not any(fnmatchcase(where, pattern) or fnmatchcase(where, f"variants.*.{pattern}") for pattern in _PATHS):
         return value
     if isinstance(value, list):
-        return [_absolute(entry, folder, where) for entry in value]
+        return [absolute(entry, folder, where) for entry in value]
     return _path(str(value), folder) if isinstance(value, str | int) else value
 
 

@@ -259,10 +259,14 @@ def count_features(model: nn.Module, n_channels: int, image_size: int, config: B
         try:
             features = embed(probe, image, FeaturesConfig())
         except (RuntimeError, ValueError, AssertionError) as error:
+            is_grey = n_channels == 1
             raise UserError(
-                f"the model cannot read {image_size} x {image_size} images: {first_line(error)}",
-                "an image size that the model's strides divide",
-                "set backbone.image_size to a larger size: images are resized to it",
+                f"the model cannot read {image_size} x {image_size} {'grey ' if is_grey else ''}images: "
+                f"{first_line(error)}",
+                "an image size that the model's strides divide"
+                + (", and a model that does not need colours" if is_grey else ""),
+                "set backbone.image_size to a larger size: images are resized to it"
+                + ("; if no size helps, read files with dataset.params.n_channels=3" if is_grey else ""),
             ) from error
         if choice != FeaturesConfig():
             try:

@@ -15,7 +15,7 @@ from lurefs.data.chunks import Chunk
 from lurefs.errors import UserError
 from lurefs.learning.backbones import Backbone
 from lurefs.learning.freezing import restore
-from lurefs.learning.images import Images
+from lurefs.learning.images import Images, at_once, in_parts
 from lurefs.learning.saliency import snip, weight_names
 from lurefs.learning.structure import estimate_statistics, has_statistics, structural_zeros
 from lurefs.learning.unlearn.contract import Changes, ProbeImages, ProbeSource, UnlearnStrategy
@@ -88,7 +88,7 @@ def look(model: nn.Module, probe: ProbeImages) -> Answers:
     batches = list(probe.draw("seen", EFFECT_IMAGES))
     scores = snip(model, batches, probe.ranks)
     with torch.inference_mode():
-        logits = torch.cat([model.eval()(images).float() for images, _ in batches])
+        logits = torch.cat([model.eval()(part).float() for images, _ in batches for part in in_parts(images)])
     return Answers(logits=logits, is_silent={name: scores[name] == 0 for name in weight_names(model) if name in scores})
 
 
@@ -119,7 +119,9 @@ def with_new_statistics(backbone: Backbone, probe: ProbeImages, frozen: Collecti
     fresh = copy.deepcopy(backbone.model)
     kept = {name: tensor for name, tensor in backbone.model.state_dict().items() if name in frozen}
     drawn = [images for images, _ in probe.draw("seen", EFFECT_IMAGES)]
-    estimate_statistics(fresh, torch.cat(drawn).tensor_split(len(drawn)))  # no batch of a single image
+    images = torch.cat(drawn)
+    n_batches = max(len(drawn), len(images) // at_once(backbone.image_size, images.device))
+    estimate_statistics(fresh, images.tensor_split(n_batches))  # no batch of a single image
     restore(fresh, kept)
     probe.ranks.send(fresh.buffers())
     return replace(backbone, model=fresh)

@@ -14,11 +14,11 @@ from lurefs.config.fine_tuning import FineTuningConfig
 from lurefs.config.learning_schema import AugmentConfig
 from lurefs.errors import UserError
 from lurefs.learning.backbones import Backbone, stages
-from lurefs.learning.images import augment, draw_moves
+from lurefs.learning.images import at_once, augment, draw_moves
 from lurefs.learning.weights import classifier_names
 
 IMAGES_AT_ONCE = 64
-"""Images per forward and backward pass; gradients of the parts of a larger support are added."""
+"""Most images per forward and backward pass; gradients of the parts of a larger support are added."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,6 +112,7 @@ def fine_tune(
         generator: Draws the augmentation; on the CPU.
     """
     model = backbone.model.eval()
+    n_at_once = min(IMAGES_AT_ONCE, at_once(backbone.image_size, support.device, with_gradients=True))
     parameters = dict(model.named_parameters())
     for name, parameter in parameters.items():
         parameter.requires_grad_(name in trained)
@@ -125,13 +126,13 @@ def fine_tune(
         optimizer = torch.optim.Adam([*tuned, head.weight, head.bias], lr=settings.lr)
         for images in _views(support, settings, generator):
             optimizer.zero_grad()
-            for part in torch.arange(len(images)).split(IMAGES_AT_ONCE):
+            for part in torch.arange(len(images)).split(n_at_once):
                 logits = head(backbone.embed(images[part]))
                 (functional.cross_entropy(logits, labels[part], reduction="sum") / len(images)).backward()
             optimizer.step()
         optimizer.zero_grad()
         with torch.no_grad():
-            logits = torch.cat([head(backbone.embed(part)) for part in query.split(IMAGES_AT_ONCE)])
+            logits = torch.cat([head(backbone.embed(part)) for part in query.split(n_at_once)])
             moved = _norm({name: parameters[name] - start[name] for name in trained})
         return Tuned(logits=logits, weights_moved=moved / max(_norm({name: start[name] for name in trained}), 1e-12))
 

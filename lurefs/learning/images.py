@@ -22,6 +22,14 @@ from lurefs.errors import UserError
 T = TypeVar("T")
 LARGEST_IN_MEMORY = 8 * 2**30
 """Most bytes of images that `learner.images: auto` keeps in memory."""
+CPU_PIXELS = 2**18
+"""Pixels per channel that a CPU computes at one time (64 images of 64 x 64). Activations of more pixels leave the
+cache, and each image takes a quarter longer; those of many large images fill the memory."""
+MIN_CPU_IMAGES = 16
+PIXELS_WITH_GRADIENTS = 2**17
+"""The same where gradients are wanted, for which all activations are held."""
+MIN_IMAGES_WITH_GRADIENTS = 2
+ALL = 2**31
 
 
 class Images(Protocol):
@@ -96,6 +104,22 @@ class StreamedImages:
         loaded = read_ahead(partial(read_tensor, self.dataset), rows, self.n_workers, is_pinned=self.labels.is_cuda)
         for positions, images in zip(parts, loaded, strict=True):
             yield images.to(self.labels.device, non_blocking=True), self.labels[positions]
+
+
+def at_once(image_size: int, device: torch.device, *, with_gradients: bool = False) -> int:
+    """Return how many images of a batch a device computes at one time: a GPU all, a CPU as many as suit its cache."""
+    if device.type != "cpu":
+        return ALL
+    if with_gradients:
+        return max(MIN_IMAGES_WITH_GRADIENTS, PIXELS_WITH_GRADIENTS // image_size**2)
+    return max(MIN_CPU_IMAGES, CPU_PIXELS // image_size**2)
+
+
+def in_parts(images: Tensor, *, with_gradients: bool = False) -> tuple[Tensor, ...]:
+    """Return prepared images (n, channels, size, size) in parts that their device computes at one time."""
+    size = at_once(images.shape[-1], images.device, with_gradients=with_gradients)
+    parts: tuple[Tensor, ...] = images.split(size)
+    return parts
 
 
 def read_ahead(

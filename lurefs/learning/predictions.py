@@ -7,7 +7,7 @@ from torch import Tensor
 
 from episodes import metrics
 from lurefs.learning.backbones import Backbone
-from lurefs.learning.images import Images
+from lurefs.learning.images import Images, at_once
 from lurefs.ranks import ONE_PROCESS, Ranks
 
 
@@ -24,7 +24,9 @@ def predict(
     mine = probabilities[ranks.part(len(positions))]
     parts = positions[ranks.part(len(positions))].split(batch_size)
     for place, (batch, _) in zip(mine.split(batch_size), images.batches(parts), strict=True):
-        place.copy_(backbone.logits(batch).softmax(1))
+        n_at_once = at_once(backbone.image_size, batch.device)
+        logits = [backbone.logits(part) for part in batch.split(n_at_once)]
+        place.copy_(torch.cat(logits).softmax(1))
     return ranks.sum(probabilities).cpu()
 
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lurefs.errors import UserError
+from lurefs.learning.images import in_parts
 from lurefs.learning.structure import is_norm
 from lurefs.ranks import ONE_PROCESS, Ranks
 
@@ -44,19 +45,30 @@ def gradients(
     """
     parameters = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     was_training = model.training
-    model.train()  # some timm models cache values in evaluation mode until they are set to training
-    model.eval()
     try:
         for images, labels in batches:
             n_images = ranks.sum(torch.tensor(float(len(labels)), device=labels.device))
-            loss = functional.cross_entropy(model(images), labels, reduction="sum") / n_images
-            found = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True, retain_graph=True)
+            total: dict[str, Tensor] = {}
+            for part, given in zip(
+                parts := in_parts(images, with_gradients=True), labels.split(len(parts[0])), strict=True
+            ):
+                for name, gradient in _gradients(model, part, given, n_images).items():
+                    total[name] = total[name].add_(gradient) if name in total else gradient
             yield {
-                name: torch.zeros_like(parameter) if gradient is None else ranks.sum(gradient)
-                for (name, parameter), gradient in zip(parameters.items(), found, strict=True)
+                name: ranks.sum(total[name]) if name in total else torch.zeros_like(parameter)
+                for name, parameter in parameters.items()
             }
     finally:
         model.train(was_training)
+
+
+def _gradients(model: nn.Module, images: Tensor, labels: Tensor, n_images: Tensor) -> dict[str, Tensor]:
+    """Return the gradient of the summed cross-entropy over `n_images`, of the parameters that it depends on."""
+    parameters = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    model.train().eval()  # some timm models keep tensors of a pass, with its graph, until they are set to training
+    loss = functional.cross_entropy(model(images), labels, reduction="sum") / n_images
+    found = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
+    return {name: gradient for name, gradient in zip(parameters, found, strict=True) if gradient is not None}
 
 
 def snip(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], ranks: Ranks = ONE_PROCESS) -> dict[str, Tensor]:

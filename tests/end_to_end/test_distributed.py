@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from safetensors.torch import load_file
 
 import lurefs
 from lurefs.config.schema import RunConfig
@@ -60,6 +61,28 @@ def test_two_processes_learn_what_one_learns(config_file: Path, tmp_path: Path, 
     ]
     assert figures[1].mean == pytest.approx(figures[0].mean, abs=0.05)
     assert not list(two.path.rglob("*partial*"))
+
+
+def test_two_processes_average_and_freeze_what_one_does(
+    config_file: Path, tmp_path: Path, environment: dict[str, str]
+) -> None:
+    """The weights that are kept: an average of all but the frozen first stage, which stays as it starts."""
+    settings = ["learner.ema_decay=0.9", "learner.freeze=1", "unlearn.name=nothing"]
+    found = []
+    for n_processes in (1, 2):
+        directory = RunDirectory(tmp_path / str(n_processes))
+        result = start(n_processes, config_file, directory.path, environment, *settings)
+        assert result.returncode == 0, result.stderr
+        found.append([load_file(directory.checkpoint_path(index)) for index in range(3)])
+    one, two = found
+    for expected, weights in zip(one, two, strict=True):
+        assert list(weights) == list(expected)
+        for name, tensor in expected.items():
+            assert torch.allclose(weights[name], tensor, rtol=1e-3, atol=1e-4), name
+    first, last = one[0], one[-1]
+    assert torch.equal(first["patch_embed.proj.weight"], last["patch_embed.proj.weight"])
+    assert torch.equal(two[0]["patch_embed.proj.weight"], first["patch_embed.proj.weight"])
+    assert not torch.allclose(first["head.weight"], last["head.weight"], rtol=1e-3, atol=1e-4)
 
 
 MASKS = """

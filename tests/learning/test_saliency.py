@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lurefs.errors import UserError
+from lurefs.learning import images as images_module
 from lurefs.learning.saliency import share_less, smallest, snip, weight_names
 
 
@@ -38,6 +39,19 @@ def test_score_is_weight_times_summed_absolute_gradient() -> None:
         assert torch.allclose(scores[name], (parameter.detach() * expected[name]).abs())
         assert parameter.grad is None
     assert model.training
+
+
+@pytest.mark.parametrize("name", ["test_resnet", "levit_128s"])
+def test_score_does_not_depend_on_the_parts_of_a_batch(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Parts are added before their absolute values are taken; a LeViT keeps tensors of one pass for the next."""
+    model = timm.create_model(name, num_classes=5, **({} if name == "test_resnet" else {"img_size": 64}))
+    images = torch.randn(20, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    batch = images, torch.arange(20) % 5
+    whole = snip(model, [batch, batch])
+    monkeypatch.setattr(images_module, "PIXELS_WITH_GRADIENTS", 0)  # two images each
+    parts = snip(model, [batch, batch])
+    for name, score in whole.items():
+        assert torch.allclose(parts[name], score, rtol=1e-3, atol=1e-6 * float(score.max()) + 1e-12)
 
 
 @pytest.mark.parametrize("name", ["test_resnet", "test_convnext", "test_vit", "test_efficientnet", "test_nfnet"])

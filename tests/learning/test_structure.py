@@ -155,3 +155,10 @@ def test_statistics_are_the_mean_over_batches_and_nothing_else_moves() -> None:
     assert norm.running_var.item() == 1.0  # of the variances 0 and 2
     assert [module.training for module in model] == [True, False, True] and norm.momentum == 0.1
     assert all(torch.equal(parameter, weights[name]) for name, parameter in model.named_parameters())
+
+
+def test_a_model_that_keeps_tensors_of_a_pass_has_structural_zeros() -> None:
+    """A LeViT in evaluation mode keeps its attention biases, with their graph, until its mode is set again."""
+    fresh = timm.create_model("levit_128s", num_classes=5, img_size=64)
+    found = structural_zeros(fresh, (3, 64, 64))
+    assert not found["stages.0.blocks.0.attn.qkv.linear.weight"].any()

@@ -9,9 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from lurefs.config.learning_schema import BackboneConfig
 from lurefs.data.dataset import View
 from lurefs.errors import UserError
-from lurefs.learning.backbones import Backbone
+from lurefs.learning import images as images_module
+from lurefs.learning.backbones import Backbone, build_backbone
 from lurefs.stages import attacks
 
 SETTINGS: dict[str, Any] = {"n_steps": 10, "step_size": 0.25}
@@ -54,6 +56,19 @@ def test_fgsm_is_one_step_along_the_sign_of_the_gradient(backbone: Backbone, ima
 
 
 @pytest.mark.parametrize("name", ["fgsm", "pgd"])
+def test_an_attack_does_not_depend_on_the_parts_of_its_images(
+    backbone: Backbone, images: Tensor, labels: Tensor, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = attacks.attack(backbone, images, labels, name=name, epsilon=0.1, **SETTINGS)
+    sizes: list[int] = []
+    monkeypatch.setattr(images_module, "PIXELS_WITH_GRADIENTS", 0)
+    with backbone.model.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0]))):
+        parts = attacks.attack(backbone, images, labels, name=name, epsilon=0.1, **SETTINGS)
+    assert set(sizes) == {2}
+    assert torch.equal(parts, whole)
+
+
+@pytest.mark.parametrize("name", ["fgsm", "pgd"])
 @pytest.mark.parametrize("epsilon", [0.01, 0.3])
 def test_no_pixel_moves_by_more_than_epsilon_or_leaves_the_unit_interval(
     backbone: Backbone, images: Tensor, labels: Tensor, name: str, epsilon: float
@@ -89,3 +104,15 @@ def test_a_missing_library_is_answered_with_the_command_that_installs_it(monkeyp
         attacks.check_installed()
     assert 'pip install "lurefs[robustness]"' in str(caught.value)
     assert "robustness.attacks needs" in str(caught.value)
+
+
+def test_a_model_that_keeps_tensors_of_a_pass_is_attacked_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a LeViT does with its attention biases in evaluation mode."""
+    config = BackboneConfig(name="levit_128s")
+    levit = build_backbone(config, n_classes=3, n_channels=1, image_size=64, seed=0)
+    images = torch.randint(0, 256, (6, 1, 64, 64), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    settings = {**SETTINGS, "n_steps": 2}
+    found = [attacks.attack(levit, images, torch.arange(6) % 3, name="pgd", epsilon=0.1, **settings)]
+    monkeypatch.setattr(images_module, "PIXELS_WITH_GRADIENTS", 0)
+    found.append(attacks.attack(levit, images, torch.arange(6) % 3, name="pgd", epsilon=0.1, **settings))
+    assert (found[0] - found[1]).abs().mean() < 1e-3

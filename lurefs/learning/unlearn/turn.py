@@ -88,12 +88,16 @@ def _mean_loss(model: nn.Module, images: ProbeImages, source: ProbeSource, n_ima
     import torch
     from torch.nn import functional
 
+    from lurefs.learning.images import in_parts
+
     was_training, device = model.training, next(model.parameters()).device
     total = torch.zeros(2, dtype=torch.float64, device=device)
     model.eval()
     with torch.inference_mode():
         for batch, labels in images.draw(source, n_images):
-            loss = functional.cross_entropy(model(batch).float(), labels, reduction="sum")
+            loss = functional.cross_entropy(
+                torch.cat([model(part).float() for part in in_parts(batch)]), labels, reduction="sum"
+            )
             total += torch.stack([loss.double(), loss.new_tensor(len(labels)).double()])
     model.train(was_training)
     loss_sum, n = images.ranks.sum(total).tolist()

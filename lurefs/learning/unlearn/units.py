@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from lurefs.learning.images import in_parts
 from lurefs.ranks import Ranks
 
 LAYERS = {"conv1d", "conv2d", "conv3d", "linear"}
@@ -69,9 +70,9 @@ def watch_units(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], rank
     model.eval()
     try:
         with torch.no_grad():
-            for images, _ in batches:
+            for part in (part for images, _ in batches for part in in_parts(images)):
                 with watch:
-                    model(images)
+                    model(part)
                 watch.forget()
     finally:
         model.train(was_training)
