@@ -105,9 +105,10 @@ def frozen_group(arguments: argparse.Namespace) -> tuple[RunGroup, Path]:
     """
     if holds_features(Path(arguments.data).expanduser()):
         return _group_of_features(arguments)
-    if arguments.others:
+    others = getattr(arguments, "others", ())
+    if others:
         raise UserError(
-            f"{arguments.data} and {arguments.others[0]} are given",
+            f"{arguments.data} and {others[0]} are given",
             "images from one place, or several files of features",
             "name one of them; a recipe can have several data sets",
         )
@@ -127,7 +128,7 @@ def _group_of_features(arguments: argparse.Namespace) -> tuple[RunGroup, Path]:
     Raises:
         UserError: A file is wrong, or the files are not of the same images.
     """
-    files = [arguments.data, *arguments.others]
+    files = [arguments.data, *getattr(arguments, "others", ())]
     first: ImageDataset | None = None
     for file in files:
         name, params = dataset_of(file)
