@@ -11,7 +11,7 @@ import argparse
 import json
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -72,23 +72,27 @@ def run(
 
 
 def evaluate(
-    data: str | Path,
-    backbone: str | Sequence[str],
+    data: Any,
+    backbone: str | Sequence[str] | None = None,
     settings: Settings = (),
     *,
+    labels: ArrayLike | None = None,
     weights: str | Path | None = None,
     shots: int | Sequence[int] = (1, 5),
     way: int = 5,
     run_dir: Path | str | None = None,
     n_workers: int | None = None,
 ) -> Results:
-    """Measure frozen backbones on few-shot episodes of images, as `lurefs evaluate DATA --backbone NAMES` does.
+    """Measure backbones on few-shot episodes, as `lurefs evaluate DATA --backbone NAMES` does, or features of any.
 
     Args:
-        data: A folder with one sub-folder per class, an `.npz` file, or the name of a data set.
-        backbone: One or several timm names, which may be one text with commas between. timm's pretrained weights are
-            loaded unless `settings` has `backbone.pretrained: False`.
+        data: A folder with one sub-folder per class, an `.npz` file, or the name of a data set. Or features: a file of
+            them or a list of files, a `FeatureBank`, banks by name in a mapping, or an array (n_images, n_features)
+            with `labels`. Those in memory are stored in the folder of the results, in `given`.
+        backbone: One or several timm names, which may be one text with commas between; none for features. timm's
+            pretrained weights are loaded unless `settings` has `backbone.pretrained: False`.
         settings: Settings that win over those of `lurefs init DATA`.
+        labels: (n_images,) labels of an array of features, whole numbers or texts.
         weights: A file of weights for the only backbone, in place of timm's.
         shots: Labelled images per class, one benchmark each.
         way: Classes per episode.
@@ -100,9 +104,19 @@ def evaluate(
     """
     from lurefs.commands import frozen
 
+    if not isinstance(data, str | Path) and not _are_paths(data):
+        return _evaluate_in_memory(
+            data, labels, backbone, settings, shots=shots, way=way, run_dir=run_dir, n_workers=n_workers
+        )
+    if labels is not None:
+        raise UserError(
+            "labels are given beside data that have their own", "labels only for an array", "leave labels out"
+        )
+    files = [str(data)] if isinstance(data, str | Path) else [str(path) for path in data]
     asked = argparse.Namespace(
-        data=str(data),
-        backbone=backbone if isinstance(backbone, str) else ",".join(backbone),
+        data=files[0],
+        others=files[1:],
+        backbone=backbone if backbone is None or isinstance(backbone, str) else ",".join(backbone),
         weights=weights,
         shots=str(shots) if isinstance(shots, int) else ",".join(map(str, shots)),
         way=way,
@@ -112,6 +126,39 @@ def evaluate(
     with _turn():
         group, root = frozen.frozen_group(asked)
         return _run(group, _folder(run_dir, root), n_workers)
+
+
+def _evaluate_in_memory(
+    data: Any,
+    labels: ArrayLike | None,
+    backbone: Any,
+    settings: Settings,
+    *,
+    run_dir: Path | str | None,
+    **options: Any,
+) -> Results:
+    """Evaluate features in memory, from files in the folder of the results; these go if the run is refused."""
+    from lurefs.data.features_memory import banks_of, write_features
+
+    folder = _folder(run_dir, Path("runs") / "features") / "given"
+    files = {folder / f"{name}.npz": bank for name, bank in banks_of(data, labels).items()}
+    new = [path for path in files if not path.exists()]
+    for path, bank in files.items():
+        write_features(path, bank)
+    try:
+        return evaluate(list(files), backbone, settings, run_dir=folder.parent, **options)
+    except UserError:
+        if not (folder.parent / "report.html").exists() and not list(folder.parent.glob("*/config.yaml")):
+            for path in new:
+                path.unlink()
+            with suppress(OSError):
+                folder.rmdir()
+                folder.parent.rmdir()
+        raise
+
+
+def _are_paths(data: Any) -> bool:
+    return isinstance(data, list | tuple) and len(data) > 0 and all(isinstance(path, str | Path) for path in data)
 
 
 def embed(
@@ -321,6 +368,8 @@ def _dataset(images: Any, labels: ArrayLike | None) -> ImageDataset:
         return images
     name, params = dataset_of(str(images))
     dataset: ImageDataset = plugins.build("dataset", name, params)
+    if dataset.read_features is not None:
+        raise UserError(f"{images} holds features", "images", "measure them with lurefs.evaluate")
     return dataset
 
 

@@ -46,6 +46,11 @@ class Entry:
     n_bytes: int
     used: float
 
+    @property
+    def kind(self) -> str:
+        """What kind of thing it holds."""
+        return self.path.parent.name
+
 
 def cache_dir() -> Path:
     """Return the cache folder: `$LUREFS_CACHE`, otherwise `lurefs` in the user's cache folder; it need not exist."""
@@ -109,6 +114,25 @@ def opened(kind: str, key: str, *, about: str, n_bytes: int) -> Iterator[tuple[P
         raise NoCacheError(f"the cache folder {cache_dir()} cannot be used: {error.strerror or error}") from error
 
 
+@contextmanager
+def found(kind: str, key: str) -> Iterator[Path | None]:
+    """Yield the folder of an entry, or None if there is none; it is not removed while the block runs.
+
+    Other processes wait meanwhile, so the block should only open files.
+
+    Raises:
+        OSError: The folder cannot be used.
+    """
+    card = cache_dir() / kind / key / _CARD
+    if not card.is_file():
+        yield None
+        return
+    with _locked():
+        if card.is_file():
+            os.utime(card)
+        yield card.parent if card.is_file() else None
+
+
 def entries() -> list[Entry]:
     """Return all entries, those that were used last first."""
     found = []
@@ -125,8 +149,11 @@ def entries() -> list[Entry]:
     return sorted(found, key=lambda entry: entry.used, reverse=True)
 
 
-def clear() -> tuple[list[Entry], list[Entry]]:
-    """Remove all entries that no process uses; return the removed ones and those that are in use.
+def clear(kind: str | None = None) -> tuple[list[Entry], list[Entry]]:
+    """Remove all entries of a kind that no process uses; return the removed ones and those that are in use.
+
+    Args:
+        kind: The kind; None for all.
 
     Raises:
         UserError: The folder cannot be changed.
@@ -138,6 +165,8 @@ def clear() -> tuple[list[Entry], list[Entry]]:
     try:
         with _locked():
             for entry in entries():
+                if kind not in (None, entry.kind):
+                    continue
                 (removed if _remove(entry) else kept).append(entry)
     except OSError as error:
         raise UserError(

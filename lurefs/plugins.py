@@ -34,6 +34,7 @@ TABLE: Mapping[str, Mapping[str, str]] = MappingProxyType(
             "digits": "lurefs.data.digits:digits",
             "folder": "lurefs.data.folder:folder",
             "npz": "lurefs.data.npz:npz",
+            "features": "lurefs.data.features_file:features",
             "table": "lurefs.data.table:table",
             "archive": "lurefs.data.archive:archive",
             "webdataset": "lurefs.data.webdataset:webdataset",
@@ -101,6 +102,11 @@ _permitted: dict[str, str] = {}
 def names(kind: str) -> list[str]:
     """Return the names of all plug-ins of one kind, in the table's order."""
     return list(TABLE[kind])
+
+
+def is_named(kind: str, name: str) -> bool:
+    """Return whether a plug-in comes with lurefs, rather than from a path."""
+    return name in TABLE[kind] or name.partition(":")[0] in NAMED.get(kind, ())
 
 
 def resolve(kind: str, name: str) -> Any:

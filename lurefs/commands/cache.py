@@ -8,6 +8,9 @@ from typing import Any
 
 from lurefs import cache, console
 
+ALL = "all"
+KINDS = ("images", "features", ALL)
+
 
 def add_parser(commands: Any) -> None:
     """Add the command `cache` to an argument parser's commands."""
@@ -18,7 +21,7 @@ def add_parser(commands: Any) -> None:
         "longest time goes first."
     )
     parser = commands.add_parser("cache", help=words, description=text)
-    parser.add_argument("--clear", action="store_true", help="remove all that no process uses now")
+    parser.add_argument("--clear", nargs="?", const=ALL, choices=KINDS, help="remove what no process uses now")
     parser.set_defaults(run=run)
 
 
@@ -29,7 +32,7 @@ def run(arguments: argparse.Namespace) -> int:
         UserError: The folder cannot be changed.
     """
     if arguments.clear:
-        removed, kept = cache.clear()
+        removed, kept = cache.clear(None if arguments.clear == ALL else arguments.clear)
         in_use = f"; {_size(kept)} in use stay" if kept else ""
         print(f"removed {_size(removed)} from {cache.cache_dir()}{in_use}")
         return 0
@@ -37,13 +40,15 @@ def run(arguments: argparse.Namespace) -> int:
     if entries:
         rows = [
             (
-                f"{entry.path.parent.name}: {entry.about}",
+                f"{entry.kind}: {entry.about}",
                 _megabytes(entry.n_bytes),
                 datetime.fromtimestamp(entry.used).strftime("%Y-%m-%d %H:%M"),
             )
             for entry in entries
         ]
         console.print_table("Kept for all runs of this machine", ("what", "size", "last use"), rows)
+    for kind in sorted({entry.kind for entry in entries}):
+        print(f"{kind}: {_size([entry for entry in entries if entry.kind == kind])}")
     print(f"{_size(entries)} of at most {cache.bound() / 1e9:g} GB in {cache.cache_dir()}")
     return 0
 

@@ -15,7 +15,9 @@ import yaml
 
 from lurefs import console, plugins
 from lurefs.config.load import RunGroup, absolute, group_of, parse_overrides
+from lurefs.config.schema import FEATURES
 from lurefs.config.weight_files import LOCAL_DIR
+from lurefs.data.features_file import difference, holds_features
 from lurefs.data.recognise import recognise
 from lurefs.errors import UserError
 
@@ -36,7 +38,7 @@ def add_parser(commands: Any) -> None:
     """Add the command `init` to an argument parser's commands."""
     words = "write a commented recipe that measures backbones as they are on a user's images"
     parser = commands.add_parser("init", help=words, description=words.capitalize() + ".")
-    parser.add_argument("data", metavar="DATA", help="a folder of images, a file, or a data set's name")
+    parser.add_argument("data", metavar="DATA", help="a folder of images, a file of them or of features, or a name")
     add_options(parser)
     parser.add_argument("--output", type=Path, metavar="FILE", help="the recipe (default: <name of DATA>.yaml)")
     words = "settings of the data set, e.g. dataset.params.image_size=64"
@@ -104,6 +106,15 @@ def frozen_group(arguments: argparse.Namespace) -> tuple[RunGroup, Path]:
     Raises:
         UserError: There is no such data, no backbone is named, or an option or an override is wrong.
     """
+    if holds_features(Path(arguments.data).expanduser()):
+        return _group_of_features(arguments)
+    others = getattr(arguments, "others", ())
+    if others:
+        raise UserError(
+            f"{arguments.data} and {others[0]} are given",
+            "images from one place, or several files of features",
+            "name one of them; a recipe can have several data sets",
+        )
     if arguments.backbone is None:
         raise UserError(
             f"no backbone is named to evaluate on {arguments.data}",
@@ -111,6 +122,33 @@ def frozen_group(arguments: argparse.Namespace) -> tuple[RunGroup, Path]:
             "add e.g. --backbone resnet18; 'lurefs list backbones' shows all, and a recipe goes behind --config",
         )
     group = group_of(yaml.safe_load(recipe(arguments)), arguments.overrides, name=_name_of(arguments.data))
+    return group, arguments.run_dir or Path("runs") / group.name
+
+
+def _group_of_features(arguments: argparse.Namespace) -> tuple[RunGroup, Path]:
+    """Return the runs on files of features, one per file, all on the same episodes.
+
+    Raises:
+        UserError: A file is wrong, or the files are not of the same images.
+    """
+    files = [arguments.data, *getattr(arguments, "others", ())]
+    first: ImageDataset | None = None
+    for file in files:
+        name, params = dataset_of(file)
+        if name != FEATURES:
+            raise UserError(
+                f"{file} holds no features, and {arguments.data} does", "files of features only", "leave it out"
+            )
+        dataset: ImageDataset = plugins.build("dataset", name, params)
+        first = dataset if first is None else first
+        if reason := difference(first, dataset):
+            raise UserError(
+                f"{arguments.data} and {file} are not of the same images: {reason}",
+                "files of the same images, with the same labels in the same order, or with the same image_ids",
+                "leave out the images that one of them lacks, or evaluate the files one by one",
+            )
+    name = _name_of(files[0]) if len(files) == 1 else "features"
+    group = group_of(yaml.safe_load(recipe(arguments)), arguments.overrides, name=name)
     return group, arguments.run_dir or Path("runs") / group.name
 
 
@@ -127,27 +165,19 @@ def recipe(arguments: argparse.Namespace) -> str:
     dataset: ImageDataset = plugins.build("dataset", name, params)
     brought = None if "class_split" in overrides else dataset.class_split
     n_query = _n_query(dataset, dataset.class_names if brought is None else brought["novel"], n_way, shots)
-    backbones = _backbones_of(EXAMPLE if arguments.backbone is None else arguments.backbone)
-    if arguments.weights is not None and len(backbones) != 1:
-        raise UserError(
-            f"--weights is given for {len(backbones)} backbones", "one backbone", "measure the backbones one by one"
-        )
-    variants = [
-        f"  {variant}: {{backbone: {_inline(_weights(backbone, arguments))}}}"
-        for variant, backbone in backbones.items()
-    ]
+    variants = (_variants_of_features if name == FEATURES else _variants_of_backbones)(arguments)
     benchmarks = [f"  {n_way}way-{k}shot: {{n_way: {n_way}, n_shot: {k}, n_query: {n_query}}}" for k in shots]
     return "\n".join(
         [
-            f"# Backbones as they are, measured on {name} by few-shot episodes. Start it with: lurefs run FILE",
-            f"name: {_inline(_name_of(arguments.data))}",
+            f"# {_what(name)}, measured by few-shot episodes. Start it with: lurefs run FILE",
+            f"name: {_inline('features' if getattr(arguments, 'others', ()) else _name_of(arguments.data))}",
             f"frozen: true                       # nothing is learned; {_whose(brought)} are novel",
             f"dataset: {_inline({'name': name, 'params': params})}",
             "benchmarks:                        # 2,000 episodes each; n_episodes changes that",
             *benchmarks,
             "probes:",
             "  logistic_regression: {name: logistic_regression}   # or nearest_centroid, ridge, knn ...",
-            "variants:                          # one run per backbone; pretrained: true loads timm's weights",
+            f"variants:                          # {_each(name)}",
             *variants,
             "",
         ]
@@ -168,6 +198,49 @@ def dataset_of(data: str, overrides: Mapping[str, Any] = MappingProxyType({})) -
         return str(given["name"]), {"path": str(Path(data).expanduser().resolve()), **params}
     name, found = recognise(data)
     return name, found | params
+
+
+def _what(dataset: str) -> str:
+    return "Features of files" if dataset == FEATURES else f"Backbones as they are on {dataset}"
+
+
+def _each(dataset: str) -> str:
+    of_file = "one run per file, on the same episodes"
+    return of_file if dataset == FEATURES else "one run per backbone; pretrained: true loads timm's weights"
+
+
+def _variants_of_backbones(arguments: argparse.Namespace) -> list[str]:
+    """Return the lines of a recipe's variants, one per backbone."""
+    backbones = _backbones_of(EXAMPLE if arguments.backbone is None else arguments.backbone)
+    if arguments.weights is not None and len(backbones) != 1:
+        raise UserError(
+            f"--weights is given for {len(backbones)} backbones", "one backbone", "measure the backbones one by one"
+        )
+    return [
+        f"  {variant}: {{backbone: {_inline(_weights(backbone, arguments))}}}"
+        for variant, backbone in backbones.items()
+    ]
+
+
+def _variants_of_features(arguments: argparse.Namespace) -> list[str]:
+    """Return the lines of a recipe's variants, one per file of features."""
+    for option in ("backbone", "weights"):
+        if getattr(arguments, option) is not None:
+            raise UserError(
+                f"--{option} is given for features, which a backbone has made already",
+                "no backbone: nothing is embedded",
+                f"leave --{option} out; the name of the file is that of its backbone",
+            )
+    files = [arguments.data, *getattr(arguments, "others", ())]
+    found = {_name_of(file): dataset_of(file)[1] for file in files}
+    if len(found) < len(files):
+        raise UserError(
+            f"the files {', '.join(files)} do not differ in their names", "one name per file", "rename one of them"
+        )
+    return [
+        f"  {variant}: {{backbone: {_inline({'name': variant})}, dataset: {_inline({'params': params})}}}"
+        for variant, params in found.items()
+    ]
 
 
 def _whose(brought: Mapping[str, Sequence[str]] | None) -> str:

@@ -130,7 +130,7 @@ def _run_again(config: RunConfig, directory: RunDirectory, *, with_page: bool) -
     check(plan)
     directory.check_writable()
     console.note(f"running {config.name} again")
-    run_stage(plan, directory, "run", with_page=with_page)
+    run_stage(plan, directory, "run", with_page=with_page, uses_store=False)
 
 
 def _part(name: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> Part:

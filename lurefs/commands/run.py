@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 WORDS = "RECIPE key.sub=value"
 WORDS_HELP = "{} (as --config), and settings that win over it"
-DATA = ("a recipe", "images to measure --backbone on as it is, or a recipe")
+DATA = ("a recipe", "images to measure --backbone on as it is, files of features, or a recipe")
 STAGES = {
     "run": "all stages: pretrain, extract, evaluate and report",
     "pretrain": "learn the chunks, and store a checkpoint and an outcome after each",
@@ -78,7 +78,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _take_first_word(arguments: argparse.Namespace) -> None:
-    """Take a word without `=` as the recipe, or for `evaluate` as the data unless it is a YAML file.
+    """Take a word without `=` as the recipe, or for `evaluate` words as the data unless the first is a YAML file.
 
     Raises:
         UserError: There are several such words, or one beside --config.
@@ -86,13 +86,14 @@ def _take_first_word(arguments: argparse.Namespace) -> None:
     words = [text for text in arguments.overrides if "=" not in text]
     if not words:
         return
-    if len(words) > 1 or arguments.config is not None:
+    is_data = arguments.command == "evaluate" and not words[0].endswith((".yaml", ".yml"))
+    if (len(words) > 1 and not is_data) or arguments.config is not None:
         raise UserError(
             f"{words[-1]!r} is no setting", "settings as key.sub=value", "give one recipe only, and settings with '='"
         )
     arguments.overrides = [text for text in arguments.overrides if text not in words]
-    if arguments.command == "evaluate" and not words[0].endswith((".yaml", ".yml")):
-        arguments.data = words[0]
+    if is_data:
+        arguments.data, *arguments.others = words
     else:
         arguments.config = words[0]
 
@@ -199,7 +200,11 @@ def _print_plan(plan: Plan) -> None:
         f"  data      {plan.dataset.name}: {len(classes.base)} base, {len(classes.validation)} validation and "
         f"{len(classes.novel)} novel classes{of_base if len(classes.base) else ''}"
     )
-    if run.frozen:
+    if run.brings_features:
+        print(
+            f"  features  {plan.dataset.n_features} per image, of a file: there is no model, and there are no controls"
+        )
+    elif run.frozen:
         print(f"  frozen    {run.backbone.name} as it is: nothing is learned")
     else:
         sizes = ", ".join(str(len(chunk.train)) for chunk in plan.chunks)
@@ -209,7 +214,8 @@ def _print_plan(plan: Plan) -> None:
         print(f"  learner   {words}: {n_passes} image passes")
         if more := _learner_words(run.learner):
             print(f"            {more}")
-    _print_weights(plan)
+    if not run.brings_features:
+        _print_weights(plan)
     for name, benchmark in plan.benchmarks.items():
         spec, target, drawn_from = benchmark.spec, benchmark.target_ci95, benchmark.images
         most = "" if target is None else f"until ± {100 * target:g} points, at most "

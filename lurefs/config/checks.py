@@ -10,11 +10,12 @@ from episodes.specs import SpecError
 from episodes.stopping import MIN_EPISODES
 from episodes.transforms import parse_chain
 from lurefs import plugins
-from lurefs.config.fine_tuning import check_fine_tunings
+from lurefs.config.fine_tuning import check_fine_tunings, fine_tunings
 from lurefs.config.learning_schema import BackboneConfig, ChunksConfig, FeaturesConfig, LearnerConfig
 from lurefs.config.schema import (
     ATTACKS,
     CORRUPTIONS,
+    FEATURES,
     BenchmarkConfig,
     ClassSplitConfig,
     ProbeConfig,
@@ -86,6 +87,7 @@ def check_settings(config: RunConfig) -> None:
     for name, probe in config.probes.items():
         _check_probe(f"probes.{name}", probe)
     check_fine_tunings(config)
+    _check_features_alone(config)
     if config.robustness is not None:
         if config.frozen:
             raise UserError(
@@ -258,6 +260,33 @@ def _check_features(features: FeaturesConfig) -> None:
             "backbone.features.pool is 'map', and layers are chosen",
             "avg, max, avgmax, catavgmax, token or token_avg for layers: attention pooling reads the last one alone",
             "change backbone.features.pool, or leave backbone.features.layer and n_layers out",
+        )
+
+
+def _check_features_alone(config: RunConfig) -> None:
+    """Refuse settings of models and images in a run on features, and features in a run on images."""
+    parts = {f"benchmarks.{name}": part.dataset for name, part in config.benchmarks.items()}
+    parts |= {f"transfer.{name}": part.dataset for name, part in config.transfer.items()}
+    for where, dataset in parts.items():
+        if dataset is not None and (dataset.name == FEATURES) != config.brings_features:
+            raise UserError(
+                f"{where}.dataset is {dataset.name!r} and dataset is {config.dataset.name!r}",
+                "features in all parts of a run, or images in all",
+                f"leave {where}.dataset out, or make it a run of its own",
+            )
+    if not config.brings_features:
+        return
+    wrong = "frozen is false" if not config.frozen else ""
+    if config.backbone != BackboneConfig(name=config.backbone.name):
+        wrong = "backbone has settings other than its name"
+    wrong = next((f"probes.{name} is fine-tuned" for name in fine_tunings(config)), wrong)
+    corrupted = [name for name, benchmark in config.benchmarks.items() if benchmark.corrupt is not None]
+    wrong = f"benchmarks.{corrupted[0]}.corrupt is set" if corrupted else wrong
+    if wrong:
+        raise UserError(
+            f"{wrong}, but the data set is 'features', without a model and images",
+            "frozen: true, and settings that need neither",
+            "set frozen=true and leave the other out, or name the images and a backbone",
         )
 
 

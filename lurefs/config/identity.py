@@ -28,6 +28,7 @@ def run_identity(config: RunConfig) -> dict[str, Any]:
     values: dict[str, Any] = to_mapping(config)
     left_out = ["name", "device", "num_threads", "checkpoints", "controls", "on_bad_image", "executor", "trackers"]
     left_out += ["chunks", "learner", "unlearn", "after_chunk", "robustness"] if config.frozen else ["frozen"]
+    left_out += ["backbone"] if config.brings_features else []
     values["learner"] = {key: value for key, value in values["learner"].items() if key not in ("images", "n_workers")}
     values["backbone"]["checkpoint_path"] = None  # the digest of its bytes stands for it, as for a local folder
     values["backbone"]["name"] = identity_name(config.backbone)

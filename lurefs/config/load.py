@@ -14,6 +14,7 @@ import yaml
 import lurefs
 from lurefs import plugins
 from lurefs.config.checks import check_config, check_finite, check_name, check_settings, check_variant_names
+from lurefs.config.learning_schema import BackboneConfig
 from lurefs.config.schema import RunConfig
 from lurefs.config.weight_files import LOCAL_DIR, with_digest
 from lurefs.errors import UserError, nearest
@@ -139,6 +140,8 @@ def run_config(values: Mapping[str, Any]) -> RunConfig:
     config = replace(config, backbone=with_digest(config.backbone))
     if config.chunks.n_chunks is None and config.chunks.chunk_size is None:
         config = replace(config, chunks=replace(config.chunks, n_chunks=5))
+    if config.brings_features:
+        config = _of_features(config)
     check_config(config)
     return config
 
@@ -153,6 +156,14 @@ def stored_config(values: Mapping[str, Any]) -> RunConfig:
     config = from_mapping(RunConfig, _with_defaults(values))
     check_settings(config)
     return config
+
+
+def _of_features(config: RunConfig) -> RunConfig:
+    """Return the configuration of a run on features: its backbone is named after the file, and it has no controls."""
+    backbone = config.backbone
+    if backbone == BackboneConfig():
+        backbone = BackboneConfig(name=Path(str(config.dataset.params.get("path"))).stem)
+    return replace(config, backbone=backbone, controls=False)
 
 
 def to_yaml(config: RunConfig) -> str:

@@ -32,6 +32,8 @@ CORRUPTIONS = {
 }
 """The common corruptions of Hendrycks and Dietterich (2019) in their order, and what each does."""
 ATTACKS = ("fgsm", "pgd")
+FEATURES = "features"
+"""Name of the data set that brings features in place of images."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -233,8 +235,10 @@ class RunConfig:
     do not matter, and without `class_split` all classes are novel. `controls` also measures what a backbone must beat:
     its untrained twin, and statistics of the images. `on_bad_image` says what happens if image files cannot be read:
     `refuse` names them before anything is learned, `skip` leaves them out. The files left out are in `identity.json`,
-    and make another run. `executor` says where episodes are scored: `serial`, `joblib` (n_workers processes), or `dask`
-    (address of a cluster). `robustness: {}` also measures accuracy on corrupted and attacked images.
+    and make another run. With the data set `features` there is no model: `frozen` must be true, `backbone.name` only
+    says in tables what made the features, and there are no controls. `executor` says where episodes are scored:
+    `serial`, `joblib` (n_workers processes), or `dask` (address of a cluster). `robustness: {}` also measures accuracy
+    on corrupted and attacked images.
     """
 
     name: str
@@ -261,15 +265,26 @@ class RunConfig:
     trackers: TrackersConfig = field(default_factory=TrackersConfig)
 
     @property
+    def brings_features(self) -> bool:
+        """Whether the data set brings features, so that there is neither a model nor an image."""
+        return self.dataset.name == FEATURES
+
+    @property
     def is_as_loaded(self) -> bool:
-        """Whether loaded weights are measured without training, so that the seed changes none of their accuracies."""
-        return self.frozen and (self.backbone.pretrained or self.backbone.checkpoint_path is not None)
+        """Whether nothing is trained or drawn at random, so that the seed changes none of the accuracies."""
+        is_loaded = self.backbone.pretrained or self.backbone.checkpoint_path is not None
+        return self.frozen and (self.brings_features or is_loaded)
 
 
 def plugin_names(config: RunConfig) -> list[str]:
     """Return the names of all plug-ins of a run."""
-    transfers = config.transfer.values()
-    datasets = [each.dataset for each in config.benchmarks.values()] + [each.dataset for each in transfers]
-    probes = [*config.probes.values(), *(transfer.probe for transfer in transfers)]
-    own = [config.dataset, config.unlearn, config.executor]
-    return [part.name for part in (*own, *datasets, *probes) if part is not None]
+    probes = [*config.probes.values(), *(transfer.probe for transfer in config.transfer.values())]
+    own = [config.unlearn.name, config.executor.name]
+    return [*dataset_names(config), *own, *(probe.name for probe in probes)]
+
+
+def dataset_names(config: RunConfig) -> list[str]:
+    """Return the names of all data sets of a run."""
+    datasets = [benchmark.dataset for benchmark in config.benchmarks.values()]
+    datasets += [transfer.dataset for transfer in config.transfer.values()]
+    return [config.dataset.name, *(dataset.name for dataset in datasets if dataset is not None)]

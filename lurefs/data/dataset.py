@@ -62,6 +62,8 @@ class ImageDataset:
             source that decodes no files. Images of a source with a stamp are checked before they are used, and decoded
             once per view (see `lurefs.data.decoded`).
         decoded: The store of the decoded images; None if there is none.
+        n_features: Number of features per image, if the data bring features in place of images; otherwise 0.
+        read_features: Rows (n,) int64 -> features (n, n_features) float32, if the data bring them.
     """
 
     name: str
@@ -80,6 +82,8 @@ class ImageDataset:
     notes: tuple[str, ...] = ()
     stamp: Callable[[], str] | None = None
     decoded: DecodedImages | None = None
+    n_features: int = 0
+    read_features: Callable[[IntArray], NDArray[np.float32]] | None = None
 
     def __post_init__(self) -> None:
         n_images = len(self.labels)

@@ -60,6 +60,7 @@ def learn2learn(
     for file in sorted({place[0] for place in places if isinstance(place, tuple)}):
         digest.update(f"{file.name}\0{file.stat().st_size}\n".encode())
     where = f"learn2learn:{name}"
+    files = list(dict.fromkeys(place if isinstance(place, Path) else place[0] for place in places))
     return dataset_of(
         Encoded(
             name="learn2learn",
@@ -68,6 +69,7 @@ def learn2learn(
             image_ids=ids,
             identity={"source": where, "files_sha256": digest.hexdigest()},
             open=partial(_open, places),
+            files=partial(list, files),
             n_channels=n_channels,
             white_level=white_level,
             split=given_split(codes, labels, class_names, use_split=use_split, where=where),

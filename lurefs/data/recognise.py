@@ -8,6 +8,7 @@ from zipfile import is_zipfile
 
 from lurefs import plugins
 from lurefs.data.arrow import is_arrow
+from lurefs.data.features_file import holds_features
 from lurefs.data.few_shot_set import set_in
 from lurefs.data.idx import images_in
 from lurefs.data.pixels import printable
@@ -17,7 +18,7 @@ from lurefs.errors import UserError
 
 FORMS = (
     "a folder with one sub-folder per class, a table (.csv, .tsv, .parquet), an archive (.tar, .zip), shards "
-    "(train-{000..003}.tar), Arrow, idx or .npz files"
+    "(train-{000..003}.tar), Arrow, idx or .npz files, or features (.npz, .npy, .parquet)"
 )
 
 
@@ -65,6 +66,8 @@ def _form_of_file(path: Path) -> str:
     ending = path.suffix.lower()
     if is_arrow(path):
         return "arrow"
+    if holds_features(path):
+        return "features"
     if ending in TABLES:
         return "table"
     if images_in(path):

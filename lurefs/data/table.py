@@ -139,7 +139,7 @@ def _read(path: str, columns: Mapping[str, str], *, use_split: bool) -> tuple[Co
     folder = Path(path).expanduser().absolute()
     if not folder.is_dir():
         file = existing(path, "file")
-        return _used(_read_file(file), columns, file, use_split=use_split), file
+        return _used(read_columns(file), columns, file, use_split=use_split), file
     files = _parts_of(folder)
     if not files:
         raise UserError(
@@ -147,7 +147,7 @@ def _read(path: str, columns: Mapping[str, str], *, use_split: bool) -> tuple[Co
         )
     joined: Columns = {}
     for file in files:
-        part = _used(_read_file(file), columns, file, use_split=False)
+        part = _used(read_columns(file), columns, file, use_split=False)
         part["split"] = [file.stem] * len(part["path"])
         if joined and joined.keys() != part.keys():
             raise _wrong(file, f"has the columns {', '.join(part)}", f"{', '.join(joined)}, as {files[0].name}")
@@ -155,8 +155,12 @@ def _read(path: str, columns: Mapping[str, str], *, use_split: bool) -> tuple[Co
     return joined, folder
 
 
-def _read_file(file: Path) -> dict[str, list[Any]]:
-    """Return all columns of a table by their names."""
+def read_columns(file: Path) -> dict[str, list[Any]]:
+    """Return all columns of a table by their names.
+
+    Raises:
+        UserError: It cannot be read.
+    """
     if file.suffix.lower() == ".parquet":
         import pyarrow
         import pyarrow.parquet

@@ -70,6 +70,7 @@ def timm(
             image_ids=names,
             identity={"source": f"timm:{name}", "split": split, "names_sha256": digest.hexdigest()},
             open=partial(_open, reader, names),
+            files=partial(_files, reader),
             n_channels=n_channels,
             white_level=white_level,
         ),
@@ -80,6 +81,13 @@ def timm(
 def _open(reader: Any, names: tuple[str, ...], row: int) -> tuple[IO[bytes], str]:
     with reader[row][0] as file:
         return io.BytesIO(file.read()), names[row]
+
+
+def _files(reader: Any) -> list[Path]:
+    """Return the files that hold the images."""
+    if hasattr(reader, "samples"):
+        return [Path(path) for path, _ in reader.samples]
+    return [Path(entry["filename"]) for entry in reader.dataset.cache_files]
 
 
 def _labels(reader: Any) -> list[int]:

@@ -23,6 +23,8 @@ SPLITS: Mapping[str, tuple[str, ...]] = {"train": ("train", "trainval"), "val": 
 """What data sets call the parts of their splits; the first name that a data set knows is taken."""
 LABELS = ("targets", "labels", "_labels", "y")
 """Where data sets keep their labels."""
+FILES = ("samples", "_samples", "_image_files", "_images")
+"""Where they keep the paths of their images."""
 
 
 def torchvision(
@@ -64,6 +66,7 @@ def torchvision(
     for data in parts.values():
         if hasattr(data, "data"):
             digest.update(np.asarray(data.data).tobytes())
+    files = _files(list(parts.values()))
     return dataset_of(
         Encoded(
             name="torchvision",
@@ -77,6 +80,7 @@ def torchvision(
                 **({"options": options} if options else {}),
             },
             open=partial(_open, list(parts.values()), where),
+            files=None if files is None else partial(list, files),
             n_channels=n_channels,
             white_level=white_level,
             split=given_split(codes, labels, class_names, use_split=use_split, where=where)
@@ -85,6 +89,22 @@ def torchvision(
         ),
         View(image_size=image_size),
     )
+
+
+def _files(parts: Sequence[Any]) -> list[Path] | None:
+    """Return the files that images are read from, where data sets keep a list; None if one of them keeps none.
+
+    Data sets that hold their pixels have none, and their identity has a digest of the pixels.
+    """
+    files: list[Path] = []
+    for data in parts:
+        listed = next((found for key in FILES if isinstance(found := getattr(data, key, None), list) and found), None)
+        names = [each[0] if isinstance(each, tuple) else each for each in listed or ()]
+        if names and all(isinstance(name, str | Path) and Path(name).is_absolute() for name in names):
+            files += map(Path, names)
+        elif not hasattr(data, "data"):
+            return None
+    return files
 
 
 def _open(parts: Sequence[Any], where: str, row: int) -> tuple[Path | IO[bytes] | Image.Image, str]:

@@ -32,6 +32,7 @@ from lurefs.seeding import seed_stream
 from lurefs.stages import attacks
 from lurefs.stages.controls import n_image_statistics
 from lurefs.stages.features import as_needed
+from lurefs.stages.needed import image_sets
 from lurefs.stages.plan import Plan
 from lurefs.stages.stage import make_probe, plan_backbone
 from lurefs.stages.transfer import unfit
@@ -52,10 +53,14 @@ def check(plan: Plan) -> None:
             cannot be fitted on a benchmark's form of episode or on a control's features, a transform without base
             classes to be fitted on, images that cannot be changed as `robustness` asks, or a library that is missing.
     """
-    check_backbone(plan.config.backbone)
-    check_robustness(plan)
     check_executor(plan)
     check_transforms(plan)
+    if plan.config.brings_features:
+        check_widths(plan)
+        check_measurements(plan, plan.dataset.n_features)
+        return
+    check_backbone(plan.config.backbone)
+    check_robustness(plan)
     backbone = plan_backbone(plan)
     if not plan.config.frozen:
         freeze_parameters(backbone.model, frozen_names(backbone.model, plan.config.learner.freeze))
@@ -65,9 +70,34 @@ def check(plan: Plan) -> None:
     for settings in fine_tunings(plan.config).values():
         trained_names(backbone.model, settings.train)
     check_corrupted_views(plan, backbone)
+    check_measurements(plan, backbone.n_features)
+
+
+def check_measurements(plan: Plan, n_features: int) -> None:
+    """Check all probes, and those of transfers, on made-up features.
+
+    Raises:
+        UserError: A probe is no classifier, or cannot be fitted.
+    """
     check_classifiers(plan)
     check_transfers(plan)
-    check_probes(plan, backbone.n_features)
+    check_probes(plan, n_features)
+
+
+def check_widths(plan: Plan) -> None:
+    """Check that all files of a run have as many features per image, as those of one backbone have.
+
+    Raises:
+        UserError: They differ.
+    """
+    for images in image_sets(plan):
+        if images.dataset.n_features != plan.dataset.n_features:
+            raise UserError(
+                f"the file of {images.name} has {images.dataset.n_features} features per image, and that of dataset "
+                f"{plan.dataset.n_features}",
+                "features of one backbone in all files of a run",
+                f"correct the dataset of {images.name}, or make it a run of its own",
+            )
 
 
 def check_classifiers(plan: Plan) -> None:

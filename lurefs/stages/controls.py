@@ -32,6 +32,7 @@ from lurefs.learning.images import to_tensor
 from lurefs.records import through_json
 from lurefs.runs.directory import damaged, read_json
 from lurefs.seeding import seed_stream
+from lurefs.stages import feature_store
 from lurefs.stages.cell import Cell, score_cell
 from lurefs.stages.features import as_needed, make_bank
 from lurefs.stages.identity import result_identity
@@ -121,9 +122,18 @@ class _Control:
         identity = through_json(self.identify(self.stage, images))
         key = digest(identity)
         if key not in self.banks:
-            self.banks[key] = self.make(self.stage, images, identity)
+            self.banks[key] = self._taken_or_made(images, identity)
             tell_if_constant(self.banks[key], images, f"the control {self.name.replace('_', ' ')!r}")
         return self.banks[key]
+
+    def _taken_or_made(self, images: ImageSet, identity: dict[str, Any]) -> FeatureBank:
+        whose = f"the control {self.name.replace('_', ' ')!r}"
+        found = feature_store.take(self.stage, images, identity, whose)
+        if found is not None:
+            return found[0]
+        bank = self.make(self.stage, images, identity)
+        feature_store.give(self.stage, images, bank, {}, whose)
+        return bank
 
 
 def read_controls(stage: Stage, benchmark: str) -> dict[str, dict[str, EpisodeTable]]:

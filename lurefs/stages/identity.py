@@ -25,13 +25,17 @@ from lurefs.stages.places import another_run, check_claim, weights_card
 from lurefs.stages.plan import Benchmark, Plan
 
 
-def claim(plan: Plan, directory: RunDirectory, backbone: Backbone) -> None:
-    """Store the run's identity in its directory, or refuse a directory that holds another run."""
-    import timm
+def claim(plan: Plan, directory: RunDirectory, backbone: Backbone | None) -> None:
+    """Store the run's identity in its directory, or refuse a directory that holds another run.
 
+    Args:
+        plan: The plan.
+        directory: The run directory.
+        backbone: The backbone; None if the data bring features.
+    """
     check_claim(plan, directory)
     card = weights_card(plan)
-    if plan.config.backbone.pretrained:
+    if backbone is not None and plan.config.backbone.pretrained:
         loaded = state_sha256(backbone.model, classifier_names(backbone.model))
         card["loaded_sha256"] = loaded
         stored = directory.read_identity().get("loaded_sha256", loaded) if directory.identity_path.exists() else loaded
@@ -46,14 +50,15 @@ def claim(plan: Plan, directory: RunDirectory, backbone: Backbone) -> None:
             "n_val_images": len(plan.images.val),
             "n_test_images": len(plan.images.test),
         }
-        libraries = {"lurefs": lurefs, "torch": torch, "timm": timm, "numpy": np}
         identity = {
             "digest": digest(card),
             **card,
-            "backbone": backbone_card(backbone),
-            **({"weights": backbone.weights} if backbone.weights else {}),
+            "backbone": {"name": plan.config.backbone.name, "n_features": plan.dataset.n_features}
+            if backbone is None
+            else backbone_card(backbone),
+            **({"weights": backbone.weights} if backbone is not None and backbone.weights else {}),
             "split": split,
-            "versions": {name: library.__version__ for name, library in libraries.items()},
+            "versions": library_versions(),
             "machine": machine_card(plan.config),
         }
         write_text(directory.identity_path, json.dumps(identity, indent=2) + "\n")
@@ -91,6 +96,13 @@ def backbone_card(backbone: Backbone) -> dict[str, Any]:
         **({"features": to_mapping(backbone.features)} if backbone.features != FeaturesConfig() else {}),
         **backbone.transform,
     }
+
+
+def library_versions() -> dict[str, str]:
+    """Return the versions of the libraries that compute features."""
+    import timm
+
+    return {library.__name__: library.__version__ for library in (lurefs, torch, timm, np)}
 
 
 def machine_card(config: RunConfig) -> dict[str, Any]:

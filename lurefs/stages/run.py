@@ -36,7 +36,9 @@ def padding_notes(plans: Sequence[Plan]) -> list[str]:
     return [note for note in notes if note is not None]
 
 
-def run_stage(plan: Plan, directory: RunDirectory, stage_name: str, *, with_page: bool = True) -> None:
+def run_stage(
+    plan: Plan, directory: RunDirectory, stage_name: str, *, with_page: bool = True, uses_store: bool = True
+) -> None:
     """Do one stage of a run (`pretrain`, `extract`, `evaluate`) or all of them (`run`).
 
     Args:
@@ -44,6 +46,7 @@ def run_stage(plan: Plan, directory: RunDirectory, stage_name: str, *, with_page
         directory: The run directory.
         stage_name: One of these four.
         with_page: Whether `run` writes the run's own page; several runs share one page instead.
+        uses_store: Whether features of other runs of this machine are taken; to compute them again, say no.
 
     Raises:
         UserError: The directory is in use or holds another run, an earlier stage is missing, or a file is damaged.
@@ -53,7 +56,7 @@ def run_stage(plan: Plan, directory: RunDirectory, stage_name: str, *, with_page
     if ranks.is_first:
         decode_needed(plan, stage_name)
     with directory.locked() if ranks.is_first else nullcontext():
-        stage = open_stage(plan, directory, is_tracked=stage_name != "extract", ranks=ranks)
+        stage = open_stage(plan, directory, is_tracked=stage_name != "extract", ranks=ranks, uses_store=uses_store)
         try:
             if stage.tracker.note:
                 note(stage.tracker.note)

@@ -38,6 +38,7 @@ class Stage:
         tracker: Receives the run's records.
         device: Device of the backbone.
         ranks: The processes of the run.
+        uses_store: Whether features of other runs of this machine are taken.
     """
 
     plan: Plan
@@ -45,9 +46,12 @@ class Stage:
     tracker: Tracker
     device: torch.device
     ranks: Ranks = ONE_PROCESS
+    uses_store: bool = True
 
 
-def open_stage(plan: Plan, directory: RunDirectory, *, is_tracked: bool, ranks: Ranks = ONE_PROCESS) -> Stage:
+def open_stage(
+    plan: Plan, directory: RunDirectory, *, is_tracked: bool, ranks: Ranks = ONE_PROCESS, uses_store: bool = True
+) -> Stage:
     """Prepare a locked run directory, and return the context of its stages.
 
     Args:
@@ -55,6 +59,7 @@ def open_stage(plan: Plan, directory: RunDirectory, *, is_tracked: bool, ranks: 
         directory: The run directory.
         is_tracked: Whether the stages send records to a tracker.
         ranks: The processes of the run; the first one writes, and holds the lock.
+        uses_store: Whether features of other runs of this machine are taken.
 
     Raises:
         UserError: The directory holds a run of another configuration, or the device cannot be used.
@@ -66,13 +71,13 @@ def open_stage(plan: Plan, directory: RunDirectory, *, is_tracked: bool, ranks: 
         device = torch.device("cuda", ranks.local_rank)
         torch.cuda.set_device(device)
     if ranks.is_first:
-        backbone = plan_backbone(plan)
-        if backbone.weights:
+        backbone = None if config.brings_features else plan_backbone(plan)
+        if backbone is not None and backbone.weights:
             console.note(f"{config.name}: the weights are {backbone.weights}")
         claim(plan, directory, backbone)
     ranks.wait()
     tracker = start(config, directory) if is_tracked and ranks.is_first else Tracker("")
-    return Stage(plan=plan, directory=directory, tracker=tracker, device=device, ranks=ranks)
+    return Stage(plan=plan, directory=directory, tracker=tracker, device=device, ranks=ranks, uses_store=uses_store)
 
 
 def plan_backbone(plan: Plan) -> Backbone:

@@ -27,6 +27,12 @@ BENCHMARK = "novel-3way-1shot"
 PROBE = "logistic_regression"
 
 
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make the features of every test in it, rather than take those of an earlier one."""
+    monkeypatch.setenv("LUREFS_CACHE", str(tmp_path / "cache"))
+
+
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
     """One run of one chunk with its controls, that no test changes."""

@@ -224,6 +224,8 @@ def _costs(group: Group, judged: Mapping[str, Verdicts]) -> list[Figure]:
         if (result := run.result(verdicts.benchmark, verdicts.probe))
     ]
     why_not = "not measured: the run is older than this measurement"
+    if all(run.config.brings_features for run in group.runs):
+        why_not = "not measured: the features are those of a file"
     untrained = "not trained here"
     return [
         _cost(stated, lambda value: number(value / 1e6, 2 if value < 1e7 else 1), "not recorded"),

@@ -240,6 +240,8 @@ def _backbone(run: Run) -> str:
     config, known = run.config.backbone, run.identity.get("backbone", {})
     details = [f"{count(known['n_parameters'])} weights"] if "n_parameters" in known else []
     details += [f"{count(known['n_features'])} features"] if "n_features" in known else []
+    if run.config.brings_features:
+        details += ["features of a file, so there is no model and no control"]
     details += [config.features.words()] if config.features.words() else []
     if config.pretrained or config.checkpoint_path:
         known_weights = run.identity.get("weights", "those of another training")
