@@ -42,6 +42,18 @@ def run_identity(config: RunConfig) -> dict[str, Any]:
 
 
 def pretrain_identity(config: RunConfig) -> dict[str, Any]:
-    """Return the settings that a run's weights depend on: its identity without the data set and the measurements."""
-    left_out = ("dataset", "benchmarks", "probes", "transfer", "after_chunk", "robustness")
+    """Return the settings that a run's weights depend on, beside its base images.
+
+    It is the run's identity without the measurements, the data set, and the splits that choose the base images.
+    """
+    left_out = (
+        "dataset",
+        "class_split",
+        "image_split",
+        "benchmarks",
+        "probes",
+        "transfer",
+        "after_chunk",
+        "robustness",
+    )
     return {key: value for key, value in run_identity(config).items() if key not in left_out}

@@ -232,9 +232,10 @@ class RunConfig:
     `frozen: true` measures the backbone as it is: nothing is learned, so the settings of chunks, learner and unlearning
     do not matter, and without `class_split` all classes are novel. `controls` also measures what a backbone must beat:
     its untrained twin, and statistics of the images. `on_bad_image` says what happens if image files cannot be read:
-    `refuse` names them before anything is learned, `skip` leaves them out. The files left out are in `identity.json`,
-    and make another run. `executor` says where episodes are scored: `serial`, `joblib` (n_workers processes), or `dask`
-    (address of a cluster). `robustness: {}` also measures accuracy on corrupted and attacked images.
+    `refuse` names them before anything is learned, `skip` leaves them out. The files left out are in `identity.json`;
+    those of base classes make another run. `executor` says where episodes are scored: `serial`, `joblib` (n_workers
+    processes), or `dask` (address of a cluster). `robustness: {}` also measures accuracy on corrupted and attacked
+    images.
     """
 
     name: str

@@ -62,6 +62,7 @@ class ImageDataset:
             source that decodes no files. Images of a source with a stamp are checked before they are used, and decoded
             once per view (see `lurefs.data.decoded`).
         decoded: The store of the decoded images; None if there is none.
+        original: The data set whose images this one changes when they are read; None if it changes none.
     """
 
     name: str
@@ -80,6 +81,7 @@ class ImageDataset:
     notes: tuple[str, ...] = ()
     stamp: Callable[[], str] | None = None
     decoded: DecodedImages | None = None
+    original: ImageDataset | None = None
 
     def __post_init__(self) -> None:
         n_images = len(self.labels)

@@ -16,6 +16,7 @@ from episodes.specs import EpisodeSpec, SpecError, check_fits
 from lurefs.config.schema import BenchmarkConfig, CorruptConfig, RunConfig, TransferConfig
 from lurefs.data.arrival import limit_images
 from lurefs.data.chunks import Chunk, make_chunks
+from lurefs.data.content import content_of, settings_of
 from lurefs.data.corruptions import check_corruptible, corrupted_dataset
 from lurefs.data.dataset import ImageDataset
 from lurefs.data.noise import give_labels
@@ -52,10 +53,18 @@ class ImageSet:
         """Digest of the images; if two are equal, the banks have the same images in the same rows."""
         return images_digest(self.labels, self.image_ids, self.class_names)
 
-    @property
+    @cached_property
     def identity(self) -> dict[str, Any]:
-        """Identity of the images, a part of the identity of their features."""
-        return {"dataset": dict(self.dataset.identity), "images_digest": self.images_digest}
+        """Identity of the images, a part of the identity of their features: of these alone, not of the data set.
+
+        Raises:
+            UserError: An image is missing or damaged.
+        """
+        return {
+            "dataset": settings_of(self.dataset.identity),
+            "images_digest": self.images_digest,
+            "content": content_of(self.dataset, self.rows),
+        }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,6 +145,7 @@ def make_plan(config: RunConfig) -> Plan:
     dataset = open_dataset(config.dataset, config)
     classes = split_classes(dataset, config.class_split, min_base=0 if config.frozen else 2)
     images = split_images(dataset, classes.base, config.image_split)
+    of_base = np.sort(np.concatenate([images.train, images.val, images.test]))
     if not config.frozen:
         images = limit_images(dataset, images, config.chunks, seed=config.seed)
     return Plan(
@@ -146,7 +156,7 @@ def make_plan(config: RunConfig) -> Plan:
         chunks=() if config.frozen else make_chunks(dataset, images, config.chunks, seed=config.seed),
         given_labels=dataset.labels
         if config.frozen
-        else give_labels(dataset, classes.base, images, config.chunks, seed=config.seed),
+        else give_labels(dataset, classes.base, of_base, images, config.chunks, seed=config.seed),
         benchmarks={
             name: make_benchmark(name, each, dataset, classes, images, config)
             for name, each in config.benchmarks.items()
