@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import hashlib
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from episodes.arrays import IntArray
-from lurefs.data.dataset import ImageDataset
+from lurefs.data.dataset import ImageArray, ImageDataset
 
-READ_AT_ONCE = 512
-"""Images in memory at one time."""
+MAX_BYTES = 2**24
+"""Bytes of pixels in memory at one time."""
 
 
 def settings_of(identity: Mapping[str, Any]) -> dict[str, Any]:
@@ -47,7 +47,18 @@ def checksums(dataset: ImageDataset, rows: IntArray) -> NDArray[np.uint32]:
     if dataset.decoded is not None:
         return dataset.decoded.checksums(rows)
     found = np.empty(len(rows), np.uint32)
-    for start in range(0, len(rows), READ_AT_ONCE):
-        images = np.ascontiguousarray(dataset.read(rows[start : start + READ_AT_ONCE]))
-        found[start : start + len(images)] = [zlib.crc32(image) for image in images]
+    for here, images in batches(dataset, rows):
+        found[here] = [zlib.crc32(image) for image in np.ascontiguousarray(images)]
     return found
+
+
+def batches(dataset: ImageDataset, rows: IntArray) -> Iterator[tuple[slice, ImageArray]]:
+    """Yield images a few at a time, with their places among the rows.
+
+    Raises:
+        UserError: An image is missing or damaged.
+    """
+    n_at_once = max(1, MAX_BYTES // (dataset.image_size**2 * dataset.n_channels))
+    for start in range(0, len(rows), n_at_once):
+        here = slice(start, start + n_at_once)
+        yield here, dataset.read(rows[here])
