@@ -49,13 +49,13 @@ def pixel_keys(parts: Sequence[Images]) -> list[IntArray]:
 def difference_hashes(dataset: ImageDataset, rows: IntArray) -> tuple[NDArray[np.uint64], NDArray[np.bool_]]:
     """Return the 64-bit difference hash of each image, (n,), and whether it is flat.
 
-    A bit says whether the grey level rises from one cell to its right neighbour, on a grid of 8 rows and 9 columns of
-    mean grey levels (dHash, Krawetz 2013).
+    A bit says whether the grey level rises from one cell to its right neighbour by more than half a level, on a grid of
+    8 rows and 9 columns of mean grey levels (dHash, Krawetz 2013; there any rise counts, also one by rounding).
     """
     hashes, is_flat = np.empty(len(rows), np.uint64), np.empty(len(rows), bool)
     for here, images in batches(dataset, rows):
         cells = _cells(images)
-        rises = (np.diff(cells, axis=2) > 0).reshape(len(cells), -1)
+        rises = (np.diff(cells, axis=2) > 0.5).reshape(len(cells), -1)
         hashes[here] = np.packbits(rises, axis=1).view(">u8")[:, 0]
         is_flat[here] = np.ptp(cells, axis=(1, 2)) < FLAT
     return hashes, is_flat
@@ -93,16 +93,15 @@ def _byte(hashes: NDArray[np.uint64], place: int) -> NDArray[np.uint8]:
     return (hashes >> np.uint64(8 * place)).astype(np.uint8)
 
 
-def _cells(images: ImageArray) -> NDArray[np.floating]:
+def _cells(images: ImageArray) -> NDArray[np.float32]:
     """Return the mean grey level of the cells of a grid, (n, 8, 9)."""
     grey = images.mean(axis=3, dtype=np.float32)
-    for axis, n_cells in ((1, HASH_SIZE), (2, HASH_SIZE + 1)):
-        size = grey.shape[axis]
-        edges = np.arange(n_cells) * size // n_cells
-        if size < n_cells:
-            grey = np.take(grey, edges, axis=axis)
-        else:
-            shape = [1, 1, 1]
-            shape[axis] = n_cells
-            grey = np.add.reduceat(grey, edges, axis=axis) / np.diff([*edges, size]).reshape(shape)
-    return np.asarray(grey)
+    height, width = grey.shape[1:]
+    return np.asarray(_parts(HASH_SIZE, height) @ grey @ _parts(HASH_SIZE + 1, width).T)
+
+
+def _parts(n_cells: int, size: int) -> NDArray[np.float32]:
+    """Return the share of each cell that each pixel covers, (n_cells, size)."""
+    edges, pixels = np.linspace(0, size, n_cells + 1)[:, np.newaxis], np.arange(size)
+    overlap = np.minimum(edges[1:], pixels + 1) - np.maximum(edges[:-1], pixels)
+    return np.asarray(np.maximum(overlap, 0) * n_cells / size, np.float32)
