@@ -40,10 +40,12 @@ class Decoding(NamedTuple):
 
     Attributes:
         damage: Why it cannot be read; empty if it can.
+        fix: What helps; empty likewise.
         unstored: Why its pixels could not be stored; empty if they could.
     """
 
     damage: str = ""
+    fix: str = ""
     unstored: str = ""
 
 
@@ -240,7 +242,7 @@ class DecodedImages:
         try:
             return Decoding(unstored=self._decode(row)[1])
         except UserError as error:
-            return Decoding(damage=error.problem)
+            return Decoding(damage=error.problem, fix=error.fix)
 
 
 def stored(dataset: ImageDataset) -> ImageDataset:

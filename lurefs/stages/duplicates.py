@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,20 +60,32 @@ def find_duplicates(stage: Stage) -> dict[str, DuplicateCounts]:
     base_pixels = stage.directory.read_identity().get("base_pixels")
     made_from = digest([distance, base_pixels, {name: images.identity for name, images in pools.items()}])
     if path.is_file() and (stored := read_json(path)).get("made_from") == made_from:
-        try:
-            return {name: from_mapping(DuplicateCounts, counts) for name, counts in stored["benchmarks"].items()}
-        except (KeyError, AttributeError) as error:
-            raise damaged(path, str(error)) from error
+        return _counts_in(stored, path)
     learned = np.concatenate([plan.images.train, plan.images.val])
     base = (viewed(plan.dataset, backbone), learned)
     counts, examples = _count(base, plan.dataset.image_ids, pools, distance, has_base=not plan.config.frozen)
     content = {
         "made_from": made_from,
+        "distance": distance,
         "benchmarks": {name: asdict(of_pool) for name, of_pool in counts.items()},
         "examples": examples,
     }
     write_text(path, json.dumps(content, indent=2) + "\n")
     return counts
+
+
+def read_duplicates(stage: Stage) -> dict[str, DuplicateCounts]:
+    """Return the stored duplicates, which are those of the stored features; find them if there are none.
+
+    Raises:
+        UserError: The file that holds them is damaged.
+    """
+    path, config = stage.directory.duplicates_path, stage.plan.config
+    stored = read_json(path) if path.is_file() else {}
+    is_valid = stored.get("distance", -1) == config.near_duplicates and stored.get("benchmarks", {}).keys() == (
+        config.benchmarks.keys()
+    )
+    return _counts_in(stored, path) if is_valid else find_duplicates(stage)
 
 
 def tell_duplicates(stage: Stage) -> None:
@@ -91,6 +105,13 @@ def tell_duplicates(stage: Stage) -> None:
             f"warning: {', '.join(names)}: {words}{shown}; accuracies may be too high. "
             f"{stage.directory.duplicates_path} names more"
         )
+
+
+def _counts_in(stored: Mapping[str, Any], path: Path) -> dict[str, DuplicateCounts]:
+    try:
+        return {name: from_mapping(DuplicateCounts, counts) for name, counts in stored["benchmarks"].items()}
+    except (KeyError, AttributeError) as error:
+        raise damaged(path, str(error)) from error
 
 
 def _count(

@@ -31,7 +31,7 @@ from lurefs.runs.summary import (
     summarise_table,
 )
 from lurefs.stages.controls import control_spread, read_controls
-from lurefs.stages.duplicates import find_duplicates
+from lurefs.stages.duplicates import read_duplicates
 from lurefs.stages.sources import source_shares
 from lurefs.stages.stage import Stage
 from lurefs.stages.transfer import summarise_transfers
@@ -64,7 +64,7 @@ def write_summary(stage: Stage) -> None:
         version=lurefs.__version__,
         seconds=seconds,
     )
-    duplicates = find_duplicates(stage)
+    duplicates = read_duplicates(stage)
     directory.write_summary(
         RunSummary(
             run=statement,
