@@ -29,12 +29,13 @@ def duplicate_words(counts: DuplicateCounts) -> str:
         said.append(f"{_of(counts.in_pool, counts)} have those of another image of the benchmark")
     if counts.in_other_class:
         said.append(f"{count(counts.in_other_class)} of these have those of an image of another class")
+    if not said:
+        of_base = "a base image or of " if counts.in_base is not None else ""
+        said.append(f"none of {count(counts.n_images)} images has the pixels of {of_base}another one")
     if counts.distance is not None:
-        near = [f"{count(counts.near_in_base)} nearly those of a base image"] if counts.near_in_base is not None else []
-        near.append(f"{count(counts.near_in_pool)} nearly those of another image of the benchmark")
-        said.append(f"{' and '.join(near)} (up to {counts.distance} of 64 bits of a difference hash)")
-    if not counts.in_base and not counts.in_pool:
-        said.insert(0, f"no two of {count(counts.n_images)} images have the same pixels")
+        near = [f"{count(counts.near_in_base)} are nearly a base image"] if counts.near_in_base is not None else []
+        near.append(f"{count(counts.near_in_pool)} are nearly another image of the benchmark")
+        said.append(f"{' and '.join(near)} (at most {counts.distance} of 64 bits of a difference hash differ)")
     return "duplicates: " + "; ".join(said)
 
 

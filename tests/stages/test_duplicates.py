@@ -49,8 +49,11 @@ def test_without_duplicates_there_is_one_quiet_sentence(
     directory = run()
     said = capsys.readouterr()
     assert "warning" not in said.err
-    assert said.out.count("duplicates: no two of 24 images have the same pixels") == 2
-    assert "Duplicates: no two of 24 images have the same pixels." in directory.report_path.read_text()
+    assert said.out.count("duplicates: none of 24 images has the pixels of a base image or of another one") == 2
+    assert (
+        "Duplicates: none of 24 images has the pixels of a base image or of another one."
+        in directory.report_path.read_text()
+    )
     counts = directory.read_summary().benchmarks["novel"].duplicates
     assert counts == DuplicateCounts(n_images=24, in_base=0, in_pool=0, in_other_class=0)
 
