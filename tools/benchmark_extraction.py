@@ -9,7 +9,9 @@ forward pass on images in memory, and the stage with another backbone of the sam
 already. The table has the medians of the ratios over rounds, and their range.
 
 Memory and index: the stage `extract` in a process of its own, with two workers, on 1,000 and on `--many` files of 32 x
-32 pixels. Memory is that of the process and its workers, without mapped files, beyond that with the model loaded.
+32 pixels. Memory is that of the process and its workers, without mapped files, beyond that with the model loaded. The
+search for duplicates, exact and near ones, is a part of the stage and is timed once more by itself. `--rounds 0` leaves
+the speed out.
 """
 
 from __future__ import annotations
@@ -45,8 +47,10 @@ from lurefs.data.dataset import ImageArray, ImageDataset, View
 from lurefs.data.folder import folder
 from lurefs.data.pixels import read_image
 from lurefs.runs.directory import RunDirectory
+from lurefs.stages.duplicates import find_duplicates
 from lurefs.stages.plan import make_plan
 from lurefs.stages.run import run_stage
+from lurefs.stages.stage import open_stage
 
 N_CLASSES = 10
 BATCH_SIZE = 64
@@ -76,10 +80,11 @@ def main() -> None:
         ]
         rows = [
             (name, f"{statistics.median(found):.2f}", f"{min(found):.2f} to {max(found):.2f}")
-            for name in ratios[0]
+            for name in (ratios[0] if ratios else ())
             for found in [[of_round[name] for of_round in ratios]]
         ]
-        print_table(f"{arguments.model} at {arguments.image_size} pixels", ("ratio", "median", "range"), rows)
+        if rows:
+            print_table(f"{arguments.model} at {arguments.image_size} pixels", ("ratio", "median", "range"), rows)
         found = [many_files(n_files, Path(place) / f"many-{n_files}") for n_files in (1000, arguments.many)]
         print_table(
             "extract of test_resnet at 32 pixels",
@@ -151,6 +156,7 @@ def config_of(files: Path, model: str, image_size: int, *, seed: int, n_workers:
             "learner": {"n_workers": n_workers},
             "benchmarks": {"all": {"classes": "all", "n_way": 2, "n_query": 1, "n_episodes": 2}},
             "controls": False,
+            "near_duplicates": 4,
             "trackers": {"wandb": {"mode": "disabled"}},
         }
     )
@@ -194,7 +200,7 @@ def write_files(root: Path, n_files: int, *, n_different: int, size: tuple[int, 
 
 def many_files(n_files: int, place: Path) -> dict[str, float]:
     """Return the figures of `measured` for a folder of `n_files` files, and the most memory, in MB."""
-    write_files(place / "files", n_files, n_different=100, size=(32, 32))
+    write_files(place / "files", n_files, n_different=n_files, size=(32, 32))
     environment = {**os.environ, cache.PLACE: str(place / "cache"), LOG: str(place / "log")}
     command = [sys.executable, __file__, "--measured", str(place)]
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
@@ -219,11 +225,14 @@ def measured(place: Path) -> None:
     model = timm.create_model("test_resnet", num_classes=0).eval()
     with torch.inference_mode():
         model(torch.zeros(64, 3, 32, 32))
-    print(json.dumps({"index, s": seconds(lambda: make_plan(config))}), flush=True)
+    print(json.dumps({"index, processor s": seconds(lambda: make_plan(config))}), flush=True)
     time.sleep(0.5)  # so that the memory before can be read
-    start = time.perf_counter()
-    run_stage(make_plan(config), RunDirectory(place / "run"), "extract")
-    print(json.dumps({"extract, s on the clock": time.perf_counter() - start}))
+    start, directory, plan = time.perf_counter(), RunDirectory(place / "run"), make_plan(config)
+    run_stage(plan, directory, "extract")
+    figures = {"extract, s on the clock": time.perf_counter() - start}
+    directory.duplicates_path.unlink()
+    stage = open_stage(plan, directory, is_tracked=False)
+    print(json.dumps({**figures, "duplicates, processor s": seconds(lambda: find_duplicates(stage))}))
 
 
 def memory(pid: int) -> float:

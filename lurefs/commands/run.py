@@ -185,6 +185,7 @@ def _print_plan(plan: Plan) -> None:
     """Print in words what a run would do."""
     from lurefs.comparing.texts import regime
     from lurefs.config.fine_tuning import fine_tunings
+    from lurefs.data.splits import held_back_sources
     from lurefs.learning.schedule import epoch_sizes
     from lurefs.stages.transfer_plan import plan_transfers
 
@@ -200,6 +201,10 @@ def _print_plan(plan: Plan) -> None:
         f"  data      {plan.dataset.name}: {len(classes.base)} base, {len(classes.validation)} validation and "
         f"{len(classes.novel)} novel classes{of_base if len(classes.base) else ''}"
     )
+    if run.source_split is not None:
+        held_back = plan.dataset.sources[held_back_sources(plan.dataset, run.source_split)]
+        n_sources = len(plan.dataset.source_names)
+        print(f"  sources   {len(set(held_back.tolist()))} of {n_sources} are held back from base training")
     if run.brings_features:
         print(
             f"  features  {plan.dataset.n_features} per image, of a file: there is no model, and there are no controls"

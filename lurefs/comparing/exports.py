@@ -62,14 +62,15 @@ def write_exports(standings: Standings, folder: Path | str) -> dict[str, Path]:
 
 
 def to_csv(standings: Standings) -> str:
-    """Return one CSV line per run, group of several runs and control: the reference and the fields of `Standing`."""
+    """Return one CSV line per run, group of several runs, control and mean over data sets: the fields of `Standing`."""
     text = io.StringIO()
     names = [field.name for field in fields(Standing)]
     writer = csv.DictWriter(text, ["reference", *names], lineterminator="\n")
     writer.writeheader()
     single = {run.run for run in standings.runs if run.run == run.group}
     groups = [row for row in standings.groups if row.name not in single]
-    rows = [*standings.rows, *groups, *standings.controls]
+    means = [row for across in standings.across for row in across.standings()]
+    rows = [*standings.rows, *groups, *standings.controls, *means]
     writer.writerows({"reference": standings.reference, **asdict(row)} for row in rows)
     return text.getvalue()
 

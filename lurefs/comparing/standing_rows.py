@@ -21,7 +21,8 @@ class Standing:
     """Figures of a run, group or control on one benchmark by one probe; None if not applicable or not measured.
 
     Attributes:
-        kind: `run` for one training, `group` for all runs that differ only by their seed, or `control`.
+        kind: `run` for one training, `group` for all runs that differ only by their seed, or `control`; `mean over
+            sets` for a group or control across data sets.
         name: The label of the run or group; `control: ` and the name of a control.
         benchmark: The benchmark's name.
         probe: The probe's name.
@@ -62,11 +63,15 @@ class Standing:
         images_per_second: Images embedded per second, on the run's own device.
         ms_per_episode: Milliseconds of fit and prediction per episode.
         train_seconds: Seconds of all its training epochs, without unlearning.
+        n_sets: Number of data sets of a mean over sets.
+        ci95_sets: Half width of its 95 % interval on other data sets, fraction; of a mean over at least three.
+        difference_ci95_sets: Likewise that of the difference.
+        p_sets: Two-sided p of no difference on other data sets, corrected for all pairs of groups.
         note: Why figures or the difference are missing, which seeds are left out, or why the difference is not due to
             the features alone; mostly "".
     """
 
-    kind: Literal["run", "group", "control"]
+    kind: Literal["run", "group", "control", "mean over sets"]
     name: str
     benchmark: str
     probe: str
@@ -103,6 +108,10 @@ class Standing:
     images_per_second: float | None = None
     ms_per_episode: float | None = None
     train_seconds: float | None = None
+    n_sets: int | None = None
+    ci95_sets: float | None = None
+    difference_ci95_sets: float | None = None
+    p_sets: float | None = None
     note: str = ""
 
 

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import lurefs
+from lurefs.comparing.across_sets import AcrossSets, across_sets
 from lurefs.comparing.finished_runs import Run, benchmarks_of, reference_run
 from lurefs.comparing.groups import groups_of
 from lurefs.comparing.standing_rows import Pair, Standing, control_row, group_row, pair_row, run_row
@@ -65,6 +66,7 @@ class Standings:
         controls: One row per benchmark, probe and control: the mean over runs, which share image statistics.
         rows: One row per benchmark, probe and run.
         pairs: One per benchmark, probe and pair of groups.
+        across: Benchmarks of one form on several data sets, with means over these; empty if there are none.
         verdicts: The verdicts behind all of these.
     """
 
@@ -77,16 +79,21 @@ class Standings:
     controls: tuple[Standing, ...]
     rows: tuple[Standing, ...]
     pairs: tuple[Pair, ...]
+    across: tuple[AcrossSets, ...]
     verdicts: Mapping[Cell, Verdicts]
 
     def to_mapping(self) -> dict[str, Any]:
-        """Return the content of `comparison.json`: all fields but `verdicts`, and the versions."""
+        """Return the content of `comparison.json`: the versions, and all fields but `verdicts`.
+
+        The key `across_sets` is left out without several data sets.
+        """
         parts = {name: getattr(self, name) for name in ("reference", "one_training_each", "manifests", "cut")}
         lists = {
             name: [asdict(entry) for entry in getattr(self, name)]
             for name in ("runs", "groups", "controls", "rows", "pairs")
         }
-        return {"version": VERSION, "lurefs": lurefs.__version__, **parts, **lists}
+        across = {"across_sets": [entry.to_mapping() for entry in self.across]} if self.across else {}
+        return {"version": VERSION, "lurefs": lurefs.__version__, **parts, **lists, **across}
 
 
 def standings(runs: Sequence[Run], *, benchmark: str | None = None, probe: str | None = None) -> Standings:
@@ -126,6 +133,7 @@ def standings(runs: Sequence[Run], *, benchmark: str | None = None, probe: str |
             for run in runs
         ),
         pairs=tuple(pair_row(pair, entry) for entry in found for pair in entry.pairs),
+        across=tuple(across_sets(runs, verdicts)),
         verdicts=verdicts,
     )
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
+from lurefs.comparing.across_sets import AcrossSets, SetsRow
+from lurefs.comparing.data_words import data_notes
+from lurefs.comparing.estimates import Estimate, Scope
 from lurefs.comparing.fine_tuning import (
     FINE_TUNED_LEGEND,
     GIVE_WAY,
@@ -51,14 +55,15 @@ class TextTable:
 def text_tables(standings: Standings) -> list[TextTable]:
     """Return one table of results per benchmark and probe, best group first and controls last, and one of costs.
 
-    A fine-tuned probe has a second table, against probes on fixed features.
+    A fine-tuned probe has a second table, against probes on fixed features. Benchmarks of one form on several data sets
+    have one across these.
     """
     found = [
         table
         for verdicts in standings.verdicts.values()
         for table in (_results(standings, verdicts), *_fine_tuning(verdicts))
     ]
-    return [*found, _costs(standings)]
+    return [*found, *map(across_table, standings.across), _costs(standings)]
 
 
 def legend(standings: Standings) -> list[str]:
@@ -77,6 +82,11 @@ def legend(standings: Standings) -> list[str]:
         ]
     if any(is_fine_tuned(verdicts.groups, *cell) for cell, verdicts in standings.verdicts.items()):
         said.append(FINE_TUNED_LEGEND)
+    if any(not across.no_interval for across in standings.across):
+        said.append(
+            "± sets: 95 % interval of the mean over data sets, on other data sets of this kind (Student's t over the "
+            "means of the sets); p sets: p-value of no difference, corrected for all pairs."
+        )
     if standings.controls:
         said.append(
             "Controls: the same backbone untrained, with other initial weights; statistics of the images, without a "
@@ -133,6 +143,7 @@ def _notes(verdicts: Verdicts) -> list[str]:
     said = [as_sentence(text) for text in not_above_controls(verdicts)]
     said += idle_resets(verdicts.groups)
     said += [note for control in verdicts.controls if (note := control_note(control))]
+    said += data_notes(verdicts.groups, verdicts.benchmark)
     if words := correction_words(verdicts):
         said.append(f"p: {words}")
     if words := single_trainings(verdicts.groups):
@@ -209,6 +220,51 @@ def _fine_tuning(verdicts: Verdicts) -> list[TextTable]:
             is_explained=True,
         )
     ]
+
+
+def across_table(across: AcrossSets) -> TextTable:
+    """Return the table across data sets: for each group or control its mean over them, then each data set."""
+    widths = [f"± {name}" for name in (*_WIDTHS.values(), "sets")]
+    heads = ("run", "data set", "accuracy %", *widths, "diff.", *widths, "p sets")
+    rows = [text for row in across.rows for text in _across_rows(across, row)]
+    shown = [place for place in range(len(heads)) if place < 3 or any(text[place] != MISSING for text in rows)]
+    pools = [place for place, head in enumerate(heads) if head == widths[0]]
+    against = f"; difference from {across.reference}, points" if across.reference is not None else ""
+    notes = [across.no_interval, *(row.note and f"{row.name}: {row.note}" for row in across.rows)]
+    return TextTable(
+        title=f"Across {len(across.sets)} data sets, {across.form}, {across.probe}{against}",
+        columns=tuple(heads[place] for place in shown),
+        rows=tuple(tuple(text[place] for place in shown) for text in rows),
+        notes=tuple(filter(None, notes)),
+        optional=tuple(shown.index(place) for place in reversed(pools) if place in shown),
+        is_explained=True,
+    )
+
+
+def _across_rows(across: AcrossSets, row: SetsRow) -> list[tuple[str, ...]]:
+    nothing = (MISSING,) * len(_WIDTHS)
+    mean, difference = row.mean, row.difference
+    of_all = (percent(mean.mean), *nothing, percent(mean.ci95_sets))
+    of_all += (_signed(difference.mean), *nothing, percent(difference.ci95_sets), p_value(difference.p_sets))
+    rows = [(row.name, f"mean of {len(across.sets)}", *of_all)]
+    for name, accuracy, less in zip(across.sets, row.accuracies, row.differences, strict=True):
+        own = (*_with_widths(accuracy, percent), MISSING, *_with_widths(less, _signed), MISSING, MISSING)
+        rows.append((row.name, name, *own))
+    return rows
+
+
+_WIDTHS: Mapping[Scope, str] = MappingProxyType({"pool": "pool", "classes": "new", "seeds": "seeds"})
+"""Scopes of the intervals on a single data set, and how columns are called."""
+
+
+def _with_widths(estimate: Estimate | None, text: Callable[[float | None], str]) -> tuple[str, ...]:
+    if estimate is None:
+        return (MISSING,) * (1 + len(_WIDTHS))
+    return text(estimate.mean), *(percent(estimate.half_widths.get(scope)) for scope in _WIDTHS)
+
+
+def _signed(difference: float | None) -> str:
+    return MISSING if difference is None else points(difference)
 
 
 def _costs(standings: Standings) -> TextTable:

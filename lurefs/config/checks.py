@@ -84,6 +84,7 @@ def check_settings(config: RunConfig) -> None:
     _check_class_split(config.class_split)
     for name, benchmark in config.benchmarks.items():
         _check_benchmark(f"benchmarks.{name}", benchmark)
+        _check_sources(f"benchmarks.{name}", benchmark, config)
     for name, probe in config.probes.items():
         _check_probe(f"probes.{name}", probe)
     check_fine_tunings(config)
@@ -356,6 +357,23 @@ def _check_benchmark(where: str, benchmark: BenchmarkConfig) -> None:
             f"{where}.target_ci95 is {benchmark.target_ci95:g} and {where}.n_episodes is {benchmark.n_episodes}",
             f"n_episodes above {MIN_EPISODES}, since the interval is first checked after that many",
             f"raise {where}.n_episodes, e.g. to 10000, or leave {where}.target_ci95 out",
+        )
+
+
+def _check_sources(where: str, benchmark: BenchmarkConfig, config: RunConfig) -> None:
+    if benchmark.sources == "all":
+        return
+    if benchmark.dataset is not None:
+        raise UserError(
+            f"{where} has a data set of its own and sources {benchmark.sources!r}",
+            "sources: all, since source_split is only for the run's data set",
+            f"set {where}.sources to all",
+        )
+    if config.source_split is None:
+        raise UserError(
+            f"{where}.sources is {benchmark.sources!r}, but source_split is not set, so that no source is held back",
+            "a share of the sources, or a list of them, that base training does not see",
+            "set source_split, e.g. source_split.held_back=0.25",
         )
 
 

@@ -35,6 +35,12 @@ def run_identity(config: RunConfig) -> dict[str, Any]:
     for part, keys in LATER.items():  # so that runs older than these settings are found again
         plain = to_mapping(getattr(RunConfig(name=""), part))
         values[part] = {key: value for key, value in values[part].items() if key not in keys or value != plain[key]}
+    for name in ("source_split", "near_duplicates"):
+        if values[name] is None:
+            del values[name]
+    for benchmark in values["benchmarks"].values():
+        if benchmark["sources"] == "all":
+            del benchmark["sources"]
     augment = values["learner"]["augment"]
     values["learner"]["augment"] = {
         key: value for key, value in augment.items() if key not in ("mixup", "cutmix") or value is not None
@@ -43,6 +49,10 @@ def run_identity(config: RunConfig) -> dict[str, Any]:
 
 
 def pretrain_identity(config: RunConfig) -> dict[str, Any]:
-    """Return the settings that a run's weights depend on: its identity without the data set and the measurements."""
-    left_out = ("dataset", "benchmarks", "probes", "transfer", "after_chunk", "robustness")
+    """Return the settings that a run's weights depend on, beside its base images.
+
+    It is the run's identity without the measurements, the data set, and the splits that choose the base images.
+    """
+    left_out = ["dataset", "class_split", "source_split", "image_split"]
+    left_out += ["benchmarks", "probes", "transfer", "after_chunk", "robustness", "near_duplicates"]
     return {key: value for key, value in run_identity(config).items() if key not in left_out}

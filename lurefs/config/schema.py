@@ -64,6 +64,18 @@ class ImageSplitConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SourceSplitConfig:
+    """Sources (icon sets, cameras, fonts) whose images base training does not see.
+
+    `held_back` is a share of the sources, drawn with `seed`, or a list of their names. Benchmarks choose images by it:
+    see their setting `sources`.
+    """
+
+    seed: int = number(0, low=0)
+    held_back: float | list[str] = number(0.25, above=0, below=1)
+
+
+@dataclass(frozen=True, kw_only=True)
 class AfterChunkConfig:
     """Few-shot accuracy after every chunk: the first `n_episodes` of each benchmark, with the first probe."""
 
@@ -133,12 +145,17 @@ class BenchmarkConfig:
     `target_ci95: 0.003` stops scoring a probe once the 95 % interval of its mean accuracy, over episodes of this pool,
     is ± 0.3 points or less; `n_episodes` is then the maximum. The interval is checked every 100 episodes, from 200 on.
 
+    `sources: held_back` takes only images of the sources that `source_split` holds back from base training, of the same
+    `classes`; of `base` classes then all such images. `seen` takes only images of the other sources. Support and query
+    of an episode come from the same pool of images.
+
     `corrupt: {images: query, corruption: fog, severity: 3}` corrupts the images of the same episodes. If there is also
     a benchmark of the same form and seed without it, the report shows the loss of accuracy.
     """
 
     dataset: PluginConfig | None = None
     classes: Literal["novel", "validation", "base", "all"] = "novel"
+    sources: Literal["all", "held_back", "seen"] = "all"
     n_way: int = number(5, low=2)
     n_shot: int = number(1, low=1)
     n_query: int = number(15, low=1)
@@ -234,11 +251,13 @@ class RunConfig:
     `frozen: true` measures the backbone as it is: nothing is learned, so the settings of chunks, learner and unlearning
     do not matter, and without `class_split` all classes are novel. `controls` also measures what a backbone must beat:
     its untrained twin, and statistics of the images. `on_bad_image` says what happens if image files cannot be read:
-    `refuse` names them before anything is learned, `skip` leaves them out. The files left out are in `identity.json`,
-    and make another run. With the data set `features` there is no model: `frozen` must be true, `backbone.name` only
-    says in tables what made the features, and there are no controls. `executor` says where episodes are scored:
-    `serial`, `joblib` (n_workers processes), or `dask` (address of a cluster). `robustness: {}` also measures accuracy
-    on corrupted and attacked images.
+    `refuse` names them before anything is learned, `skip` leaves them out. The files left out are in `identity.json`;
+    those of base classes make another run. With the data set `features` there is no model: `frozen` must be true,
+    `backbone.name` only says in tables what made the features, and there are no controls. `executor` says where
+    episodes are scored: `serial`, `joblib` (n_workers processes), or `dask` (address of a cluster). `robustness: {}`
+    also measures accuracy on corrupted and attacked images. Images of a benchmark with the pixels of a base image, or
+    of another image of the benchmark, are counted; `near_duplicates: 4` also counts those whose 64-bit difference
+    hashes (dHash) differ in at most 4 bits.
     """
 
     name: str
@@ -248,6 +267,7 @@ class RunConfig:
     num_threads: int = number(1, low=1, high=1024)
     dataset: PluginConfig = field(default_factory=lambda: PluginConfig(name="icons"))
     class_split: ClassSplitConfig = field(default_factory=ClassSplitConfig)
+    source_split: SourceSplitConfig | None = None
     image_split: ImageSplitConfig = field(default_factory=ImageSplitConfig)
     chunks: ChunksConfig = field(default_factory=ChunksConfig)
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
@@ -260,6 +280,7 @@ class RunConfig:
     probes: dict[str, ProbeConfig] = field(default_factory=lambda: {"logistic_regression": ProbeConfig()})
     transfer: dict[str, TransferConfig] = field(default_factory=dict)
     controls: bool = True
+    near_duplicates: int | None = number(None, low=0, high=7)
     on_bad_image: Literal["refuse", "skip"] = "refuse"
     executor: PluginConfig = field(default_factory=lambda: PluginConfig(name="serial"))
     trackers: TrackersConfig = field(default_factory=TrackersConfig)

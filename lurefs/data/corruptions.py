@@ -67,7 +67,8 @@ def corrupted_dataset(dataset: ImageDataset, *, corruption: str, severity: int) 
         return corrupted_dataset(dataset.viewed(view), corruption=corruption, severity=severity)
 
     identity = {**dataset.identity, "corruption": corruption, "severity": severity}
-    return replace(dataset, identity=identity, read=read, viewed=viewed if dataset.viewed else None)
+    viewed_or_none = viewed if dataset.viewed else None
+    return replace(dataset, identity=identity, read=read, viewed=viewed_or_none, original=dataset.original or dataset)
 
 
 def check_corruptible(

@@ -64,6 +64,7 @@ class ImageDataset:
         decoded: The store of the decoded images; None if there is none.
         n_features: Number of features per image, if the data bring features in place of images; otherwise 0.
         read_features: Rows (n,) int64 -> features (n, n_features) float32, if the data bring them.
+        original: The data set whose images this one changes when they are read; None if it changes none.
     """
 
     name: str
@@ -84,6 +85,7 @@ class ImageDataset:
     decoded: DecodedImages | None = None
     n_features: int = 0
     read_features: Callable[[IntArray], NDArray[np.float32]] | None = None
+    original: ImageDataset | None = None
 
     def __post_init__(self) -> None:
         n_images = len(self.labels)

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import IO, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from episodes.arrays import IntArray
 from lurefs import cache
@@ -39,10 +40,12 @@ class Decoding(NamedTuple):
 
     Attributes:
         damage: Why it cannot be read; empty if it can.
+        fix: What helps; empty likewise.
         unstored: Why its pixels could not be stored; empty if they could.
     """
 
     damage: str = ""
+    fix: str = ""
     unstored: str = ""
 
 
@@ -75,6 +78,7 @@ class DecodedImages:
     source: ImageDataset
     kept: IntArray | None = None
     _views: dict[View, ImageDataset] = field(default_factory=dict, init=False)
+    _unstored: dict[int, int] = field(default_factory=dict, init=False)
 
     def read(self, rows: IntArray) -> ImageArray:
         """Return images as `ImageDataset.read` does; what is not stored is decoded and stored.
@@ -97,10 +101,23 @@ class DecodedImages:
         rows = np.unique(rows)
         if self._files is None:
             return rows
-        stored = os.pread(self._files.sums, _SUM_BYTES * len(self.source), 0)
-        sums = np.frombuffer(stored.ljust(_SUM_BYTES * len(self.source), b"\0"), np.uint64)
-        missing: IntArray = rows[sums[self._source_rows(rows)] == 0]
+        missing: IntArray = rows[self._sums()[self._source_rows(rows)] == 0]
         return missing
+
+    def checksums(self, rows: IntArray) -> NDArray[np.uint32]:
+        """Return the CRC-32 of the pixels of each image, (n,); what is not stored is decoded and stored.
+
+        Raises:
+            UserError: An image is missing or damaged.
+        """
+        rows = self._source_rows(rows)
+        sums = self._sums()[rows]
+        for place in np.flatnonzero(sums == 0):
+            row = int(rows[place])
+            if row not in self._unstored:  # the sums of images that cannot be stored are kept in memory
+                self._unstored[row] = zlib.crc32(self._decode(row)[0].data)
+            sums[place] = self._unstored[row]
+        return sums.astype(np.uint32)
 
     @property
     def problem(self) -> str:
@@ -150,6 +167,12 @@ class DecodedImages:
         """Return the data set without some rows; its identity names them as `skipped`."""
         all_rows = np.arange(len(self.source)) if self.kept is None else self.kept
         return _dataset(replace(self, kept=np.delete(all_rows, rows)))
+
+    def _sums(self) -> NDArray[np.uint64]:
+        """Return the stored checksum of each image of the source; 0 for those that are not stored."""
+        n_bytes = _SUM_BYTES * len(self.source)
+        stored = b"" if self._files is None else os.pread(self._files.sums, n_bytes, 0)
+        return np.frombuffer(stored.ljust(n_bytes, b"\0"), "<u8").astype(np.uint64)
 
     def _source_rows(self, rows: IntArray) -> IntArray:
         return rows if self.kept is None else self.kept[rows]
@@ -219,7 +242,7 @@ class DecodedImages:
         try:
             return Decoding(unstored=self._decode(row)[1])
         except UserError as error:
-            return Decoding(damage=error.problem)
+            return Decoding(damage=error.problem, fix=error.fix)
 
 
 def stored(dataset: ImageDataset) -> ImageDataset:

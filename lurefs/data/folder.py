@@ -27,8 +27,8 @@ def folder(
     """Return the images of a folder with one sub-folder per class as a data set; images are decoded when read.
 
     Files may lie at any depth below their class folder, and links are followed; hidden files are skipped. The shorter
-    side is resized and the centre cropped. The identity holds names and sizes of the files, not their bytes, so
-    replacing a file by one of the same size goes unnoticed.
+    side is resized and the centre cropped. The identity holds names and sizes of the files, not their bytes; runs also
+    compare the pixels.
 
     Args:
         path: The folder; `~` and relative paths are allowed.

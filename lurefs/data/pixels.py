@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 LEAST_OF_16_BITS = 1 << 14
 """The brightest grey of an image of 16 bits is above this, unless it uses 14 bits or fewer."""
+REPLACE = "replace the file or delete it"
+"""What helps with an image that is damaged."""
 MAX_RATIO = 100
 """Of images that are longer than this many times their width, only the middle is resized, to save memory."""
 
@@ -132,7 +134,7 @@ def read_image(
         raise UserError(
             f"{printable(name)} cannot be read as an image: {_reason(file, error)}",
             "an intact image file with integer pixels from 0 to 255 or from 0 to 65535",
-            error.fix if isinstance(error, _UnknownRangeError) else "replace the file or delete it",
+            error.fix if isinstance(error, _UnknownRangeError) else REPLACE,
         ) from error
     return as_array(fit_square(image, view))
 

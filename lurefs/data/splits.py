@@ -12,9 +12,10 @@ from pathlib import Path
 
 import numpy as np
 import yaml
+from numpy.typing import NDArray
 
 from episodes.arrays import IntArray
-from lurefs.config.schema import ClassSplitConfig, ImageSplitConfig
+from lurefs.config.schema import ClassSplitConfig, ImageSplitConfig, SourceSplitConfig
 from lurefs.data.dataset import PARTS, ImageDataset
 from lurefs.data.encoded import GROUPS, PART_NAMES
 from lurefs.errors import UserError, unknown_name
@@ -80,18 +81,61 @@ def split_classes(dataset: ImageDataset, config: ClassSplitConfig, *, min_base: 
     return ClassSplit(**chosen)
 
 
-def split_images(dataset: ImageDataset, base: IntArray, config: ImageSplitConfig) -> ImageSplit:
+def held_back_sources(dataset: ImageDataset, config: SourceSplitConfig | None) -> NDArray[np.bool_]:
+    """Return whether the source of each image is held back from base training, (n_images,).
+
+    A share is drawn from the sorted names of the sources and rounded; at least one source is on either side.
+
+    Raises:
+        UserError: A source does not exist, or the data have fewer than two sources.
+    """
+    if config is None:
+        return np.zeros(len(dataset), bool)
+    names = dataset.source_names
+    if len(names) < 2:
+        raise UserError(
+            f"source_split is set, but {dataset.name} does not say which source each image has",
+            "data with several sources: icons, glyphs, a table with a column 'source', an .npz file with 'sources'",
+            "leave source_split out, or add the sources to the data",
+        )
+    if isinstance(config.held_back, list):
+        for name in config.held_back:
+            if name not in names:
+                raise unknown_name("source in source_split.held_back:", name, names)
+        chosen = set(config.held_back)
+        if not 0 < len(chosen) < len(names):
+            raise UserError(
+                f"source_split.held_back names {len(chosen)} of {len(names)} sources",
+                "at least one source, and one that is left for base training",
+                "change source_split.held_back",
+            )
+    else:
+        n_held_back = min(max(1, round(config.held_back * len(names))), len(names) - 1)
+        chosen = set(numpy_generator(config.seed, "source_split").permutation(sorted(names))[:n_held_back].tolist())
+    return np.isin(dataset.sources, [index for index, name in enumerate(names) if name in chosen])
+
+
+def split_images(
+    dataset: ImageDataset, base: IntArray, config: ImageSplitConfig, *, left_out: NDArray[np.bool_] | None = None
+) -> ImageSplit:
     """Split the images of each base class into train, val and test (stratified), with at least one image per part.
 
     A class is split the same way whatever other classes there are. A split of the images that the data bring is used;
     a part that it lacks for a class is drawn from the training images.
 
+    Args:
+        dataset: The data set.
+        base: Its base classes.
+        config: The shares.
+        left_out: (n_images,) whether an image is in no part; None for none.
+
     Raises:
         UserError: A base class has too few images.
     """
+    is_there = np.ones(len(dataset), bool) if left_out is None else ~left_out
     found: dict[str, list[IntArray]] = {part: [np.empty(0, dtype=np.int64)] for part in PARTS}
     for label in base:
-        rows = np.flatnonzero(dataset.labels == label)
+        rows = np.flatnonzero((dataset.labels == label) & is_there)
         name = dataset.class_names[label]
         for part, part_rows in _divided(rows, _given_parts(dataset, rows), config, name).items():
             found[part].append(part_rows)

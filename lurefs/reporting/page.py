@@ -17,9 +17,11 @@ import numpy as np
 from episodes.comparison import N_FLIPS
 from episodes.files import write_text
 from episodes.metrics import Reliability
+from lurefs.comparing.across_sets import across_sets
 from lurefs.comparing.finished_runs import Run, benchmarks_of, differing_settings, read_runs, reference_run
 from lurefs.comparing.groups import Group, best_first, groups_of
 from lurefs.comparing.pairs import manifests_of
+from lurefs.comparing.text_tables import across_table
 from lurefs.comparing.texts import count
 from lurefs.comparing.verdict_words import (
     UNCORRECTED,
@@ -30,10 +32,9 @@ from lurefs.comparing.verdict_words import (
 )
 from lurefs.comparing.verdicts import Cell, Verdicts, judge_all
 from lurefs.config.load import to_yaml
-from lurefs.data.splits import split_classes
 from lurefs.errors import UserError, unwritable
 from lurefs.reporting import series
-from lurefs.reporting.charts import curves, episode_sheets, heat_map, image_sheets, pareto
+from lurefs.reporting.charts import curves, heat_map, pareto
 from lurefs.reporting.charts.group_styles import SEEDS, styled, styles_of
 from lurefs.reporting.charts.page_figures import PageFigures
 from lurefs.reporting.currency import is_current, made_from, with_origin
@@ -50,7 +51,6 @@ from lurefs.reporting.sections import (
     tables,
     transfer,
 )
-from lurefs.reporting.sections.episode_pictures import build_dataset, reason_of
 from lurefs.runs.directory import RunDirectory
 
 N_HEADLINES = 2
@@ -107,12 +107,13 @@ def write_page(runs: Sequence[Run], destination: Path | str, *, judged: Mapping[
         "of_one_seed": any(group.is_of_one_seed for group in groups),
         "one_training": _one_training(groups, judged),
         "uncorrected": UNCORRECTED,
+        "across": [across_table(across) for across in across_sets(runs, judged)],
         "board": _board(runs, groups, judged, kept),
         "benchmarks": _benchmarks(runs, groups, judged, kept),
         "forms": shots.section(runs, groups, kept),
         "transfers": [_transfer(runs, groups, name, kept) for name in transfer.transfers_of(runs)],
         "learning": learning.section(runs, groups, judged, kept),
-        "pictures": _pictures(runs, kept),
+        "pictures": episode_pictures.samples(runs[0].config, kept),
         "episodes": episode_pictures.section(runs, kept),
         "pools": classes.section(runs, kept),
         "cost": [tables.cost_row(run) for run in runs],
@@ -369,26 +370,6 @@ def _transfer(runs: Sequence[Run], groups: Sequence[Group], name: str, kept: Pag
         "rows": transfer.rows(runs, name),
         "charts": [kept.chart(f"transfer-{name}", svg, caption=caption)] if svg else [],
     }
-
-
-def _pictures(runs: Sequence[Run], kept: PageFigures) -> dict[str, Any]:
-    """Return sample images of the classes, or why they cannot be read."""
-    pictures: dict[str, Any] = {"samples": [], "missing": []}
-    config = runs[0].config
-    try:
-        dataset = build_dataset(config.dataset)
-        groups = split_classes(dataset, config.class_split)
-        for title, group in (("Base classes", groups.base), ("Novel classes", groups.novel)):
-            strips = episode_sheets.sample_strips(dataset, group)
-            if strips:
-                kept.sheet(f"samples-{title.split()[0].lower()}", image_sheets.samples_sheet(strips))
-                shown = [{"name": strip.class_name, "images": image_sheets.data_uris(strip.images)} for strip in strips]
-                pictures["samples"].append(
-                    {"title": title, "n_classes": len(group), "strips": shown, "ink": strips[0].is_ink}
-                )
-    except (UserError, OSError) as error:
-        pictures["missing"].append(reason_of(error))
-    return pictures
 
 
 def _provenance(run: Run) -> dict[str, Any]:

@@ -64,6 +64,11 @@ class RunDirectory:
         return self.path / "summary.json"
 
     @property
+    def duplicates_path(self) -> Path:
+        """Images of the benchmarks that occur twice, JSON; missing in runs of earlier versions."""
+        return self.path / "duplicates.json"
+
+    @property
     def cost_path(self) -> Path:
         """Cost of using the backbone, JSON; missing in runs of earlier versions."""
         return self.path / "cost.json"

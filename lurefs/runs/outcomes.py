@@ -62,6 +62,7 @@ class FewShotScore:
         accuracy: Mean over episodes, fraction.
         ci95_episodes: Half width of the 95 % interval over episodes of this pool, fraction.
         corrupt: Which images were corrupted, and how, in words; empty for none.
+        images: Digest of the images of the benchmark.
     """
 
     manifest: str
@@ -70,6 +71,7 @@ class FewShotScore:
     accuracy: float
     ci95_episodes: float
     corrupt: str = ""
+    images: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

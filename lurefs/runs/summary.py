@@ -83,6 +83,51 @@ class ControlSummary:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SourceShares:
+    """Query images by sources (icon sets, cameras, fonts) that their support or base training has images of.
+
+    Attributes:
+        n_sources: Number of sources of the benchmark's images.
+        base: Share of query images by a source that base training saw, fraction; null without base training, or if the
+            benchmark has a data set of its own.
+        support: Share of query images by a source of a support image of their episode, fraction.
+    """
+
+    n_sources: int
+    base: float | None
+    support: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class DuplicateCounts:
+    """Images of a benchmark that occur twice.
+
+    Attributes:
+        n_images: Number of its images.
+        in_base: Those with the pixels of an image that base training saw, for training or validation; null without.
+        in_pool: Those with the pixels of another image of the benchmark.
+        in_other_class: Of these, those with the pixels of an image of another class.
+        distance: Most bits in which the difference hashes of near duplicates differ; null if they were not counted.
+        near_in_base: Like `in_base`, with near duplicates; null if they were not counted.
+        near_in_pool: Like `in_pool`, with near duplicates; null likewise.
+    """
+
+    n_images: int
+    in_base: int | None
+    in_pool: int
+    in_other_class: int
+    distance: int | None = None
+    near_in_base: int | None = None
+    near_in_pool: int | None = None
+
+    @property
+    def share(self) -> float:
+        """The largest share of exact or near duplicates among the images, fraction."""
+        counts = (self.in_base, self.in_pool, self.near_in_base, self.near_in_pool)
+        return max(found or 0 for found in counts) / self.n_images
+
+
+@dataclass(frozen=True, kw_only=True)
 class BenchmarkSummary:
     """Figures of one benchmark.
 
@@ -99,6 +144,8 @@ class BenchmarkSummary:
         feature_spread: How much the features differ between images, see `FeatureBank.spread`.
         probes: By the probe's name in the configuration.
         controls: By the control's name, `untrained_twin` or `image_statistics`; empty if none was scored.
+        sources: Shares of known sources; the key is left out if the data do not tell sources apart.
+        duplicates: Images that occur twice; the key is left out if they were not counted.
     """
 
     manifest: str
@@ -113,6 +160,8 @@ class BenchmarkSummary:
     feature_spread: float
     probes: dict[str, ProbeSummary]
     controls: dict[str, ControlSummary]
+    sources: SourceShares | None = None
+    duplicates: DuplicateCounts | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -236,6 +285,9 @@ def as_mapping(summary: RunSummary) -> dict[str, Any]:
     """Return the content of `summary.json`."""
     values: dict[str, Any] = to_mapping(summary)
     for benchmark in values["benchmarks"].values():
+        for name in ("sources", "duplicates"):
+            if benchmark[name] is None:
+                del benchmark[name]
         for measured in (benchmark, *benchmark["controls"].values()):
             for probe in measured["probes"].values():
                 if probe["fine_tuning"] is None:

@@ -14,6 +14,7 @@ from lurefs.config.fields import PluginConfig
 from lurefs.config.schema import RunConfig
 from lurefs.data.dataset import ImageDataset
 from lurefs.data.decoded import DecodedImages, Decoding, stored
+from lurefs.data.pixels import REPLACE
 from lurefs.errors import UserError
 
 AT_ONCE = 32
@@ -35,7 +36,7 @@ def open_dataset(part: PluginConfig, config: RunConfig) -> ImageDataset:
     found = _fill(dataset.decoded, np.arange(len(dataset)), config.learner.n_workers)
     if not found:
         return dataset
-    damages = {dataset.image_ids[row]: damage for row, damage in found.items()}
+    damages = {dataset.image_ids[row]: each.damage for row, each in found.items()}
     whole = dataset.decoded.without(np.array(list(found)))
     empty = [whole.class_names[label] for label in np.flatnonzero(whole.n_per_class == 0)]
     if empty:
@@ -65,22 +66,24 @@ def decode(wanted: Iterable[tuple[ImageDataset, IntArray]], n_workers: int) -> N
     for dataset, rows in wanted:
         rows_of.setdefault(id(dataset.decoded), (dataset, []))[1].append(rows)
     damages: dict[str, str] = {}
+    fixes: dict[str, None] = {}
     n_images = 0
     for dataset, parts in rows_of.values():
         if dataset.decoded is not None:
             rows = np.unique(np.concatenate(parts))
             found = _fill(dataset.decoded, rows, n_workers)
-            damages |= {dataset.image_ids[row]: damage for row, damage in found.items()}
+            damages |= {dataset.image_ids[row]: each.damage for row, each in found.items()}
+            fixes |= dict.fromkeys(each.fix for each in found.values() if each.fix != REPLACE)
             n_images = max(n_images, len(rows))
     if damages:
         raise UserError(
             f"{len(damages)} of {n_images:,} images cannot be read:{_listed(damages)}",
             "images that can be read",
-            "replace or delete these files, or leave them out with on_bad_image=skip",
+            ", or ".join([*fixes, "replace or delete these files, or leave them out with on_bad_image=skip"]),
         )
 
 
-def _fill(decoded: DecodedImages, rows: IntArray, n_workers: int) -> dict[int, str]:
+def _fill(decoded: DecodedImages, rows: IntArray, n_workers: int) -> dict[int, Decoding]:
     """Decode the images that are not stored; return why some cannot be read, by row."""
     if not len(decoded.missing(rows)):
         return {}
@@ -96,7 +99,7 @@ def _fill(decoded: DecodedImages, rows: IntArray, n_workers: int) -> dict[int, s
         for row, each in zip(missing, chain.from_iterable(tracked), strict=True):
             unstored = each.unstored or unstored
             if each.damage:
-                damages[int(row)] = each.damage
+                damages[int(row)] = each
     if unstored:
         note_once(f"{unstored}; images are decoded whenever they are used")
     return damages

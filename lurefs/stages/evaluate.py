@@ -13,7 +13,7 @@ from lurefs.runs.directory import REFERENCE
 from lurefs.stages.cell import Cell, score_cell
 from lurefs.stages.controls import score_controls
 from lurefs.stages.fine_tuning import score_fine_tuned
-from lurefs.stages.identity import result_identity
+from lurefs.stages.identity import note_files, result_identity
 from lurefs.stages.plan import Benchmark
 from lurefs.stages.stage import Stage, make_probe, probes_need_reference, read_or_draw_manifest
 from lurefs.stages.summary import write_summary
@@ -39,6 +39,7 @@ def evaluate(stage: Stage) -> None:
     score_controls(stage, executor)
     evaluate_transfers(stage)
     write_summary(stage)
+    note_files(plan, directory)
     for name in plan.benchmarks:
         for probe in plan.config.probes:
             stage.tracker.log_cell(name, probe)

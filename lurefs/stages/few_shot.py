@@ -67,6 +67,7 @@ def with_few_shot(
             accuracy=summary.mean,
             ci95_episodes=summary.ci95_episodes,
             corrupt=_corrupt_words(benchmark),
+            images=_images_of(benchmark, backbone),
         )
     return replace(outcome, few_shot=few_shot)
 
@@ -79,12 +80,16 @@ def complete_few_shot(
     n_episodes = {name: min(len(manifest), config.after_chunk.n_episodes) for name, manifest in manifests.items()}
     probe = next(iter(fixed_probes(config)), "")
     wanted = {
-        name: (manifest.hash, probe, n_episodes[name], _corrupt_words(stage.plan.benchmarks[name]))
+        name: (manifest.hash, probe, n_episodes[name], _corrupt_words(benchmark), _images_of(benchmark, backbone))
         for name, manifest in manifests.items()
+        for benchmark in [stage.plan.benchmarks[name]]
     }
     completed = list(outcomes)
     for position, outcome in enumerate(outcomes):
-        found = {name: (few.manifest, few.probe, few.n_episodes, few.corrupt) for name, few in outcome.few_shot.items()}
+        found = {
+            name: (few.manifest, few.probe, few.n_episodes, few.corrupt, few.images)
+            for name, few in outcome.few_shot.items()
+        }
         if not config.after_chunk.few_shot or found == wanted:
             continue
         path = stage.directory.checkpoint_path(outcome.chunk_index)
@@ -101,3 +106,7 @@ def complete_few_shot(
 
 def _corrupt_words(benchmark: Benchmark) -> str:
     return "" if benchmark.corrupt is None else benchmark.corrupt.words()
+
+
+def _images_of(benchmark: Benchmark, backbone: Backbone) -> str:
+    return digest([as_needed(images, backbone).identity for images in benchmark.sides])

@@ -17,11 +17,13 @@ from episodes.probes import Probe
 from lurefs.config.identity import digest
 from lurefs.config.learning_schema import FeaturesConfig
 from lurefs.config.schema import RunConfig
+from lurefs.data.content import content_of
 from lurefs.learning.backbones import Backbone, resolve_device
 from lurefs.learning.weights import classifier_names, state_sha256
-from lurefs.records import to_mapping
+from lurefs.records import through_json, to_mapping
 from lurefs.runs.directory import RunDirectory
-from lurefs.stages.places import another_run, check_claim, weights_card
+from lurefs.stages.features import viewed
+from lurefs.stages.places import BASE_PIXELS, another_run, files_stamp, refuse_another, weights_card
 from lurefs.stages.plan import Benchmark, Plan
 
 
@@ -33,8 +35,13 @@ def claim(plan: Plan, directory: RunDirectory, backbone: Backbone | None) -> Non
         directory: The run directory.
         backbone: The backbone; None if the data bring features.
     """
-    check_claim(plan, directory)
     card = weights_card(plan)
+    if backbone is not None and not plan.config.frozen:
+        images = plan.images
+        rows = np.concatenate([images.train, images.val, images.test])
+        card[BASE_PIXELS] = content_of(viewed(plan.dataset, backbone), rows)
+    if directory.identity_path.exists():
+        refuse_another(directory, card)
     if backbone is not None and plan.config.backbone.pretrained:
         loaded = state_sha256(backbone.model, classifier_names(backbone.model))
         card["loaded_sha256"] = loaded
@@ -42,27 +49,40 @@ def claim(plan: Plan, directory: RunDirectory, backbone: Backbone | None) -> Non
         if stored != loaded:
             raise another_run(directory, [f"the SHA-256 of the loaded weights was {stored} and is now {loaded}"])
     if not directory.identity_path.exists():
-        split = {
-            "n_base_classes": len(plan.classes.base),
-            "n_validation_classes": len(plan.classes.validation),
-            "n_novel_classes": len(plan.classes.novel),
-            "n_train_images": len(plan.images.train),
-            "n_val_images": len(plan.images.val),
-            "n_test_images": len(plan.images.test),
-        }
         identity = {
             "digest": digest(card),
             **card,
+            "dataset": through_json(plan.dataset.identity),
             "backbone": {"name": plan.config.backbone.name, "n_features": plan.dataset.n_features}
             if backbone is None
             else backbone_card(backbone),
             **({"weights": backbone.weights} if backbone is not None and backbone.weights else {}),
-            "split": split,
+            "split": _split_card(plan),
             "versions": library_versions(),
             "machine": machine_card(plan.config),
         }
         write_text(directory.identity_path, json.dumps(identity, indent=2) + "\n")
     directory.write_config(plan.config)
+
+
+def note_files(plan: Plan, directory: RunDirectory) -> None:
+    """Note data set, split and state of the files in the identity, once all results are those of these files."""
+    identity = directory.read_identity()
+    now = {"dataset": through_json(plan.dataset.identity), "split": _split_card(plan), "files": files_stamp(plan)}
+    noted = identity | now
+    if noted != identity:
+        write_text(directory.identity_path, json.dumps(noted, indent=2) + "\n")
+
+
+def _split_card(plan: Plan) -> dict[str, int]:
+    return {
+        "n_base_classes": len(plan.classes.base),
+        "n_validation_classes": len(plan.classes.validation),
+        "n_novel_classes": len(plan.classes.novel),
+        "n_train_images": len(plan.images.train),
+        "n_val_images": len(plan.images.val),
+        "n_test_images": len(plan.images.test),
+    }
 
 
 def result_identity(

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lurefs.config.identity import pretrain_identity
+from lurefs.config.identity import digest, pretrain_identity
+from lurefs.data.content import settings_of
 from lurefs.errors import UserError
 from lurefs.ranks import ranks_of
 from lurefs.records import differences, through_json
 from lurefs.runs.directory import RunDirectory, not_yet
 from lurefs.stages.plan import Plan
+from lurefs.stages.transfer_plan import plan_transfers
 from lurefs.tracking.tracker import usable_mode
+
+BASE_IMAGES, BASE_PIXELS = "base_images", "base_pixels"
+"""Keys of the identity: names, classes and parts of the images that a run learned from, and their content."""
+_OTHER_IMAGES = {
+    BASE_IMAGES: "the images of the base classes have other names, classes or parts",
+    BASE_PIXELS: "images of the base classes have other pixels",
+}
 
 
 def check_place(plan: Plan, directory: RunDirectory, stage: str) -> None:
@@ -54,10 +63,23 @@ def check_claim(plan: Plan, directory: RunDirectory) -> None:
         UserError: It does.
     """
     if directory.identity_path.exists():
-        card, stored = weights_card(plan), directory.read_identity()
-        changes = differences({key: stored.get(key) for key in card}, card)
-        if changes:
-            raise another_run(directory, changes)
+        refuse_another(directory, weights_card(plan))
+
+
+def refuse_another(directory: RunDirectory, card: Mapping[str, Any]) -> None:
+    """Refuse a directory whose identity differs from a card.
+
+    Raises:
+        UserError: It does.
+    """
+    stored = {key: value for key, value in directory.read_identity().items() if key in card}
+    if BASE_IMAGES in card:
+        stored["dataset"] = settings_of(stored.get("dataset", {}))
+    words = {key: said for key, said in _OTHER_IMAGES.items() if key in card and stored.get(key) != card[key]}
+    told = [key for key in card if key not in words]
+    changes = differences({key: stored.get(key) for key in told}, {key: card[key] for key in told})
+    if changes or words:
+        raise another_run(directory, [*changes, *words.values()])
 
 
 def another_run(directory: RunDirectory, changes: Sequence[str]) -> UserError:
@@ -70,9 +92,33 @@ def another_run(directory: RunDirectory, changes: Sequence[str]) -> UserError:
 
 
 def weights_card(plan: Plan) -> dict[str, Any]:
-    """Return what a run's weights are made from, as JSON gives it back."""
-    card: dict[str, Any] = through_json({"pretrain": pretrain_identity(plan.config), "dataset": plan.dataset.identity})
-    return card
+    """Return what a run's weights are made from, as JSON gives it back; `lurefs.stages.identity` adds the pixels.
+
+    Weights depend on the images of base classes alone: other images may be replaced or added. Weights that are not
+    trained depend on none, and the run is that of the whole data set.
+    """
+    card: dict[str, Any] = {"pretrain": pretrain_identity(plan.config), "dataset": plan.dataset.identity}
+    if not plan.config.frozen:
+        card |= {"dataset": settings_of(plan.dataset.identity), BASE_IMAGES: _base_digest(plan)}
+    return dict(through_json(card))
+
+
+def files_stamp(plan: Plan) -> str:
+    """Return a digest of what the file system says about the files of all data sets of a run; fast, opens none."""
+    datasets = [benchmark.images.dataset for benchmark in plan.benchmarks.values()]
+    datasets += [transfer.images.dataset for transfer in plan_transfers(plan).values()] if plan.config.transfer else []
+    own = {id(dataset): dataset for dataset in (plan.dataset, *datasets)}
+    return digest([dataset.stamp() if dataset.stamp is not None else dataset.identity for dataset in own.values()])
+
+
+def _base_digest(plan: Plan) -> str:
+    """Return a digest of names, classes and parts of the base images, in their order."""
+    dataset, images = plan.dataset, plan.images
+    parts = [
+        [[dataset.image_ids[row], dataset.class_names[dataset.labels[row]]] for row in part]
+        for part in (images.train, images.val, images.test)
+    ]
+    return digest([[dataset.class_names[label] for label in plan.classes.base], parts])
 
 
 def last_checkpoint(plan: Plan, directory: RunDirectory) -> Path:

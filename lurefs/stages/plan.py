@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from episodes.arrays import IntArray
 from episodes.bank import images_digest
@@ -16,10 +17,11 @@ from episodes.specs import EpisodeSpec, SpecError, check_fits
 from lurefs.config.schema import BenchmarkConfig, CorruptConfig, RunConfig, TransferConfig
 from lurefs.data.arrival import limit_images
 from lurefs.data.chunks import Chunk, make_chunks
+from lurefs.data.content import content_of, settings_of
 from lurefs.data.corruptions import check_corruptible, corrupted_dataset
 from lurefs.data.dataset import ImageDataset
 from lurefs.data.noise import give_labels
-from lurefs.data.splits import ClassSplit, ImageSplit, split_classes, split_images
+from lurefs.data.splits import ClassSplit, ImageSplit, held_back_sources, split_classes, split_images
 from lurefs.errors import UserError, first_line
 from lurefs.stages.decode import open_dataset
 
@@ -52,10 +54,18 @@ class ImageSet:
         """Digest of the images; if two are equal, the banks have the same images in the same rows."""
         return images_digest(self.labels, self.image_ids, self.class_names)
 
-    @property
+    @cached_property
     def identity(self) -> dict[str, Any]:
-        """Identity of the images, a part of the identity of their features."""
-        return {"dataset": dict(self.dataset.identity), "images_digest": self.images_digest}
+        """Identity of the images, a part of the identity of their features: of these alone, not of the data set.
+
+        Raises:
+            UserError: An image is missing or damaged.
+        """
+        return {
+            "dataset": settings_of(self.dataset.identity),
+            "images_digest": self.images_digest,
+            "content": content_of(self.dataset, self.rows),
+        }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,7 +145,9 @@ def make_plan(config: RunConfig) -> Plan:
     """
     dataset = open_dataset(config.dataset, config)
     classes = split_classes(dataset, config.class_split, min_base=0 if config.frozen else 2)
-    images = split_images(dataset, classes.base, config.image_split)
+    held_back = held_back_sources(dataset, config.source_split)
+    images = split_images(dataset, classes.base, config.image_split, left_out=held_back)
+    of_base = np.sort(np.concatenate([images.train, images.val, images.test]))
     if not config.frozen:
         images = limit_images(dataset, images, config.chunks, seed=config.seed)
     return Plan(
@@ -146,9 +158,9 @@ def make_plan(config: RunConfig) -> Plan:
         chunks=() if config.frozen else make_chunks(dataset, images, config.chunks, seed=config.seed),
         given_labels=dataset.labels
         if config.frozen
-        else give_labels(dataset, classes.base, images, config.chunks, seed=config.seed),
+        else give_labels(dataset, classes.base, of_base, images, config.chunks, seed=config.seed),
         benchmarks={
-            name: make_benchmark(name, each, dataset, classes, images, config)
+            name: make_benchmark(name, each, dataset, classes, images, config, held_back)
             for name, each in config.benchmarks.items()
         },
     )
@@ -161,6 +173,7 @@ def make_benchmark(
     classes: ClassSplit,
     images: ImageSplit,
     run: RunConfig,
+    held_back: NDArray[np.bool_],
 ) -> Benchmark:
     """Choose the images of one benchmark, and check that they suffice for its episodes.
 
@@ -174,7 +187,7 @@ def make_benchmark(
             f"set benchmarks.{name}.classes to all",
         )
     benchmark = Benchmark(
-        images=choose_images(name, config, dataset, classes, images, run),
+        images=choose_images(name, config, dataset, classes, images, run, held_back),
         spec=config.spec(),
         seed=config.seed,
         target_ci95=config.target_ci95,
@@ -185,7 +198,7 @@ def make_benchmark(
         check_corruptible(benchmark.images.dataset.image_size, setting=where, way_out=f"{where} to null")
     if config.manifest is not None:
         return _with_manifest(benchmark, config, Path(config.manifest))
-    _check_spec(benchmark, config.classes)
+    _check_spec(benchmark, config)
     return benchmark
 
 
@@ -196,8 +209,11 @@ def choose_images(
     classes: ClassSplit,
     images: ImageSplit,
     run: RunConfig,
+    held_back: NDArray[np.bool_] | None = None,
 ) -> ImageSet:
     """Return the images of a benchmark's or transfer's classes; of base classes only the test images.
+
+    `held_back` says which images have a source that is held back. Of these, all images of base classes are taken.
 
     Raises:
         UserError: Its data set cannot be read.
@@ -205,7 +221,11 @@ def choose_images(
     if config.dataset is not None:
         dataset = open_dataset(config.dataset, run)
     chosen = np.arange(len(dataset.class_names)) if config.classes == "all" else getattr(classes, config.classes)
-    rows = images.test if config.classes == "base" else np.flatnonzero(np.isin(dataset.labels, chosen))
+    sources = config.sources if isinstance(config, BenchmarkConfig) and held_back is not None else "all"
+    of_classes = np.flatnonzero(np.isin(dataset.labels, chosen))
+    rows = images.test if config.classes == "base" and sources != "held_back" else of_classes
+    if held_back is not None and sources != "all":
+        rows = rows[held_back[rows] == (sources == "held_back")]
     rows = rows[np.argsort(dataset.labels[rows], kind="stable")].astype(np.int64)
     return ImageSet(
         name=name,
@@ -275,7 +295,8 @@ def rebase_manifest(manifest: Manifest, images: ImageSet, path: Path, where: str
         ) from error
 
 
-def _check_spec(benchmark: Benchmark, group: str) -> None:
+def _check_spec(benchmark: Benchmark, config: BenchmarkConfig) -> None:
+    group = config.classes
     spec, images, where = benchmark.spec, benchmark.images, f"benchmarks.{benchmark.name}"
     n_classes = len(images.class_names)
     if spec.min_way > n_classes:
@@ -288,4 +309,5 @@ def _check_spec(benchmark: Benchmark, group: str) -> None:
     try:
         check_fits(spec, np.bincount(images.labels, minlength=n_classes), images.class_names)
     except SpecError as error:
-        raise UserError(f"{where}: {error.problem}", error.expected, error.fix) from error
+        more = "" if config.sources == "all" else ", or change source_split.held_back"
+        raise UserError(f"{where}: {error.problem}", error.expected, f"{error.fix}{more}") from error

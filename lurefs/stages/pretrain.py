@@ -154,7 +154,7 @@ def _with_progress(
 
 
 def _run_digest(stage: Stage) -> str:
-    return digest([pretrain_identity(stage.plan.config), stage.plan.dataset.identity])
+    return str(stage.directory.read_identity()["digest"])  # `claim` has checked it
 
 
 def _remove_weights(stage: Stage, outcomes: Sequence[ChunkOutcome]) -> None:

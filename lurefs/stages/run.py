@@ -11,6 +11,7 @@ from lurefs.learning.padding import padding_note
 from lurefs.ranks import ranks_of
 from lurefs.reporting.page import write_report
 from lurefs.runs.directory import RunDirectory
+from lurefs.stages.duplicates import tell_duplicates
 from lurefs.stages.evaluate import evaluate
 from lurefs.stages.extract import extract
 from lurefs.stages.needed import decode_needed
@@ -60,6 +61,8 @@ def run_stage(
         try:
             if stage.tracker.note:
                 note(stage.tracker.note)
+            if ranks.is_first and stage_name != "evaluate":
+                tell_duplicates(stage)
             if stage_name in ("run", "pretrain") and not plan.config.frozen:
                 pretrain(stage)
             if stage_name in ("run", "extract"):

@@ -23,6 +23,7 @@ from lurefs.runs.outcomes import (
 from lurefs.runs.summary import (
     BenchmarkSummary,
     ControlSummary,
+    DuplicateCounts,
     PretrainSummary,
     RobustnessSummary,
     RunStatement,
@@ -30,6 +31,8 @@ from lurefs.runs.summary import (
     summarise_table,
 )
 from lurefs.stages.controls import control_spread, read_controls
+from lurefs.stages.duplicates import read_duplicates
+from lurefs.stages.sources import source_shares
 from lurefs.stages.stage import Stage
 from lurefs.stages.transfer import summarise_transfers
 
@@ -61,11 +64,14 @@ def write_summary(stage: Stage) -> None:
         version=lurefs.__version__,
         seconds=seconds,
     )
+    duplicates = read_duplicates(stage)
     directory.write_summary(
         RunSummary(
             run=statement,
             pretrain=None if config.frozen else summarise_outcomes(outcomes, strategy=config.unlearn.name),
-            benchmarks={name: _summarise_benchmark(stage, name, found) for name, found in tables.items()},
+            benchmarks={
+                name: _summarise_benchmark(stage, name, found, duplicates[name]) for name, found in tables.items()
+            },
             transfer=transfers,
         )
     )
@@ -94,11 +100,14 @@ def summarise_outcomes(outcomes: Sequence[ChunkOutcome], *, strategy: str) -> Pr
     )
 
 
-def _summarise_benchmark(stage: Stage, name: str, tables: Mapping[str, EpisodeTable]) -> BenchmarkSummary:
+def _summarise_benchmark(
+    stage: Stage, name: str, tables: Mapping[str, EpisodeTable], duplicates: DuplicateCounts
+) -> BenchmarkSummary:
     directory, benchmark = stage.directory, stage.plan.benchmarks[name]
+    manifest = directory.read_manifest(name)
     words = [benchmark.spec.words(), *([benchmark.corrupt.words()] if benchmark.corrupt is not None else [])]
     return BenchmarkSummary(
-        manifest=directory.read_manifest(name).hash,
+        manifest=manifest.hash,
         **benchmark.spec.counts,
         form=", ".join(words),
         corrupt=benchmark.corrupt,
@@ -114,6 +123,8 @@ def _summarise_benchmark(stage: Stage, name: str, tables: Mapping[str, EpisodeTa
             )
             for control, found in read_controls(stage, name).items()
         },
+        sources=source_shares(stage.plan, benchmark, manifest),
+        duplicates=duplicates,
     )
 
 

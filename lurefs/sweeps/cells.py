@@ -26,7 +26,7 @@ from lurefs.records import through_json
 from lurefs.runs.directory import RunDirectory
 from lurefs.runs.outcomes import reset_in_words
 from lurefs.runs.summary import RunSummary
-from lurefs.stages.places import check_place
+from lurefs.stages.places import check_place, files_stamp
 from lurefs.stages.plan import Plan, make_plan
 from lurefs.sweeps.grid import of_run
 from lurefs.sweeps.workers import Call, Failure, Workers
@@ -125,10 +125,11 @@ def is_finished(plan: Plan, directory: RunDirectory) -> bool:
     if not all(path.is_file() for path in directory.result_paths(plan.config, len(plan.chunks))):
         return False
     summary = directory.read_summary()
-    dataset = directory.read_identity().get("dataset")
+    identity = directory.read_identity()
     return (
         summary.run.digest == digest(run_identity(plan.config))
-        and dataset == through_json(plan.dataset.identity)
+        and identity.get("dataset") == through_json(plan.dataset.identity)
+        and identity.get("files") == files_stamp(plan)
         and len(directory.read_outcomes()) == len(plan.chunks)
         and (not plan.config.controls or _has_controls(summary, directory))
     )

@@ -20,7 +20,9 @@ SPLIT = ImageSplit(train=ROWS[ROWS % 10 < 6], val=ROWS[ROWS % 10 == 6], test=ROW
 @pytest.fixture
 def given(make_dataset: MakeDataset) -> Callable[..., IntArray]:
     def give(label_noise: float, seed: int = 0, own: int | None = None) -> IntArray:
-        return give_labels(make_dataset(), BASE, SPLIT, ChunksConfig(label_noise=label_noise, seed=own), seed=seed)
+        return give_labels(
+            make_dataset(), BASE, ROWS, SPLIT, ChunksConfig(label_noise=label_noise, seed=own), seed=seed
+        )
 
     return give
 

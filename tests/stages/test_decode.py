@@ -126,7 +126,7 @@ def test_no_run_of_a_group_starts_if_images_of_one_are_damaged(
     assert not (tmp_path / "runs").exists()
 
 
-def test_skipped_images_are_named_and_make_another_run(
+def test_skipped_images_are_named_and_those_of_base_classes_make_another_run(
     of_photos: Callable[..., RunConfig], photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     whole = RunDirectory(tmp_path / "whole")
@@ -142,9 +142,15 @@ def test_skipped_images_are_named_and_make_another_run(
     assert directory.read_identity()["dataset"]["skipped"] == skipped
     bank = directory.read_bank("novel-3way-1shot")
     assert not set(skipped) & set(bank.image_ids)
-    with pytest.raises(UserError, match="holds a run of another configuration"):
-        run_stage(plan, whole, "run")
+    before = whole.checkpoint_path(1).stat().st_mtime_ns
+    run_stage(plan, whole, "run")
+    assert whole.checkpoint_path(1).stat().st_mtime_ns == before
+    assert len(whole.read_bank("novel-3way-1shot").image_ids) == len(bank.image_ids)
     run_stage(make_plan(run_config({**to_mapping(directory.read_config())})), directory, "run")
+    base = plan.dataset.image_ids[plan.images.train[0]]
+    damage(photos, base)
+    with pytest.raises(UserError, match="have other names, classes or parts"):
+        run_stage(make_plan(config), whole, "run")
 
 
 def test_a_class_without_a_readable_image_is_refused(of_photos: Callable[..., RunConfig], photos: Path) -> None:

@@ -59,6 +59,7 @@ def test_all_classes_are_novel_and_nothing_is_learned(
         "config.yaml",
         "controls",
         "cost.json",
+        "duplicates.json",
         "episodes",
         "features",
         "figures",

@@ -1,4 +1,4 @@
-"""Section on single episodes: a typical one with all images, and the hardest with their misclassified images."""
+"""Images of the page: samples of the classes, a typical episode, and the hardest with their misclassified images."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from lurefs import plugins
 from lurefs.comparing.answers import Answers, read_answers, shown_of
 from lurefs.comparing.finished_runs import Run
 from lurefs.config.fields import PluginConfig
+from lurefs.config.schema import RunConfig
 from lurefs.data.dataset import ImageDataset
 from lurefs.data.decoded import stored
+from lurefs.data.splits import split_classes
 from lurefs.errors import UserError
 from lurefs.reporting.charts import episode_sheets, image_sheets
 from lurefs.reporting.charts.episode_sheets import EpisodeSheet
@@ -77,3 +79,22 @@ def _shown(sheet: EpisodeSheet, caption: str) -> Shown:
 
 def _whose(answers: Answers) -> str:
     return f"{answers.benchmark}, by {answers.run.label} and {answers.probe}"
+
+
+def samples(config: RunConfig, kept: PageFigures) -> dict[str, Any]:
+    """Return sample images of the classes, or why they cannot be read."""
+    pictures: dict[str, Any] = {"samples": [], "missing": []}
+    try:
+        dataset = build_dataset(config.dataset)
+        groups = split_classes(dataset, config.class_split)
+        for title, group in (("Base classes", groups.base), ("Novel classes", groups.novel)):
+            strips = episode_sheets.sample_strips(dataset, group)
+            if strips:
+                kept.sheet(f"samples-{title.split()[0].lower()}", image_sheets.samples_sheet(strips))
+                shown = [{"name": strip.class_name, "images": image_sheets.data_uris(strip.images)} for strip in strips]
+                pictures["samples"].append(
+                    {"title": title, "n_classes": len(group), "strips": shown, "ink": strips[0].is_ink}
+                )
+    except (UserError, OSError) as error:
+        pictures["missing"].append(reason_of(error))
+    return pictures

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from lurefs.comparing.data_words import data_notes, data_sentence
 from lurefs.comparing.estimates import Estimate
 from lurefs.comparing.texts import percent, plus_minus, points
 from lurefs.comparing.verdict_words import (
@@ -32,6 +33,7 @@ class Headline:
         accuracy: The best accuracy, percent; the mean of several seeds.
         intervals: Its intervals, each with its scope.
         of_what: Its run or group, and its probe.
+        data: Sentences on images that occur twice, and on sources that support or training share.
         controls: Accuracies of the controls; "" if there are none.
         difference: Its difference from the reference or the next best; "" for a single run or group.
         difference_intervals: The intervals of that difference; "" if there is none.
@@ -44,6 +46,7 @@ class Headline:
     accuracy: str
     intervals: str
     of_what: str
+    data: tuple[str, ...]
     controls: str
     difference: str = ""
     difference_intervals: str = ""
@@ -66,6 +69,7 @@ def headline(verdicts: Verdicts) -> Headline | None:
         accuracy=percent(accuracy.mean),
         intervals=_intervals(accuracy),
         of_what=f"{best.label}{among}, by {verdicts.probe}",
+        data=tuple(map(data_sentence, data_notes(verdicts.groups, verdicts.benchmark))),
         controls=", ".join(f"{control.words} {level_words(control)}" for control in verdicts.controls),
         difference=difference,
         difference_intervals=intervals,

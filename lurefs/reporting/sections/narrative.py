@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
 
 from lurefs.comparing.answers import Answers
+from lurefs.comparing.data_words import data_notes, data_sentence
 from lurefs.comparing.finished_runs import Run
 from lurefs.comparing.pairs import clean_benchmark
 from lurefs.comparing.texts import constancy, count, counted, joined, percent, regime, replay, settings, strategy
@@ -97,6 +98,7 @@ def notes(runs: Sequence[Run], benchmark: str, judged: Sequence[Verdicts]) -> li
     found = _constant_features(runs, benchmark)
     if any(run.is_corrupted(benchmark) and not clean_benchmark(run, benchmark) for run in runs):
         found.append("The loss by the corruption is unknown: no benchmark of the same form and seed has clean images.")
+    found += [data_sentence(words) for words in data_notes(judged[0].groups, benchmark)] if judged else []
     for verdicts in judged:
         probe = verdicts.probe
         summaries = [summary for run in runs if (summary := run.accuracy(benchmark, probe)) is not None]
