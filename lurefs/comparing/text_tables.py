@@ -14,7 +14,18 @@ from lurefs.comparing.fine_tuning import (
 )
 from lurefs.comparing.standing_rows import Standing
 from lurefs.comparing.standings import Standings
-from lurefs.comparing.texts import MISSING, count, counted, duration, number, p_value, percent, points
+from lurefs.comparing.texts import (
+    MISSING,
+    PERFECT,
+    count,
+    counted,
+    duration,
+    half_width,
+    number,
+    p_value,
+    percent,
+    points,
+)
 from lurefs.comparing.verdict_words import (
     UNCORRECTED,
     as_sentence,
@@ -68,6 +79,8 @@ def legend(standings: Standings) -> list[str]:
     widths = ["on this pool of classes, over episodes (± pool)", "on new classes of this kind, over classes (± new)"]
     scopes = (widths if pools else []) + (["on new training seeds, on this pool (± seeds)"] if seeds else [])
     said = [f"95 % intervals: {', '.join(scopes)}."] if scopes else []
+    if any(row.mean == 1 for row in (*standings.groups, *standings.controls)):
+        said.append(f"−: {PERFECT}.")
     if any(pair.difference is not None for pair in standings.pairs):
         said += [
             UNCORRECTED,
@@ -172,9 +185,9 @@ _COLUMNS = (
         gives_way=1,
     ),
     _Column(head="accuracy %", text=lambda row: percent(row.mean), is_needed=True),
-    _Column(head="± pool", text=lambda row: percent(row.ci95_episodes), gives_way=6),
-    _Column(head="± new", text=lambda row: percent(row.ci95_classes), gives_way=5),
-    _Column(head="± seeds", text=lambda row: percent(row.ci95_seeds)),
+    _Column(head="± pool", text=lambda row: half_width(row.mean, row.ci95_episodes), gives_way=6),
+    _Column(head="± new", text=lambda row: half_width(row.mean, row.ci95_classes), gives_way=5),
+    _Column(head="± seeds", text=lambda row: half_width(row.mean, row.ci95_seeds)),
     _Column(head="ties", text=_letters),
     _Column(head="diff.", text=lambda row: MISSING if row.difference is None else points(row.difference)),
     _Column(head="± pool", text=lambda row: percent(row.difference_ci95_episodes)),

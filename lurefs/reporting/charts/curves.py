@@ -248,7 +248,7 @@ def _draw_interval(axes: Axes, row: Interval, place: int) -> None:
         look |= {"color": MUTED, "marker": "|", "markeredgecolor": MUTED}
     widths = [(row.inner, 4.5), *([] if row.outer is None else [(row.outer, 1.2)])]
     for half_width, thickness in reversed(widths):
-        ends = [row.value - half_width, row.value + half_width]
+        ends = [row.value - half_width, row.value if row.value == 100 else row.value + half_width]
         axes.plot(ends, [place, place], color=look["color"], lw=thickness, solid_capstyle="butt")
     [marker] = axes.plot([row.value], [place], **look)
     scopes = " ".join(f"± {half_width:.2f}" for half_width, _ in widths)

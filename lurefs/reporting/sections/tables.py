@@ -14,7 +14,19 @@ from lurefs.comparing.fine_tuning import FINE_TUNED_LEGEND, fine_tuned_differenc
 from lurefs.comparing.finished_runs import Run
 from lurefs.comparing.groups import Group
 from lurefs.comparing.pairs import clean_benchmark, loss_by_corruption
-from lurefs.comparing.texts import MISSING, count, duration, joined, number, p_value, percent, points, win_tie_loss
+from lurefs.comparing.texts import (
+    MISSING,
+    count,
+    duration,
+    half_width,
+    joined,
+    number,
+    p_value,
+    percent,
+    points,
+    sign_of,
+    win_tie_loss,
+)
 from lurefs.comparing.verdict_words import not_compared
 from lurefs.comparing.verdicts import Verdict, Verdicts
 from lurefs.records import Row
@@ -118,7 +130,7 @@ def percent_over_seeds(fractions: Sequence[float | None]) -> str:
 
 def in_percent(estimate: Estimate, n_runs: int) -> str:
     """Return an estimate with its interval in percent, and the number of its runs if some are missing."""
-    width = "" if estimate.half_width is None else f" ± {percent(estimate.half_width)}"
+    width = "" if estimate.half_width is None else f" {sign_of(estimate.mean)} {percent(estimate.half_width)}"
     n_known = len(estimate.values)
     return f"{percent(estimate.mean)}{width}" + (f" ({n_known} of {n_runs} seeds)" if n_known < n_runs else "")
 
@@ -181,8 +193,8 @@ def _result(run: Run, benchmark: str, result: ProbeSummary) -> Row:
     return {
         "run": run.label,
         "accuracy": percent(accuracy.mean) if accuracy else MISSING,
-        "pool": percent(accuracy.ci95_episodes) if accuracy else MISSING,
-        "classes": percent(accuracy.ci95_classes) if accuracy else MISSING,
+        "pool": half_width(accuracy.mean, accuracy.ci95_episodes) if accuracy else MISSING,
+        "classes": half_width(accuracy.mean, accuracy.ci95_classes) if accuracy else MISSING,
         "percentile_5": percent(result.tails.percentile_5),
         "hardest": percent(result.tails.hardest_class_mean),
         "hardest_class": run.class_name(benchmark, result.tails.hardest_class),
@@ -233,7 +245,7 @@ def _seed_row(group: Group, verdicts: Verdicts) -> Row:
         "group": group.label,
         "seeds": count(len(accuracy.values)),
         "accuracy": percent(accuracy.mean),
-        "interval": percent(accuracy.half_width),
+        "interval": half_width(accuracy.mean, accuracy.half_width),
         "not_compared": not_compared(verdict) if verdict else "",
         "difference": MISSING if difference is None else points(difference.mean),
         "difference_interval": percent(None if difference is None else difference.half_width),
@@ -288,7 +300,8 @@ def _chunk_row(outcome: ChunkOutcome, benchmarks: Sequence[str]) -> Row:
         "gap": points(outcome.generalisation_gap),
         "ece": percent(outcome.test_ece),
         "few_shot": [
-            f"{percent(score.accuracy)} ± {percent(score.ci95_episodes)}" if score else MISSING for score in few_shot
+            f"{percent(score.accuracy)} {sign_of(score.accuracy)} {percent(score.ci95_episodes)}" if score else MISSING
+            for score in few_shot
         ],
         "seconds": duration(outcome.seconds),
     }
