@@ -20,15 +20,10 @@ def half_width(std: float, n: int) -> float:
 def bound_without_exceptions(n: int) -> float:
     """Return 1 - 0.05^(1 / n), about 3 / n: the 95 % bound on the share of a kind of which `n` >= 1 cases were none.
 
-    It takes the place of a half width where all values of a share are 1 (or 0), and their spread is unknown. It is
+    It takes the place of a half width where all values of a share are 1, and their spread is unknown. It is
     one-sided: the mean is above 1 minus this bound, even if each exception were as bad as can be.
     """
     return float(1 - 0.05 ** (1 / n))
-
-
-def is_at_an_end(values: FloatArray) -> bool:
-    """Return whether all values are 1, or all are 0."""
-    return bool((values == 1).all() or (values == 0).all())
 
 
 @lru_cache(maxsize=1024)

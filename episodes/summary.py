@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from episodes.arrays import FloatArray, IntArray
-from episodes.intervals import bound_without_exceptions, half_width, is_at_an_end
+from episodes.intervals import bound_without_exceptions, half_width
 from episodes.over_classes import ClassError, ClassIndex, error_over_classes, index_classes
 
 
@@ -18,7 +18,7 @@ from episodes.over_classes import ClassError, ClassIndex, error_over_classes, in
 class Summary:
     """A mean over episodes.
 
-    Where all values are 1, or all are 0, no interval can be had from their spread. `bound_without_exceptions` then
+    Where all values are 1, no interval can be had from their spread. `bound_without_exceptions` then
     takes the place of the half widths, over the number of episodes, or of classes.
 
     Attributes:
@@ -88,17 +88,17 @@ def summarise(
     values = np.asarray(values, dtype=np.float64)
     if len(values) < 2 or not np.isfinite(values).all():
         raise ValueError(f"a summary needs at least two values, all finite; there are {len(values)}")
-    std, n, at_end = float(values.std(ddof=1)), len(values), is_at_an_end(values)
+    std, n, is_perfect = float(values.std(ddof=1)), len(values), bool((values == 1).all())
     if over_classes is None:
         over_classes = error_over_classes(values, classes)
     of_classes = None
     if isinstance(over_classes, ClassError):
-        of_classes = bound_without_exceptions(over_classes.freedom + 1) if at_end else over_classes.half_width
+        of_classes = bound_without_exceptions(over_classes.freedom + 1) if is_perfect else over_classes.half_width
     return Summary(
         mean=float(values.mean()),
         std=std,
         n=n,
-        ci95_episodes=bound_without_exceptions(n) if at_end else half_width(std, n),
+        ci95_episodes=bound_without_exceptions(n) if is_perfect else half_width(std, n),
         ci95_classes=of_classes,
         no_ci95_classes=over_classes if isinstance(over_classes, str) else None,
     )

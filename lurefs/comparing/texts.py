@@ -26,7 +26,7 @@ PERFECT = (
 _SCOPES: Mapping[Scope, str] = MappingProxyType(
     {
         "pool": "on this pool of classes",
-        "classes": "on new classes of this kind",
+        "classes": "on average over new classes of this kind",
         "seeds": "on new seeds, on this pool of classes",
     }
 )

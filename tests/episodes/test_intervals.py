@@ -1,9 +1,8 @@
 from __future__ import annotations
 
-import numpy as np
 import pytest
 
-from episodes.intervals import bound_without_exceptions, is_at_an_end
+from episodes.intervals import bound_without_exceptions
 
 
 @pytest.mark.parametrize("n", [3, 85, 2000])
@@ -13,10 +12,3 @@ def test_a_share_of_the_bound_leaves_no_exception_in_n_cases_with_a_chance_of_5_
 
 def test_the_bound_is_about_three_over_n() -> None:
     assert bound_without_exceptions(2000) == pytest.approx(3 / 2000, rel=0.01)
-
-
-def test_only_values_that_are_all_1_or_all_0_are_at_an_end_of_the_scale() -> None:
-    assert is_at_an_end(np.ones(3))
-    assert is_at_an_end(np.zeros(3))
-    assert not is_at_an_end(np.array([1.0, 0.0]))
-    assert not is_at_an_end(np.full(3, 0.5))

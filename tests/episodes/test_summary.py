@@ -109,6 +109,9 @@ class TestTheEndsOfTheScale:
     def test_equal_values_within_the_scale_keep_a_width_of_zero(self) -> None:
         assert summarise(np.full(4, 0.5), self.CLASSES).ci95_episodes == 0
 
+    def test_a_difference_of_nothing_keeps_a_width_of_zero(self) -> None:
+        assert summarise(np.zeros(4), self.CLASSES).ci95_episodes == 0
+
 
 class TestByChance:
     def test_the_hardest_of_equal_classes_lies_where_a_simulation_puts_it(self) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from episodes.comparison import holm
+from episodes.summary import hardest_by_chance, percentile_5_by_chance
 from lurefs.comparing.controls import Control, controls_of
 from lurefs.comparing.estimates import Estimate, over_seeds
 from lurefs.comparing.fine_tuning import FINE_TUNED_LEGEND, fine_tuned_differences, fine_tuned_texts
@@ -52,7 +53,7 @@ def results(runs: Sequence[Run], benchmark: str, probe: str) -> list[Row]:
     for control in controls_of(measured, benchmark, probe):
         rows.append({**_result(control.runs[0], benchmark, control.result), "run": _control(control, measured)})
     for share, group in _chance(measured, benchmark).items():
-        dashes = {name: "" if name == "hardest_class" else MISSING for name in rows[0]}
+        dashes = {name: "" if name == "hardest_class" or name.endswith("by_chance") else MISSING for name in rows[0]}
         rows.append({**dashes, "run": group, "accuracy": percent(share)})
     for row in rows[len(measured) :]:
         row["is_control"] = True
@@ -198,6 +199,7 @@ def _result(run: Run, benchmark: str, result: ProbeSummary) -> Row:
         "percentile_5": percent(result.tails.percentile_5),
         "hardest": percent(result.tails.hardest_class_mean),
         "hardest_class": run.class_name(benchmark, result.tails.hardest_class),
+        **_by_chance(run, benchmark, result),
         "is_control": False,
         "nll": number(nll.mean, 3) if nll else MISSING,
         "brier": number(brier.mean, 3) if brier else MISSING,
@@ -205,6 +207,20 @@ def _result(run: Run, benchmark: str, result: ProbeSummary) -> Row:
         "not_converged": count(result.n_not_converged),
         "episodes": count(accuracy.n) if accuracy else MISSING,
     }
+
+
+def _by_chance(run: Run, benchmark: str, result: ProbeSummary) -> Row:
+    """Return how far the worst cases would lie below the mean by chance, in points; "" where it is not known."""
+    accuracy, form, n_classes = known(result.accuracy), run.benchmark(benchmark), run.n_classes(benchmark)
+    row = {"percentile_5_by_chance": "", "hardest_by_chance": ""}
+    if accuracy is None or form is None:
+        return row
+    if form.n_way is not None and form.n_query is not None:
+        row["percentile_5_by_chance"] = points(-percentile_5_by_chance(accuracy.mean, form.n_way * form.n_query), 1)
+    if n_classes is not None:
+        below = hardest_by_chance(accuracy.std, result.tails.hardest_class_n, n_classes)
+        row["hardest_by_chance"] = points(-below, 1)
+    return row
 
 
 def _control(control: Control, runs: Sequence[Run]) -> str:
