@@ -17,6 +17,15 @@ def half_width(std: float, n: int) -> float:
     return float(student_quantile(n - 1) * std / np.sqrt(n))
 
 
+def bound_without_exceptions(n: int) -> float:
+    """Return 1 - 0.05^(1 / n), about 3 / n: the 95 % bound on the share of a kind of which `n` >= 1 cases were none.
+
+    It takes the place of a half width where all values of a share are 1, and their spread is unknown. It is
+    one-sided: the mean is above 1 minus this bound, even if each exception were as bad as can be.
+    """
+    return float(1 - 0.05 ** (1 / n))
+
+
 @lru_cache(maxsize=1024)
 def student_quantile(degrees_of_freedom: float) -> float:
     """Return the 97.5 % quantile of Student's t, used by all 95 % intervals."""

@@ -57,9 +57,14 @@ def reliability(probabilities: Probabilities, labels: IntArray) -> Reliability:
 
 
 def count_by_confidence(confidence: NDArray[np.floating], correct: NDArray[np.bool_]) -> Reliability:
-    """Count predictions in bins of their top probability; both arrays may have any shape, but the same one."""
-    confidence, correct = confidence.astype(np.float64).reshape(-1), correct.reshape(-1)
-    bins = np.clip(np.ceil(confidence * N_BINS).astype(np.int64) - 1, 0, N_BINS - 1)
+    """Count predictions in bins of their top probability; both arrays may have any shape, but the same one.
+
+    An edge is k / N_BINS rounded to the precision of the probabilities, so that a probability of exactly an edge lies
+    in the bin below it in single precision, too.
+    """
+    confidence, correct = confidence.reshape(-1), correct.reshape(-1)
+    edges = (np.arange(1, N_BINS) / N_BINS).astype(confidence.dtype)
+    bins = np.searchsorted(edges, confidence, side="left")
     return Reliability(
         n=np.bincount(bins, minlength=N_BINS).astype(np.int64),
         confidence=np.bincount(bins, weights=confidence, minlength=N_BINS).astype(np.float64),

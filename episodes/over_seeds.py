@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from episodes.arrays import FloatArray
-from episodes.intervals import student_p, student_quantile
+from episodes.intervals import bound_without_exceptions, student_p, student_quantile
 
 MIN_SEEDS = 3
 
@@ -21,6 +21,7 @@ class SeedSummary:
         std: Standard deviation over seeds (ddof 1).
         n_seeds: Number of seeds.
         ci95_seeds: Half width of the 95 % interval for *this training procedure on new seeds*, on this pool of classes.
+            If every episode of every seed is perfect: `bound_without_exceptions` over seeds.
         p: Two-sided p of a mean of zero; below 0.05 where the interval excludes zero.
     """
 
@@ -64,7 +65,9 @@ def summarise_seeds(values: FloatArray) -> SeedSummary:
         mean=mean,
         std=std,
         n_seeds=n_seeds,
-        ci95_seeds=max(float(student_quantile(freedom) * error) for error, freedom in errors),
+        ci95_seeds=bound_without_exceptions(n_seeds)
+        if (values == 1).all()
+        else max(float(student_quantile(freedom) * error) for error, freedom in errors),
         p=max(student_p(mean, error, freedom) for error, freedom in errors),
     )
 

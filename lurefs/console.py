@@ -121,11 +121,11 @@ def width() -> int:
     return int(_stdout().width)
 
 
-def print_lines(lines: Sequence[str]) -> None:
-    """Print sentences to stdout, folded between words."""
+def print_lines(lines: Sequence[str], *, is_folded: bool = True) -> None:
+    """Print sentences to stdout, folded between words, or unfolded for commands."""
     console = _stdout()
     for line in lines:
-        console.print(line, markup=False, emoji=False)
+        console.print(line, markup=False, emoji=False, soft_wrap=not is_folded)
 
 
 def print_paths(paths: Sequence[tuple[str, Path]]) -> None:

@@ -28,6 +28,7 @@ TYPED = {
         "--probe",
         "--common-episodes",
         "--skip-unfinished",
+        "--over",
         "--output",
     ],
     "push": ["runs ...", "--dry-run"],

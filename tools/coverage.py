@@ -2,17 +2,19 @@
 
     OMP_NUM_THREADS=1 uv run python tools/coverage.py [--repeats N] [TABLE ...]
     OMP_NUM_THREADS=1 uv run python tools/coverage.py [--repeats N] --features BANK BANK
+    OMP_NUM_THREADS=1 uv run python tools/coverage.py [--repeats N] --halves BANK
 
-Tables: `classes`, `pairs`, `seeds` and `stopping`. With two banks of features of the same images (`features/NAME` of a
-run directory) their classes are the world. Each table is printed as Markdown. A coverage is a share of the repeats; of
-1,000 it varies by 0.7 points (one standard error). A width is relative to the best possible, 1.96 true errors.
+Tables: `classes`, `pairs`, `seeds`, `images` and `stopping`. With two banks of features of the same images
+(`features/NAME` of a run directory) their classes are the world; with one bank, disjoint halves of the images of each
+class are compared. Each table is printed as Markdown. A coverage is a share of the repeats; of 1,000 it varies by 0.7
+points (one standard error). A width is relative to the best possible, 1.96 true errors.
 """
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -22,14 +24,15 @@ from rich.progress import track
 from episodes.arrays import FloatArray, IntArray
 from episodes.bank import FeatureBank
 from episodes.intervals import half_width, student_quantile
-from episodes.manifest import draw_manifest
+from episodes.manifest import Manifest, draw_manifest
 from episodes.over_classes import ClassError, error_over_classes
+from episodes.over_images import ImageError, correct_answers, error_over_images
 from episodes.over_seeds import summarise_seeds
 from episodes.probes import Probe, nearest_centroid
 from episodes.scoring import score
 from episodes.specs import EpisodeSpec
 from episodes.stopping import until_narrow
-from episodes.table import collect
+from episodes.table import EpisodeTable, collect
 
 N_QUERIES = 75
 
@@ -121,6 +124,17 @@ SEEDS = tuple(
     for n_seeds in (3, 5, 8)
     for of_seed in (0.0, 0.003, 0.01, 0.02)
 )
+IMAGES = (
+    (20, 20, 1, 600),
+    (20, 20, 5, 600),
+    (20, 20, 1, 2_000),
+    (20, 200, 1, 2_000),
+    (85, 40, 1, 2_000),
+    (85, 40, 5, 2_000),
+)
+"""Classes, images per class, shots and episodes."""
+HALVES = ((20, 1, 600), (20, 5, 600), (85, 1, 2_000), (85, 5, 2_000))
+"""Classes, shots and episodes."""
 
 
 def over_classes(worlds: tuple[World, ...], repeats: int, *, is_counted: bool) -> Iterator[str]:
@@ -162,6 +176,79 @@ def over_seeds(repeats: int) -> Iterator[str]:
         figures = [((np.abs(mean) < found).mean(), found.mean() / best) for found in (width, student)]
         start = f"| {n_seeds} | {episodes:,} | {of_seed:g} |"
         yield start + "".join(f" {covers:.3f} | {ratio:.2f} |" for covers, ratio in figures)
+
+
+def over_images(repeats: int) -> Iterator[str]:
+    """Yield a line per setting: coverage and width of the interval over images, and of that over episodes.
+
+    Classes are Gaussian clouds in 16 dimensions, and nearest centroids are scored. The truth is the accuracy on 1,500
+    images of each class.
+    """
+    yield "| classes | images per class | shots | episodes | covers | width | over episodes covers | its width |"
+    yield "|---|---|---|---|---|---|---|---|"
+    for n_classes, n_images, n_shot, n_episodes in IMAGES:
+        rng = np.random.default_rng(0)
+        middles = rng.normal(0, 0.55, (n_classes, 16))
+        n_query = min(15, n_images - n_shot)
+        _, world = _answers(_cloud(middles, 1_500, rng), _form(20_000, n_shot, n_query), 0)
+        rows = []
+        for seed in range(repeats):
+            manifest, table = _answers(_cloud(middles, n_images, rng), _form(n_episodes, n_shot, n_query), seed)
+            rows.append((table.accuracy.mean(), *_widths(manifest, table)))
+        mean, *widths = np.transpose(rows)
+        best, truth = 1.96 * mean.std(), world.accuracy.mean()
+        figures = [((np.abs(mean - truth) < found).mean(), found.mean() / best) for found in widths]
+        start = f"| {n_classes} | {n_images} | {n_shot} | {n_episodes:,} |"
+        yield start + "".join(f" {covers:.3f} | {ratio:.2f} |" for covers, ratio in figures)
+
+
+def halves(folder: Path, repeats: int) -> Iterator[str]:
+    """Yield a line per setting: how often two disjoint halves of the images differ by less than their intervals say.
+
+    Each repeat draws classes and divides the images of each. The widths of the two halves are added as squares.
+    """
+    bank = FeatureBank.load(folder)
+    yield "| classes | images per class | shots | episodes | over images | over episodes |"
+    yield "|---|---|---|---|---|---|"
+    rng = np.random.default_rng(0)
+    for n_classes, n_shot, n_episodes in HALVES:
+        holds, sizes = [], []
+        for seed in track(range(repeats), f"{n_classes} classes, {n_shot} shots", console=Console(stderr=True)):
+            chosen = _of_classes(bank, np.sort(rng.choice(len(bank.class_names), n_classes, replace=False)))
+            is_first = np.zeros(len(chosen.labels), dtype=bool)
+            for label in range(n_classes):
+                rows = rng.permutation(np.flatnonzero(chosen.labels == label))
+                is_first[rows[: len(rows) // 2]] = True
+            found = []
+            for half, rows in enumerate((np.flatnonzero(is_first), np.flatnonzero(~is_first))):
+                least = int(np.bincount(chosen.labels[rows]).min())
+                form = _form(n_episodes, n_shot, min(15, least - n_shot))
+                manifest, table = _answers(_rows_of(chosen, rows), form, 2 * seed + half)
+                found.append((table.accuracy.mean(), *_widths(manifest, table)))
+                sizes.append(len(rows) / n_classes)
+            (a, *of_a), (b, *of_b) = found
+            holds.append([abs(a - b) < np.hypot(one, other) for one, other in zip(of_a, of_b, strict=True)])
+        figures = "".join(f" {share:.3f} |" for share in np.mean(holds, axis=0))
+        yield f"| {n_classes} | {np.mean(sizes):.0f} | {n_shot} | {n_episodes:,} |{figures}"
+
+
+def _cloud(middles: FloatArray, n_images: int, rng: np.random.Generator) -> FeatureBank:
+    """Return a bank of Gaussian clouds of standard deviation 1 around the classes' middles."""
+    labels = np.repeat(np.arange(len(middles)), n_images)
+    return FeatureBank(
+        features=(middles[labels] + rng.standard_normal((len(labels), middles.shape[1]))).astype(np.float32),
+        labels=labels,
+        image_ids=tuple(map(str, range(len(labels)))),
+        class_names=tuple(map(str, range(len(middles)))),
+    )
+
+
+def _widths(manifest: Manifest, table: EpisodeTable) -> tuple[float, float]:
+    """Return the half widths over images and over episodes."""
+    assert table.predicted is not None
+    error = error_over_images(correct_answers(table.predicted, manifest), manifest)
+    assert isinstance(error, ImageError), error
+    return error.half_width, half_width(float(table.accuracy.std(ddof=1)), len(table))
 
 
 def stopping(repeats: int) -> Iterator[str]:
@@ -214,18 +301,30 @@ def features(folders: list[Path], repeats: int) -> Iterator[str]:
         yield f"| {n_classes} | {n_episodes:,} | {np.sqrt(1 - n_classes / n_all):.2f} |{figures}"
 
 
-def _form(n_episodes: int) -> EpisodeSpec:
-    return EpisodeSpec(n_way=5, n_shot=1, n_query=15, n_episodes=n_episodes)
+def _form(n_episodes: int, n_shot: int = 1, n_query: int = 15) -> EpisodeSpec:
+    return EpisodeSpec(n_way=5, n_shot=n_shot, n_query=n_query, n_episodes=n_episodes)
 
 
 def _of_classes(bank: FeatureBank, chosen: IntArray) -> FeatureBank:
-    rows = np.flatnonzero(np.isin(bank.labels, chosen))
+    part = _rows_of(bank, np.flatnonzero(np.isin(bank.labels, chosen)))
+    names = tuple(bank.class_names[label] for label in chosen)
+    return replace(part, labels=np.searchsorted(chosen, part.labels), class_names=names)
+
+
+def _rows_of(bank: FeatureBank, rows: IntArray) -> FeatureBank:
     return FeatureBank(
         features=bank.features[rows],
-        labels=np.searchsorted(chosen, bank.labels[rows]),
+        labels=bank.labels[rows],
         image_ids=tuple(bank.image_ids[row] for row in rows),
-        class_names=tuple(bank.class_names[label] for label in chosen),
+        class_names=bank.class_names,
     )
+
+
+def _answers(bank: FeatureBank, spec: EpisodeSpec, seed: int) -> tuple[Manifest, EpisodeTable]:
+    """Return new episodes of a bank, and the answers of nearest centroids."""
+    manifest = draw_manifest(bank, spec, seed=seed)
+    probe = Probe(name="nearest_centroid", classifier=nearest_centroid())
+    return manifest, collect(score(bank, manifest, probe, audit_share=0), {})
 
 
 def _accuracies(banks: list[FeatureBank], spec: EpisodeSpec, seed: int) -> tuple[FloatArray, IntArray]:
@@ -239,18 +338,24 @@ def _accuracies(banks: list[FeatureBank], spec: EpisodeSpec, seed: int) -> tuple
 def main() -> None:
     """Print the chosen tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("tables", nargs="*", default=["classes", "pairs", "seeds", "stopping"], metavar="TABLE")
+    parser.add_argument(
+        "tables", nargs="*", default=["classes", "pairs", "seeds", "images", "stopping"], metavar="TABLE"
+    )
     parser.add_argument("--repeats", type=int, default=1000)
     parser.add_argument("--features", type=Path, nargs=2, metavar="FOLDER", help="two banks, for the table `features`")
+    parser.add_argument("--halves", type=Path, metavar="FOLDER", help="a bank, for the table `halves`")
     arguments = parser.parse_args()
     tables: dict[str, Callable[[], Iterator[str]]] = {
         "classes": lambda: over_classes(WORLDS, arguments.repeats, is_counted=False),
         "pairs": lambda: over_classes(DIFFERENCES, arguments.repeats, is_counted=True),
         "seeds": lambda: over_seeds(arguments.repeats),
+        "images": lambda: over_images(arguments.repeats),
+        "halves": lambda: halves(arguments.halves, arguments.repeats),
         "stopping": lambda: stopping(arguments.repeats),
         "features": lambda: features(arguments.features, arguments.repeats),
     }
-    for name in ["features"] if arguments.features else arguments.tables:
+    of_banks = [name for name in ("features", "halves") if getattr(arguments, name)]
+    for name in of_banks or arguments.tables:
         print(f"\n{name}, {arguments.repeats} repeats\n", flush=True)
         for line in tables[name]():
             print(line, flush=True)

@@ -16,7 +16,7 @@ import numpy as np
 
 from episodes.arrays import FloatArray, IntArray
 from episodes.files import atomic_path
-from episodes.intervals import NORMAL_95, half_width, wilson
+from episodes.intervals import NORMAL_95, bound_without_exceptions, half_width, wilson
 from episodes.transfer.fits import TransferFit, recalls
 from episodes.transfer.split import Size
 
@@ -206,6 +206,9 @@ def _accuracy(correct: FloatArray) -> TransferFigure:
 def _over_images(values: FloatArray) -> TransferFigure:
     """Summarise (n_repeats, n_test) values, with the normal interval over images, each averaged over repeats."""
     of_image = values.mean(axis=0)
+    if (values == 1).all():  # no spread to take an error from
+        low, high = wilson(1.0, len(of_image))
+        return _figure(values.mean(axis=1), (float(low), float(high)))
     error = of_image.std(ddof=1) / np.sqrt(len(of_image)) if len(of_image) > 1 else None
     return _figure(values.mean(axis=1), _normal(float(of_image.mean()), error))
 
@@ -231,7 +234,11 @@ def _figure(values: FloatArray, ci95_images: tuple[float, float] | None) -> Tran
         mean=float(values.mean()),
         n=n,
         std=std,
-        ci95_repeats=None if std is None else half_width(std, n),
+        ci95_repeats=None
+        if std is None
+        else bound_without_exceptions(n)
+        if (values == 1).all()
+        else half_width(std, n),
         ci95_images=ci95_images,
     )
 

@@ -34,6 +34,9 @@ def add_parser(commands: Any) -> None:
         "--common-episodes", action="store_true", help="compare on the first episodes that all runs share"
     )
     parser.add_argument("--skip-unfinished", action="store_true", help="leave out runs that are not evaluated yet")
+    parser.add_argument(
+        "--over", choices=("images",), help="also intervals on other images of the same classes, from stored answers"
+    )
     parser.add_argument("--output", type=Path, metavar="DIR", help="default: comparisons/<names of the runs>")
     parser.set_defaults(run=run)
 
@@ -53,12 +56,18 @@ def run(arguments: argparse.Namespace) -> int:
         skip_unfinished=arguments.skip_unfinished,
     )
     output = arguments.output or Path("comparisons") / _folder_name(runs)
-    console.print_paths(write_comparison(runs, output, benchmark=arguments.benchmark, probe=arguments.probe))
+    chosen = {"benchmark": arguments.benchmark, "probe": arguments.probe}
+    console.print_paths(write_comparison(runs, output, **chosen, is_over_images=arguments.over == "images"))
     return 0
 
 
 def write_comparison(
-    runs: Sequence[Run], output: Path, *, benchmark: str | None = None, probe: str | None = None
+    runs: Sequence[Run],
+    output: Path,
+    *,
+    benchmark: str | None = None,
+    probe: str | None = None,
+    is_over_images: bool = False,
 ) -> list[tuple[str, Path]]:
     """Print the tables of one or several runs, and write them as files and as a page.
 
@@ -67,6 +76,7 @@ def write_comparison(
         output: Folder for the files.
         benchmark: The only benchmark in the tables; None for all.
         probe: The only probe in the tables; None for all.
+        is_over_images: Whether the tables also have intervals on other images of the same classes.
 
     Returns:
         Label and path of each file.
@@ -75,10 +85,13 @@ def write_comparison(
         UserError: The folder cannot be written.
     """
     from lurefs.comparing.exports import write_exports
+    from lurefs.comparing.over_images import with_intervals_over_images
     from lurefs.comparing.standings import standings
     from lurefs.reporting.page import write_page
 
     found = standings(runs, benchmark=benchmark, probe=probe)
+    if is_over_images:
+        found = with_intervals_over_images(found, runs)
     paths = write_exports(found, output)
     _print(found)
     return [*paths.items(), ("report", write_page(runs, output, judged=found.verdicts))]
@@ -159,9 +172,11 @@ def _folder_name(runs: Sequence[Run]) -> str:
 
 
 def _print(standings: Standings) -> None:
+    from lurefs.comparing.more_seeds import COMMAND
     from lurefs.comparing.text_tables import legend, text_tables
 
     for table in text_tables(standings):
         console.print_table(table.title, table.columns, table.rows, optional=table.optional)
         console.print_lines([*table.notes, ""])
-    console.print_lines(legend(standings))
+    for line in legend(standings):
+        console.print_lines([line], is_folded=not line.startswith(COMMAND))

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from episodes.accuracies import Accuracies
@@ -124,6 +125,13 @@ class Run:
         except (UserError, IndexError):
             return f"class {label}"
 
+    def n_classes(self, benchmark: str) -> int | None:
+        """Return the number of classes in a benchmark's pool, or None if its feature bank is missing."""
+        try:
+            return len(self.directory.read_bank(benchmark).class_names)
+        except UserError:
+            return None
+
 
 def read_runs(directories: Sequence[RunDirectory]) -> list[Run]:
     """Read the configuration, figures and outcomes of runs; their episodes are read when needed.
@@ -132,8 +140,7 @@ def read_runs(directories: Sequence[RunDirectory]) -> list[Run]:
         UserError: A directory is not a finished run, or one of its files is damaged.
     """
     configs = [directory.read_config() for directory in directories]
-    folders = [directory.path.resolve().name for directory in directories]
-    labels = _labels([config.name for config in configs], folders)
+    labels = _labels([config.name for config in configs], [directory.path for directory in directories])
     return [
         Run(
             label=label,
@@ -195,11 +202,23 @@ def _flatten(values: Any, path: str = "") -> dict[str, str]:
     return {} if values == {} else {path: values if isinstance(values, str) else json.dumps(values)}
 
 
-def _labels(names: Sequence[str], folders: Sequence[str]) -> list[str]:
-    """Return the names of runs; runs that share a name have their folders' names, if all of these differ."""
+def _labels(names: Sequence[str], paths: Sequence[Path]) -> list[str]:
+    """Return the names of runs; those that share a name have their folders' names, or the parents' before the name."""
     counts = Counter(names)
+    folders = [path.resolve().name for path in paths]
     labels = [folder if counts[name] > 1 else name for name, folder in zip(names, folders, strict=True)]
-    return labels if len(set(labels)) == len(labels) else unique_labels(names)
+    return labels if len(set(labels)) == len(labels) else in_folders(names, paths)
+
+
+def in_folders(names: Sequence[str], paths: Sequence[Path]) -> list[str]:
+    """Return the names; repeated ones come after the name of their folder, or are numbered if these are equal, too."""
+    counts = Counter(names)
+    return unique_labels(
+        [
+            f"{path.resolve().parent.name}/{name}" if counts[name] > 1 else name
+            for name, path in zip(names, paths, strict=True)
+        ]
+    )
 
 
 def unique_labels(names: Sequence[str]) -> list[str]:

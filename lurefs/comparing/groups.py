@@ -8,7 +8,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from lurefs.comparing.estimates import Estimate, of_training, over_seeds
-from lurefs.comparing.finished_runs import Run, benchmarks_of, differing_settings, reference_run, unique_labels
+from lurefs.comparing.finished_runs import (
+    Run,
+    benchmarks_of,
+    differing_settings,
+    in_folders,
+    reference_run,
+    unique_labels,
+)
 from lurefs.comparing.pairs import by_episode
 from lurefs.comparing.texts import LABEL_LENGTH, seeds_in_words, short
 from lurefs.config.identity import run_identity
@@ -103,16 +110,18 @@ def _shared(run: Run) -> tuple[bool, dict[str, Any]]:
 
 def _labels(members: Sequence[Sequence[Run]]) -> list[str]:
     """Return one label per group: the shared part of the names without the seed, otherwise the settings."""
-    labels = []
+    names_of_groups = []
     for group in members:
         if len(group) == 1:
-            labels.append(group[0].label)
+            names_of_groups.append(group[0].label)
             continue
-        names = {_without_seed(run.config.name, run.config.seed) for run in group}
+        names = {without_seed(run.config.name, run.config.seed) for run in group}
         shared = names.pop() if len(names) == 1 else ""
-        name = shared or _settings(group[0], [other[0] for other in members])
-        n_seeds = _n_seeds(len(group))
-        labels.append(short(name, LABEL_LENGTH - len(n_seeds)) + n_seeds)
+        names_of_groups.append(shared or _settings(group[0], [other[0] for other in members]))
+    labels = []
+    for name, group in zip(in_folders(names_of_groups, [g[0].directory.path for g in members]), members, strict=True):
+        n_seeds = _n_seeds(len(group)) if len(group) > 1 else ""
+        labels.append(short(name, LABEL_LENGTH - len(n_seeds)) + n_seeds if n_seeds else name)
     return labels
 
 
@@ -120,7 +129,7 @@ def _n_seeds(n_seeds: int) -> str:
     return f" ({n_seeds} seeds)"
 
 
-def _without_seed(name: str, seed: int) -> str:
+def without_seed(name: str, seed: int) -> str:
     """Return a name without `-seed3`, `_s3` or `3` at its end or `seed3-` at its start."""
     at_end = rf"(?:^|[\W_]+)(?:seed|s)[\W_]*{seed}$|[\W_]*(?<!\d){seed}$"
     at_start = rf"^(?:seed|s)[\W_]*{seed}[\W_]+"

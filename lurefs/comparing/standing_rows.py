@@ -32,6 +32,7 @@ class Standing:
         ci95_episodes: Half width of its 95 % interval on this pool of classes, fraction.
         ci95_classes: Half width of its 95 % interval on new classes of this kind, fraction.
         ci95_seeds: Half width of its 95 % interval on new seeds, fraction; of a group with at least `MIN_SEEDS` seeds.
+        ci95_images: Half width of its 95 % interval on other images of the same classes, with `--over images`.
         lowest: Lowest mean of its runs, fraction.
         highest: Highest mean of its runs, fraction.
         n_paired: Number of episodes of the comparison with the reference: the first ones, which both met.
@@ -40,6 +41,7 @@ class Standing:
         difference_ci95_episodes: Half width of its 95 % interval on this pool of classes, fraction.
         difference_ci95_classes: Half width of its 95 % interval on new classes of this kind, fraction.
         difference_ci95_seeds: Half width of its 95 % interval on new seeds, fraction.
+        difference_ci95_images: Half width of its 95 % interval on other images of the same classes, fraction.
         p_episodes: Two-sided p of no difference on this pool of classes, by sign flips over episodes, corrected for
             all pairs of groups.
         p_classes: Likewise on new classes of this kind.
@@ -81,6 +83,7 @@ class Standing:
     ci95_episodes: float | None = None
     ci95_classes: float | None = None
     ci95_seeds: float | None = None
+    ci95_images: float | None = None
     lowest: float | None = None
     highest: float | None = None
     n_paired: int | None = None
@@ -88,6 +91,7 @@ class Standing:
     difference_ci95_episodes: float | None = None
     difference_ci95_classes: float | None = None
     difference_ci95_seeds: float | None = None
+    difference_ci95_images: float | None = None
     p_episodes: float | None = None
     p_classes: float | None = None
     p_seeds: float | None = None

@@ -16,9 +16,22 @@ from lurefs.comparing.fine_tuning import (
     fine_tuned_texts,
     is_fine_tuned,
 )
+from lurefs.comparing.groups import Group
+from lurefs.comparing.more_seeds import missing_seeds
 from lurefs.comparing.standing_rows import Standing
 from lurefs.comparing.standings import Standings
-from lurefs.comparing.texts import MISSING, count, counted, duration, number, p_value, percent, points
+from lurefs.comparing.texts import (
+    MISSING,
+    PERFECT,
+    count,
+    counted,
+    duration,
+    half_width,
+    number,
+    p_value,
+    percent,
+    points,
+)
 from lurefs.comparing.verdict_words import (
     UNCORRECTED,
     as_sentence,
@@ -29,6 +42,11 @@ from lurefs.comparing.verdict_words import (
     single_trainings,
 )
 from lurefs.comparing.verdicts import Verdicts
+
+ONE_POOL = (
+    "The images of the pool are fixed, too: with other images of the same classes a mean moves by more than ± pool "
+    "(lurefs compare --over images)."
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,17 +86,31 @@ def text_tables(standings: Standings) -> list[TextTable]:
 
 def legend(standings: Standings) -> list[str]:
     """Explain the columns of the results that these standings have."""
-    pools = any(group.ci95_episodes is not None for group in standings.groups)
-    seeds = any(group.ci95_seeds is not None for group in standings.groups)
-    widths = ["on this pool of classes, over episodes (± pool)", "on new classes of this kind, over classes (± new)"]
-    scopes = (widths if pools else []) + (["on new training seeds, on this pool (± seeds)"] if seeds else [])
-    said = [f"95 % intervals: {', '.join(scopes)}."] if scopes else []
+    groups = _groups(standings)
+    models = "these trained models" if any(group.is_trained for group in groups) else "these models"
+    scopes = {
+        "ci95_episodes": f"{models} on this pool of classes and images, over episodes (± pool)",
+        "ci95_classes": f"{models} on average over new classes of this kind (± new)",
+        "ci95_seeds": "on average over new training seeds, on this pool of classes and images (± seeds)",
+        "ci95_images": f"{models} with other images of the same classes (± images)",
+    }
+    has = {name: any(getattr(row, name) is not None for row in standings.groups) for name in scopes}
+    said = (
+        [f"95 % intervals: {'; '.join(words for name, words in scopes.items() if has[name])}."]
+        if any(has.values())
+        else []
+    )
+    if any(has.values()) and not has["ci95_images"]:
+        said.append(ONE_POOL)
+    said += missing_seeds(groups)
+    if any(row.mean == 1 for row in (*standings.groups, *standings.controls)):
+        said.append(f"−: {PERFECT}.")
     if any(pair.difference is not None for pair in standings.pairs):
         said += [
             UNCORRECTED,
             "p: p-value of no difference, corrected for all pairs of a table: the best may be picked afterwards.",
             "Ties: runs that share a letter are not told apart, their corrected p is 0.05 or more"
-            + (" (on this pool / on new classes)." if pools else "."),
+            + (" (on this pool / on new classes)." if has["ci95_episodes"] else "."),
         ]
     if any(is_fine_tuned(verdicts.groups, *cell) for cell, verdicts in standings.verdicts.items()):
         said.append(FINE_TUNED_LEGEND)
@@ -93,6 +125,10 @@ def legend(standings: Standings) -> list[str]:
             "network. They have no rank and no test."
         )
     return said
+
+
+def _groups(standings: Standings) -> list[Group]:
+    return list({group.label: group for found in standings.verdicts.values() for group in found.groups}.values())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,14 +219,16 @@ _COLUMNS = (
         gives_way=1,
     ),
     _Column(head="accuracy %", text=lambda row: percent(row.mean), is_needed=True),
-    _Column(head="± pool", text=lambda row: percent(row.ci95_episodes), gives_way=6),
-    _Column(head="± new", text=lambda row: percent(row.ci95_classes), gives_way=5),
-    _Column(head="± seeds", text=lambda row: percent(row.ci95_seeds)),
+    _Column(head="± pool", text=lambda row: half_width(row.mean, row.ci95_episodes), gives_way=6),
+    _Column(head="± new", text=lambda row: half_width(row.mean, row.ci95_classes), gives_way=5),
+    _Column(head="± seeds", text=lambda row: half_width(row.mean, row.ci95_seeds)),
+    _Column(head="± images", text=lambda row: half_width(row.mean, row.ci95_images)),
     _Column(head="ties", text=_letters),
     _Column(head="diff.", text=lambda row: MISSING if row.difference is None else points(row.difference)),
     _Column(head="± pool", text=lambda row: percent(row.difference_ci95_episodes)),
     _Column(head="± new", text=lambda row: percent(row.difference_ci95_classes)),
     _Column(head="± seeds", text=lambda row: percent(row.difference_ci95_seeds)),
+    _Column(head="± images", text=lambda row: percent(row.difference_ci95_images)),
     _Column(head="p pool", text=lambda row: p_value(row.p_episodes)),
     _Column(head="p new", text=lambda row: p_value(row.p_classes)),
     _Column(head="p seeds", text=lambda row: p_value(row.p_seeds)),
@@ -277,7 +315,7 @@ def _costs(standings: Standings) -> TextTable:
     names = dict.fromkeys(row.name for row in standings.groups)
     return TextTable(
         title="What it costs" + (f" ({next(iter(devices.values()))})" if len(devices) == 1 else ""),
-        columns=("run", "parameters, M", "multiply-adds, M", "images per second", "ms per episode", "training epochs"),
+        columns=("run", "weights, M", "MACs, M", "images /s", "ms / episode", "training epochs"),
         rows=tuple(_cost([row for row in standings.groups if row.name == name]) for name in names),
         notes=(several,) if len(devices) > 1 else (),
     )

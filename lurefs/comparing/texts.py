@@ -18,10 +18,14 @@ from lurefs.config.learning_schema import ChunksConfig
 
 MISSING = "–"
 LABEL_LENGTH = 30
+PERFECT = (
+    "every answer is right, so no spread can be measured: one-sided 95\u00a0% bounds, about 3 / n, n is the number of "
+    "episodes for this pool, of classes for new classes, of seeds for new seeds"
+)
 _SCOPES: Mapping[Scope, str] = MappingProxyType(
     {
         "pool": "on this pool of classes",
-        "classes": "on new classes of this kind",
+        "classes": "on average over new classes of this kind",
         "seeds": "on new seeds, on this pool of classes",
     }
 )
@@ -98,9 +102,23 @@ def seeds_in_words(seeds: Sequence[int]) -> str:
 def plus_minus(estimate: Estimate, digits: int = 2) -> str:
     """Return the half widths in percentage points, each with its scope, and why any is missing."""
     widths = ", ".join(
-        f"±\u00a0{percent(width, digits)} {_SCOPES[scope]}" for scope, width in estimate.half_widths.items()
+        f"{sign_of(estimate.mean)}\u00a0{percent(width, digits)} {_SCOPES[scope]}"
+        for scope, width in estimate.half_widths.items()
     )
+    if estimate.mean == 1:
+        widths = f"{widths} ({PERFECT})"
     return "; ".join(filter(None, [widths, estimate.no_interval]))
+
+
+def sign_of(mean: float | None) -> str:
+    """Return `±`, or `−` for a mean of 1, whose bound is one-sided."""
+    return "−" if mean == 1 else "±"
+
+
+def half_width(mean: float | None, width: float | None) -> str:
+    """Return the half width of an accuracy's interval in percent, with `−` if the accuracy is 1, see `PERFECT`."""
+    text = percent(width)
+    return f"−{text}" if mean == 1 and text != MISSING else text
 
 
 def win_tie_loss(paired: PairedDifference) -> str:

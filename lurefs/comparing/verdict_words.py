@@ -13,7 +13,9 @@ from lurefs.comparing.texts import count, joined, p_value, percent
 from lurefs.comparing.verdicts import Verdict, Verdicts
 from lurefs.runs.outcomes import reset_in_words
 
-ONE_TRAINING = "one training each: another seed may change the order"
+ONE_TRAINING = "these trained models, one training each: another seed may change the order"
+ALONE = "this trained model: another seed of the same training gives another accuracy"
+ALONE_UNTRAINED = "these random weights: another seed gives another accuracy"
 ONE_SEED = "one seed each: another seed may change the order"
 UNCORRECTED = "Each interval (±, 95 %) is that of one mean or difference by itself; none is widened for their number."
 MAX_NAMED = 5
@@ -21,7 +23,7 @@ MAX_NAMED = 5
 _WHERE: Mapping[Scope, str] = MappingProxyType(
     {
         "pool": "on this pool of classes",
-        "classes": "on new classes of this kind",
+        "classes": "on average over new classes of this kind",
         "seeds": "with new seeds, on this pool of classes",
     }
 )
@@ -31,7 +33,11 @@ def verdict_sentences(verdict: Verdict, verdicts: Verdicts) -> str:
     """Say whether two groups are told apart, one sentence per scope; "" if nothing was tested."""
     if verdict.paired is not None and verdict.paired.n_wins == verdict.paired.n_losses == 0:
         return "The two are equal on every episode."
-    said = [_sentence(verdict, scope, verdicts.n_tested(scope)) for scope in _WHERE if scope in verdict.p]
+    trained = {group.label for group in verdicts.groups if group.is_trained}
+    who = "the two"
+    if {verdict.group, verdict.less} <= trained:
+        who = "the two trained models" if verdict.paired is not None else "the two training procedures"
+    said = [_sentence(verdict, scope, verdicts.n_tested(scope), who) for scope in _WHERE if scope in verdict.p]
     if verdict.paired is not None and "classes" not in verdict.p:
         said.append("Nothing is known about new classes: there is no interval over them.")
     if "seeds" in verdict.p:
@@ -80,14 +86,16 @@ def idle_resets(groups: Sequence[Group]) -> list[str]:
 
 
 def single_trainings(groups: Sequence[Group]) -> str:
-    """Say which of several groups are single trainings, whose place may change with the seed; "" if none is.
+    """Say which groups are single trainings, whose accuracy and place may change with the seed; "" if none is.
 
     Frozen backbones with random weights have one seed, too; those with loaded weights do not depend on a seed.
     """
     singles = [group for group in groups if group.is_of_one_seed]
-    if not singles or len(groups) == 1:
+    if not singles:
         return ""
     is_trained = all(group.is_trained for group in singles)
+    if len(groups) == 1:
+        return ALONE if is_trained else ALONE_UNTRAINED
     if len(singles) == len(groups):
         return ONE_TRAINING if is_trained else ONE_SEED
     many = f"{len(singles)} of {len(groups)} {'training procedures' if is_trained else 'backbones'}"
@@ -101,7 +109,7 @@ def as_sentence(text: str) -> str:
     """Return a text as a sentence with a capital and a full stop; the name of a run keeps its first letter."""
     if not text:
         return ""
-    is_ours = text.startswith(("none of the ", ONE_TRAINING, ONE_SEED, "not compared with "))
+    is_ours = text.startswith(("none of the ", ONE_TRAINING, ONE_SEED, ALONE, ALONE_UNTRAINED, "not compared with "))
     return f"{text[0].upper() + text[1:] if is_ours else text}."
 
 
@@ -139,13 +147,13 @@ def _not_above(control: ControlLevel, below: Sequence[Group], verdicts: Verdicts
     return f"{who} {verb} {plain.get(control.name, f'the control {control.words}')} ({level_words(control, below)})"
 
 
-def _sentence(verdict: Verdict, scope: Scope, n_pairs: int) -> str:
+def _sentence(verdict: Verdict, scope: Scope, n_pairs: int, who: str) -> str:
     p, difference = verdict.p[scope], verdict.difference
     width = None if difference is None else difference.half_widths.get(scope)
     told = "told apart" if is_apart(p) else "not told apart"
     corrected = f"p {_equals(p)}" + (f", corrected for {n_pairs} pairs" if n_pairs > 1 else "")
     where = _WHERE[scope]
-    sentence = f"{where[0].upper()}{where[1:]} the two are {told} ({corrected})"
+    sentence = f"{where[0].upper()}{where[1:]} {who} are {told} ({corrected})"
     is_wide = difference is not None and width is not None and abs(difference.mean) > width
     if not is_apart(p) and is_wide and n_pairs > 1:
         sentence += f": by itself the interval excludes zero, but among {n_pairs} pairs one such can occur by chance"

@@ -78,7 +78,7 @@ def intervals(numbers: Mapping[str, Any], value: str, half_widths: str) -> Table
         if row[value] is not None:
             over_seeds = row[f"{half_widths}ci95_seeds"]
             bounds = [
-                None if half is None else 100 * (row[value] + side * half)
+                None if half is None else 100 * (row[value] + (0 if (row[value], side) == (1, 1) else side * half))
                 for half in (
                     row[f"{half_widths}ci95_episodes"] if over_seeds is None else over_seeds,
                     row[f"{half_widths}ci95_classes"],

@@ -70,7 +70,7 @@ def test_results_stand_with_the_best_first_in_percent(found: Standings) -> None:
     assert results.rows[0][-1] == f"{best.n_wins}/{best.n_ties}/{best.n_losses}"
     assert results.notes == (
         "p: corrected for all 3 pairs (Shaffer)",
-        "one training each: another seed may change the order",
+        "these trained models, one training each: another seed may change the order",
     )
     assert [row[0] for row in costs.rows] == ["lure_1", "warm", "other"]
 
@@ -113,4 +113,4 @@ def test_latex_is_balanced_and_says_its_scope(found: Standings) -> None:
     assert text.isascii()
     body = re.findall(r"^    .* \\\\$", text, flags=re.MULTILINE)
     assert [len(re.findall(r"(?<!\\)&", line)) for line in body] == [10] * 4 + [5] * 4
-    assert "on new classes of this kind, over classes ($\\pm$ new)" in text
+    assert "on average over new classes of this kind ($\\pm$ new)" in text

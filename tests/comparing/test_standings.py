@@ -125,9 +125,9 @@ class TestRows:
         runs = read_runs([make_run("lure", folder="one"), make_run("lure", folder="two", gain=0.5)])
         assert [row.name for row in standings(runs).rows] == ["one", "two"]
 
-    def test_of_equal_names_and_folders_are_numbered(self, make_run: MakeRun) -> None:
+    def test_of_equal_names_and_folders_come_after_the_name_of_the_folder_above(self, make_run: MakeRun) -> None:
         runs = read_runs([make_run("lure", folder="one/lure"), make_run("lure", folder="two/lure", gain=0.5)])
-        assert [run.label for run in runs] == ["lure (1)", "lure (2)"]
+        assert [run.label for run in runs] == ["one/lure", "two/lure"]
 
     def test_of_a_single_run_have_no_reference(self, make_run: MakeRun) -> None:
         found = standings(read_runs([make_run("lure")]))

@@ -187,9 +187,9 @@ class TestWords:
 
     def test_an_interval_that_leaves_zero_out_is_no_verdict_where_the_corrected_p_is_too_large(self) -> None:
         assert self.said({"pool": 0.0001, "classes": 0.07}) == (
-            "On this pool of classes the two are told apart (p < 0.001, corrected for 3 pairs). On new classes of this "
-            "kind the two are not told apart (p = 0.070, corrected for 3 pairs): by itself the interval excludes "
-            "zero, but among 3 pairs one such can occur by chance."
+            "On this pool of classes the two are told apart (p < 0.001, corrected for 3 pairs). On average over new "
+            "classes of this kind the two are not told apart (p = 0.070, corrected for 3 pairs): by itself the "
+            "interval excludes zero, but among 3 pairs one such can occur by chance."
         )
 
     def test_an_interval_that_holds_zero_needs_no_excuse(self) -> None:
@@ -198,7 +198,7 @@ class TestWords:
 
     def test_a_single_pair_is_not_corrected(self) -> None:
         said = self.said({"pool": 0.02, "classes": 0.04}, n_pairs=1)
-        assert said.startswith("On this pool of classes the two are told apart (p = 0.020). On new classes")
+        assert said.startswith("On this pool of classes the two are told apart (p = 0.020). On average over new")
 
     def test_without_an_interval_over_classes_nothing_is_said_of_them(self) -> None:
         said = self.said({"pool": 0.02}, summary=replace(self.PAIR, ci95_classes=None))
@@ -216,7 +216,10 @@ class TestWords:
     def test_single_trainings_are_called_so_and_procedures_are_not(self, make_run: MakeRun) -> None:
         warm, lure = make_run("warm", unlearn="nothing"), make_run("lure", gain=0.5)
         alone, several = headline(judged([warm, lure])), of_seeds(make_run, "head", (0.1, 0.2, 0.3), unlearn="head")
-        assert alone is not None and alone.verdict.endswith("One training each: another seed may change the order.")
+        assert alone is not None and alone.verdict.endswith(
+            "These trained models, one training each: another seed may change the order."
+        )
+        assert alone.verdict.startswith("On this pool of classes the two trained models are")
         runs: list[Run] = read_runs([*several, *of_seeds(make_run, "new", (0.3, 0.2, 0.3), unlearn="from_scratch")])
         assert not any("another seed may" in note for table in text_tables(standings(runs)) for note in table.notes)
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from episodes.metrics import accuracy, brier, ece, empty_reliability, nll, reliability
+from episodes.metrics import N_BINS, accuracy, brier, count_by_confidence, ece, empty_reliability, nll, reliability
 
 PROBABILITIES = np.array([[0.9, 0.1], [0.6, 0.4], [0.2, 0.8], [0.45, 0.55]])
 LABELS = np.array([0, 1, 1, 0])
@@ -60,3 +60,18 @@ def test_a_calibrated_model_has_an_ece_near_zero_on_many_predictions() -> None:
     confidence = rng.uniform(0.5, 1, 200_000)
     labels = (rng.random(200_000) > confidence).astype(np.int64)
     assert ece(np.stack([confidence, 1 - confidence], axis=1), labels) < 0.005
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_confidence_of_exactly_an_edge_is_in_the_bin_below_in_either_precision(dtype: type) -> None:
+    edges = (np.arange(1, N_BINS + 1) / N_BINS).astype(dtype)
+    for place, edge in enumerate(edges):
+        counts = count_by_confidence(np.array([edge], dtype=dtype), np.array([True]))
+        assert counts.n.nonzero()[0].tolist() == [place], edge
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_the_next_number_above_an_edge_is_in_the_bin_above(dtype: type) -> None:
+    edges = (np.arange(1, N_BINS) / N_BINS).astype(dtype)
+    counts = count_by_confidence(np.nextafter(edges, dtype(1)), np.ones(len(edges), dtype=bool))
+    assert counts.n.tolist() == [0] + [1] * (N_BINS - 1)

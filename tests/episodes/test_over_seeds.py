@@ -75,3 +75,7 @@ def test_the_interval_covers_what_it_claims_and_students_does_not() -> None:
         covers_student += mean < summarise_seeds(values.mean(axis=1, keepdims=True)).ci95_seeds
     assert 0.93 < covers / n_runs < 0.975
     assert covers_student / n_runs < 0.9
+
+
+def test_seeds_without_any_error_have_a_bound_over_their_number_instead_of_no_width() -> None:
+    assert summarise_seeds(np.ones((3, 40))).ci95_seeds == pytest.approx(1 - 0.05 ** (1 / 3))

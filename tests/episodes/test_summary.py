@@ -5,7 +5,7 @@ import pytest
 from scipy.stats import ncx2, t
 
 from episodes.intervals import half_width
-from episodes.summary import chance_level, summarise, tails
+from episodes.summary import chance_level, hardest_by_chance, percentile_5_by_chance, summarise, tails
 
 CLASSES = np.array([[0, 1], [1, 2], [2, 3], [0, 3], [1, 3]])
 VALUES = np.array([0.8, 0.6, 0.4, 0.9, 0.5])
@@ -94,3 +94,35 @@ def test_entries_that_stand_for_no_class_change_nothing() -> None:
     padded = np.concatenate([CLASSES, np.full((5, 2), -1)], axis=1)
     assert summarise(VALUES, padded) == summarise(VALUES, CLASSES)
     assert tails(VALUES, padded) == tails(VALUES, CLASSES)
+
+
+class TestTheEndsOfTheScale:
+    CLASSES = np.array([[0, 1], [1, 2], [0, 2], [0, 1]])
+
+    def test_perfect_episodes_have_bounds_over_episodes_and_classes_instead_of_no_width(self) -> None:
+        summary = summarise(np.ones(4), self.CLASSES)
+        assert summary.ci95_episodes == pytest.approx(1 - 0.05 ** (1 / 4))
+        assert summary.ci95_classes == pytest.approx(1 - 0.05 ** (1 / 3))
+        assert str(summary).startswith("100.00% − 52.71% on this pool")
+        assert str(summary).endswith("all perfect: one-sided bounds")
+
+    def test_equal_values_within_the_scale_keep_a_width_of_zero(self) -> None:
+        assert summarise(np.full(4, 0.5), self.CLASSES).ci95_episodes == 0
+
+    def test_a_difference_of_nothing_keeps_a_width_of_zero(self) -> None:
+        assert summarise(np.zeros(4), self.CLASSES).ci95_episodes == 0
+
+
+class TestByChance:
+    def test_the_hardest_of_equal_classes_lies_where_a_simulation_puts_it(self) -> None:
+        rng = np.random.default_rng(0)
+        lowest = rng.normal(0, 0.09 / np.sqrt(12), (4000, 85)).min(axis=1).mean()
+        assert hardest_by_chance(0.09, 12, 85) == pytest.approx(-lowest, rel=0.02)
+
+    def test_a_single_class_is_not_picked(self) -> None:
+        assert hardest_by_chance(0.09, 12, 1) == 0
+
+    def test_the_5th_percentile_of_equal_episodes_lies_where_a_simulation_puts_it(self) -> None:
+        rng = np.random.default_rng(0)
+        found = np.quantile(rng.binomial(75, 0.7, 100_000) / 75, 0.05)
+        assert 0.7 - percentile_5_by_chance(0.7, 75) == pytest.approx(found, abs=0.01)

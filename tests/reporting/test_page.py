@@ -19,7 +19,7 @@ from episodes.manifest import Manifest
 from episodes.metrics import Reliability
 from episodes.over_seeds import summarise_seeds
 from episodes.sampler import EpisodeSpec
-from episodes.summary import summarise, tails
+from episodes.summary import hardest_by_chance, percentile_5_by_chance, summarise, tails
 from episodes.table import EpisodeTable
 from lurefs import plugins
 from lurefs.comparing import texts
@@ -325,7 +325,7 @@ class TestOneRun:
         text = one_page.text
         assert f"{as_percent(summary.mean)} %" in text.replace("\u2009", " ")
         pool, classes = as_percent(summary.ci95_episodes), as_percent(summary.ci95_classes)
-        assert f"± {pool} on this pool of classes, ± {classes} on new classes of this kind" in text
+        assert f"± {pool} on this pool of classes, ± {classes} on average over new classes of this kind" in text
         assert "3-way 2-shot, 3 queries per class, chance 33.33 %" in text
 
     def test_table_holds_the_summary_and_dashes_where_there_is_none(
@@ -615,7 +615,13 @@ class TestTiesAndControls:
         found = tails(accuracy, classes)
         hardest = f"{NOVEL[found.hardest_class]} {as_percent(found.hardest_class_mean)}"
         row = next(row for row in one_page.rows if row[:1] == ["lure"])
-        assert row[4:] == [as_percent(found.percentile_5), hardest, "20"]
+        mean, std = float(accuracy.mean()), float(accuracy.std(ddof=1))
+        below = 100 * percentile_5_by_chance(mean, 9), 100 * hardest_by_chance(std, found.hardest_class_n, len(NOVEL))
+        assert row[4:] == [
+            f"{as_percent(found.percentile_5)} (−{below[0]:.1f} by chance)",
+            f"{hardest} (−{below[1]:.1f} by chance)",
+            "20",
+        ]
         assert ["Chance", "33.33", "–", "–", "–", "–", "–"] in one_page.rows
 
     def test_controls_of_equal_figures_share_a_row_and_others_name_their_runs(

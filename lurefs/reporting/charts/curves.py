@@ -125,7 +125,7 @@ def curves(
 
 
 def _draw_levels(axes: Axes, levels: Sequence[Level]) -> None:
-    """Draw dashed lines with their names above; of two close ones the lower has its name below."""
+    """Draw dashed lines with their names on the right, outside, where no curve is; those of close lines move apart."""
     heights = sorted(level.value for level in levels)
     low, high = axes.get_ylim()
     is_close = len(heights) > 1 and heights[1] - heights[0] < 0.12 * (max(high, *heights) - min(low, *heights))
@@ -133,13 +133,13 @@ def _draw_levels(axes: Axes, levels: Sequence[Level]) -> None:
         [line] = axes.plot([0, 1], [level.value] * 2, transform=axes.get_yaxis_transform(), color=MUTED, lw=1, ls="--")
         mark(line, -1, [f"{level.label}: {level.value:.2f}"])
         axes.annotate(
-            level.label,
+            level.label.replace(" ", "\n", 1),
             (1, level.value),
             xycoords=axes.get_yaxis_transform(),
-            xytext=(0, -2 if is_close and level.value == heights[0] else 2),
+            xytext=(4, 0),
             textcoords="offset points",
-            ha="right",
-            va="top" if is_close and level.value == heights[0] else "bottom",
+            ha="left",
+            va="center" if not is_close else "top" if level.value == heights[0] else "bottom",
             fontsize=8.5,
             color=MUTED,
         )
@@ -248,7 +248,7 @@ def _draw_interval(axes: Axes, row: Interval, place: int) -> None:
         look |= {"color": MUTED, "marker": "|", "markeredgecolor": MUTED}
     widths = [(row.inner, 4.5), *([] if row.outer is None else [(row.outer, 1.2)])]
     for half_width, thickness in reversed(widths):
-        ends = [row.value - half_width, row.value + half_width]
+        ends = [row.value - half_width, row.value if row.value == 100 else row.value + half_width]
         axes.plot(ends, [place, place], color=look["color"], lw=thickness, solid_capstyle="butt")
     [marker] = axes.plot([row.value], [place], **look)
     scopes = " ".join(f"± {half_width:.2f}" for half_width, _ in widths)

@@ -14,7 +14,7 @@ from lurefs.comparing.controls import ControlLevel
 from lurefs.comparing.estimates import Estimate, Scope
 from lurefs.comparing.finished_runs import Run
 from lurefs.comparing.groups import Group
-from lurefs.comparing.texts import MISSING, count, duration, number, p_value, percent, points
+from lurefs.comparing.texts import MISSING, count, duration, number, p_value, percent, points, sign_of
 from lurefs.comparing.verdict_words import control_label, level_words, not_compared
 from lurefs.comparing.verdicts import Cell, Verdicts
 from lurefs.records import Row
@@ -54,7 +54,7 @@ class Figure:
     Attributes:
         value: The value; a dash if it is missing.
         number: The same as a number to sort by; None if it is missing.
-        intervals: Pairs of (half width, scope).
+        intervals: Pairs of (half width with its sign, scope).
         tests: Pairs of (corrected p, scope).
         why_not: Why the value is missing, or a remark on it.
     """
@@ -148,7 +148,7 @@ def _figure(accuracy: Estimate) -> Figure:
     return Figure(
         value=percent(accuracy.mean),
         number=accuracy.mean,
-        intervals=_intervals(accuracy.half_widths),
+        intervals=_intervals(accuracy.half_widths, sign_of(accuracy.mean)),
         why_not=accuracy.note if accuracy.half_widths else accuracy.remarks,
     )
 
@@ -170,8 +170,10 @@ def _difference(group: Group, verdicts: Verdicts) -> Figure:
     )
 
 
-def _intervals(widths: Mapping[Scope, float | None]) -> tuple[tuple[str, str], ...]:
-    return tuple((percent(width), SCOPES[scope]) for scope, width in widths.items() if width is not None)
+def _intervals(widths: Mapping[Scope, float | None], sign: str = "±") -> tuple[tuple[str, str], ...]:
+    return tuple(
+        (f"{sign}\u00a0{percent(width)}", SCOPES[scope]) for scope, width in widths.items() if width is not None
+    )
 
 
 def letters_or_places(letters: Mapping[str, Ties], ranks: Mapping[str, int]) -> Mapping[str, Ties]:

@@ -8,13 +8,26 @@ from collections.abc import Sequence
 import numpy as np
 
 from episodes.comparison import holm
+from episodes.summary import hardest_by_chance, percentile_5_by_chance
 from lurefs.comparing.controls import Control, controls_of
 from lurefs.comparing.estimates import Estimate, over_seeds
 from lurefs.comparing.fine_tuning import FINE_TUNED_LEGEND, fine_tuned_differences, fine_tuned_texts
 from lurefs.comparing.finished_runs import Run
 from lurefs.comparing.groups import Group
 from lurefs.comparing.pairs import clean_benchmark, loss_by_corruption
-from lurefs.comparing.texts import MISSING, count, duration, joined, number, p_value, percent, points, win_tie_loss
+from lurefs.comparing.texts import (
+    MISSING,
+    count,
+    duration,
+    half_width,
+    joined,
+    number,
+    p_value,
+    percent,
+    points,
+    sign_of,
+    win_tie_loss,
+)
 from lurefs.comparing.verdict_words import not_compared
 from lurefs.comparing.verdicts import Verdict, Verdicts
 from lurefs.records import Row
@@ -40,7 +53,7 @@ def results(runs: Sequence[Run], benchmark: str, probe: str) -> list[Row]:
     for control in controls_of(measured, benchmark, probe):
         rows.append({**_result(control.runs[0], benchmark, control.result), "run": _control(control, measured)})
     for share, group in _chance(measured, benchmark).items():
-        dashes = {name: "" if name == "hardest_class" else MISSING for name in rows[0]}
+        dashes = {name: "" if name == "hardest_class" or name.endswith("by_chance") else MISSING for name in rows[0]}
         rows.append({**dashes, "run": group, "accuracy": percent(share)})
     for row in rows[len(measured) :]:
         row["is_control"] = True
@@ -118,7 +131,7 @@ def percent_over_seeds(fractions: Sequence[float | None]) -> str:
 
 def in_percent(estimate: Estimate, n_runs: int) -> str:
     """Return an estimate with its interval in percent, and the number of its runs if some are missing."""
-    width = "" if estimate.half_width is None else f" ± {percent(estimate.half_width)}"
+    width = "" if estimate.half_width is None else f" {sign_of(estimate.mean)} {percent(estimate.half_width)}"
     n_known = len(estimate.values)
     return f"{percent(estimate.mean)}{width}" + (f" ({n_known} of {n_runs} seeds)" if n_known < n_runs else "")
 
@@ -181,11 +194,12 @@ def _result(run: Run, benchmark: str, result: ProbeSummary) -> Row:
     return {
         "run": run.label,
         "accuracy": percent(accuracy.mean) if accuracy else MISSING,
-        "pool": percent(accuracy.ci95_episodes) if accuracy else MISSING,
-        "classes": percent(accuracy.ci95_classes) if accuracy else MISSING,
+        "pool": half_width(accuracy.mean, accuracy.ci95_episodes) if accuracy else MISSING,
+        "classes": half_width(accuracy.mean, accuracy.ci95_classes) if accuracy else MISSING,
         "percentile_5": percent(result.tails.percentile_5),
         "hardest": percent(result.tails.hardest_class_mean),
         "hardest_class": run.class_name(benchmark, result.tails.hardest_class),
+        **_by_chance(run, benchmark, result),
         "is_control": False,
         "nll": number(nll.mean, 3) if nll else MISSING,
         "brier": number(brier.mean, 3) if brier else MISSING,
@@ -193,6 +207,20 @@ def _result(run: Run, benchmark: str, result: ProbeSummary) -> Row:
         "not_converged": count(result.n_not_converged),
         "episodes": count(accuracy.n) if accuracy else MISSING,
     }
+
+
+def _by_chance(run: Run, benchmark: str, result: ProbeSummary) -> Row:
+    """Return how far the worst cases would lie below the mean by chance, in points; "" where it is not known."""
+    accuracy, form, n_classes = known(result.accuracy), run.benchmark(benchmark), run.n_classes(benchmark)
+    row = {"percentile_5_by_chance": "", "hardest_by_chance": ""}
+    if accuracy is None or form is None:
+        return row
+    if form.n_way is not None and form.n_query is not None:
+        row["percentile_5_by_chance"] = points(-percentile_5_by_chance(accuracy.mean, form.n_way * form.n_query), 1)
+    if n_classes is not None:
+        below = hardest_by_chance(accuracy.std, result.tails.hardest_class_n, n_classes)
+        row["hardest_by_chance"] = points(-below, 1)
+    return row
 
 
 def _control(control: Control, runs: Sequence[Run]) -> str:
@@ -233,7 +261,7 @@ def _seed_row(group: Group, verdicts: Verdicts) -> Row:
         "group": group.label,
         "seeds": count(len(accuracy.values)),
         "accuracy": percent(accuracy.mean),
-        "interval": percent(accuracy.half_width),
+        "interval": half_width(accuracy.mean, accuracy.half_width),
         "not_compared": not_compared(verdict) if verdict else "",
         "difference": MISSING if difference is None else points(difference.mean),
         "difference_interval": percent(None if difference is None else difference.half_width),
@@ -288,7 +316,8 @@ def _chunk_row(outcome: ChunkOutcome, benchmarks: Sequence[str]) -> Row:
         "gap": points(outcome.generalisation_gap),
         "ece": percent(outcome.test_ece),
         "few_shot": [
-            f"{percent(score.accuracy)} ± {percent(score.ci95_episodes)}" if score else MISSING for score in few_shot
+            f"{percent(score.accuracy)} {sign_of(score.accuracy)} {percent(score.ci95_episodes)}" if score else MISSING
+            for score in few_shot
         ],
         "seconds": duration(outcome.seconds),
     }

@@ -238,13 +238,13 @@ class TestFront:
         assert {"1", "10", "100"} <= set(shown)
 
 
-def test_levels_are_dashed_lines_with_their_names_inside_the_chart() -> None:
+def test_levels_are_dashed_lines_with_their_names_beside_them() -> None:
     line = Line(label="lure", x=[1, 2], y=[50, 60], style=0)
     levels = [Level(label="image statistics", value=63.0), Level(label="untrained twin", value=31.0)]
     svg = curves([line], name="levels", x_label="chunk", y_label="accuracy, %", levels=levels)
-    assert {"image statistics", "untrained twin"} <= set(texts(svg))
+    assert {"image", "statistics", "untrained", "twin"} <= set(texts(svg))
     assert "<title>image statistics: 63.00</title>" in svg
-    assert "image statistics" not in curves([line], name="levels", x_label="chunk", y_label="accuracy, %")
+    assert "statistics" not in curves([line], name="levels", x_label="chunk", y_label="accuracy, %")
 
 
 def test_controls_stand_below_the_map_without_a_ground() -> None:

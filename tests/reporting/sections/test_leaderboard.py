@@ -55,7 +55,10 @@ class TestOneSeed:
     def test_an_accuracy_has_both_its_intervals(self) -> None:
         runs = [make_run("warm", 0.5), make_run("a", 0.7)]
         accuracy = board(groups_of(runs), runs[0])["a"]["cells"][0]["accuracy"]
-        assert (accuracy.value, accuracy.intervals) == ("70.00", (("2.00", "this pool"), ("5.00", "new classes")))
+        assert (accuracy.value, accuracy.intervals) == (
+            "70.00",
+            (("±\u00a02.00", "this pool"), ("±\u00a05.00", "new classes")),
+        )
 
     def test_what_is_not_known_is_a_dash_with_its_reason(self) -> None:
         runs = [make_run("warm", 0.5), make_run("a", 0.7)]
@@ -94,7 +97,10 @@ class TestSeveralSeeds:
         assert list(found) == ["lure (3 seeds)", "warm (3 seeds)"]
         accuracy = found["lure (3 seeds)"]["cells"][0]["accuracy"]
         expected = summarise_seeds(np.array(self.LURE)[:, np.newaxis])
-        assert (accuracy.value, accuracy.intervals) == ("62.00", ((percent(expected.ci95_seeds), "new seeds"),))
+        assert (accuracy.value, accuracy.intervals) == (
+            "62.00",
+            ((f"±\u00a0{percent(expected.ci95_seeds)}", "new seeds"),),
+        )
 
     def test_two_of_them_have_a_mean_and_the_reason_for_no_interval(self) -> None:
         runs = [make_run("warm", 0.5), *of_seeds("lure", (0.6, 0.7))]
