@@ -8,10 +8,10 @@ import sys
 from collections.abc import Sequence
 
 from lurefs import __version__
-from lurefs.commands import cache, compare, episodes, frozen, listing, push, report, reproduce, run, sweep, views
+from lurefs.commands import cache, compare, episodes, frozen, listing, plan, push, report, reproduce, run, sweep, views
 from lurefs.errors import UserError
 
-COMMANDS = (run, frozen, sweep, reproduce, report, compare, push, views, listing, episodes, cache)
+COMMANDS = (run, frozen, sweep, reproduce, report, compare, plan, push, views, listing, episodes, cache)
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130
 EXIT_BROKEN_PIPE = 141
