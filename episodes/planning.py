@@ -330,11 +330,11 @@ def _seeds(components: Components, design: Design, level: float) -> _Test:
     ratios, weights = _chi_square_ratios(n_seeds - 1)
     critical = []
     for part in of_seeds * ratios:
-        student = student_quantile(n_seeds - 1, level) * np.sqrt(part)
-        variance = part + others.sum()
-        freedom = variance**2 / (part**2 / (n_seeds - 1) + (np.square(others) / freedoms).sum())
-        crossed = student_quantile(freedom, level) * np.sqrt(variance) if variance > part else 0.0
-        critical.append(max(student, crossed))
+        found = student_quantile(n_seeds - 1, level) * np.sqrt(part)
+        if (variance := float(part + others.sum())) > part:
+            freedom = variance**2 / (part**2 / (n_seeds - 1) + (np.square(others) / freedoms).sum())
+            found = max(found, student_quantile(float(freedom), level) * np.sqrt(variance))
+        critical.append(found)
     return _Test(critical=np.array(critical), weights=weights, error=float(np.sqrt(of_seeds + others.sum())))
 
 

@@ -5,8 +5,8 @@
 
 Tables: `classes`, `pairs`, `seeds` and `stopping` for docs/coverage.md; `power` for docs/planning.md. With two banks of
 features of the same images (`features/NAME` of a run directory) their classes are the world, and the tables are
-`features` and, for docs/planning.md, `plan`. Each table is printed as Markdown. A coverage is a share of the repeats; of
-1,000 it varies by 0.7 points (one standard error). A width is relative to the best possible, 1.96 true errors.
+`features` and, for docs/planning.md, `plan`. Each table is printed as Markdown. A coverage is a share of the repeats;
+of 1,000 it varies by 0.7 points (one standard error). A width is relative to the best possible, 1.96 true errors.
 """
 
 from __future__ import annotations

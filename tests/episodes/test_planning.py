@@ -172,6 +172,13 @@ def test_no_number_of_episodes_shows_what_few_classes_hide() -> None:
     assert smallest_difference(TRUTH, replace(DESIGN, n_episodes=10**6), scope="classes") > 0.005
 
 
+@pytest.mark.parametrize("scope", ["pool", "classes", "seeds"])
+def test_what_never_varies_shows_any_difference(scope: Scope) -> None:
+    still = Components(n_way=5, of_episode=0.0, of_seed=0.0, of_rest=0.0)
+    assert power(still, DESIGN, 1e-6, scope=scope) == 1 and power(still, DESIGN, 0.0, scope=scope) == 0
+    assert smallest_difference(still, DESIGN, scope=scope) == 0
+
+
 def test_what_has_no_test_is_refused_with_the_reason() -> None:
     with pytest.raises(ValueError, match="needs 3 seeds"):
         power(TRUTH, replace(DESIGN, n_seeds=2), 0.02, scope="seeds")
