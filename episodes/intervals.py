@@ -27,11 +27,11 @@ def bound_without_exceptions(n: int) -> float:
 
 
 @lru_cache(maxsize=1024)
-def student_quantile(degrees_of_freedom: float) -> float:
-    """Return the 97.5 % quantile of Student's t, used by all 95 % intervals."""
+def student_quantile(degrees_of_freedom: float, level: float = 0.05) -> float:
+    """Return the quantile of Student's t that a two-sided test at `level` needs: 97.5 % for all 95 % intervals."""
     from scipy.special import stdtrit  # scipy.stats gives the same bits, but takes most of a second to import
 
-    return float(stdtrit(degrees_of_freedom, 0.975))
+    return float(stdtrit(degrees_of_freedom, 1 - level / 2))
 
 
 def student_p(mean: float, error: float, degrees_of_freedom: float) -> float:

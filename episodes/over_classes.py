@@ -95,14 +95,19 @@ class ClassError:
     @cached_property
     def half_width(self) -> float:
         """Half width of the 95 % interval: the mean whose p is 0.05."""
+        return self.least_mean(0.05)
+
+    def least_mean(self, level: float) -> float:
+        """Return the mean whose two-sided p is `level`."""
+        quantile = student_quantile(self.freedom, level)
         if self.noise == 0 or self.jackknife == 0:
-            return float(student_quantile(self.freedom) * np.sqrt(self.jackknife))
+            return float(quantile * np.sqrt(self.jackknife))
         from scipy.optimize import brentq
 
-        widest = student_quantile(self.freedom) * np.sqrt(max(self.jackknife, self.inflation * self.noise))
-        while self.p(widest) > 0.05:
+        widest = quantile * np.sqrt(max(self.jackknife, self.inflation * self.noise))
+        while self.p(widest) > level:
             widest *= 2
-        return float(brentq(lambda mean: self.p(mean) - 0.05, 0.0, widest, rtol=1e-10))
+        return float(brentq(lambda mean: self.p(mean) - level, 0.0, widest, rtol=1e-10))
 
     @cached_property
     def _variances(self) -> tuple[FloatArray, FloatArray]:
@@ -160,14 +165,15 @@ def error_over_classes(values: FloatArray, classes: IntArray | ClassIndex) -> Cl
     jackknife = float((n_classes - 1) / n_classes * np.square(without - without.mean()).sum())
     if n_episodes < EPISODES_PER_CLASS * n_classes:
         return ClassError(jackknife=jackknife, freedom=n_classes - 1)
-    left = _around_classes(values, index)
+    left = around_classes(values, index)
     variance = float(np.square(left).sum()) / (n_episodes - n_classes)
+    pairs, by_chance = variance_of_pairs(left, variance, index)
     return ClassError(
         jackknife=jackknife,
         freedom=n_classes - 1,
         noise=variance / n_episodes,
         inflation=_inflation(index, n_episodes),
-        pairs=max(_variance_of_pairs(left, variance, index), 0.0),
+        pairs=max(pairs - by_chance, 0.0),
     )
 
 
@@ -179,7 +185,7 @@ def _inflation(index: ClassIndex, n_episodes: int) -> float:
     return float(n_episodes * (n_classes - 1) / n_classes * (shares.sum() - np.square(weights).sum() / n_classes))
 
 
-def _around_classes(values: FloatArray, index: ClassIndex) -> FloatArray:
+def around_classes(values: FloatArray, index: ClassIndex) -> FloatArray:
     """Return what is left of the values after the mean effect of each episode's classes, by least squares."""
     from scipy.sparse.linalg import lsqr
 
@@ -199,24 +205,31 @@ def _design(index: ClassIndex, n_episodes: int) -> Any:
     return csr_matrix((1 / n_way[index.episodes], (index.episodes, index.columns)), shape=shape)
 
 
-def _variance_of_pairs(noise: FloatArray, variance: float, index: ClassIndex) -> float:
-    """Return the part of the mean's variance that episodes share because they share pairs of classes.
+@dataclass(frozen=True, kw_only=True)
+class PairDesign:
+    """Products of the noise of two episodes as an estimate of what pairs of classes add to a mean.
 
-    Episodes that share m classes share m (m - 1) / 2 pairs. The sum of products of noise over all couples of episodes,
-    each weighted by its pairs, estimates the variance of a pair's effect. It is solved by its expectation if the
-    classes of episodes are drawn independently, so that m is hypergeometric; the weights are taken orthogonal to 1 and
-    m, as noise around the classes' effects is. One standard error of the sum without any pairs' effect is taken off, so
-    that chance seldom narrows an interval. Zero where the number of classes per episode varies.
-
-    Args:
-        noise: (n_episodes,) what is left after the classes' effects.
-        variance: Its variance.
-        index: The classes.
+    Attributes:
+        weights: (n_way + 1,) weight of a product by the number of classes that both episodes have.
+        to_variance: From the mean weighted product to the variance that pairs add to the mean.
+        deviation: Standard error of that estimate without any pairs' effect, for n_episodes and variance 1.
+        bias: How far the estimate is too low, for n_classes / n_episodes^2 and variance 1, since fitted classes take up
+            a part of the noise.
     """
-    n_classes, n_episodes = len(index.present), len(noise)
-    n_way = len(index.episodes) // n_episodes
-    if np.any(np.bincount(index.episodes, minlength=n_episodes) != n_way):
-        return 0.0
+
+    weights: FloatArray
+    to_variance: float
+    deviation: float
+    bias: float
+
+
+@lru_cache(maxsize=64)
+def pair_design(n_classes: int, n_way: int) -> PairDesign | None:
+    """Return how pairs are estimated if an episode's classes are drawn independently; None if they cannot be.
+
+    The number of shared classes m is then hypergeometric. The weights are taken orthogonal to 1 and m, as noise around
+    the classes' effects is.
+    """
     shared = np.arange(n_way + 1)
     n_draws = comb(n_classes, n_way)
     chance = np.array([comb(n_way, m) * comb(n_classes - n_way, n_way - m) / n_draws for m in range(n_way + 1)])
@@ -226,11 +239,37 @@ def _variance_of_pairs(noise: FloatArray, variance: float, index: ClassIndex) ->
     weights = pairs - chance @ pairs - slope * (shared - mean)
     scale = float(chance @ np.square(weights))
     if scale < 1e-12:
-        return 0.0
+        return None
+    to_variance = float(chance @ pairs) / scale
+    return PairDesign(
+        weights=weights,
+        to_variance=to_variance,
+        deviation=float(np.sqrt(2 * scale)) * to_variance,
+        bias=float(weights[-1]) * to_variance,
+    )
+
+
+def variance_of_pairs(noise: FloatArray, variance: float, index: ClassIndex) -> tuple[float, float]:
+    """Return the part of the mean's variance that is due to pairs of classes, and its error if they have no effect.
+
+    Episodes that share m classes share m (m - 1) / 2 pairs. The sum of products of noise over all couples of episodes,
+    each weighted by its pairs, estimates the variance of a pair's effect; see `pair_design`. `error_over_classes` takes
+    one error off, so that chance seldom narrows an interval. Zero where the number of classes per episode varies.
+
+    Args:
+        noise: (n_episodes,) what is left after the classes' effects.
+        variance: Its variance.
+        index: The classes.
+    """
+    n_classes, n_episodes = len(index.present), len(noise)
+    n_way = len(index.episodes) // n_episodes
+    if np.any(np.bincount(index.episodes, minlength=n_episodes) != n_way):
+        return 0.0, 0.0
+    if (design := pair_design(n_classes, n_way)) is None:
+        return 0.0, 0.0
     has = _design(index, n_episodes)
     has.data[:] = 1.0
     sums = has.T @ has.multiply(noise[:, np.newaxis]).tocsr()  # (C, C): of the noise over episodes with both classes
     of_pairs = (float(sums.multiply(sums).sum()) - float(np.square(sums.diagonal()).sum())) / 2
-    excess = (of_pairs - variance * n_episodes * float(weights[-1])) / n_episodes**2
-    by_chance = variance * np.sqrt(2 * scale) / n_episodes
-    return float((excess - by_chance) * (chance @ pairs) / scale)
+    excess = (of_pairs - variance * n_episodes * float(design.weights[-1])) / n_episodes**2
+    return excess * design.to_variance, variance * design.deviation / n_episodes

@@ -13,10 +13,10 @@ import traceback
 from collections.abc import Sequence
 
 from lurefs import __version__, plugins
-from lurefs.commands import cache, compare, episodes, frozen, listing, push, report, reproduce, run, sweep, views
+from lurefs.commands import cache, compare, episodes, frozen, listing, plan, push, report, reproduce, run, sweep, views
 from lurefs.errors import UserError, first_line
 
-COMMANDS = (run, frozen, sweep, reproduce, report, compare, push, views, listing, episodes, cache)
+COMMANDS = (run, frozen, sweep, reproduce, report, compare, plan, push, views, listing, episodes, cache)
 EXIT_USER_ERROR = 2
 EXIT_UNFORESEEN = 70
 EXIT_INTERRUPTED = 130

@@ -1,13 +1,14 @@
-"""How often the 95 % intervals hold the truth, in simulations whose truth is known, and on real features.
+"""How often the 95 % intervals hold the truth, and tests keep a promised power, in simulations and on real features.
 
     OMP_NUM_THREADS=1 uv run python tools/coverage.py [--repeats N] [TABLE ...]
     OMP_NUM_THREADS=1 uv run python tools/coverage.py [--repeats N] --features BANK BANK
     OMP_NUM_THREADS=1 uv run python tools/coverage.py [--repeats N] --halves BANK
 
-Tables: `classes`, `pairs`, `seeds`, `images` and `stopping`. With two banks of features of the same images
-(`features/NAME` of a run directory) their classes are the world; with one bank, disjoint halves of the images of each
-class are compared. Each table is printed as Markdown. A coverage is a share of the repeats; of 1,000 it varies by 0.7
-points (one standard error). A width is relative to the best possible, 1.96 true errors.
+Tables: `classes`, `pairs`, `seeds`, `images` and `stopping` for docs/coverage.md; `power` for docs/planning.md. With
+two banks of features of the same images (`features/NAME` of a run directory) their classes are the world, and the
+tables are `features` and, for docs/planning.md, `plan`. With one bank, disjoint halves of the images of each class are
+compared. Each table is printed as Markdown. A coverage is a share of the repeats; of 1,000 it varies by 0.7 points (one
+standard error). A width is relative to the best possible, 1.96 true errors.
 """
 
 from __future__ import annotations
@@ -23,11 +24,13 @@ from rich.progress import track
 
 from episodes.arrays import FloatArray, IntArray
 from episodes.bank import FeatureBank
+from episodes.comparison import paired_difference
 from episodes.intervals import half_width, student_quantile
 from episodes.manifest import Manifest, draw_manifest
 from episodes.over_classes import ClassError, error_over_classes
 from episodes.over_images import ImageError, correct_answers, error_over_images
 from episodes.over_seeds import summarise_seeds
+from episodes.planning import Components, Design, expected_width, smallest_difference, variance_components
 from episodes.probes import Probe, nearest_centroid
 from episodes.scoring import score
 from episodes.specs import EpisodeSpec
@@ -251,6 +254,76 @@ def _widths(manifest: Manifest, table: EpisodeTable) -> tuple[float, float]:
     return error.half_width, half_width(float(table.accuracy.std(ddof=1)), len(table))
 
 
+POWER_WORLDS = (
+    World(classes=8, way=5, episodes=600, of_class=0.03, of_pair=0.05, of_episode=0.05),
+    World(classes=12, way=2, episodes=600, of_class=0.03, of_pair=0.05, of_episode=0.05),
+    World(classes=20, way=5, episodes=20, of_class=0.03, of_pair=0.05, of_episode=0.05),
+    World(classes=20, way=5, episodes=200, of_class=0.03, of_pair=0.05, of_episode=0.05),
+    World(classes=20, way=5, episodes=2_000, of_class=0.03, of_pair=0.05, of_episode=0.05),
+    World(classes=20, way=5, episodes=2_000, of_class=0.02, of_pair=0.0, of_episode=0.05),
+    World(classes=20, way=5, episodes=2_000, of_class=0.03, of_pair=0.05, of_episode=0.05, is_skewed=True),
+    World(classes=40, way=20, episodes=600, of_class=0.03, of_pair=0.05, of_episode=0.03),
+    World(classes=85, way=5, episodes=200, of_class=0.03, of_pair=0.05, of_episode=0.05),
+    World(classes=85, way=5, episodes=2_000, of_class=0.03, of_pair=0.05, of_episode=0.05),
+    World(classes=85, way=5, episodes=2_000, of_class=0.01, of_pair=0.02, of_episode=0.05),
+    World(classes=340, way=5, episodes=600, of_class=0.03, of_pair=0.05, of_episode=0.05),
+)
+POWER_SEEDS = (
+    (3, 200, 0.01),
+    (3, 2_000, 0.003),
+    (3, 2_000, 0.01),
+    (5, 200, 0.003),
+    (5, 2_000, 0.003),
+    (5, 2_000, 0.01),
+    (8, 2_000, 0.01),
+)
+
+
+def kept_power(repeats: int) -> Iterator[str]:
+    """Yield a line per setting: the difference that should be found in 80 % of the repeats, and how often it was."""
+    yield "| scope | setting | class / pair / episode, or seed | smallest difference, points | found in |"
+    yield "|---|---|---|---|---|"
+    for world in POWER_WORLDS:
+        components = Components(
+            n_way=world.way, of_class=world.of_class, of_pair=world.of_pair, of_episode=world.of_episode
+        )
+        design, rng = Design(n_classes=world.classes, n_episodes=world.episodes), np.random.default_rng(0)
+        difference = smallest_difference(components, design, scope="classes")
+        found = []
+        for _ in range(repeats):
+            values, classes = world.draw(rng)
+            error = error_over_classes(values + difference, classes)
+            assert isinstance(error, ClassError)
+            found.append(error.p(float(values.mean()) + difference) < 0.05)
+        effects = world.words.split("|")[4]
+        setting = f"{world.classes} classes, {world.way}-way, {world.episodes:,} episodes"
+        yield f"| new classes | {setting} |{effects}| {100 * difference:.2f} | {np.mean(found):.3f} |"
+    for n_episodes in (20, 200):
+        rng = np.random.default_rng(0)
+        components, design = Components(n_way=5, of_episode=0.05), Design(n_classes=20, n_episodes=n_episodes)
+        difference = smallest_difference(components, design, scope="pool")
+        classes = np.zeros((n_episodes, 1), dtype=np.int64)
+        zeros = np.zeros(n_episodes)
+        found = [
+            paired_difference(rng.normal(difference, 0.05, n_episodes), zeros, classes, rng=rng, n_flips=999).p_episodes
+            < 0.05
+            for _ in range(repeats)
+        ]
+        setting = f"20 classes, 5-way, {n_episodes:,} episodes"
+        yield f"| this pool | {setting} | 0 / 0 / 0.05 | {100 * difference:.2f} | {np.mean(found):.3f} |"
+    for n_seeds, n_episodes, of_seed in POWER_SEEDS:
+        rng = np.random.default_rng(0)
+        components = Components(n_way=5, of_episode=float(np.hypot(0.09, 0.05)), of_seed=of_seed, of_rest=0.05)
+        design = Design(n_classes=20, n_episodes=n_episodes, n_seeds=n_seeds)
+        difference = smallest_difference(components, design, scope="seeds")
+        found = []
+        for _ in range(repeats):
+            shared, own = rng.normal(difference, 0.09, n_episodes), rng.normal(0, of_seed, (n_seeds, 1))
+            found.append(summarise_seeds(shared + own + rng.normal(0, 0.05, (n_seeds, n_episodes))).p < 0.05)
+        setting = f"{n_seeds} seeds, {n_episodes:,} episodes"
+        yield f"| new seeds | {setting} | {of_seed:g} | {100 * difference:.2f} | {np.mean(found):.3f} |"
+
+
 def stopping(repeats: int) -> Iterator[str]:
     """Yield a line per kind of values: coverage of the interval over episodes when scoring stops at a width."""
     kinds: dict[str, tuple[float, Callable[[np.random.Generator, int], FloatArray]]] = {
@@ -305,6 +378,37 @@ def _form(n_episodes: int, n_shot: int = 1, n_query: int = 15) -> EpisodeSpec:
     return EpisodeSpec(n_way=5, n_shot=n_shot, n_query=n_query, n_episodes=n_episodes)
 
 
+def foretold(folders: list[Path], repeats: int) -> Iterator[str]:
+    """Yield a line per number of episodes: the width on new classes of all classes, as planned on 20 of them.
+
+    The width is that of the difference of two banks by nearest centroids, the mean over 20 draws of episodes. Each
+    repeat plans on other classes.
+    """
+    banks = [FeatureBank.load(folder) for folder in folders]
+    n_all, n_pilot = len(banks[0].class_names), 20
+    yield f"| episodes | ± on {n_all} classes, points | ± planned on {n_pilot}, median | middle half | within 15 % |"
+    yield "|---|---|---|---|---|"
+    rng = np.random.default_rng(0)
+    for n_episodes in (500, 2_000):
+        found = []
+        for seed in range(20):
+            (a, b), classes = _accuracies(banks, _form(n_episodes), seed)
+            error = error_over_classes(a - b, classes)
+            assert isinstance(error, ClassError)
+            found.append(error.half_width)
+        whole = float(np.mean(found))
+        planned = []
+        for seed in track(range(repeats), f"{n_episodes} episodes", console=Console(stderr=True)):
+            chosen = np.sort(rng.choice(n_all, n_pilot, replace=False))
+            (a, b), classes = _accuracies([_of_classes(bank, chosen) for bank in banks], _form(n_episodes), seed)
+            components = variance_components(a - b, classes)
+            planned.append(expected_width(components, Design(n_classes=n_all, n_episodes=n_episodes), scope="classes"))
+        low, median, high = np.quantile(planned, [0.25, 0.5, 0.75])
+        share = np.mean(np.abs(np.array(planned) / whole - 1) <= 0.15)
+        widths = f"{100 * whole:.2f} | {100 * median:.2f} ({median / whole - 1:+.0%})"
+        yield f"| {n_episodes:,} | {widths} | {100 * low:.2f} to {100 * high:.2f} | {share:.0%} |"
+
+
 def _of_classes(bank: FeatureBank, chosen: IntArray) -> FeatureBank:
     part = _rows_of(bank, np.flatnonzero(np.isin(bank.labels, chosen)))
     names = tuple(bank.class_names[label] for label in chosen)
@@ -338,11 +442,9 @@ def _accuracies(banks: list[FeatureBank], spec: EpisodeSpec, seed: int) -> tuple
 def main() -> None:
     """Print the chosen tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "tables", nargs="*", default=["classes", "pairs", "seeds", "images", "stopping"], metavar="TABLE"
-    )
+    parser.add_argument("tables", nargs="*", metavar="TABLE")
     parser.add_argument("--repeats", type=int, default=1000)
-    parser.add_argument("--features", type=Path, nargs=2, metavar="FOLDER", help="two banks, for the table `features`")
+    parser.add_argument("--features", type=Path, nargs=2, metavar="FOLDER", help="banks for `features` and `plan`")
     parser.add_argument("--halves", type=Path, metavar="FOLDER", help="a bank, for the table `halves`")
     arguments = parser.parse_args()
     tables: dict[str, Callable[[], Iterator[str]]] = {
@@ -352,10 +454,12 @@ def main() -> None:
         "images": lambda: over_images(arguments.repeats),
         "halves": lambda: halves(arguments.halves, arguments.repeats),
         "stopping": lambda: stopping(arguments.repeats),
+        "power": lambda: kept_power(arguments.repeats),
         "features": lambda: features(arguments.features, arguments.repeats),
+        "plan": lambda: foretold(arguments.features, arguments.repeats),
     }
     of_banks = [name for name in ("features", "halves") if getattr(arguments, name)]
-    for name in of_banks or arguments.tables:
+    for name in arguments.tables or of_banks or ["classes", "pairs", "seeds", "images", "stopping"]:
         print(f"\n{name}, {arguments.repeats} repeats\n", flush=True)
         for line in tables[name]():
             print(line, flush=True)

@@ -57,7 +57,9 @@ def run(arguments: argparse.Namespace) -> int:
     )
     output = arguments.output or Path("comparisons") / _folder_name(runs)
     chosen = {"benchmark": arguments.benchmark, "probe": arguments.probe}
-    console.print_paths(write_comparison(runs, output, **chosen, is_over_images=arguments.over == "images"))
+    paths = write_comparison(runs, output, **chosen, is_over_images=arguments.over == "images")
+    _print_what_can_be_shown(runs, arguments.benchmark, arguments.probe)
+    console.print_paths(paths)
     return 0
 
 
@@ -95,6 +97,18 @@ def write_comparison(
     paths = write_exports(found, output)
     _print(found)
     return [*paths.items(), ("report", write_page(runs, output, judged=found.verdicts))]
+
+
+def _print_what_can_be_shown(runs: Sequence[Run], benchmark: str | None, probe: str | None) -> None:
+    """Print one line per benchmark and probe: the smallest differences from the reference that it can show."""
+    from lurefs.comparing.plan_tables import smallest_words
+    from lurefs.comparing.planning import smallest_of
+    from lurefs.comparing.standings import chosen_cells
+
+    cells = [(name, by) for name, probes in chosen_cells(runs, benchmark, probe).items() for by in probes]
+    for (name, by), found in smallest_of(runs, cells).items():
+        if words := smallest_words(found):
+            console.print_lines([f"{name}, {by}: {words}"])
 
 
 def print_comparison(runs: Sequence[Run]) -> None:

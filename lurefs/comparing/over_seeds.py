@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from episodes.arrays import FloatArray
 from episodes.over_seeds import MIN_SEEDS
 from lurefs.comparing.estimates import Estimate, over_seeds
+from lurefs.comparing.finished_runs import Run
 from lurefs.comparing.groups import Group
 from lurefs.comparing.pairs import differences_by_episode, manifests_of, rows_of_equal_length
 from lurefs.comparing.texts import joined, seeds_in_words
@@ -17,19 +18,8 @@ def difference_over_seeds(group: Group, less: Group, benchmark: str, probe: str)
 
     Seeds that only one of them has, or whose two runs met different episodes, are left out, and the estimate says so.
     """
-    own, others = (
-        {run.config.seed: run for run in side.runs if run.accuracy(benchmark, probe) is not None}
-        for side in (group, less)
-    )
-    found: dict[int, FloatArray] = {}
-    reasons = []
-    for seed in sorted(own.keys() & others.keys()):
-        difference = differences_by_episode(own[seed], others[seed], benchmark, probe)
-        if isinstance(difference, str):
-            reasons.append(f"seed {seed} cannot be paired ({difference})")
-        else:
-            found[seed] = difference
-    reasons = _lonely(sorted(own.keys() ^ others.keys())) + reasons
+    own, others = (_measured(side, benchmark, probe) for side in (group, less))
+    found, reasons = differences_by_seed(group, less, benchmark, probe)
     if len(found) < MIN_SEEDS:
         shared = f"both have {len(found) or 'none'} of the {MIN_SEEDS} seeds that a difference over seeds needs"
         return f"{shared}, since {joined(reasons)}" if reasons else shared
@@ -41,6 +31,26 @@ def difference_over_seeds(group: Group, less: Group, benchmark: str, probe: str)
         n_episodes=min(map(len, found.values())),
         note=f"difference over {len(found)} of {n_all} seeds, since {joined(reasons)}" if reasons else "",
     )
+
+
+def differences_by_seed(
+    group: Group, less: Group, benchmark: str, probe: str
+) -> tuple[dict[int, FloatArray], list[str]]:
+    """Return the differences by episode of each seed that both groups have, and why others are left out."""
+    own, others = (_measured(side, benchmark, probe) for side in (group, less))
+    found: dict[int, FloatArray] = {}
+    reasons = []
+    for seed in sorted(own.keys() & others.keys()):
+        difference = differences_by_episode(own[seed], others[seed], benchmark, probe)
+        if isinstance(difference, str):
+            reasons.append(f"seed {seed} cannot be paired ({difference})")
+        else:
+            found[seed] = difference
+    return found, _lonely(sorted(own.keys() ^ others.keys())) + reasons
+
+
+def _measured(group: Group, benchmark: str, probe: str) -> dict[int, Run]:
+    return {run.config.seed: run for run in group.runs if run.accuracy(benchmark, probe) is not None}
 
 
 def _lonely(seeds: Sequence[int]) -> list[str]:

@@ -412,9 +412,8 @@ def _check_class_split(split: ClassSplitConfig) -> None:
     groups = (split.base, split.validation, split.novel)
     shares = [group for group in groups if isinstance(group, float)]
     if split.file is None and 0 < len(shares) < len(groups):
-        raise UserError(
-            "class_split mixes shares and lists of classes", "three shares, or three lists", "use one of the two"
-        )
+        problem = "class_split mixes shares and lists of classes"
+        raise UserError(problem, "three shares, or three lists", "use one of the two")
     if split.file is None and len(shares) == len(groups) and sum(shares) > 1 + 1e-9:
         raise UserError(
             f"the shares of class_split add up to {sum(shares):g}", "at most 1", "lower one of base, validation, novel"

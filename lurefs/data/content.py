@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from episodes.arrays import IntArray
-from lurefs.data.dataset import ImageArray, ImageDataset
+from lurefs.data.dataset import ImageDataset
 
 MAX_BYTES = 2**24
 """Bytes of pixels in memory at one time."""
@@ -52,13 +52,15 @@ def checksums(dataset: ImageDataset, rows: IntArray) -> NDArray[np.uint32]:
     return found
 
 
-def batches(dataset: ImageDataset, rows: IntArray) -> Iterator[tuple[slice, ImageArray]]:
-    """Yield images a few at a time, with their places among the rows.
+def batches(dataset: ImageDataset, rows: IntArray) -> Iterator[tuple[slice, NDArray[Any]]]:
+    """Yield images, or the features that the data bring, a few at a time, with their places among the rows.
 
     Raises:
         UserError: An image is missing or damaged.
     """
-    n_at_once = max(1, MAX_BYTES // (dataset.image_size**2 * dataset.n_channels))
+    read: Callable[[IntArray], NDArray[Any]] = dataset.read_features or dataset.read
+    n_values = 4 * dataset.n_features or dataset.image_size**2 * dataset.n_channels
+    n_at_once = max(1, MAX_BYTES // n_values)
     for start in range(0, len(rows), n_at_once):
         here = slice(start, start + n_at_once)
-        yield here, dataset.read(rows[here])
+        yield here, read(rows[here])

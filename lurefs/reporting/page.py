@@ -46,6 +46,7 @@ from lurefs.reporting.sections import (
     leaderboard,
     learning,
     narrative,
+    planning,
     reliability,
     shots,
     tables,
@@ -111,6 +112,7 @@ def write_page(runs: Sequence[Run], destination: Path | str, *, judged: Mapping[
         "board": _board(runs, groups, judged, kept),
         "benchmarks": _benchmarks(runs, groups, judged, kept),
         "forms": shots.section(runs, groups, kept),
+        "needs": planning.section(groups, judged, kept),
         "transfers": [_transfer(runs, groups, name, kept) for name in transfer.transfers_of(runs)],
         "learning": learning.section(runs, groups, judged, kept),
         "pictures": episode_pictures.samples(runs[0].config, kept),
@@ -373,11 +375,10 @@ def _transfer(runs: Sequence[Run], groups: Sequence[Group], name: str, kept: Pag
 
 
 def _provenance(run: Run) -> dict[str, Any]:
-    manifests = {name: run.manifest_hash(name) for name in benchmarks_of([run])}
     return {
         "label": run.label,
         "rows": tables.provenance_rows(run),
-        "manifests": manifests,
+        "manifests": {name: run.manifest_hash(name) for name in benchmarks_of([run])},
         "config": to_yaml(run.config),
     }
 

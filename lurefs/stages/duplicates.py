@@ -55,14 +55,21 @@ def find_duplicates(stage: Stage) -> dict[str, DuplicateCounts]:
         UserError: The file that holds them is damaged.
     """
     plan, path, distance = stage.plan, stage.directory.duplicates_path, stage.plan.config.near_duplicates
-    backbone = plan_backbone(plan)
-    pools = {name: as_needed(benchmark.images, backbone) for name, benchmark in plan.benchmarks.items()}
+    pools, dataset = {name: benchmark.images for name, benchmark in plan.benchmarks.items()}, plan.dataset
+    if plan.config.brings_features:
+        distance = None  # features have no gradients
+    else:
+        backbone = plan_backbone(plan)
+        pools, dataset = (
+            {name: as_needed(images, backbone) for name, images in pools.items()},
+            viewed(dataset, backbone),
+        )
     base_pixels = stage.directory.read_identity().get("base_pixels")
     made_from = digest([distance, base_pixels, {name: images.identity for name, images in pools.items()}])
     if path.is_file() and (stored := read_json(path)).get("made_from") == made_from:
         return _counts_in(stored, path)
     learned = np.concatenate([plan.images.train, plan.images.val])
-    base = (viewed(plan.dataset, backbone), learned)
+    base = (dataset, learned)
     counts, examples = _count(base, plan.dataset.image_ids, pools, distance, has_base=not plan.config.frozen)
     content = {
         "made_from": made_from,
