@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from lurefs import plugins
 from lurefs.config.load import run_config
 from lurefs.config.schema import RunConfig
 from lurefs.data.dataset import ImageDataset
@@ -34,6 +35,12 @@ def one_thread() -> None:
 def cache_folder(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Keep decoded images of the tests, and of the commands that they start, out of the user's cache."""
     os.environ["LUREFS_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_code() -> None:
+    """Plug-ins of the tests need no permission."""
+    plugins._permitted["tests"] = __file__
 
 
 @pytest.fixture

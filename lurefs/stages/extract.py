@@ -86,9 +86,11 @@ def _embed(stage: Stage, backbone: Backbone, images: ImageSet, identity: Mapping
             class_names=images.class_names,
             identity=identity,
         )
-        bank, cost = stage.directory.read_bank(images.name), cost_card(backbone, speed, stage.device)
+        bank = stage.directory.read_bank(images.name)
         tell_if_constant(bank, images, stage.plan.config.name)
-        stage.directory.write_cost(cost)
+        cost = cost_card(backbone, speed, stage.device) if speed.batches else {}  # others may have embedded all
+        if cost:
+            stage.directory.write_cost(cost)
         feature_store.give(stage, images, bank, cost, stage.plan.config.backbone.name)
 
 

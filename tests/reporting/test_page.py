@@ -705,7 +705,7 @@ class TestPage:
         page = read(page_of_two)
         assert page.tags.count("table") == page.tags.count("caption") > 4
         charts = [value for tag, name, value in page.attributes if (tag, name) == ("svg", "aria-label")]
-        assert page.tags.count("svg") == len(charts) == 15
+        assert page.tags.count("svg") == len(charts) == 16
 
     def test_headings_skip_no_level(self, page_of_two: Path) -> None:
         levels = [int(tag[1]) for tag in read(page_of_two).tags if re.fullmatch(r"h[1-6]", tag)]
@@ -733,6 +733,7 @@ class TestPage:
             "learning-gap.svg",
             "learning-nll.svg",
             "map-novel.svg",
+            "plan-novel.svg",
             "samples-base.png",
             "samples-novel.png",
         }

@@ -38,6 +38,7 @@ def refused(
     """Run the small config with some changes, which must be a user error; return what is said."""
     (tmp_path / "picky.py").write_text(PICKY)
     monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv("LUREFS_ALLOW_CODE", "1")
 
     def run(**changes: Any) -> str:
         (tmp_path / "small.yaml").write_text(yaml.safe_dump(to_mapping(make_config(**changes))))

@@ -205,6 +205,7 @@ def test_controls_are_scored_where_the_executor_says(
 ) -> None:
     (tmp_path / "noting_executor.py").write_text(EXECUTOR)
     monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv("LUREFS_ALLOW_CODE", "1")
     shutil.rmtree(directory.path / "controls")
     evaluate_again(directory, executor={"name": "noting_executor:noting"})
     assert importlib.import_module("noting_executor").calls == [1] * 4  # two controls, two probes

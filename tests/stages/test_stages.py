@@ -277,6 +277,7 @@ def test_benchmarks_on_the_same_images_share_their_features(
 ) -> None:
     from lurefs.stages import extract
 
+    monkeypatch.setenv("LUREFS_CACHE", str(directory.path.parent / "cache"))
     embedded, original = [], extract.embed
     monkeypatch.setattr(extract, "embed", lambda *args, **kw: embedded.append(args[2].name) or original(*args, **kw))
     spec = {"n_way": 2, "n_query": 5, "n_episodes": 4}
