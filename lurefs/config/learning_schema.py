@@ -59,7 +59,8 @@ class FeaturesConfig:
     layers of the head come after it.
 
     `layer` takes the output of a layer in place of the head's: a number from 0 (-1 is the last), or a name such as
-    `layer3` or `blocks.6`, of those in timm's `feature_info`. `n_layers` sets that many layers side by side, which end
+    `layer3` or `blocks.6`, of those in timm's `feature_info`, or of any module inside, such as `layer3.0` or
+    `blocks.6.mlp`, whose output is taken as it is. `n_layers` sets that many listed layers side by side, which end
     with `layer`, or with the last one. `norm` applies the model's final norm to them where timm does so. Here `pool:
     null` is the class token of models that classify by it, and otherwise the mean over positions. `token_avg` is the
     class token of each layer and the mean over the last layer's patches: with `n_layers: 4` the features of DINOv2's

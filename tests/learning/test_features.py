@@ -198,3 +198,44 @@ def test_a_choice_is_said_in_words() -> None:
     assert FeaturesConfig(pool="max").words() == "pooled by max"
     assert FeaturesConfig(layer="blocks.6", norm=False).words() == "layer 'blocks.6', without the final norm"
     assert FeaturesConfig(n_layers=4, pool="token_avg").words() == "4 layers up to the last one, pooled by token_avg"
+
+
+@pytest.mark.parametrize(
+    ("name", "layer"),
+    [
+        ("resnet18", "layer2.0"),
+        ("resnet18", "layer1.0.conv1"),
+        ("test_convnext", "stages.1.blocks.0"),
+        ("test_vit", "blocks.1.mlp"),
+        ("swin_tiny_patch4_window7_224", "layers.1.blocks.0"),
+    ],
+)
+def test_any_module_by_its_name_gives_its_own_pooled_output(name: str, layer: str) -> None:
+    backbone = build(name, layer=layer, pool="avg")
+    images = images_for(backbone, 2)
+    found, output = embed(backbone, images), output_of(backbone, layer, images)
+    positions = (1, 2) if name.startswith("swin") else (2, 3)
+    expected = output[:, 1:].mean(1) if output.ndim == 3 else output.mean(positions)
+    assert torch.allclose(found, expected, atol=1e-6)
+    assert backbone.n_features == expected.shape[1]
+
+
+def test_a_module_of_a_transformer_gives_its_class_token_where_the_model_classifies_by_it() -> None:
+    backbone = build("test_vit", layer="blocks.1.mlp")
+    images = images_for(backbone, 2)
+    assert torch.equal(embed(backbone, images), output_of(backbone, "blocks.1.mlp", images)[:, 0])
+
+
+@pytest.mark.parametrize(
+    ("name", "features", "words"),
+    [
+        ("resnet18", {"layer": "layer2.0", "n_layers": 2}, "n_layers is 2"),
+        ("resnet18", {"layer": "layer2.0", "pool": "token"}, "gives no class token"),
+        ("resnet18", {"layer": "layer2.9"}, "did you mean 'layer2"),
+        ("swin_tiny_patch4_window7_224", {"layer": "layers.0.blocks.0.attn.qkv"}, "gives an output of shape"),
+        ("resnet18", {"layer": "fc"}, "gives no tensor"),
+    ],
+)
+def test_a_module_that_gives_no_features_is_refused(name: str, features: dict[str, object], words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        build(name, **features)
