@@ -181,7 +181,7 @@ def _ask_permission(kind: str, name: str, package: str) -> None:
 @contextmanager
 def code_allowed(is_allowed: bool) -> Iterator[None]:
     """Let configs name code of any module within the block, also in processes that start there, if it is allowed."""
-    before = os.environ.get(ALLOW_CODE)
+    before, permitted = os.environ.get(ALLOW_CODE), dict(_permitted)
     if is_allowed:
         os.environ[ALLOW_CODE] = "1"
     try:
@@ -189,6 +189,7 @@ def code_allowed(is_allowed: bool) -> Iterator[None]:
     finally:
         if is_allowed:
             _permitted.clear()
+            _permitted.update(permitted)
             if before is None:
                 del os.environ[ALLOW_CODE]
             else:
