@@ -113,15 +113,16 @@ def frozen_group(arguments: argparse.Namespace) -> tuple[RunGroup, Path]:
         raise UserError(
             f"{arguments.data} and {others[0]} are given",
             "images from one place, or several files of features",
-            "name one of them; a recipe can have several data sets",
+            "name one of them; several backbones follow --backbone with commas between",
         )
+    text = recipe(arguments)
     if arguments.backbone is None:
         raise UserError(
             f"no backbone is named to evaluate on {arguments.data}",
             "one or several timm models",
             "add e.g. --backbone resnet18; 'lurefs list backbones' shows all, and a recipe goes behind --config",
         )
-    group = group_of(yaml.safe_load(recipe(arguments)), arguments.overrides, name=_name_of(arguments.data))
+    group = group_of(yaml.safe_load(text), arguments.overrides, name=_name_of(arguments.data))
     return group, arguments.run_dir or Path("runs") / group.name
 
 
@@ -277,10 +278,14 @@ def _n_query(dataset: ImageDataset, novel: Sequence[str], n_way: int, shots: Seq
         raise UserError(
             f"the images are all of one class, {smallest!r}",
             "at least 2 classes to tell apart",
-            "add a sub-folder for each other class, or point at the folder above the classes",
+            "add images of other classes; of folders, point at the one above the classes",
         )
     if n_way < 2 or n_way > n_classes:
-        raise UserError(f"--way is {n_way}", f"2 to {n_classes}, the number of classes", "change --way")
+        raise UserError(
+            f"{n_way}-way episodes are wanted, and there are {n_classes} novel classes",
+            f"--way from 2 to {n_classes}; without it, {WAY}",
+            f"add --way {n_classes}, or images of more classes",
+        )
     if n_images <= most:
         raise UserError(
             f"class {smallest!r} has {counted(n_images, 'image')}, too few for {counted(most, 'shot')} and a query",

@@ -94,7 +94,7 @@ def holds_features(file: Path) -> bool:
     ending = file.suffix.lower()
     try:
         if ending == ".npz":
-            with np.load(file, allow_pickle=False) as arrays:
+            with file.open("rb") as opened, np.load(opened, allow_pickle=False) as arrays:
                 return "images" not in arrays.files and any(name.lower() in FEATURE_NAMES for name in arrays.files)
         if ending == ".parquet":
             return _is_table_of_features(file)
@@ -181,7 +181,7 @@ def _load_npy(file: Path) -> NDArray[Any]:
 
 def _load_npz(file: Path) -> Arrays:
     try:
-        with np.load(file, allow_pickle=False) as arrays:
+        with file.open("rb") as opened, np.load(opened, allow_pickle=False) as arrays:
             if isinstance(arrays, np.ndarray):
                 raise ValueError("it is an .npy file")
             known = {name for names in NAMES.values() for name in names}
@@ -311,6 +311,14 @@ def checked_classes(file: Path, loaded: Arrays, n_images: int) -> tuple[IntArray
             f"has labels of shape {given.shape}",
             f"({n_images},), one label per row of features",
             "correct labels",
+        )
+    missing = [row for row, value in enumerate(given.tolist()) if value is None or value != value]
+    if missing:
+        raise _wrong(
+            file,
+            f"has {len(missing):,} rows without a label, the first is row {missing[0]}",
+            "one label per row of features",
+            "fill them in, or leave these rows out",
         )
     if given.dtype == object and all(isinstance(value, str) for value in given):
         given = given.astype(str)

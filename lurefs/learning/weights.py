@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import logging
 import re
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -126,6 +128,13 @@ def load_into(
         loaded = needed - missing
     if loaded != needed:
         raise _misfit(weights, state, own, heads, needed - loaded)
+    broken = [name for name, tensor in model.state_dict().items() if name in needed and not tensor.isfinite().all()]
+    if broken:
+        raise UserError(
+            f"{weights.path} holds NaN or infinite numbers, in {len(broken)} tensors of the model ({broken[0]} ...)",
+            "finite weights",
+            "take the weights of an earlier epoch: this training diverged",
+        )
     return model, _words(weights, prefix, len(loaded), n_left)
 
 
@@ -213,11 +222,16 @@ def _let_timm_load(
 ) -> tuple[nn.Module, set[str]]:
     """Return the model that timm loaded a state into, and the names that got no tensor."""
     fresh_head = {name: tensor for name, tensor in own.items() if name.startswith(heads) and name not in state}
+    chatter = logging.getLogger("timm.models")
+    level = chatter.level
+    chatter.setLevel(logging.ERROR)  # it lists every name without a place, which the words and the refusal count
     try:
         with watched_loading() as loads:
             model = rebuild({**state, **fresh_head})
     except (RuntimeError, KeyError, ValueError, AssertionError, AttributeError, IndexError, TypeError) as error:
         raise _misfit(weights, state, own, heads, set(own) - set(state), first_line(error)) from error
+    finally:
+        chatter.setLevel(level)
     return model, loads[-1] if loads else set(own)
 
 
@@ -309,7 +323,7 @@ def _misfit(
         for names, what in (
             (sorted(missing), "tensors of the model are not in it"),
             (foreign, "of its tensors have no place"),
-            (reshaped, "have another shape"),
+            (reshaped, "of its tensors with another shape"),
         )
         if names
     ]
@@ -351,13 +365,18 @@ def _read(path: Path) -> Any:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        with torch.serialization.safe_globals([argparse.Namespace]):
+        with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about files that are refused with the reason
             return torch.load(path, map_location="cpu", weights_only=True)
     except UnpicklingError as error:
         types = re.findall(r"GLOBAL (\S+)", str(error))
         reason = f"it holds objects that may run code when they are loaded: {', '.join(types[:3])}" if types else ""
-        raise _unreadable(path, reason or first_line(error)) from error
-    except (OSError, SafetensorError, RuntimeError, EOFError, ValueError, KeyError, AttributeError) as error:
+        raise _unreadable(path, reason or "it is no file of torch.save") from error
+    except RuntimeError as error:
+        if "TorchScript" in str(error):
+            raise _unreadable(path, "it is a TorchScript archive, which holds code; save its state_dict()") from error
+        raise _unreadable(path, f"it is cut off, or no such file: {first_line(error)}") from error
+    except (OSError, SafetensorError, EOFError, ValueError, KeyError, AttributeError) as error:
         raise _unreadable(path, f"it is cut off, or no such file: {first_line(error)}") from error
 
 

@@ -18,6 +18,7 @@ from lurefs.tracking.tracker import usable_mode
 
 BASE_IMAGES, BASE_PIXELS = "base_images", "base_pixels"
 """Keys of the identity: names, classes and parts of the images that a run learned from, and their content."""
+_OTHER_FILES = "files of the data set were added, deleted or replaced"
 _OTHER_IMAGES = {
     BASE_IMAGES: "the images of the base classes have other names, classes or parts",
     BASE_PIXELS: "images of the base classes have other pixels",
@@ -78,6 +79,7 @@ def refuse_another(directory: RunDirectory, card: Mapping[str, Any]) -> None:
     words = {key: said for key, said in _OTHER_IMAGES.items() if key in card and stored.get(key) != card[key]}
     told = [key for key in card if key not in words]
     changes = differences({key: stored.get(key) for key in told}, {key: card[key] for key in told})
+    changes = [_OTHER_FILES if change.startswith("dataset.files_sha256 ") else change for change in changes]
     if changes or words:
         raise another_run(directory, [*changes, *words.values()])
 
@@ -87,7 +89,7 @@ def another_run(directory: RunDirectory, changes: Sequence[str]) -> UserError:
     return UserError(
         f"{directory.path} holds a run of another configuration: {'; '.join(changes[:3])}",
         "the configuration that the run was started with",
-        "give another --run-dir, or delete the directory",
+        "give another --run-dir (a sweep: --run-root), or delete the directory",
     )
 
 

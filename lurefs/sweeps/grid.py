@@ -135,9 +135,11 @@ def named_run(recipe: str, overrides: Sequence[str]) -> RunConfig:
             raise UserError(f"a run below a run root {why}", f"no setting {key!r}", f"leave {key}=... out")
     group = load(recipe, overrides)
     if group.variants or len(group.runs) > 1:
-        what = "variants" if group.variants else f"the seeds {list(group.seeds or ())}"
+        key = "variants" if group.variants else "seeds"
         raise UserError(
-            f"{recipe} has {what}", "a recipe of one run", "make the settings that they change parameters of the grid"
+            f"{recipe} has {key if group.variants else f'the seeds {list(group.seeds or ())}'}",
+            "a recipe of one run",
+            f"delete {key} from it, and make the settings that they change parameters of the grid",
         )
     (config,) = group.runs.values()
     return replace(config, name=name_of(overrides, config))

@@ -29,10 +29,10 @@ def noisy(noise: float) -> np.ndarray:
 def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
     """Two files of features of the same images; none may need a backbone."""
 
-    def refuse(*_: object) -> None:
+    def refuse(*_: object, **__: object) -> None:
         raise AssertionError("a backbone is built")
 
-    monkeypatch.setattr(stage, "plan_backbone", refuse)
+    monkeypatch.setattr(stage, "build_backbone", refuse)  # modules that are imported now keep plan_backbone
     for name, noise in (("near", 0.5), ("far", 5.0)):
         np.savez(tmp_path / f"{name}.npz", features=noisy(noise), labels=LABELS)
     return tmp_path / "near.npz", tmp_path / "far.npz"
@@ -60,7 +60,7 @@ def test_files_are_compared_on_the_same_episodes_without_a_backbone(
     np.savez(files[0], features=noisy(0.6), labels=LABELS)
     with pytest.raises(SystemExit):
         main(["evaluate", *words, "--run-dir", str(root), *QUICK])
-    assert "holds a run of another configuration" in capsys.readouterr().err
+    assert "another configuration: files of the data set were added, deleted or replaced" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -70,7 +70,7 @@ def test_files_are_compared_on_the_same_episodes_without_a_backbone(
         (["near.npz", "digits"], "digits holds no features"),
         (["digits", "near.npz"], "images from one place, or several files of features"),
         (["near.npz", "--backbone", "resnet18"], "--backbone is given for features"),
-        (["near.npz", "--way", "7"], "--way is 7"),
+        (["near.npz", "--way", "7"], "7-way episodes are wanted, and there are"),
         (["near.npz", "--shots", "8"], "has 8 images, too few for 8 shots and a query"),
         (["near.npz", "near.npz"], "do not differ in their names"),
         (["near.npz", "backbone.pretrained=true"], "backbone has settings other than its name"),
@@ -102,7 +102,7 @@ def test_features_in_memory_are_evaluated_and_stay_with_the_results(tmp_path: Pa
     assert [run.label for run in found.runs] == ["near", "far"]
     assert (tmp_path / "banks" / "given" / "near.npz").is_file()
     lurefs.evaluate(noisy(0.5), settings=SETTINGS, labels=LABELS, shots=1, way=3, run_dir=tmp_path / "array")
-    with pytest.raises(UserError, match="--way is 9"):
+    with pytest.raises(UserError, match="9-way episodes are wanted"):
         lurefs.evaluate(noisy(0.5), labels=LABELS, way=9, run_dir=tmp_path / "refused")
     with pytest.raises(UserError, match="zeros only"):
         lurefs.evaluate(0 * noisy(0.5), labels=LABELS, run_dir=tmp_path / "refused")

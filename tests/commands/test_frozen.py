@@ -190,8 +190,8 @@ def test_a_recipe_is_not_written_over(photos: Path, tmp_path: Path, capsys: pyte
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--way", "50"], "--way is 50\n  expected: 2 to 6"),
-        (["--way", "1"], "--way is 1\n  expected: 2 to 6"),
+        (["--way", "50"], "50-way episodes are wanted, and there are 6 novel classes"),
+        (["--way", "1"], "--way from 2 to 6"),
         (["--shots", "0"], "--shots is '0'"),
         (["--shots", "1,1"], "--shots is '1,1'"),
         (["--shots", "01,1"], "--shots is '01,1'"),
@@ -235,6 +235,7 @@ def test_a_transform_that_base_classes_fit_is_refused_without_them(
 def test_options_beside_a_recipe_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
     found = failing(["evaluate", "--config", "smoke", "--backbone", "test_resnet"], capsys)
     assert "--backbone is given, but no images" in found
+    assert "with commas between" in failing(["evaluate", "digits", "test_vit", "--backbone", "test_resnet"], capsys)
     assert "no backbone is named" in failing(["evaluate", "digits"], capsys)
 
 
@@ -249,6 +250,8 @@ def test_data_of_other_kinds_are_named_in_the_answer(
         ["evaluate", str(one_class(photos, tmp_path)), "--backbone", "test_vit"], capsys
     )
     assert "lurefs evaluate FOLDER" in failing(["run", str(photos)], capsys)
+    (cut := tmp_path / "cut.npz").write_bytes(npz_path.read_bytes()[:700])
+    assert "is incomplete" in failing(["evaluate", str(cut)], capsys)
     group, root = frozen.frozen_group(options(npz_path, "--backbone", "test_resnet,test_vit"))
     assert [run.dataset.name for run in group.runs.values()] == ["npz", "npz"]
     assert root == Path("runs/images")

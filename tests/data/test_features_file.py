@@ -100,6 +100,10 @@ def test_a_split_divides_the_classes_and_sources_are_kept(tmp_path: Path) -> Non
         ({"features": NUMBERS.astype(str)}, "features of type <U"),
         ({"labels": LABELS[:7]}, r"labels of shape \(7,\)"),
         ({"labels": LABELS / 2}, "labels of type float64"),
+        (
+            {"labels": np.where(LABELS[-1] == LABELS, np.nan, LABELS)},
+            r"has \d rows without a label, the first is row \d",
+        ),
         ({"labels": None}, "has no labels"),
         ({"labels": LABELS, "class_names": ["a", "b"]}, "labels from 3 to 5, and 2 different class_names"),
         ({"image_ids": IDS[[0] * 8]}, "image ids that occur twice"),

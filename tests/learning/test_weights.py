@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import pickle
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import timm
 import torch
@@ -189,10 +192,11 @@ def test_weights_that_leave_tensors_out_are_refused(tmp_path: Path, weights: Sta
         load(saved(part, tmp_path / "w.pth"))
 
 
-def test_weights_of_another_model_are_refused(tmp_path: Path) -> None:
+def test_weights_of_another_model_are_refused(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     state = timm.create_model("test_resnet").state_dict()
     with pytest.raises(UserError, match=r"does not fit the model: \d+ tensors of the model .*have no place"):
         load(saved(state, tmp_path / "w.pth"))
+    assert not caplog.records, "timm lists all names"
 
 
 class Settings:
@@ -224,6 +228,24 @@ def test_files_that_are_no_weights_are_refused_for_what_they_are(
 def test_code_in_a_file_is_never_run(tmp_path: Path, weights: State) -> None:
     with pytest.raises(UserError, match=r"may run code when they are loaded: \S*Settings"):
         read_weights(saved({"state_dict": weights, "config": Settings()}, tmp_path / "w.pth"))
+
+
+def test_other_pickles_and_archives_of_code_are_named(tmp_path: Path) -> None:
+    (tmp_path / "w.pkl").write_bytes(pickle.dumps({"conv": np.zeros(3)}, protocol=4))
+    with pytest.raises(UserError, match=r"may run code|no file of torch\.save") as refused:
+        read_weights(tmp_path / "w.pkl")
+    assert "weights_only" not in str(refused.value)
+    with zipfile.ZipFile(tmp_path / "w.pt", "w") as archive:
+        archive.writestr("w/constants.pkl", b"")
+        archive.writestr("w/version", b"3")
+    with pytest.raises(UserError, match="TorchScript archive"):
+        read_weights(tmp_path / "w.pt")
+
+
+def test_weights_of_a_training_that_diverged_are_refused(tmp_path: Path, weights: State) -> None:
+    name = next(iter(weights))
+    with pytest.raises(UserError, match=rf"holds NaN or infinite numbers, in 1 tensors of the model \({name}"):
+        load(saved({**weights, name: weights[name] * torch.nan}, tmp_path / "w.pth"))
 
 
 @pytest.mark.parametrize("content", [[1, 2], {"epoch": 3}, torch.ones(3)])
