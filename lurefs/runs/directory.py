@@ -160,7 +160,7 @@ class RunDirectory:
             )
         try:
             values = yaml.safe_load(self.config_path.read_bytes())
-        except yaml.YAMLError as error:
+        except (yaml.YAMLError, ValueError, RecursionError) as error:
             raise _damaged_config(self.config_path, " ".join(str(error).split())) from error
         if not isinstance(values, dict):
             raise _damaged_config(self.config_path, "it holds no settings")
@@ -366,7 +366,10 @@ def damaged(path: Path, reason: str) -> UserError:
 
 def _parse(text: bytes) -> dict[str, Any]:
     """Return the object in a JSON text, or raise `ValueError`."""
-    values = json.loads(text.decode("utf-8"))
+    try:
+        values = json.loads(text.decode("utf-8"))
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
     if not isinstance(values, dict):
         raise ValueError("it is not a JSON object")
     return values
