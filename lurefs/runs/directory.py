@@ -21,7 +21,7 @@ from episodes.transfer.table import TransferTable
 from lurefs.config.load import stored_config, to_yaml
 from lurefs.config.schema import RunConfig
 from lurefs.errors import UserError, first_line
-from lurefs.records import from_mapping, to_mapping
+from lurefs.records import check_plain, convert, from_mapping, to_mapping
 from lurefs.runs.outcomes import ChunkOutcome
 from lurefs.runs.summary import VERSION, RunSummary, as_mapping
 
@@ -235,7 +235,16 @@ class RunDirectory:
         Raises:
             UserError: The file is damaged.
         """
-        return read_json(self.cost_path) if self.cost_path.is_file() else {}
+        if not self.cost_path.is_file():
+            return {}
+        values = read_json(self.cost_path)
+        try:
+            check_plain(values)
+            for name in values.keys() - {"device"}:
+                convert(float | None, values[name], name)
+        except UserError as error:
+            raise damaged(self.cost_path, error.problem) from error
+        return values
 
     def write_cost(self, cost: Mapping[str, Any]) -> None:
         """Store the cost of using the backbone."""
@@ -385,6 +394,8 @@ def _damaged_config(path: Path, reason: str) -> UserError:
 
 def _load(path: Path, load: Callable[[Path], T]) -> T:
     """Read a file of the stage 'evaluate'."""
+    if path.exists() and not path.is_file():  # opening a named pipe would wait for ever
+        raise damaged(path, "it is not a file")
     try:
         return load(path)
     except FileNotFoundError as error:
