@@ -175,7 +175,10 @@ class RunDirectory:
         Raises:
             UserError: The file is damaged.
         """
-        return read_json(self.identity_path) if self.identity_path.is_file() else {}
+        found = read_json(self.identity_path) if self.identity_path.is_file() else {}
+        if wrong := [name for name in ("backbone", "split", "versions") if not isinstance(found.get(name, {}), dict)]:
+            raise damaged(self.identity_path, f"{wrong[0]} is not a mapping")
+        return found
 
     def read_outcomes(self) -> list[ChunkOutcome]:
         """Return the outcomes of the finished chunks in order; empty before the first.

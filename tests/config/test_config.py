@@ -288,6 +288,7 @@ def test_merge_keeps_what_a_change_does_not_name() -> None:
         ("variants: {a: {seeds: [1]}}", "did you mean 'seed'?"),
         ("workers: 0", "workers is 0"),
         ("workers: all", "a whole number from 1"),
+        ("learner: {epochs: 1000000000000}", "at most 1000000"),
         ("workers: 99999", "a whole number from 1 to 1024"),
         ("- a list", "holds no settings"),
         ("a: " + "[" * 3000 + "]" * 3000, "cannot be read as YAML"),

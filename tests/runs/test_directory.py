@@ -34,6 +34,13 @@ def test_a_damaged_file_is_told_by_its_name(tmp_path: Path, name: str, content: 
     assert "\n" not in caught.value.problem
 
 
+@pytest.mark.parametrize("name", ["backbone", "split", "versions"])
+def test_an_identity_whose_parts_are_no_mappings_is_damaged(tmp_path: Path, name: str) -> None:
+    (tmp_path / "identity.json").write_text(f'{{"{name}": -1}}')
+    with pytest.raises(UserError, match=rf"identity\.json is damaged: {name} is not a mapping"):
+        RunDirectory(tmp_path).read_identity()
+
+
 @pytest.mark.parametrize("value", ["NaN", '"x"', "[]", "1" + "0" * 400])
 def test_a_cost_that_is_no_number_is_damaged(tmp_path: Path, value: str) -> None:
     (tmp_path / "cost.json").write_text(f'{{"device": "cpu", "n_macs": {value}}}')
