@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from episodes.arrays import FloatArray, IntArray
+from episodes.files import check_columns
 
 COLUMNS = ("index", "classes", "accuracy")
 
@@ -57,6 +58,7 @@ class Accuracies:
             if b"identity" not in metadata or not set(COLUMNS) <= set(file.schema_arrow.names):
                 raise ValueError(f"{path} is not a table of episodes: it should have the columns {', '.join(COLUMNS)}")
             table = file.read(columns=list(COLUMNS))
+        check_columns(table, path, lists=("classes",))
         lists = table["classes"].combine_chunks()
         return cls(
             index=table["index"].to_numpy(),

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
 @contextmanager
@@ -30,3 +34,23 @@ def write_text(path: Path | str, text: str) -> None:
     """Write a UTF-8 text file atomically."""
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def check_columns(table: pa.Table, path: Path | str, *, lists: Collection[str]) -> None:
+    """Refuse a Parquet table that has other columns than complete ones of numbers and, by name, of lists of numbers.
+
+    Raises:
+        ValueError: A column has another type, or empty values.
+    """
+    import pyarrow.types as of
+
+    for name in table.column_names:
+        column = table[name].combine_chunks()
+        is_list = of.is_list(column.type) or of.is_large_list(column.type) or of.is_fixed_size_list(column.type)
+        values = column.flatten() if is_list else column
+        is_number = any(test(values.type) for test in (of.is_integer, of.is_floating, of.is_boolean))
+        if is_list != (name in lists) or not is_number:
+            wanted = "lists of numbers" if name in lists else "numbers"
+            raise ValueError(f"{path} has the type {column.type} in the column {name}, where it should have {wanted}")
+        if column.null_count or values.null_count:
+            raise ValueError(f"{path} has empty values in the column {name}")

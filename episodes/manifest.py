@@ -14,7 +14,7 @@ import numpy as np
 
 from episodes.arrays import IntArray
 from episodes.blocks import Block
-from episodes.files import atomic_path
+from episodes.files import atomic_path, check_columns
 from episodes.image_names import ImageNames, Images, alphabetical, find_rows
 from episodes.sampler import Episode, EpisodeSampler, episode_of
 from episodes.specs import EpisodeSpec
@@ -197,6 +197,7 @@ class Manifest:
             table, metadata = file.read(), file.metadata.metadata or {}
         if b"manifest" not in metadata:
             raise ValueError(f"{path} is not a manifest: its metadata has no entry 'manifest'")
+        check_columns(table, path, lists=[name for name in table.column_names if name != "index"])
         card = json.loads(metadata[b"manifest"])
 
         def flat(name: str) -> IntArray:

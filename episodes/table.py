@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from episodes.arrays import FloatArray, IntArray
-from episodes.files import atomic_path
+from episodes.files import atomic_path, check_columns
 from episodes.metrics import Reliability, empty_reliability
 from episodes.summary import Summary, summarise
 
@@ -120,6 +120,7 @@ class EpisodeTable:
             if b"identity" not in metadata or names not in ((*COLUMNS, *extra), (*COLUMNS, *extra, "predicted")):
                 raise ValueError(f"{path} is not a table of episodes: it should have the columns {', '.join(COLUMNS)}")
             table = file.read([name for name in names if name != "predicted" or with_predicted])
+        check_columns(table, path, lists=("classes", "predicted"))
         counts = json.loads(metadata[b"reliability"])
         columns: dict[str, Any] = {name: table[name].to_numpy() for name in ("index", *COLUMNS[2:])}
         return cls(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import codecs
 import errno
 import io
 import os
@@ -35,14 +36,28 @@ NO_ACCESS = {
 """Errors of the file system that the user can fix, and how."""
 
 
+PLAIN_ERRORS = "lurefs.plain"
+PLAIN = {"−": "-", "–": "-", "─": "-", "×": "x", "…": ".", "\N{NO-BREAK SPACE}": " ", "\N{NARROW NO-BREAK SPACE}": " "}
+"""What a terminal or file without UTF-8 gets in place of a character; all others become "?"."""
+
+
+def _plain(error: UnicodeError) -> tuple[str, int]:
+    """Return the text in place of characters that cannot be shown, and where to go on."""
+    assert isinstance(error, UnicodeEncodeError)
+    return "".join(PLAIN.get(character, "?") for character in error.object[error.start : error.end]), error.end
+
+
+codecs.register_error(PLAIN_ERRORS, _plain)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command and exit: 0 success, 1 failures or differences, 2 an error that the user can fix, 130 Ctrl-C.
 
     An error that nobody foresaw ends with 70, one line, and the path of its traceback.
     """
-    for stream in (sys.stdout, sys.stderr):  # a terminal or file without UTF-8 gets "?" for what it cannot show
+    for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")
+            stream.reconfigure(errors=PLAIN_ERRORS)
     try:
         parsed = parse(arguments)
         with plugins.code_allowed(getattr(parsed, "allow_code", False)):

@@ -209,5 +209,9 @@ def _stdout() -> Any:
     """Return the console for stdout: as wide as the terminal or COLUMNS, otherwise 200 characters."""
     from rich.console import Console
 
-    console = Console(highlight=False)
-    return console if console.is_terminal or "COLUMNS" in os.environ else Console(highlight=False, width=200)
+    class Output(Console):
+        def on_broken_pipe(self) -> None:  # rich exits with 1, as if the command had failed
+            raise BrokenPipeError
+
+    console = Output(highlight=False)
+    return console if console.is_terminal or "COLUMNS" in os.environ else Output(highlight=False, width=200)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import operator
 import types
 import typing
@@ -13,6 +14,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 from lurefs.errors import UserError, nearest
 
 T = TypeVar("T")
+MAX_BITS = 63
 Row = dict[str, Any]
 """Plain values by name: a row of a table, or flat figures."""
 
@@ -61,6 +63,28 @@ def through_json(record: Any) -> Any:
     return json.loads(json.dumps(to_mapping(record)))
 
 
+def check_plain(value: Any, path: str = "") -> None:
+    """Refuse numbers that are infinite, NaN or too large, and texts with a NUL character, anywhere in the settings.
+
+    Raises:
+        UserError: There is one.
+    """
+    if isinstance(value, Mapping):
+        for key, entry in value.items():
+            check_plain(entry, f"{path}.{key}".lstrip("."))
+    elif isinstance(value, list | tuple):
+        for index, entry in enumerate(value):
+            check_plain(entry, f"{path}[{index}]")
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise UserError(f"{path} is {value}", "a finite number", f"change {path}, or set it to null if that means off")
+    elif isinstance(value, int) and value.bit_length() > MAX_BITS:
+        raise UserError(
+            f"{path} is a number of {value.bit_length()} bits", f"at most {MAX_BITS} bits", f"change {path}"
+        )
+    elif isinstance(value, str) and "\0" in value:
+        raise UserError(f"{path} is {value!r}", "a text without the character NUL", f"change {path}")
+
+
 def is_plain(hint: Any) -> bool:
     """Return whether `convert` knows a type hint: scalars, choices, and lists, mappings and unions of these."""
     origin, inner = get_origin(hint), get_args(hint)
@@ -95,6 +119,8 @@ def convert(hint: Any, value: Any, path: str) -> Any:
             entries = [convert(get_args(hint)[0], entry, f"{path}[{i}]") for i, entry in enumerate(value)]
             return tuple(entries) if origin is tuple else entries
     elif hint is float and isinstance(value, int | float) and not isinstance(value, bool):
+        if isinstance(value, int):
+            check_plain(value, path)  # refuses what no float can hold
         return float(value)
     elif hint is types.NoneType and value is None:
         return None

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
 
+from lurefs import cli
 from lurefs.cli import make_parser, parse
 
 OF_A_STAGE = ["--config", "--run-dir", "--workers", "--allow-code", "--dry-run", "[overrides ...]"]
@@ -98,3 +102,17 @@ def test_what_no_command_takes_is_refused(typed: str, capsys: pytest.CaptureFixt
         parse(typed.split())
     assert caught.value.code == 2
     assert "unrecognized arguments" in capsys.readouterr().err
+
+
+def test_a_minus_stays_one_without_utf_8() -> None:
+    assert "−5.35 ± 2.13 × 3".encode("ascii", cli.PLAIN_ERRORS) == b"-5.35 ? 2.13 x 3"
+
+
+def test_a_reader_that_closes_the_output_is_no_failure() -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    spreads = ["--assume", "class=3,pair=5,episode=5", "--classes", "20", "--episodes", "2000"]
+    ended = subprocess.run([sys.executable, "-m", "lurefs", "plan", *spreads], stdout=writing, stderr=subprocess.PIPE)
+    os.close(writing)
+    assert ended.returncode == cli.EXIT_BROKEN_PIPE
+    assert ended.stderr == b""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
 import shlex
 from collections.abc import Mapping, Sequence
@@ -106,7 +107,7 @@ def frozen_group(arguments: argparse.Namespace) -> tuple[RunGroup, Path]:
     Raises:
         UserError: There is no such data, no backbone is named, or an option or an override is wrong.
     """
-    if holds_features(Path(arguments.data).expanduser()):
+    if holds_features(Path(os.path.expanduser(arguments.data))):
         return _group_of_features(arguments)
     others = getattr(arguments, "others", ())
     if others:
@@ -196,7 +197,7 @@ def dataset_of(data: str, overrides: Mapping[str, Any] = MappingProxyType({})) -
     params = given.get("params")
     params = params if isinstance(params, dict) else {}
     if "name" in given:
-        return str(given["name"]), {"path": str(Path(data).expanduser().resolve()), **params}
+        return str(given["name"]), {"path": str(Path(os.path.expanduser(data)).resolve()), **params}
     name, found = recognise(data)
     return name, found | params
 
@@ -320,7 +321,7 @@ def _variant(backbone: str) -> str:
 
 
 def _name_of(data: str) -> str:
-    path = Path(data).expanduser().resolve()
+    path = Path(os.path.expanduser(data)).resolve()
     return _variant(path.stem if path.is_file() else path.name) or "evaluation"
 
 

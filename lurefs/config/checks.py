@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Any
 
 from episodes.specs import SpecError
 from episodes.stopping import MIN_EPISODES
@@ -105,22 +103,6 @@ def check_settings(config: RunConfig) -> None:
             )
 
 
-def check_finite(value: Any, path: str = "") -> None:
-    """Refuse numbers that are infinite or NaN, anywhere in the settings.
-
-    Raises:
-        UserError: There is one.
-    """
-    if isinstance(value, Mapping):
-        for key, entry in value.items():
-            check_finite(entry, f"{path}.{key}".lstrip("."))
-    elif isinstance(value, list | tuple):
-        for index, entry in enumerate(value):
-            check_finite(entry, f"{path}[{index}]")
-    elif isinstance(value, float) and not math.isfinite(value):
-        raise UserError(f"{path} is {value}", "a finite number", f"change {path}, or set it to null if that means off")
-
-
 def check_variant_names(names: Collection[str]) -> None:
     """Refuse variant names whose folders would clash with each other, with folders of seeds, or with files.
 
@@ -151,7 +133,7 @@ def check_name(name: str, max_bytes: int = MAX_RUN_NAME) -> None:
         UserError: The name is empty, too long, starts with a dot, or has a character that is not allowed.
     """
     is_hidden = not name or name.startswith(".") or name != name.strip()
-    if is_hidden or any(character in name for character in "/\\:;,#?'\"<>|*\n\t"):
+    if is_hidden or not name.isprintable() or any(character in name for character in "/\\:;,#?'\"<>|*"):
         raise UserError(
             f"the name {name!r} cannot be the name of a file",
             "letters, digits, '-', '_', '.' and, between them, spaces",

@@ -173,8 +173,8 @@ class LearnerConfig:
     decode the images of a folder before anything is learned, and read them ahead of a GPU.
     """
 
-    epochs: int = number(20, low=1)
-    relearn_epochs: int | None = number(None, low=1)
+    epochs: int = number(20, low=1, high=10**6)
+    relearn_epochs: int | None = number(None, low=1, high=10**6)
     match_images_seen: bool = False
     batch_size: int = number(64, low=2, high=10**6)
     eval_batch_size: int = number(512, low=1, high=10**6)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
@@ -13,15 +14,16 @@ import yaml
 
 import lurefs
 from lurefs import plugins
-from lurefs.config.checks import check_config, check_finite, check_name, check_settings, check_variant_names
+from lurefs.config.checks import check_config, check_name, check_settings, check_variant_names
 from lurefs.config.learning_schema import BackboneConfig
 from lurefs.config.schema import RunConfig
 from lurefs.config.weight_files import LOCAL_DIR, with_digest
 from lurefs.errors import UserError, nearest
-from lurefs.records import from_mapping, to_mapping
+from lurefs.records import check_plain, from_mapping, to_mapping
 
 PACKAGE = "package:"
 """Start of a path to a file that an installed package brings."""
+MAX_WORKERS = 1024
 _LISTS = ("benchmarks", "probes")
 _GROUP_KEYS = ("variants", "seeds", "workers")
 """Keys of a recipe for its runs together; all others are settings of each run."""
@@ -98,6 +100,7 @@ def group_of(
     Raises:
         UserError: See `load`.
     """
+    check_plain(plain)
     variants_first = [text for text in overrides if text.startswith(("variants.", "variants="))]
     plain = merge(absolute(plain, folder or Path.cwd()), absolute(parse_overrides(variants_first), Path.cwd()))
     rest = parse_overrides([text for text in overrides if text not in variants_first])
@@ -135,7 +138,7 @@ def run_config(values: Mapping[str, Any]) -> RunConfig:
     Raises:
         UserError: See `load`.
     """
-    check_finite(values)
+    check_plain(values)
     config = from_mapping(RunConfig, _with_defaults(absolute(values, Path.cwd())))
     config = replace(config, backbone=with_digest(config.backbone))
     if config.chunks.n_chunks is None and config.chunks.chunk_size is None:
@@ -152,7 +155,7 @@ def stored_config(values: Mapping[str, Any]) -> RunConfig:
     Raises:
         UserError: A key is unknown, a value is wrong, or settings contradict each other.
     """
-    check_finite(values)
+    check_plain(values)
     config = from_mapping(RunConfig, _with_defaults(values))
     check_settings(config)
     return config
@@ -196,7 +199,7 @@ def find_recipe(source: str | Path) -> Path:
     Raises:
         UserError: There is no such file.
     """
-    path = Path(source).expanduser()
+    path = Path(os.path.expanduser(source))
     if path.is_file():
         return path
     recipes = {recipe.stem: recipe for recipe in sorted(recipes_dir().glob("*.yaml"))}
@@ -227,7 +230,7 @@ def read_yaml(path: Path, *, resolve: bool = True) -> dict[str, Any]:
         loaded = OmegaConf.load(path)
         _refuse_environment(OmegaConf.to_container(loaded, resolve=False), str(path))
         values = OmegaConf.to_container(loaded, resolve=resolve)
-    except (yaml.YAMLError, OmegaConfBaseException, UnicodeDecodeError, OSError) as error:
+    except (yaml.YAMLError, OmegaConfBaseException, ValueError, RecursionError, OSError) as error:
         raise UserError(
             f"{path} cannot be read as YAML: {error}", "a YAML mapping of settings", "correct the file"
         ) from error
@@ -271,11 +274,12 @@ def parse_overrides(texts: Sequence[str]) -> dict[str, Any]:
         parsed = OmegaConf.from_dotlist(list(texts))
         _refuse_environment(OmegaConf.to_container(parsed, resolve=False), "an override")
         values = OmegaConf.to_container(parsed, resolve=True)
-    except (yaml.YAMLError, OmegaConfBaseException) as error:
+    except (yaml.YAMLError, OmegaConfBaseException, ValueError, RecursionError) as error:
         raise UserError(
             f"an override cannot be read: {error}", "key.sub=value with a YAML value", "quote the value"
         ) from error
     assert isinstance(values, dict)
+    check_plain(values)
     return {str(key): value for key, value in values.items()}
 
 
@@ -302,8 +306,10 @@ def check_workers(name: str, value: Any) -> int:
     Raises:
         UserError: It is not a whole number, or below 1.
     """
-    if not _is_count(value) or value < 1:
-        raise UserError(f"{name} is {value!r}", "a whole number of at least 1", "leave it out for one process")
+    if not _is_count(value) or not 1 <= value <= MAX_WORKERS:
+        raise UserError(
+            f"{name} is {value!r}", f"a whole number from 1 to {MAX_WORKERS}", "leave it out for one process"
+        )
     return int(value)
 
 
@@ -370,7 +376,7 @@ def absolute(value: Any, folder: Path, where: str = "") -> Any:
 
 def _path(text: str, folder: Path) -> str:
     """Return an absolute path; a relative one starts at a folder."""
-    return _in_package(text) if text.startswith(PACKAGE) else str((folder / Path(text).expanduser()).resolve())
+    return _in_package(text) if text.startswith(PACKAGE) else str((folder / os.path.expanduser(text)).resolve())
 
 
 def _in_package(path: str) -> str:

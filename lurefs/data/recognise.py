@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 from zipfile import is_zipfile
@@ -30,7 +31,7 @@ def recognise(data: str) -> tuple[str, dict[str, Any]]:
     """
     if data != data.encode("utf-8", "replace").decode():
         raise UserError(f"the path {printable(data)} is no text in UTF-8", "a path that a recipe can hold", "rename it")
-    path = Path(data).expanduser()
+    path = Path(os.path.expanduser(data))
     params = {"path": str(path.resolve())}
     if path.is_dir():
         if (known := set_in(path)) is not None:

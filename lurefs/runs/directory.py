@@ -21,7 +21,7 @@ from episodes.transfer.table import TransferTable
 from lurefs.config.load import stored_config, to_yaml
 from lurefs.config.schema import RunConfig
 from lurefs.errors import UserError, first_line
-from lurefs.records import from_mapping, to_mapping
+from lurefs.records import check_plain, convert, from_mapping, to_mapping
 from lurefs.runs.outcomes import ChunkOutcome
 from lurefs.runs.summary import VERSION, RunSummary, as_mapping
 
@@ -160,7 +160,7 @@ class RunDirectory:
             )
         try:
             values = yaml.safe_load(self.config_path.read_bytes())
-        except yaml.YAMLError as error:
+        except (yaml.YAMLError, ValueError, RecursionError) as error:
             raise _damaged_config(self.config_path, " ".join(str(error).split())) from error
         if not isinstance(values, dict):
             raise _damaged_config(self.config_path, "it holds no settings")
@@ -175,7 +175,10 @@ class RunDirectory:
         Raises:
             UserError: The file is damaged.
         """
-        return read_json(self.identity_path) if self.identity_path.is_file() else {}
+        found = read_json(self.identity_path) if self.identity_path.is_file() else {}
+        if wrong := [name for name in ("backbone", "split", "versions") if not isinstance(found.get(name, {}), dict)]:
+            raise damaged(self.identity_path, f"{wrong[0]} is not a mapping")
+        return found
 
     def read_outcomes(self) -> list[ChunkOutcome]:
         """Return the outcomes of the finished chunks in order; empty before the first.
@@ -235,7 +238,16 @@ class RunDirectory:
         Raises:
             UserError: The file is damaged.
         """
-        return read_json(self.cost_path) if self.cost_path.is_file() else {}
+        if not self.cost_path.is_file():
+            return {}
+        values = read_json(self.cost_path)
+        try:
+            check_plain(values)
+            for name in values.keys() - {"device"}:
+                convert(float | None, values[name], name)
+        except UserError as error:
+            raise damaged(self.cost_path, error.problem) from error
+        return values
 
     def write_cost(self, cost: Mapping[str, Any]) -> None:
         """Store the cost of using the backbone."""
@@ -366,7 +378,10 @@ def damaged(path: Path, reason: str) -> UserError:
 
 def _parse(text: bytes) -> dict[str, Any]:
     """Return the object in a JSON text, or raise `ValueError`."""
-    values = json.loads(text.decode("utf-8"))
+    try:
+        values = json.loads(text.decode("utf-8"))
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
     if not isinstance(values, dict):
         raise ValueError("it is not a JSON object")
     return values
@@ -382,6 +397,8 @@ def _damaged_config(path: Path, reason: str) -> UserError:
 
 def _load(path: Path, load: Callable[[Path], T]) -> T:
     """Read a file of the stage 'evaluate'."""
+    if path.exists() and not path.is_file():  # opening a named pipe would wait for ever
+        raise damaged(path, "it is not a file")
     try:
         return load(path)
     except FileNotFoundError as error:

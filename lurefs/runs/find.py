@@ -42,7 +42,7 @@ def runs_below(folder: Path | str, *, above: tuple[Path, ...] = ()) -> Iterator[
         return
     if (place := folder.resolve()) in above:
         return
-    children = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith("."))
+    children = sorted(name for name in os.listdir(folder) if os.path.isdir(folder / name) and not name.startswith("."))
     for name in children:
         yield from runs_below(folder / name, above=(*above, place))
 

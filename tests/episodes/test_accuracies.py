@@ -51,3 +51,20 @@ def test_of_another_file_are_refused(tmp_path: Path) -> None:
     pq.write_table(pa.table({"index": [0], "accuracy": [0.5]}), tmp_path / "other.parquet")
     with pytest.raises(ValueError, match="should have the columns index, classes, accuracy"):
         Accuracies.load(tmp_path / "other.parquet")
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "words"),
+    [
+        ("accuracy", ["a", "b", "c"], "has the type string in the column accuracy"),
+        ("accuracy", [0.5, None, 1.0], "has empty values in the column accuracy"),
+        ("classes", [0, 1, 2], "lists of numbers"),
+        ("classes", [[0, 1], None, [2, 3]], "has empty values in the column classes"),
+    ],
+)
+def test_of_a_damaged_column_are_refused(path: Path, column: str, values: list[object], words: str) -> None:
+    table = pq.read_table(path)
+    pq.write_table(table.set_column(table.schema.get_field_index(column), column, pa.array(values)), path)
+    for load in (Accuracies.load, EpisodeTable.load):
+        with pytest.raises(ValueError, match=words):
+            load(path)

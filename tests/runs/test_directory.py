@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,7 +20,11 @@ READERS: dict[str, Callable[[RunDirectory], object]] = {
 }
 
 
-@pytest.mark.parametrize("content", [b'{"a": ', b"\xff\xfe\x00a", b"7\n"], ids=["cut", "no UTF-8", "no mapping"])
+@pytest.mark.parametrize(
+    "content",
+    [b'{"a": ', b"\xff\xfe\x00a", b"7\n", b'{"a":' * 5000, b'{"a": ' + b"9" * 5000 + b"}"],
+    ids=["cut", "no UTF-8", "no mapping", "deep", "long number"],
+)
 @pytest.mark.parametrize("name", READERS)
 def test_a_damaged_file_is_told_by_its_name(tmp_path: Path, name: str, content: bytes) -> None:
     (tmp_path / name).write_bytes(content)
@@ -27,6 +32,34 @@ def test_a_damaged_file_is_told_by_its_name(tmp_path: Path, name: str, content: 
         READERS[name](RunDirectory(tmp_path))
     assert caught.value.problem.startswith(f"{tmp_path / name} is damaged: ")
     assert "\n" not in caught.value.problem
+
+
+@pytest.mark.parametrize("name", ["backbone", "split", "versions"])
+def test_an_identity_whose_parts_are_no_mappings_is_damaged(tmp_path: Path, name: str) -> None:
+    (tmp_path / "identity.json").write_text(f'{{"{name}": -1}}')
+    with pytest.raises(UserError, match=rf"identity\.json is damaged: {name} is not a mapping"):
+        RunDirectory(tmp_path).read_identity()
+
+
+@pytest.mark.parametrize("value", ["NaN", '"x"', "[]", "1" + "0" * 400])
+def test_a_cost_that_is_no_number_is_damaged(tmp_path: Path, value: str) -> None:
+    (tmp_path / "cost.json").write_text(f'{{"device": "cpu", "n_macs": {value}}}')
+    with pytest.raises(UserError, match=r"cost\.json is damaged: n_macs is"):
+        RunDirectory(tmp_path).read_cost()
+
+
+def test_a_named_pipe_in_place_of_a_table_is_refused_without_waiting(tmp_path: Path) -> None:
+    (tmp_path / "episodes").mkdir()
+    os.mkfifo(tmp_path / "episodes" / "b--p.parquet")
+    with pytest.raises(UserError, match=r"b--p\.parquet is damaged: it is not a file"):
+        RunDirectory(tmp_path).read_accuracies("b", "p")
+
+
+def test_a_link_to_itself_hides_no_run(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.yaml").touch()
+    (tmp_path / "itself").symlink_to("itself")
+    assert list(runs_below(tmp_path)) == [tmp_path / "run"]
 
 
 def test_a_file_of_chunks_without_any_is_damaged(tmp_path: Path) -> None:
