@@ -51,6 +51,7 @@ class Components:
         of_pair: Of a pair of classes' effect, likewise.
         of_image: Of an image's effect on its class; None if unknown.
         n_images: Images of a class behind `of_class`; None if unknown.
+        least_images: Images of a class that an episode takes, as support and queries.
         of_seed: Of a training seed's effect on all episodes; None if unknown.
         of_rest: Of what one seed gets in one episode, a part of what episodes vary by; None if unknown.
     """
@@ -61,6 +62,7 @@ class Components:
     of_pair: float = 0.0
     of_image: float | None = None
     n_images: float | None = None
+    least_images: float = 1
     of_seed: float | None = None
     of_rest: float | None = None
 
@@ -206,7 +208,7 @@ def needed(
         "n_classes": max(MIN_CLASSES, int(components.n_way) + 1),
         "n_episodes": 2 if scope != "classes" else int(np.ceil(EPISODES_PER_CLASS * design.n_classes)),
         "n_seeds": MIN_SEEDS if scope == "seeds" else 1,
-        "n_images": 1,
+        "n_images": int(components.least_images),
     }[quantity]
     most = LIMITS[quantity]
     if quantity == "n_classes" and scope == "classes":

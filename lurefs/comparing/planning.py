@@ -298,4 +298,5 @@ def _with_images(components: Components, run: Run, other: Run | None, benchmark:
         components,
         of_image=float(np.hypot(as_query, as_support)),
         n_images=len(used) / len(np.unique(labels[used])),
+        least_images=n_shot + query.shape[1] // n_way,
     )
