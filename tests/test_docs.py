@@ -63,6 +63,7 @@ def test_the_page_of_settings_is_that_of_the_code() -> None:
 
 def test_every_setting_and_plug_in_has_its_place_on_the_page() -> None:
     page = settings_page()
-    for words in ("| `epochs` | a whole number, at least 1, at most 1000000 | `20` |", "## benchmarks.NAME", "### by_saliency"):
+    epochs = "| `epochs` | a whole number, at least 1, at most 1000000 | `20` |"
+    for words in (epochs, "## benchmarks.NAME", "### by_saliency"):
         assert words in page
     assert "Defaults: `{shrink: 0.4, perturb: 0.1}`" in page
