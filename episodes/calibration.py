@@ -134,6 +134,12 @@ def apply_temperature(probabilities: Probabilities, temperature: float) -> Float
     return np.where(np.isnan(probabilities), np.nan, scaled)
 
 
+def are_probabilities(values: NDArray[np.floating]) -> bool:
+    """Return whether values (..., n_way) are probabilities: none is negative, and those of a query sum to 1."""
+    sums = np.nansum(values, axis=-1)[~np.isnan(values).all(axis=-1)]
+    return bool(np.nanmin(values) >= 0 and np.abs(sums - 1).max() < 1e-3)
+
+
 def predicted(values: NDArray[np.floating]) -> IntArray:
     """Return the first of the highest classes, (...,) int64, for (..., n_way) values with NaN for missing classes."""
     places: IntArray = np.where(np.isnan(values), -np.inf, values).argmax(axis=-1).astype(np.int64)

@@ -44,10 +44,15 @@ def predict(
 
 @dataclass(frozen=True, kw_only=True)
 class Fit:
-    """Predictions of a fitted classifier for the queries; see the columns of `EpisodeTable`."""
+    """Predictions of a fitted classifier for the queries; see the columns of `EpisodeTable`.
+
+    `values` are decision values, (n_query, n_way), of the nearest centroid and of classifiers without probabilities;
+    None if there are none.
+    """
 
     predicted: IntArray
     probabilities: FloatArray | None
+    values: FloatArray | None
     converged: bool
     seconds: float
 
@@ -69,18 +74,28 @@ def fit_episode(features: Features, episode: Episode, probe: Probe, transform: F
         except ValueError as error:
             raise ProbeError(f"{probe.name} cannot be fitted on episode {episode.index}: {error}") from error
         probabilities = _probabilities(classifier, query)
+        values = _decision_values(classifier, query, has_probabilities=probabilities is not None)
     return Fit(
         predicted=predicted,
         probabilities=probabilities,
+        values=values,
         converged=is_converged,
         seconds=time.perf_counter() - began,
     )
 
 
-def score_episode(features: Features, episode: Episode, probe: Probe, transform: FeatureTransform) -> EpisodeTable:
-    """Score one episode by scikit-learn, as a table of one row."""
+def score_episode(
+    features: Features,
+    episode: Episode,
+    probe: Probe,
+    transform: FeatureTransform,
+    *,
+    with_probabilities: bool = True,
+) -> EpisodeTable:
+    """Score one episode by scikit-learn, as a table of one row; probabilities can be left out."""
     fitted = fit_episode(features, episode, probe, transform)
-    labels, probabilities = episode.query_labels, fitted.probabilities
+    labels, probabilities = episode.query_labels, fitted.probabilities if with_probabilities else None
+    values = probabilities if fitted.values is None else fitted.values
     nll, brier = proper_scores(None if probabilities is None else probabilities[None], labels, 1)
     return EpisodeTable(
         index=np.array([episode.index]),
@@ -93,6 +108,7 @@ def score_episode(features: Features, episode: Episode, probe: Probe, transform:
         reliability=empty_reliability() if probabilities is None else reliability(probabilities, labels),
         predicted=fitted.predicted.astype(np.int16)[None],
         n_by_solver={"scikit-learn": 1},
+        values=None if values is None else values[None],
     )
 
 
@@ -115,3 +131,19 @@ def _probabilities(classifier: Classifier, query: NDArray[Any]) -> NDArray[np.fl
     except ValueError:
         return None
     return probabilities
+
+
+def _decision_values(classifier: Classifier, query: NDArray[Any], *, has_probabilities: bool) -> FloatArray | None:
+    """Return one value per query and class, higher for likelier classes; None if there are none or none are needed.
+
+    For the nearest centroid, half the negative squared distance: scikit-learn's own value needs two shots, and its
+    probabilities are of distances that it rescales, unlike those that it predicts by.
+    """
+    if hasattr(classifier, "centroids_") and classifier.metric == "euclidean":
+        squared = np.square(query[:, None] - classifier.centroids_).sum(axis=2, dtype=np.float64)
+        return np.asarray(-squared / 2)
+    if has_probabilities or not hasattr(classifier, "decision_function"):
+        return None
+    values = np.asarray(classifier.decision_function(query), dtype=np.float64)
+    values = np.stack([-values, values], axis=1) if values.ndim == 1 else values
+    return values if values.shape[1] == len(classifier.classes_) else None

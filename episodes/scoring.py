@@ -84,6 +84,7 @@ def score(
     audit_share: float = AUDIT_SHARE,
     chosen: range | None = None,
     target_ci95: float | None = None,
+    with_values: bool = False,
 ) -> Iterator[EpisodeTable]:
     """Fit the probe on each episode's support and measure it on its query; yield the results block by block.
 
@@ -104,6 +105,7 @@ def score(
         chosen: Range of consecutive episodes; None is all.
         target_ci95: Stop as soon as the 95 % interval of the mean accuracy over episodes has this half width, a
             fraction, checked after every 100 episodes from 200 on (see `episodes.stopping`). None scores all.
+        with_values: Whether the results hold the probabilities of all queries, or their decision values.
 
     Raises:
         ValueError: The manifest was drawn on other images than the bank's, the two banks do not belong together, or it
@@ -114,7 +116,7 @@ def score(
     """
     block_size = None if target_ci95 is None else BLOCK_SIZE
     chosen = range(len(manifest)) if chosen is None else chosen
-    blocks = _score_blocks(bank, query_bank, manifest, probe, device, audit_share, block_size, chosen)
+    blocks = _score_blocks(bank, query_bank, manifest, probe, device, audit_share, block_size, with_values, chosen)
     return blocks if target_ci95 is None else until_narrow(blocks, attrgetter("accuracy"), target_ci95)
 
 
@@ -126,6 +128,7 @@ def _score_blocks(
     device: str,
     audit_share: float,
     block_size: int | None,
+    with_values: bool,
     chosen: range,
 ) -> Iterator[EpisodeTable]:
     """Yield the results in blocks of `block_size` episodes; None chooses the fastest size."""
@@ -165,11 +168,12 @@ def _score_blocks(
         if solver is not None:
             batch = _Batch(features, manifest, probe, transform, solver, device, chosen)
             score_part, n_fastest = partial(batch.score, audited=audited), batch.n_episodes
+        kept = score_part if with_values else lambda part: replace(score_part(part), values=None)
         if block_size is None:
-            yield from map(score_part, _parts(chosen, n_fastest))
+            yield from map(kept, _parts(chosen, n_fastest))
         else:
             for block in _parts(chosen, block_size):
-                yield collect(map(score_part, _parts(block, n_fastest)), {})
+                yield collect(map(kept, _parts(block, n_fastest)), {})
 
 
 def _parts(chosen: range, size: int) -> Iterator[range]:
@@ -186,13 +190,14 @@ def score_in_parallel(
     device: str = "cpu",
     audit_share: float = AUDIT_SHARE,
     target_ci95: float | None = None,
+    with_values: bool = False,
 ) -> Iterator[EpisodeTable]:
     """Score like `score`, with ranges of episodes as items of the executor; the results are the same."""
     n_range = SINGLE_RANGE if probe.solver == "sklearn" or find_solver(probe.classifier) is None else BATCHED_RANGE
     block_size = None
     if target_ci95 is not None:
         n_range, block_size = STOPPING_RANGES[n_range], BLOCK_SIZE
-    shared = (bank, query_bank, manifest, probe, device, audit_share, block_size)
+    shared = (bank, query_bank, manifest, probe, device, audit_share, block_size, with_values)
     results = executor(_score_range, shared, list(_parts(range(len(manifest)), n_range)))
     blocks = (block for blocks in results for block in blocks)
     return blocks if target_ci95 is None else until_narrow(blocks, attrgetter("accuracy"), target_ci95)
@@ -206,9 +211,12 @@ def _score_range(
     device: str,
     audit_share: float,
     block_size: int | None,
+    with_values: bool,
     chosen: range,
 ) -> list[EpisodeTable]:
-    blocks = list(_score_blocks(bank, query_bank, manifest, probe, device, audit_share, block_size, chosen))
+    blocks = list(
+        _score_blocks(bank, query_bank, manifest, probe, device, audit_share, block_size, with_values, chosen)
+    )
     return [collect(blocks, {})] if block_size is None else blocks
 
 
@@ -236,7 +244,7 @@ class _Batch:
         """Score some consecutive episodes."""
         start, stop = part.start, part.stop
         spec, began = self.manifest.spec, time.perf_counter()
-        predicted, probabilities, is_certain = self._solve(part)
+        predicted, probabilities, values, is_certain = self._solve(part)
         labels = np.repeat(np.arange(spec.n_way), spec.n_query)
         is_correct = predicted == labels
         accuracy = is_correct.mean(axis=1)
@@ -247,12 +255,20 @@ class _Batch:
         is_converged = np.ones(len(accuracy), dtype=bool)
         seconds = np.full(len(accuracy), (time.perf_counter() - began) / len(accuracy))
         for position in np.flatnonzero(~is_certain):
-            row = score_episode(self.raw, self.manifest[start + int(position)], self._converged(), self.transform)
+            row = score_episode(
+                self.raw,
+                self.manifest[start + int(position)],
+                self._converged(),
+                self.transform,
+                with_probabilities=probabilities is not None,
+            )
             accuracy[position], is_converged[position] = row.accuracy[0], row.converged[0]
             if probabilities is not None:
                 nll[position], brier[position], pooled = row.nll[0], row.brier[0], pooled + row.reliability
             assert row.predicted is not None
             predicted[position] = row.predicted[0]
+            if values is not None and row.values is not None:
+                values[position] = row.values[0]
             seconds[position] += row.seconds[0]
         checked = [index for index in range(start, stop) if index in audited and is_certain[index - start]]
         for index in checked:
@@ -270,13 +286,20 @@ class _Batch:
             reliability=pooled,
             predicted=predicted,
             n_by_solver={"batched": len(accuracy) - n_single, "scikit-learn": n_single, "audited": len(checked)},
+            values=values,
         )
 
-    def _solve(self, part: range) -> tuple[NDArray[np.int16], NDArray[Any] | None, NDArray[np.bool_]]:
-        """Return predictions, probabilities or None, and certainty; uncertain episodes are solved again in double."""
+    def _solve(
+        self, part: range
+    ) -> tuple[NDArray[np.int16], NDArray[Any] | None, NDArray[Any] | None, NDArray[np.bool_]]:
+        """Return predictions, probabilities or None, these or decision values, and certainty.
+
+        Uncertain episodes are solved again in double precision.
+        """
         solution = self.solver(self.products.block(part.start, part.stop))
         predicted, is_certain = solution.predicted.cpu().numpy().astype(np.int16), solution.is_certain.cpu().numpy()
         probabilities = None if solution.probabilities is None else solution.probabilities.cpu().numpy()
+        values = probabilities if solution.values is None else solution.values.cpu().numpy()
         uncertain = np.flatnonzero(~is_certain)
         for places in np.split(uncertain, range(DOUBLE_EPISODES, len(uncertain), DOUBLE_EPISODES)):
             if not len(places):
@@ -286,7 +309,9 @@ class _Batch:
             predicted[places] = again.predicted.numpy()
             if probabilities is not None and again.probabilities is not None:
                 probabilities[places] = again.probabilities.numpy()
-        return predicted, probabilities, is_certain
+            elif values is not None and again.values is not None:
+                values[places] = again.values.numpy()
+        return predicted, probabilities, values, is_certain
 
     def _converged(self) -> Probe:
         return replace(self.probe, classifier=converged(self.probe.classifier))

@@ -82,11 +82,13 @@ class Solution:
         predicted: (n_episodes, n_query) int64, predicted episode labels.
         probabilities: (n_episodes, n_query, n_way) floating, or None if the classifier has none.
         is_certain: (n_episodes,) bool, whether the answer is the estimator's.
+        values: (n_episodes, n_query, n_way) decision values of a classifier without probabilities; None with them.
     """
 
     predicted: Tensor
     probabilities: Tensor | None
     is_certain: Tensor
+    values: Tensor | None = None
 
 
 Solver = Callable[[GramBlock], Solution]
@@ -310,6 +312,7 @@ def ridge(block: GramBlock, *, alpha: float = 1.0) -> Solution:
         predicted=predicted,
         probabilities=None,
         is_certain=is_clear & (failed == 0) & (block.reach <= MAX_SQUARED_LENGTH),
+        values=values,
     )
 
 
@@ -323,9 +326,10 @@ def nearest_centroid(block: GramBlock) -> Solution:
     of_query = block.of_query(mean.expand(n_episodes, -1, -1)).transpose(1, 2).double()
     blocks = block.support.view(n_episodes, n_way, n_shot, n_way, n_shot)
     squared = blocks.double().mean((2, 4)).diagonal(dim1=1, dim2=2)
-    predicted, is_clear = _decide(of_query - squared[:, None] / 2, 2 * block.error)
+    values = of_query - squared[:, None] / 2
+    predicted, is_clear = _decide(values, 2 * block.error)
     is_certain = is_clear & (block.reach <= MAX_SQUARED_LENGTH)
-    return Solution(predicted=predicted, probabilities=None, is_certain=is_certain)
+    return Solution(predicted=predicted, probabilities=None, is_certain=is_certain, values=values)
 
 
 def nearest_neighbours(block: GramBlock, *, n_neighbors: int) -> Solution:

@@ -41,6 +41,9 @@ class EpisodeTable:
         n_by_solver: Number of episodes by solver: `batched`, `scikit-learn`; of the batched ones, `audited` by both.
         extra: Further values of each episode by name, (n_episodes,) float64 each; empty for probes on fixed features.
         identity: JSON-serialisable: the manifest's hash, the probe's settings, the bank's identity.
+        values: (n_episodes, n_query, n_way), probabilities, or decision values of the nearest centroid and of
+            classifiers without probabilities; NaN where an episode has fewer classes or queries. None unless `score`
+            was asked for them; they are not saved.
     """
 
     index: IntArray
@@ -55,6 +58,7 @@ class EpisodeTable:
     n_by_solver: dict[str, int] = field(default_factory=dict)
     extra: dict[str, FloatArray] = field(default_factory=dict)
     identity: dict[str, Any] = field(default_factory=dict)
+    values: NDArray[np.floating] | None = None
 
     def __len__(self) -> int:
         return len(self.accuracy)
@@ -68,6 +72,7 @@ class EpisodeTable:
         columns: dict[str, Any] = {name: getattr(self, name)[:n_episodes] for name in COLUMNS}
         predicted = None if self.predicted is None else self.predicted[:n_episodes]
         extra = {name: values[:n_episodes] for name, values in self.extra.items()}
+        columns["values"] = None if self.values is None else self.values[:n_episodes]
         return replace(
             self, **columns, predicted=predicted, extra=extra, reliability=empty_reliability(), n_by_solver={}
         )
@@ -151,6 +156,7 @@ def collect(blocks: Iterable[EpisodeTable], identity: dict[str, Any]) -> Episode
         name: np.concatenate([getattr(table, name) for table in tables]) for name in ("index", *COLUMNS[2:])
     }
     predicted = [table.predicted for table in tables if table.predicted is not None]
+    values = [table.values for table in tables if table.values is not None]
     return EpisodeTable(
         classes=_stacked([table.classes for table in tables]),
         predicted=_stacked(predicted) if len(predicted) == len(tables) else None,
@@ -158,7 +164,20 @@ def collect(blocks: Iterable[EpisodeTable], identity: dict[str, Any]) -> Episode
         n_by_solver=n_by_solver,
         extra={name: np.concatenate([table.extra[name] for table in tables]) for name in tables[0].extra},
         identity=identity,
+        values=_stacked_values(values) if len(values) == len(tables) else None,
         **columns,
+    )
+
+
+def _stacked_values(blocks: Sequence[NDArray[np.floating]]) -> NDArray[np.floating]:
+    """Stack (n_episodes, n_query, n_way) values of all blocks, padding those of narrower blocks with NaN."""
+    sizes = [max(block.shape[axis] for block in blocks) for axis in (1, 2)]
+    missing = [[size - block.shape[axis] for axis, size in enumerate(sizes, start=1)] for block in blocks]
+    return np.concatenate(
+        [
+            np.pad(block, [(0, 0), *((0, n) for n in more)], constant_values=np.nan) if any(more) else block
+            for block, more in zip(blocks, missing, strict=True)
+        ]
     )
 
 

@@ -10,6 +10,7 @@ from episodes.calibration import (
     MAX_TEMPERATURE,
     MIN_TEMPERATURE,
     apply_temperature,
+    are_probabilities,
     fit_temperature,
     predicted,
     score_answers,
@@ -174,6 +175,15 @@ def test_the_fit_ends_at_a_bound_without_an_interval_if_nothing_is_wrong_or_noth
     found = [fit_temperature(each, labels, classes) for each in (always_right, always_wrong, no_idea)]
     assert [each.value for each in found] == pytest.approx([MIN_TEMPERATURE, MAX_TEMPERATURE, 1.0])
     assert [(each.low, each.high, each.over) for each in found] == [(None, None, None)] * 3
+
+
+def test_probabilities_are_told_from_decision_values() -> None:
+    probabilities = softmax(answers(3)[0], axis=2)
+    padded = np.pad(probabilities, ((0, 0), (0, 2), (0, 1)), constant_values=np.nan)
+    assert are_probabilities(probabilities.astype(np.float32))
+    assert are_probabilities(padded)
+    assert not are_probabilities(np.log(probabilities))
+    assert not are_probabilities(2 * padded)
 
 
 def test_a_temperature_of_no_queries_is_refused() -> None:

@@ -4,17 +4,21 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from pyarrow import parquet
 
 from episodes import EpisodeSpec, EpisodeTable, FeatureBank, Manifest, Probe, make_manifest, score
+from episodes.conformal import nonconformity
 from episodes.fitting import ProbeError, predict
 from episodes.metrics import accuracy, brier, empty_reliability, nll
 from episodes.probes import knn, lda, linear_svm, logistic_regression, nearest_centroid, ridge
+from episodes.specs import MetaDatasetSpec
 from episodes.table import collect
 
 SPEC = EpisodeSpec(n_way=4, n_shot=3, n_query=5, n_episodes=6)
@@ -65,6 +69,38 @@ def test_every_probe_is_far_above_chance_on_separated_classes(
     far = FeatureBank.from_arrays(centres[bank.labels] + noise, bank.labels)
     table = collect(score(far, manifest, probe(factory())), {})  # type: ignore[operator]
     assert table.accuracy.mean() > 0.9
+
+
+@pytest.mark.parametrize("factory", [logistic_regression, ridge, nearest_centroid, knn, linear_svm])
+@pytest.mark.parametrize(("n_way", "n_shot"), [(4, 3), (4, 1), (2, 3)])
+def test_values_of_all_queries_agree_with_predictions_and_between_solvers(
+    bank: FeatureBank, factory: Callable[..., Any], n_way: int, n_shot: int
+) -> None:
+    """Only differences between classes count where there are no probabilities."""
+    spec = EpisodeSpec(n_way=n_way, n_shot=n_shot, n_query=5, n_episodes=30)
+    manifest = make_manifest(bank.labels, spec, seed=0, images_digest=bank.images_digest)
+    tables, margins = [], []
+    for solver in ("auto", "sklearn"):
+        blocks = list(score(bank, manifest, probe(factory(), solver=solver), with_values=True))
+        table = collect(blocks, {})
+        assert table.values is not None
+        np.testing.assert_array_equal(table.values.argmax(axis=2), table.predicted)
+        tables.append(table)
+        margins.append(nonconformity(table.values, are_probabilities=False))
+    np.testing.assert_allclose(*margins, atol=2e-4)
+    assert collect(score(bank, manifest, probe(factory())), {}).values is None
+
+
+def test_probabilities_of_episodes_of_several_forms_are_padded(bank: FeatureBank) -> None:
+    spec = EpisodeSpec(n_episodes=12, meta_dataset=MetaDatasetSpec(min_way=2, max_way=4, max_query=3))
+    manifest = make_manifest(bank.labels, spec, seed=0, images_digest=bank.images_digest)
+    table = collect(score(bank, manifest, probe(logistic_regression()), with_values=True), {})
+    assert table.values is not None
+    for row, episode in enumerate(manifest):
+        inside = table.values[row, : len(episode.query), : len(episode.classes)]
+        np.testing.assert_allclose(inside.sum(axis=1), 1)
+        assert nll(inside, episode.query_labels) == pytest.approx(table.nll[row])
+        assert np.isfinite(table.values[row]).sum() == inside.size
 
 
 def test_nearest_centroid_at_one_shot_has_accuracy_only(bank: FeatureBank) -> None:
