@@ -8,6 +8,7 @@ from episodes.specs import SpecError
 from episodes.stopping import MIN_EPISODES
 from episodes.transforms import parse_chain
 from lurefs import plugins
+from lurefs.config.choosing import all_params, check_choices, transforms_of
 from lurefs.config.fine_tuning import check_fine_tunings, fine_tunings
 from lurefs.config.learning_schema import BackboneConfig, ChunksConfig, FeaturesConfig, LearnerConfig
 from lurefs.config.schema import (
@@ -65,7 +66,8 @@ def _check_plugins(config: RunConfig) -> None:
     probes = {f"probes.{name}": probe for name, probe in config.probes.items()}
     probes |= {f"transfer.{name}.probe": transfer.probe for name, transfer in config.transfer.items()}
     for where, probe in probes.items():
-        plugins.check("probe", probe.name, probe.params, where=where)
+        for params in all_params(probe):
+            plugins.check("probe", probe.name, params, where=where)
 
 
 def check_settings(config: RunConfig) -> None:
@@ -86,6 +88,7 @@ def check_settings(config: RunConfig) -> None:
     for name, probe in config.probes.items():
         _check_probe(f"probes.{name}", probe)
     check_fine_tunings(config)
+    check_choices(config)
     _check_features_alone(config)
     if config.robustness is not None:
         if config.frozen:
@@ -380,14 +383,15 @@ def _check_transfer(where: str, transfer: TransferConfig) -> None:
 
 
 def _check_probe(where: str, probe: ProbeConfig) -> None:
-    try:
-        parse_chain(probe.transform)
-    except ValueError as error:
-        raise UserError(
-            f"{where}.transform is {probe.transform!r}: {error}",
-            "steps separated by commas, e.g. l2, cl2n, power:0.5,l2, pca:64",
-            f"change {where}.transform",
-        ) from error
+    for path, chain in transforms_of(where, probe).items():
+        try:
+            parse_chain(chain)
+        except ValueError as error:
+            raise UserError(
+                f"{path} is {chain!r}: {error}",
+                "steps separated by commas, e.g. l2, cl2n, power:0.5,l2, pca:64",
+                f"change {path}",
+            ) from error
 
 
 def _check_class_split(split: ClassSplitConfig) -> None:

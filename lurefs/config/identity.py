@@ -6,7 +6,7 @@ import hashlib
 import json
 from typing import Any
 
-from lurefs.config.schema import RunConfig
+from lurefs.config.schema import ProbeConfig, RunConfig
 from lurefs.config.weight_files import identity_name
 from lurefs.records import to_mapping
 
@@ -38,6 +38,9 @@ def run_identity(config: RunConfig) -> dict[str, Any]:
     for name in ("source_split", "near_duplicates"):
         if values[name] is None:
             del values[name]
+    values["probes"] = {name: probe_card(probe) for name, probe in config.probes.items()}
+    for name, transfer in config.transfer.items():
+        values["transfer"][name]["probe"] = probe_card(transfer.probe)
     for benchmark in values["benchmarks"].values():
         if benchmark["sources"] == "all":
             del benchmark["sources"]
@@ -46,6 +49,12 @@ def run_identity(config: RunConfig) -> dict[str, Any]:
         key: value for key, value in augment.items() if key not in ("mixup", "cutmix") or value is not None
     }
     return {key: value for key, value in values.items() if key not in left_out}
+
+
+def probe_card(probe: ProbeConfig) -> dict[str, Any]:
+    """Return the settings of a probe for identities: those of a choice only if it has one."""
+    card: dict[str, Any] = to_mapping(probe)
+    return {key: value for key, value in card.items() if probe.choose is not None or not key.startswith("choose")}
 
 
 def pretrain_identity(config: RunConfig) -> dict[str, Any]:

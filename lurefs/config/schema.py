@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
-from typing import Literal
+from typing import Any, Literal
 
 from episodes.specs import EpisodeSpec, MetaDatasetSpec
 from lurefs.config.fields import Params, PluginConfig, number
@@ -187,12 +187,19 @@ class ProbeConfig:
     `transform` is none, or a chain of l2, center, standardise, power:EXPONENT, pca:COMPONENTS, separated by commas;
     cl2n is short for center,l2. It is fitted on the training images of the base classes. `solver: auto` solves many
     episodes at once if the result is that of the converged estimator; `sklearn` fits the estimator per episode.
+
+    `choose: {C: [0.01, 0.1, 1, 10, 100, 1000]}` gives parameters, or `transform`, several values. For each benchmark
+    the run chooses one on episodes of the same form of the validation classes of the run's own data set, by the lowest
+    NLL or the highest accuracy (`choose_by`; accuracy for a probe without probabilities). The first of equally good
+    ones wins. The controls choose likewise. The accuracy after each chunk is that of `params`, without a choice.
     """
 
     name: str = "logistic_regression"
     params: Params = field(default_factory=dict)
     transform: str = "l2"
     solver: Literal["auto", "sklearn"] = "auto"
+    choose: dict[str, list[Any]] | None = None
+    choose_by: Literal["nll", "accuracy"] = "nll"
 
 
 @dataclass(frozen=True, kw_only=True)

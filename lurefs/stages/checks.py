@@ -37,6 +37,7 @@ from lurefs.stages.plan import Plan
 from lurefs.stages.stage import make_probe, plan_backbone
 from lurefs.stages.transfer import unfit
 from lurefs.stages.transfer_plan import plan_transfers
+from lurefs.stages.validation import check_validation
 
 MAX_CHECKED = 32
 """Most made-up images per class in the check of a transfer's probe."""
@@ -54,6 +55,7 @@ def check(plan: Plan) -> None:
             classes to be fitted on, images that cannot be changed as `robustness` asks, or a library that is missing.
     """
     check_executor(plan)
+    check_validation(plan)
     check_transforms(plan)
     if plan.config.brings_features:
         check_widths(plan)

@@ -22,7 +22,7 @@ from episodes.table import EpisodeTable, collect
 from episodes.transforms import FeatureTransform, fit_transform
 from lurefs import console
 from lurefs.config.fine_tuning import FineTuningConfig, fine_tunings
-from lurefs.config.identity import digest
+from lurefs.config.identity import digest, probe_card
 from lurefs.errors import UserError, first_line
 from lurefs.learning import checkpoints
 from lurefs.learning.backbones import Backbone
@@ -106,7 +106,7 @@ def _tasks(stage: Stage) -> Iterator[_Task]:
             )
             identity = {
                 "manifest": manifest.hash,
-                "probe": {**to_mapping(config), "params": to_mapping(settings)},
+                "probe": {**probe_card(config), "params": to_mapping(settings)},
                 "bank": support,
                 **({} if query == support else {"query_bank": query}),
                 "seed": plan.config.seed,

@@ -14,6 +14,7 @@ from lurefs.stages.features import as_needed, viewed
 from lurefs.stages.plan import ImageSet, Plan
 from lurefs.stages.stage import plan_backbone, probes_need_reference, reference_images
 from lurefs.stages.transfer_plan import plan_transfers
+from lurefs.stages.validation import validation_images, wants_validation
 
 
 def decode_needed(plan: Plan, stage_name: str) -> None:
@@ -34,9 +35,10 @@ def image_sets(plan: Plan) -> list[ImageSet]:
 
 
 def _probed(plan: Plan) -> list[ImageSet]:
-    """Return the image sets of benchmarks, and the one that transforms are fitted on."""
+    """Return the image sets of benchmarks, of validation classes, and the one that transforms are fitted on."""
     benchmarks = [images for benchmark in plan.benchmarks.values() for images in (benchmark.images, *benchmark.sides)]
-    return [*benchmarks, *([reference_images(plan)] if probes_need_reference(plan) else [])]
+    validation = [validation_images(plan)] if wants_validation(plan.config) else []
+    return [*benchmarks, *validation, *([reference_images(plan)] if probes_need_reference(plan) else [])]
 
 
 def _needed(plan: Plan, backbone: Backbone, stage_name: str) -> Iterator[tuple[ImageDataset, IntArray]]:

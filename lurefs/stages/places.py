@@ -11,9 +11,10 @@ from lurefs.data.content import settings_of
 from lurefs.errors import UserError
 from lurefs.ranks import ranks_of
 from lurefs.records import differences, through_json
-from lurefs.runs.directory import RunDirectory, not_yet
+from lurefs.runs.directory import VALIDATION, RunDirectory, not_yet
 from lurefs.stages.plan import Plan
 from lurefs.stages.transfer_plan import plan_transfers
+from lurefs.stages.validation import wants_validation
 from lurefs.tracking.tracker import usable_mode
 
 BASE_IMAGES, BASE_PIXELS = "base_images", "base_pixels"
@@ -49,7 +50,8 @@ def check_place(plan: Plan, directory: RunDirectory, stage: str) -> None:
     check_claim(plan, directory)
     if stage == "extract" and not config.frozen:
         last_checkpoint(plan, directory)
-    for name in (*config.benchmarks, *config.transfer) if stage == "evaluate" else ():
+    validation = [VALIDATION] if wants_validation(config) else []
+    for name in (*config.benchmarks, *config.transfer, *validation) if stage == "evaluate" else ():
         missing = next((path for path in _banks_of(plan, directory, name) if not path.is_dir()), None)
         if missing is not None:
             raise not_yet(missing, "extract")

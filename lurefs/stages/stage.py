@@ -16,10 +16,10 @@ from episodes.transforms import needs_reference
 from lurefs import console, plugins
 from lurefs.comparing.texts import constancy
 from lurefs.config.fine_tuning import fixed_probes
+from lurefs.config.identity import probe_card
 from lurefs.config.schema import ProbeConfig
 from lurefs.learning.backbones import Backbone, build_backbone, resolve_device
 from lurefs.ranks import ONE_PROCESS, Ranks
-from lurefs.records import to_mapping
 from lurefs.runs.directory import REFERENCE, RunDirectory
 from lurefs.seeding import seed_stream
 from lurefs.stages.features import embed_batches
@@ -164,5 +164,5 @@ def make_probe(name: str, config: ProbeConfig, reference: NDArray[np.float32] | 
         transform=config.transform,
         reference=reference if needs_reference(config.transform) else None,
         solver=config.solver,
-        settings={**to_mapping(config), **({"random_state": SEED} if is_seeded else {})},
+        settings={**probe_card(config), **({"random_state": SEED} if is_seeded else {})},
     )

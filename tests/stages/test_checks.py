@@ -13,6 +13,7 @@ import yaml
 
 from lurefs import plugins
 from lurefs.cli import main
+from lurefs.config.identity import probe_card
 from lurefs.config.schema import ProbeConfig, RunConfig
 from lurefs.errors import UserError
 from lurefs.learning.weights import state_sha256
@@ -180,4 +181,4 @@ def test_the_settings_of_a_probe_name_the_seed_that_it_would_lack_and_those_of_n
     seeded = make_probe("p", ProbeConfig(name="sklearn.ensemble:RandomForestClassifier", params={"random_state": 3}))
     assert "random_state" not in seeded.settings and seeded.classifier.random_state == 3
     for name in ("logistic_regression", "ridge", "knn"):
-        assert make_probe("p", ProbeConfig(name=name)).settings == to_mapping(ProbeConfig(name=name))
+        assert make_probe("p", ProbeConfig(name=name)).settings == probe_card(ProbeConfig(name=name))
