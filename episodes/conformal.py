@@ -15,7 +15,8 @@ with what differs:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 
 import numpy as np
 from numpy.typing import NDArray
@@ -113,6 +114,17 @@ def split_p_values(held_out: FloatArray, scores: FloatArray) -> FloatArray:
     return np.where(np.isnan(scores), np.nan, (at_least[places] + 1) / (len(held_out) + 1))
 
 
+def split_threshold(held_out: FloatArray, *, alpha: float) -> float | None:
+    """Return the highest score whose p-value from held-out episodes is above alpha; None if every score's is.
+
+    For probabilities, a class is in a set if its probability is at least 1 minus this.
+    """
+    found = np.unique(held_out[~np.isnan(held_out)])
+    if split_p_values(held_out, np.array(np.inf)) > alpha:
+        return None
+    return float(found[split_p_values(held_out, found) > alpha].max())
+
+
 def support_p_values(support: FloatArray, labels: IntArray, query: FloatArray) -> FloatArray:
     """Return p-values from an episode's own support, (n_query, n_way) float64.
 
@@ -175,6 +187,12 @@ def count_sets(p_values: FloatArray, labels: IntArray, *, alpha: float) -> SetCo
         sizes=(sizes[..., None] == np.arange(n_way + 1)).sum(axis=1),
         correct=(has_own & (sizes == 1)).sum(axis=1),
     )
+
+
+def join_counts(parts: Sequence[SetCounts]) -> SetCounts:
+    """Return the counts of several groups of episodes as those of one."""
+    names = [field.name for field in fields(SetCounts)]
+    return SetCounts(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in names})
 
 
 def full_sets(labels: IntArray, classes: IntArray) -> SetCounts:

@@ -80,15 +80,16 @@ def check_choices(config: RunConfig) -> None:
                 "choose_by beside a grid",
                 f"set probes.{name}.choose, e.g. to {{C: [0.1, 1, 10]}}, or leave probes.{name}.choose_by out",
             )
-    chooser = next(iter(choosing_probes(config)), None)
-    for name, benchmark in config.benchmarks.items() if chooser is not None else ():
+    users = [f"probes.{name}.choose would choose" for name in choosing_probes(config)]
+    users += ["calibrate would be fitted"] if config.calibrate is not None else []
+    for name, benchmark in config.benchmarks.items() if users else ():
         is_own = benchmark.dataset is None or benchmark.dataset == config.dataset
         if is_own and benchmark.classes in ("validation", "all"):
             raise UserError(
-                f"benchmarks.{name} has the classes {benchmark.classes!r}, and probes.{chooser}.choose would choose on "
+                f"benchmarks.{name} has the classes {benchmark.classes!r}, and {users[0]} on "
                 "the validation classes that it measures",
                 "novel or base classes, or fixed settings",
-                f"set benchmarks.{name}.classes to novel, or leave probes.{chooser}.choose out",
+                f"set benchmarks.{name}.classes to novel, or leave {users[0].partition(' ')[0]} out",
             )
 
 

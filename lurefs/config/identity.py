@@ -35,7 +35,7 @@ def run_identity(config: RunConfig) -> dict[str, Any]:
     for part, keys in LATER.items():  # so that runs older than these settings are found again
         plain = to_mapping(getattr(RunConfig(name=""), part))
         values[part] = {key: value for key, value in values[part].items() if key not in keys or value != plain[key]}
-    for name in ("source_split", "near_duplicates"):
+    for name in ("source_split", "near_duplicates", "calibrate"):
         if values[name] is None:
             del values[name]
     values["probes"] = {name: probe_card(probe) for name, probe in config.probes.items()}
@@ -63,5 +63,5 @@ def pretrain_identity(config: RunConfig) -> dict[str, Any]:
     It is the run's identity without the measurements, the data set, and the splits that choose the base images.
     """
     left_out = ["dataset", "class_split", "source_split", "image_split"]
-    left_out += ["benchmarks", "probes", "transfer", "after_chunk", "robustness", "near_duplicates"]
+    left_out += ["benchmarks", "probes", "transfer", "after_chunk", "robustness", "near_duplicates", "calibrate"]
     return {key: value for key, value in run_identity(config).items() if key not in left_out}

@@ -247,6 +247,18 @@ class TrackersConfig:
     wandb: WandbConfig = field(default_factory=WandbConfig)
 
 
+@dataclass(frozen=True, kw_only=True)
+class CalibrateConfig:
+    """A temperature and prediction sets for the answers of each probe on fixed features, on each benchmark.
+
+    They are fitted on 300 episodes of the same form of the run's validation classes, never on the classes of the
+    benchmark. A set misses the correct class of at most a share `alpha` of the queries; see docs/calibration.md for
+    what is guaranteed. The controls have neither.
+    """
+
+    alpha: float = number(0.1, above=0, below=1)
+
+
 def _default_benchmarks() -> dict[str, BenchmarkConfig]:
     return {"novel-5way-1shot": BenchmarkConfig(n_shot=1), "novel-5way-5shot": BenchmarkConfig(n_shot=5)}
 
@@ -262,9 +274,9 @@ class RunConfig:
     those of base classes make another run. With the data set `features` there is no model: `frozen` must be true,
     `backbone.name` only says in tables what made the features, and there are no controls. `executor` says where
     episodes are scored: `serial`, `joblib` (n_workers processes), or `dask` (address of a cluster). `robustness: {}`
-    also measures accuracy on corrupted and attacked images. Images of a benchmark with the pixels of a base image, or
-    of another image of the benchmark, are counted; `near_duplicates: 4` also counts those whose 64-bit difference
-    hashes (dHash) differ in at most 4 bits.
+    also measures accuracy on corrupted and attacked images, `calibrate: {}` the calibration of answers. Images of a
+    benchmark with the pixels of a base image, or of another image of the benchmark, are counted; `near_duplicates: 4`
+    also counts those whose 64-bit difference hashes (dHash) differ in at most 4 bits.
     """
 
     name: str
@@ -286,6 +298,7 @@ class RunConfig:
     benchmarks: dict[str, BenchmarkConfig] = field(default_factory=_default_benchmarks)
     probes: dict[str, ProbeConfig] = field(default_factory=lambda: {"logistic_regression": ProbeConfig()})
     transfer: dict[str, TransferConfig] = field(default_factory=dict)
+    calibrate: CalibrateConfig | None = None
     controls: bool = True
     near_duplicates: int | None = number(None, low=0, high=7)
     on_bad_image: Literal["refuse", "skip"] = "refuse"

@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 
 from episodes.arrays import FloatArray
+from episodes.calibration import Temperature
+from episodes.conformal import SetSummary
 from episodes.summary import Summary, Tails, summarise, tails
 from episodes.table import EpisodeTable
 from episodes.transfer.table import SizeSummary
@@ -43,6 +45,38 @@ class FineTuningSummary:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CalibrationSummary:
+    """Calibration of one probe on the episodes of one benchmark.
+
+    Nothing here was fitted on its classes: the temperature and the threshold come from the validation classes, and the
+    sets from the support use the labels that the probe has.
+
+    Attributes:
+        alpha: Share of queries whose set may miss their class, fraction.
+        temperature: The temperature; null if the probe has no probabilities.
+        nll: NLL of the scaled probabilities, nats; null likewise.
+        brier: Their Brier score; null likewise.
+        ece: Their expected calibration error, fraction; null likewise.
+        threshold: Highest nonconformity score of a class in a set from validation classes, 1 - p for probabilities p;
+            null if all sets are full.
+        validation_sets: Sets by the scores of queries of validation classes; null if the probe has neither
+            probabilities nor decision values.
+        support_sets: Sets by the support of each query's own episode, with a guarantee for each class.
+        least_alpha: Smallest alpha for which the sets from the support are not full: 1 / (shots + 1), fraction.
+    """
+
+    alpha: float
+    temperature: Temperature | None
+    nll: Summary | None
+    brier: Summary | None
+    ece: float | None
+    threshold: float | None
+    validation_sets: SetSummary | None
+    support_sets: SetSummary
+    least_alpha: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class ProbeSummary:
     """Figures of one probe on the episodes of one benchmark.
 
@@ -56,6 +90,7 @@ class ProbeSummary:
         n_by_solver: Number of episodes by solver, see `EpisodeTable`.
         ms_per_episode: Milliseconds of fit and prediction, mean over episodes.
         fine_tuning: Effect and cost of fine-tuning; the key is left out for probes on fixed features.
+        calibration: Temperature and prediction sets; the key is left out if they were not asked for.
     """
 
     accuracy: Summary | None
@@ -67,6 +102,7 @@ class ProbeSummary:
     n_by_solver: dict[str, int]
     ms_per_episode: float
     fine_tuning: FineTuningSummary | None = None
+    calibration: CalibrationSummary | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -290,8 +326,9 @@ def as_mapping(summary: RunSummary) -> dict[str, Any]:
                 del benchmark[name]
         for measured in (benchmark, *benchmark["controls"].values()):
             for probe in measured["probes"].values():
-                if probe["fine_tuning"] is None:
-                    del probe["fine_tuning"]
+                for name in ("fine_tuning", "calibration"):
+                    if probe[name] is None:
+                        del probe[name]
     return values if summary.transfer else {key: value for key, value in values.items() if key != "transfer"}
 
 

@@ -47,7 +47,12 @@ class Cell:
 
 
 def score_cell(
-    cell: Cell, executor: Executor, device: torch.device, *, audit_share: float = AUDIT_SHARE
+    cell: Cell,
+    executor: Executor,
+    device: torch.device,
+    *,
+    audit_share: float = AUDIT_SHARE,
+    with_values: bool = False,
 ) -> EpisodeTable:
     """Score a cell, with a progress bar.
 
@@ -56,6 +61,7 @@ def score_cell(
         executor: Runs the scoring, in this process or in others.
         device: Device of the batched solver.
         audit_share: See `episodes.scoring.score`.
+        with_values: Likewise.
 
     Raises:
         UserError: The probe cannot be fitted on these features, its solver is wrong, or the executor cannot be
@@ -71,6 +77,7 @@ def score_cell(
         device=str(device),
         audit_share=audit_share,
         target_ci95=cell.target_ci95,
+        with_values=with_values,
     )
     words = ", ".join(filter(None, [cell.benchmark, cell.whose, cell.probe.name]))
     try:

@@ -9,7 +9,9 @@ from lurefs import plugins
 from lurefs.config.fine_tuning import fixed_probes
 from lurefs.config.identity import digest
 from lurefs.errors import UserError
+from lurefs.runs.calibration import write_calibration
 from lurefs.runs.directory import REFERENCE
+from lurefs.stages.calibrate import calibrate, calibration_identity, is_calibrated
 from lurefs.stages.cell import Cell, score_cell
 from lurefs.stages.controls import score_controls
 from lurefs.stages.fine_tuning import score_fine_tuned
@@ -33,8 +35,16 @@ def evaluate(stage: Stage) -> None:
     for name, benchmark in plan.benchmarks.items():
         for cell in _cells(stage, benchmark, probes):
             path = directory.episodes_path(name, cell.probe.name)
-            if not path.exists() or directory.read_episodes(name, cell.probe.name).identity != cell.identity:
-                score_cell(cell, executor, stage.device).save(path)
+            is_stored = path.exists() and directory.read_episodes(name, cell.probe.name).identity == cell.identity
+            calibrated_by = calibration_identity(stage, benchmark, cell)
+            if is_stored and is_calibrated(directory, cell, calibrated_by):
+                continue
+            table = score_cell(cell, executor, stage.device, with_values=calibrated_by is not None)
+            if not is_stored:
+                table.save(path)
+            if calibrated_by is not None:
+                calibration = calibrate(stage, benchmark, cell, table, executor, calibrated_by)
+                write_calibration(directory, name, cell.probe.name, calibration)
     score_fine_tuned(stage)
     score_controls(stage, executor)
     evaluate_transfers(stage)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import lurefs
 from episodes.summary import chance_level
 from episodes.table import EpisodeTable
+from lurefs.config.fine_tuning import fixed_probes
 from lurefs.config.identity import digest, run_identity
 from lurefs.errors import UserError
+from lurefs.runs.calibration import read_calibration
 from lurefs.runs.outcomes import (
     ChunkOutcome,
     RobustnessScores,
@@ -25,6 +28,7 @@ from lurefs.runs.summary import (
     ControlSummary,
     DuplicateCounts,
     PretrainSummary,
+    ProbeSummary,
     RobustnessSummary,
     RunStatement,
     RunSummary,
@@ -115,7 +119,7 @@ def _summarise_benchmark(
         target_ci95=benchmark.target_ci95,
         chance=chance_level(list(tables.values())[-1].classes),
         feature_spread=min(directory.read_bank(images.name).spread for images in benchmark.sides),
-        probes={probe: summarise_table(table) for probe, table in tables.items()},
+        probes={probe: _summarise_probe(stage, name, probe, table) for probe, table in tables.items()},
         controls={
             control: ControlSummary(
                 probes={probe: summarise_table(table) for probe, table in found.items()},
@@ -126,6 +130,14 @@ def _summarise_benchmark(
         sources=source_shares(stage.plan, benchmark, manifest),
         duplicates=duplicates,
     )
+
+
+def _summarise_probe(stage: Stage, benchmark: str, probe: str, table: EpisodeTable) -> ProbeSummary:
+    config = stage.plan.config
+    if config.calibrate is None or probe not in fixed_probes(config):
+        return summarise_table(table)
+    calibration = read_calibration(stage.directory, benchmark, probe)
+    return replace(summarise_table(table), calibration=calibration.summary)
 
 
 def _summarise_robustness(scores: RobustnessScores) -> RobustnessSummary:

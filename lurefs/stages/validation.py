@@ -26,7 +26,7 @@ GOOD_SHARE = 0.15
 
 def wants_validation(config: RunConfig) -> bool:
     """Return whether a run needs features of the validation classes."""
-    return bool(choosing_probes(config))
+    return bool(choosing_probes(config)) or config.calibrate is not None
 
 
 def validation_images(plan: Plan) -> ImageSet:
@@ -51,8 +51,9 @@ def validation_twin(plan: Plan, benchmark: Benchmark) -> Benchmark:
     n_classes = len(images.class_names)
     if spec.min_way > n_classes:
         name = "n_way" if spec.meta_dataset is None else "meta_dataset.min_way"
+        what = "settings are chosen" if choosing_probes(plan.config) else "temperatures are fitted"
         raise UserError(
-            f"settings are chosen on validation classes, and there are {n_classes or 'none'}",
+            f"{what} on validation classes, and there are {n_classes or 'none'}",
             f"at least {spec.min_way}, for the episodes of benchmarks.{benchmark.name}",
             ", or ".join(
                 filter(
@@ -140,4 +141,6 @@ def _more_validation(plan: Plan, n_needed: int) -> dict[str, float]:
 
 
 def _without(plan: Plan) -> str:
-    return " and ".join(f"leave probes.{name}.choose out" for name in choosing_probes(plan.config))
+    users = [f"probes.{name}.choose" for name in choosing_probes(plan.config)]
+    users += ["calibrate"] if plan.config.calibrate is not None else []
+    return " and ".join(f"leave {user} out" for user in users)
