@@ -14,6 +14,7 @@ from lurefs.comparing.groups import Group
 from lurefs.comparing.verdict_words import control_label, not_compared
 from lurefs.comparing.verdicts import Verdict, Verdicts
 from lurefs.runs.outcomes import mean_changed_predictions, train_seconds
+from lurefs.runs.summary import CalibrationSummary
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +59,12 @@ class Standing:
             zero, over episodes, or over seeds if there are enough.
         beats_untrained_twin: Likewise its own untrained twin.
         ece: Expected calibration error over all queries, fraction.
+        temperature: Temperature of its probabilities, fitted on validation classes.
+        scaled_ece: Expected calibration error after scaling by it, fraction.
+        coverage: Share of queries whose prediction set, from validation classes, has their class, fraction.
+        set_size: Mean number of classes in a set.
+        answered: Share of queries whose set has one class, fraction.
+        answered_accuracy: Accuracy on these, fraction.
         base_test_accuracy: Accuracy on held-out images of the base classes after the last chunk, fraction.
         changed_predictions: Share of predictions that a reset changed, mean over resets, fraction.
         n_parameters: Parameters of its backbone, head included.
@@ -105,6 +112,12 @@ class Standing:
     beats_image_statistics: bool | None = None
     beats_untrained_twin: bool | None = None
     ece: float | None = None
+    temperature: float | None = None
+    scaled_ece: float | None = None
+    coverage: float | None = None
+    set_size: float | None = None
+    answered: float | None = None
+    answered_accuracy: float | None = None
     base_test_accuracy: float | None = None
     changed_predictions: float | None = None
     n_parameters: int | None = None
@@ -284,6 +297,7 @@ def _cost(run: Run, benchmark: str, probe: str) -> dict[str, Any]:
     ece = result.ece if result else None
     return {
         "ece": None if ece is None or math.isnan(ece) else ece,
+        **_calibration(result.calibration if result else None),
         "base_test_accuracy": run.outcomes[-1].test_accuracy if run.outcomes else None,
         "changed_predictions": mean_changed_predictions(run.outcomes),
         "n_parameters": run.cost.get("n_parameters", n_parameters),
@@ -291,6 +305,18 @@ def _cost(run: Run, benchmark: str, probe: str) -> dict[str, Any]:
         "images_per_second": run.cost.get("images_per_second"),
         "ms_per_episode": result.ms_per_episode if result else None,
         "train_seconds": train_seconds(run.outcomes) if run.outcomes else None,
+    }
+
+
+def _calibration(found: CalibrationSummary | None) -> dict[str, Any]:
+    sets = found.validation_sets if found else None
+    return {
+        "temperature": found.temperature.value if found and found.temperature else None,
+        "scaled_ece": found.ece if found else None,
+        "coverage": sets.coverage.mean if sets else None,
+        "set_size": sets.mean_size if sets else None,
+        "answered": sets.answered if sets else None,
+        "answered_accuracy": sets.accuracy if sets else None,
     }
 
 

@@ -39,6 +39,7 @@ from lurefs.reporting.charts.group_styles import SEEDS, styled, styles_of
 from lurefs.reporting.charts.page_figures import PageFigures
 from lurefs.reporting.currency import is_current, made_from, with_origin
 from lurefs.reporting.sections import (
+    calibration,
     classes,
     episode_pictures,
     headline,
@@ -121,6 +122,7 @@ def write_page(runs: Sequence[Run], destination: Path | str, *, judged: Mapping[
         "cost": [tables.cost_row(run) for run in runs],
         "provenance": [_provenance(run) for run in runs],
         "n_flips": count(N_FLIPS),
+        "has_calibration": any(run.config.calibrate is not None for run in runs),
     }
     page = with_origin(_render(context), origin)
     try:
@@ -283,7 +285,8 @@ def _benchmark(
 ) -> dict[str, Any]:
     reference = reference_run(runs)
     probes = [verdicts.probe for verdicts in judged]
-    calibration = reliability.measured(runs, name, probes[0]) if probes else {}
+    counts = reliability.measured(runs, name, probes[0]) if probes else {}
+    scaled = calibration.scaled(runs, name, probes[0]) if probes else {}
     return {
         "name": name,
         "form": narrative.form(runs, name),
@@ -291,7 +294,8 @@ def _benchmark(
         "results": {probe: tables.results(runs, name, probe) for probe in probes},
         "reference": next(group.label for group in groups if reference in group.runs),
         "seeds": tables.seed_rows(judged),
-        "reliability": {"said": reliability.sentences(calibration), **reliability.table(calibration)},
+        "reliability": {"said": reliability.sentences(counts), **reliability.table(counts)},
+        "calibrated": calibration.section(runs, name, probes),
         "corrupted": tables.corrupted(runs, name, probes),
         "fine_tuned": tables.fine_tuned(judged),
         "differences": tables.differences(judged),
@@ -299,7 +303,8 @@ def _benchmark(
         "notes": narrative.notes(runs, name, judged),
         "charts": [
             *_difference_chart(groups, judged, kept),
-            *_reliability_chart(calibration, groups, name, probes, kept),
+            *_reliability_chart(counts, groups, name, probes, kept),
+            *_reliability_chart(scaled, groups, name, probes, kept, is_scaled=True),
         ],
         "accuracies": _accuracy_chart(groups, judged, kept),
     }
@@ -343,22 +348,25 @@ def _bars(groups: Sequence[Group]) -> str:
 
 
 def _reliability_chart(
-    calibration: Mapping[str, Reliability],
+    counts: Mapping[str, Reliability],
     groups: Sequence[Group],
     name: str,
     probes: Sequence[str],
     kept: PageFigures,
+    *,
+    is_scaled: bool = False,
 ) -> list[dict[str, Any]]:
-    if not calibration:
+    if not counts:
         return []
-    lines = reliability.curves(calibration, groups)
-    svg = curves.reliability(lines, name=f"reliability-{name}")
+    lines = reliability.curves(counts, groups)
+    file = f"{'scaled-' if is_scaled else ''}reliability-{name}"
+    svg = curves.reliability(lines, name=file)
     caption = (
         f"Accuracy of the answers at each confidence on {name}, by {probes[0]}, all queries pooled. On the straight "
         "line confidence equals accuracy; above it a probe is underconfident, below it overconfident."
     )
-    said = series.in_words(lines)
-    return [kept.chart(f"reliability-{name}", svg, caption=caption, title="Reliability", said=said)]
+    title = "Reliability after scaling" if is_scaled else "Reliability"
+    return [kept.chart(file, svg, caption=caption, title=title, said=series.in_words(lines))]
 
 
 def _transfer(runs: Sequence[Run], groups: Sequence[Group], name: str, kept: PageFigures) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from lurefs.runs.outcomes import (
     train_seconds,
     unlearn_seconds,
 )
-from lurefs.runs.summary import RunSummary, TransferSummary
+from lurefs.runs.summary import CalibrationSummary, RunSummary, TransferSummary
 from lurefs.tracking.labels import without_none
 
 MAX_CURVE_POINTS = 100
@@ -113,6 +113,7 @@ def cell_summary(
         "nll": _mean(scores.nll),
         "brier": _mean(scores.brier),
         "ece": scores.ece,
+        **_calibration(scores.calibration),
         "n_not_converged": scores.n_not_converged,
         "ms_per_episode": scores.ms_per_episode,
         "cumulative_error_rate": None if summary.pretrain is None else summary.pretrain.cumulative_error_rate,
@@ -134,6 +135,33 @@ def cell_summary(
             **_robustness_row(outcomes[-1].robustness),
         }
     return without_none(figures)
+
+
+def _calibration(found: CalibrationSummary | None) -> Row:
+    """Return the temperature, the scores of the scaled probabilities, and the figures of both kinds of sets."""
+    if found is None:
+        return {}
+    temperature = found.temperature
+    figures: Row = {
+        "temperature": None if temperature is None else temperature.value,
+        "temperature_low": None if temperature is None else temperature.low,
+        "temperature_high": None if temperature is None else temperature.high,
+        "scaled_nll": _mean(found.nll),
+        "scaled_brier": _mean(found.brier),
+        "scaled_ece": found.ece,
+        "alpha": found.alpha,
+    }
+    for kind, sets in (("validation", found.validation_sets), ("support", found.support_sets)):
+        if sets is not None:
+            figures |= {
+                f"{kind}_coverage": sets.coverage.mean,
+                f"{kind}_coverage_ci95_classes": sets.coverage.ci95_classes,
+                f"{kind}_lowest_coverage": sets.lowest_coverage,
+                f"{kind}_set_size": sets.mean_size,
+                f"{kind}_answered": sets.answered,
+                f"{kind}_answered_accuracy": sets.accuracy,
+            }
+    return figures
 
 
 def train_images_per_second(outcomes: Sequence[ChunkOutcome]) -> float | None:
