@@ -57,8 +57,8 @@ class CalibrationSummary:
         nll: NLL of the scaled probabilities, nats; null likewise.
         brier: Their Brier score; null likewise.
         ece: Their expected calibration error, fraction; null likewise.
-        threshold: Highest nonconformity score of a class in a set from validation classes, 1 - p for probabilities p;
-            null if all sets are full.
+        threshold: Highest nonconformity score of a class in a set from validation classes: 1 - p for probabilities p,
+            scaled by the temperature of the first half of the validation episodes; null if all sets are full.
         validation_sets: Sets by the scores of queries of validation classes; null if the probe has neither
             probabilities nor decision values.
         support_sets: Sets by the support of each query's own episode, with a guarantee for each class.

@@ -6,12 +6,15 @@ the support of each episode.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from episodes.arrays import IntArray
+from episodes.arrays import FloatArray, IntArray
 from episodes.calibration import apply_temperature, are_probabilities, fit_temperature, score_answers
 from episodes.conformal import (
     SetCounts,
@@ -41,6 +44,7 @@ from lurefs.stages.plan import Benchmark
 from lurefs.stages.stage import Stage
 from lurefs.stages.validation import read_validation
 
+Values = NDArray[np.floating]
 EPISODES_AT_ONCE = 512
 """Episodes whose answers are scaled and counted at a time."""
 
@@ -100,20 +104,18 @@ def calibrate(
     figures: dict[str, Any] = dict.fromkeys(("temperature", "nll", "brier", "ece", "threshold", "validation_sets"))
     reliability: Reliability | None = None
     if held_out.values is not None and table.values is not None:
-        held_out_labels = query_labels(manifest, len(held_out))
-        has_probabilities = are_probabilities(held_out.values)
-        own = of_labels(nonconformity(held_out.values, are_probabilities=has_probabilities), held_out_labels)
-        sets = []
-        for part in _parts(len(table)):
-            scores = nonconformity(table.values[part], are_probabilities=has_probabilities)
-            sets.append(count_sets(split_p_values(own, scores), labels[part], alpha=alpha))
+        truths = query_labels(manifest, len(held_out))
+        parts = [slice(start, start + EPISODES_AT_ONCE) for start in range(0, len(table), EPISODES_AT_ONCE)]
+        scores_of, n_used = _scores(held_out, truths)
+        own = of_labels(scores_of(held_out.values[n_used:]), truths[n_used:])
+        p_values = (split_p_values(own, scores_of(table.values[part])) for part in parts)
+        sets = [count_sets(found, labels[part], alpha=alpha) for found, part in zip(p_values, parts, strict=True)]
         figures["threshold"] = split_threshold(own, alpha=alpha)
         figures["validation_sets"] = summarise_sets(join_counts(sets), table.classes)
-        if has_probabilities:
-            fitted = fit_temperature(held_out.values, held_out_labels, held_out.classes)
+        if are_probabilities(held_out.values):
+            fitted = fit_temperature(held_out.values, truths, held_out.classes)
             scaled = [
-                score_answers(apply_temperature(table.values[part], fitted.value), labels[part])
-                for part in _parts(len(table))
+                score_answers(apply_temperature(table.values[part], fitted.value), labels[part]) for part in parts
             ]
             reliability = sum((each.reliability for each in scaled), start=empty_reliability())
             figures |= {
@@ -166,5 +168,16 @@ def query_labels(manifest: Manifest, n_episodes: int) -> IntArray:
     return labels
 
 
-def _parts(n_episodes: int) -> list[slice]:
-    return [slice(start, start + EPISODES_AT_ONCE) for start in range(0, n_episodes, EPISODES_AT_ONCE)]
+def _scores(held_out: EpisodeTable, labels: IntArray) -> tuple[Callable[[Values], FloatArray], int]:
+    """Return the nonconformity scores of values, and the number of held-out episodes that they were chosen on.
+
+    For probabilities, the temperature of the first half of the episodes scales them: answers of an underconfident probe
+    are told apart better by it. The other half is left for the threshold, whose guarantee needs scores that it did not
+    choose.
+    """
+    assert held_out.values is not None
+    if not are_probabilities(held_out.values):
+        return partial(nonconformity, are_probabilities=False), 0
+    half = len(held_out) // 2
+    fitted = fit_temperature(held_out.values[:half], labels[:half], held_out.classes[:half])
+    return lambda values: nonconformity(apply_temperature(values, fitted.value), are_probabilities=True), half
