@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import lurefs
 from episodes.summary import chance_level
 from episodes.table import EpisodeTable
+from lurefs.config.choosing import choosing_probes
 from lurefs.config.identity import digest, run_identity
 from lurefs.errors import UserError
 from lurefs.runs.outcomes import (
@@ -25,11 +27,13 @@ from lurefs.runs.summary import (
     ControlSummary,
     DuplicateCounts,
     PretrainSummary,
+    ProbeSummary,
     RobustnessSummary,
     RunStatement,
     RunSummary,
     summarise_table,
 )
+from lurefs.stages.choosing import choice_path, read_choice
 from lurefs.stages.controls import control_spread, read_controls
 from lurefs.stages.duplicates import read_duplicates
 from lurefs.stages.sources import source_shares
@@ -115,10 +119,10 @@ def _summarise_benchmark(
         target_ci95=benchmark.target_ci95,
         chance=chance_level(list(tables.values())[-1].classes),
         feature_spread=min(directory.read_bank(images.name).spread for images in benchmark.sides),
-        probes={probe: summarise_table(table) for probe, table in tables.items()},
+        probes={probe: _summarise_probe(stage, name, probe, table) for probe, table in tables.items()},
         controls={
             control: ControlSummary(
-                probes={probe: summarise_table(table) for probe, table in found.items()},
+                probes={probe: _summarise_probe(stage, name, probe, table, control) for probe, table in found.items()},
                 feature_spread=control_spread(stage, name, control),
             )
             for control, found in read_controls(stage, name).items()
@@ -126,6 +130,13 @@ def _summarise_benchmark(
         sources=source_shares(stage.plan, benchmark, manifest),
         duplicates=duplicates,
     )
+
+
+def _summarise_probe(stage: Stage, benchmark: str, probe: str, table: EpisodeTable, control: str = "") -> ProbeSummary:
+    summary = summarise_table(table)
+    if probe not in choosing_probes(stage.plan.config):
+        return summary
+    return replace(summary, choice=read_choice(choice_path(stage.directory, benchmark, probe, control)))
 
 
 def _summarise_robustness(scores: RobustnessScores) -> RobustnessSummary:
