@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -150,6 +150,24 @@ class Products:
             chosen = places[part]
             out = self._buffer[: chosen.numel()]
             yield part, torch.index_select(self._features, 0, chosen.reshape(-1), out=out).view(*chosen.shape, -1)
+
+
+class SharedProducts(Products):
+    """The same for several solvers in turn: the last block is kept, with the products of all its images."""
+
+    _kept: tuple[range, GramBlock] | None = None
+
+    def block(self, start: int, stop: int) -> GramBlock:
+        """Return the inner products of the episodes start..stop-1, computed at the first of equal calls."""
+        if self._kept is None or self._kept[0] != range(start, stop):
+            block = super().block(start, stop)
+            products = block.of_query(None)
+
+            def of_query(weights: Tensor | None) -> Tensor:
+                return products if weights is None else multiply(weights, products)
+
+            self._kept = range(start, stop), replace(block, of_query=of_query)
+        return self._kept[1]
 
 
 def multiply_rows(rows: Tensor, out: Tensor) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from operator import attrgetter
@@ -16,7 +16,7 @@ from episodes.arrays import FloatArray
 from episodes.bank import FeatureBank
 from episodes.executors import Executor
 from episodes.fitting import ProbeError, fit_episode, proper_scores, score_episode
-from episodes.inner_products import Features, Products
+from episodes.inner_products import Features, Products, SharedProducts
 from episodes.manifest import Manifest, draw_manifest
 from episodes.metrics import count_by_confidence, empty_reliability
 from episodes.probes import Probe, converged, logistic_regression
@@ -149,12 +149,8 @@ def _score_blocks(
     n_features = bank.features.shape[1]
     if probe.reference is not None and probe.reference.shape[1:] != (n_features,):
         raise ProbeError(f"the reference has the shape {probe.reference.shape}, but the bank has {n_features} features")
-    features = Features(support=bank.features, query=query_bank.features)
-    try:
-        transform = fit_transform(probe.transform, probe.reference)
-    except ValueError as error:
-        raise ProbeError(f"{probe.name} cannot be fitted: {error}") from error
-    solver = find_solver(probe.classifier) if probe.solver == "auto" and manifest.spec.is_uniform else None
+    features, transform = Features(support=bank.features, query=query_bank.features), _fitted(probe)
+    solver = _solver_of(probe, manifest)
     audited = _choose_audited(len(manifest), audit_share)
     if block_size is not None:  # scoring may stop after the first episodes
         audited |= _choose_audited(MIN_EPISODES, audit_share)
@@ -166,7 +162,8 @@ def _score_blocks(
         score_part: Callable[[range], EpisodeTable] = score_one_by_one
         n_fastest = SINGLE_EPISODES
         if solver is not None:
-            batch = _Batch(features, manifest, probe, transform, solver, device, chosen)
+            products = Products(features, manifest, transform, device, chosen)
+            batch = _Batch(features, manifest, probe, transform, solver, products)
             score_part, n_fastest = partial(batch.score, audited=audited), batch.n_episodes
         kept = score_part if with_values else lambda part: replace(score_part(part), values=None)
         if block_size is None:
@@ -174,6 +171,17 @@ def _score_blocks(
         else:
             for block in _parts(chosen, block_size):
                 yield collect(map(kept, _parts(block, n_fastest)), {})
+
+
+def _fitted(probe: Probe) -> FeatureTransform:
+    try:
+        return fit_transform(probe.transform, probe.reference)
+    except ValueError as error:
+        raise ProbeError(f"{probe.name} cannot be fitted: {error}") from error
+
+
+def _solver_of(probe: Probe, manifest: Manifest) -> Solver | None:
+    return find_solver(probe.classifier) if probe.solver == "auto" and manifest.spec.is_uniform else None
 
 
 def _parts(chosen: range, size: int) -> Iterator[range]:
@@ -220,6 +228,59 @@ def _score_range(
     return [collect(blocks, {})] if block_size is None else blocks
 
 
+def score_grid(
+    bank: FeatureBank, manifest: Manifest, probes: Sequence[Probe], executor: Executor, *, device: str = "cpu"
+) -> list[EpisodeTable]:
+    """Score several settings of one probe on the same episodes, each as `score` does alone, without its audit.
+
+    Those with the same transform are solved block by block in turn, so that inner products are computed once for all.
+
+    Raises:
+        ProbeError: scikit-learn refuses one of them, or a transform does not suit the bank.
+    """
+    n_range = SINGLE_RANGE if any(_solver_of(probe, manifest) is None for probe in probes) else BATCHED_RANGE
+    parts = list(_parts(range(len(manifest)), n_range))
+    found = list(executor(_score_grid_range, (bank, manifest, tuple(probes), device), parts))
+    return [collect(tables, {}) for tables in zip(*found, strict=True)]
+
+
+def _score_grid_range(
+    bank: FeatureBank, manifest: Manifest, probes: Sequence[Probe], device: str, chosen: range
+) -> list[EpisodeTable]:
+    found: dict[int, EpisodeTable] = {}
+    together: dict[str, dict[int, tuple[Probe, Solver]]] = {}
+    for place, probe in enumerate(probes):
+        solver = _solver_of(probe, manifest)
+        if solver is None:
+            found[place] = collect(score(bank, manifest, probe, device=device, audit_share=0, chosen=chosen), {})
+        else:
+            together.setdefault(probe.transform, {})[place] = probe, solver
+    for solved in together.values():
+        found |= _solve_together(bank, manifest, solved, device, chosen)
+    return [found[place] for place in range(len(probes))]
+
+
+def _solve_together(
+    bank: FeatureBank, manifest: Manifest, solved: Mapping[int, tuple[Probe, Solver]], device: str, chosen: range
+) -> dict[int, EpisodeTable]:
+    """Score probes of one transform by their solvers, block by block in turn."""
+    from threadpoolctl import threadpool_limits
+
+    features = Features(support=bank.features, query=bank.features)
+    transform = _fitted(next(iter(solved.values()))[0])
+    with threadpool_limits(limits=1):
+        products = SharedProducts(features, manifest, transform, device, chosen)
+        batches = {
+            place: _Batch(features, manifest, probe, transform, solver, products)
+            for place, (probe, solver) in solved.items()
+        }
+        tables: dict[int, list[EpisodeTable]] = {place: [] for place in batches}
+        for part in _parts(chosen, next(iter(batches.values())).n_episodes):
+            for place, batch in batches.items():
+                tables[place].append(batch.score(part, audited=frozenset()))
+    return {place: collect(blocks, {}) for place, blocks in tables.items()}
+
+
 class _Batch:
     """Scoring of blocks of a manifest by the batched solver."""
 
@@ -230,11 +291,10 @@ class _Batch:
         probe: Probe,
         transform: FeatureTransform,
         solver: Solver,
-        device: str,
-        chosen: range,
+        products: Products,
     ) -> None:
         self.raw, self.manifest, self.probe, self.transform, self.solver = raw, manifest, probe, transform, solver
-        self.products = Products(raw, manifest, transform, device, chosen)
+        self.products = products
         n_support = manifest.support.shape[1]
         n_fitting = max(8, BATCHED_VALUES // (n_support * (8 * manifest.spec.n_way + n_support)))
         power_of_two = 1 << (n_fitting.bit_length() - 1)  # so that ranges have the same blocks as the whole

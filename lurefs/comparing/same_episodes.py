@@ -106,7 +106,10 @@ def _first_figures(run: Run, benchmark: str, n: int) -> BenchmarkSummary:
         manifest=run.manifest(benchmark).prefix(n).hash,
         n_episodes=n,
         target_ci95=None,
-        probes={probe: summarise_table(directory.read_episodes(benchmark, probe).first(n)) for probe in found.probes},
+        probes={
+            probe: replace(summarise_table(directory.read_episodes(benchmark, probe).first(n)), choice=whole.choice)
+            for probe, whole in found.probes.items()
+        },
         controls={
             name: replace(control, probes=_first_of_control(run, benchmark, name, list(control.probes), n))
             for name, control in found.controls.items()

@@ -29,6 +29,11 @@ def grid_of(probe: ProbeConfig) -> list[Params]:
     return [dict(zip(grid, values, strict=True)) for values in product(*grid.values())]
 
 
+def points(probe: ProbeConfig) -> list[ProbeConfig]:
+    """Return a probe with each combination of the values of its grid; the probe alone if it chooses nothing."""
+    return [with_settings(probe, settings) for settings in grid_of(probe)]
+
+
 def all_params(probe: ProbeConfig) -> list[Params]:
     """Return parameters of the classifier in which each value of the grid occurs, though not each combination."""
     grid = {name: values for name, values in (probe.choose or {}).items() if name != TRANSFORM and values}

@@ -28,8 +28,6 @@ from lurefs.runs.summary import VERSION, RunSummary, as_mapping
 T = TypeVar("T")
 REFERENCE = "base--train"
 """Name of the feature bank on which feature transforms are fitted; no benchmark can have it."""
-VALIDATION = "validation--all"
-"""Name of the feature bank of the validation classes; no benchmark can have it."""
 
 
 @dataclass(frozen=True)

@@ -77,6 +77,42 @@ class CalibrationSummary:
 
 
 @dataclass(frozen=True, kw_only=True)
+class GridPoint:
+    """Scores of one combination of settings on the validation episodes.
+
+    Attributes:
+        settings: The values by setting.
+        accuracy: Mean share of correctly classified queries.
+        nll: Mean negative log-likelihood of the queries, nats; null if the classifier has no probabilities.
+    """
+
+    settings: dict[str, Any]
+    accuracy: float
+    nll: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChoiceSummary:
+    """How the settings of a probe were chosen, on episodes of validation classes alone.
+
+    Attributes:
+        settings: The chosen values by setting.
+        by: What they are the best by: `nll`, or `accuracy`, also if the classifier has no probabilities.
+        n_episodes: Number of validation episodes.
+        n_classes: Number of validation classes.
+        at_edge: The settings whose chosen number is the smallest or largest of several: a better one may lie outside.
+        curve: All combinations in the order of the grid.
+    """
+
+    settings: dict[str, Any]
+    by: str
+    n_episodes: int
+    n_classes: int
+    at_edge: list[str]
+    curve: list[GridPoint]
+
+
+@dataclass(frozen=True, kw_only=True)
 class ProbeSummary:
     """Figures of one probe on the episodes of one benchmark.
 
@@ -91,6 +127,7 @@ class ProbeSummary:
         ms_per_episode: Milliseconds of fit and prediction, mean over episodes.
         fine_tuning: Effect and cost of fine-tuning; the key is left out for probes on fixed features.
         calibration: Temperature and prediction sets; the key is left out if they were not asked for.
+        choice: How its settings were chosen; the key is left out if they are fixed.
     """
 
     accuracy: Summary | None
@@ -103,6 +140,7 @@ class ProbeSummary:
     ms_per_episode: float
     fine_tuning: FineTuningSummary | None = None
     calibration: CalibrationSummary | None = None
+    choice: ChoiceSummary | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -326,7 +364,7 @@ def as_mapping(summary: RunSummary) -> dict[str, Any]:
                 del benchmark[name]
         for measured in (benchmark, *benchmark["controls"].values()):
             for probe in measured["probes"].values():
-                for name in ("fine_tuning", "calibration"):
+                for name in ("fine_tuning", "calibration", "choice"):
                     if probe[name] is None:
                         del probe[name]
     return values if summary.transfer else {key: value for key, value in values.items() if key != "transfer"}

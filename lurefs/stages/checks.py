@@ -17,6 +17,7 @@ from episodes.transfer.fits import transfer
 from episodes.transfer.split import RowSplit
 from episodes.transforms import needs_reference
 from lurefs import plugins
+from lurefs.config.choosing import grid_of, points, with_settings
 from lurefs.config.fine_tuning import fine_tunings, fixed_probes
 from lurefs.data.corruptions import MIN_IMAGE_SIZE, check_corruptible
 from lurefs.errors import UserError, first_line, not_installed
@@ -110,7 +111,7 @@ def check_classifiers(plan: Plan) -> None:
     """
     probes = {f"probes.{name}": probe for name, probe in fixed_probes(plan.config).items()}
     probes |= {f"transfer.{name}.probe": transfer.probe for name, transfer in plan.config.transfer.items()}
-    for where, probe in probes.items():
+    for where, probe in [(where, point) for where, config in probes.items() for point in points(config)]:
         try:
             check_classifier(plugins.build("probe", probe.name, probe.params))
         except (ValueError, TypeError) as error:
@@ -149,11 +150,12 @@ def check_transforms(plan: Plan) -> None:
     Raises:
         UserError: There are none.
     """
-    for name, probe in fixed_probes(plan.config).items():
+    configs = fixed_probes(plan.config).items()
+    for name, probe in [(name, point) for name, config in configs for point in points(config)]:
         if needs_reference(probe.transform) and not len(plan.images.train):
             raise UserError(
-                f"probes.{name}.transform is {probe.transform!r}, which is fitted on images of base classes, and there "
-                "are no base classes",
+                f"the transform of probes.{name} is {probe.transform!r}, which is fitted on images of base "
+                "classes, and there are no base classes",
                 "a transform that is not fitted, or base classes",
                 f"set probes.{name}.transform to l2 or none, or class_split.base and class_split.novel to 0.5 each",
             )
@@ -250,13 +252,17 @@ def check_probes(plan: Plan, n_features: int) -> None:
         widths = [("", n_features, n_features)]
         if plan.config.controls:
             widths.append((" with the control 'image_statistics'", n_of_control, n_of_reference))
-        for probe_name, config in fixed_probes(plan.config).items():
+        probes = fixed_probes(plan.config).items()
+        for probe_name, settings, config in [
+            (name, settings, with_settings(probe, settings)) for name, probe in probes for settings in grid_of(probe)
+        ]:
+            of_grid = f" with {settings}" if settings else ""
             for whose, n, n_reference in widths:
                 try:
                     _fit_made_up(plan, make_probe(probe_name, config), spec, n, n_reference)
                 except (ValueError, TypeError) as error:
                     raise UserError(
-                        f"probe {probe_name!r} cannot be fitted on benchmark {name!r} "
+                        f"probe {probe_name!r}{of_grid} cannot be fitted on benchmark {name!r} "
                         f"({spec.n_way}-way {spec.n_shot}-shot){whose}: {error}",
                         "a scikit-learn classifier, parameters and a transform that suit the benchmark's form",
                         f"change probes.{probe_name}, "

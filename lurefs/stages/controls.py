@@ -25,8 +25,10 @@ from episodes.files import write_text
 from episodes.manifest import Manifest
 from episodes.table import EpisodeTable
 from episodes.transforms import needs_reference
+from lurefs.config.choosing import points
 from lurefs.config.fine_tuning import fixed_probes
 from lurefs.config.identity import digest, run_identity
+from lurefs.config.schema import ProbeConfig
 from lurefs.learning.backbones import build_twin
 from lurefs.learning.images import to_tensor
 from lurefs.records import through_json
@@ -34,6 +36,7 @@ from lurefs.runs.directory import damaged, read_json
 from lurefs.seeding import seed_stream
 from lurefs.stages import feature_store
 from lurefs.stages.cell import Cell, score_cell
+from lurefs.stages.choosing import ChosenProbe, choice_path, choose_probe
 from lurefs.stages.features import as_needed, make_bank
 from lurefs.stages.identity import result_identity
 from lurefs.stages.plan import Benchmark, ImageSet
@@ -46,6 +49,7 @@ from lurefs.stages.stage import (
     reference_images,
     tell_if_constant,
 )
+from lurefs.stages.validation import validation_episodes, validation_images, validation_twin
 
 GRID_SIZE = 8
 READ_AT_ONCE = 512
@@ -85,13 +89,15 @@ class _Control:
     def score(self, benchmark: Benchmark, manifest: Manifest, probe_name: str, executor: Executor) -> None:
         """Score a probe and store the results, unless they are stored already."""
         config = self.stage.plan.config.probes[probe_name]
-        probe = make_probe(probe_name, config)
-        identity = through_json(result_identity(benchmark, manifest, probe, self.digests(benchmark)))
+        chosen = None if config.choose is None else self._choose(benchmark, probe_name, config, executor)
+        probe = make_probe(probe_name, config) if chosen is None else chosen.probe
+        made_from = None if chosen is None else chosen.made_from
+        identity = through_json(result_identity(benchmark, manifest, probe, self.digests(benchmark), made_from))
         path = self.stage.directory.control_path(benchmark.name, self.name, probe_name)
         if path.exists() and _read(path).identity == identity:
             return
         bank, query_bank = (self.bank(images) for images in benchmark.sides)
-        if needs_reference(config.transform):
+        if needs_reference(probe.transform):
             probe = replace(probe, reference=self.bank(reference_images(self.stage.plan)).features)
         cell = Cell(
             benchmark=benchmark.name,
@@ -104,6 +110,22 @@ class _Control:
             target_ci95=benchmark.target_ci95,
         )
         score_cell(cell, executor, self.stage.device).save(path)
+
+    def _choose(self, benchmark: Benchmark, probe_name: str, config: ProbeConfig, executor: Executor) -> ChosenProbe:
+        """Choose the settings of a probe by the control's own features of the validation classes."""
+        plan = self.stage.plan
+        is_fitted = any(needs_reference(point.transform) for point in points(config))
+        return choose_probe(
+            probe_name,
+            config,
+            self.bank(validation_images(plan)),
+            validation_episodes(validation_twin(plan, benchmark)),
+            path=choice_path(self.stage.directory, benchmark.name, probe_name, self.name),
+            where=f"benchmark {benchmark.name!r}, control {self.name!r}",
+            reference=self.bank(reference_images(plan)).features if is_fitted else None,
+            executor=executor,
+            device=self.stage.device,
+        )
 
     def write_card(self, benchmark: Benchmark) -> None:
         """Store the digests and the spread of the features, unless they are stored already."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +87,11 @@ def _split_card(plan: Plan) -> dict[str, int]:
 
 
 def result_identity(
-    benchmark: Benchmark, manifest: Manifest, probe: Probe, bank_digests: tuple[str, str]
+    benchmark: Benchmark,
+    manifest: Manifest,
+    probe: Probe,
+    bank_digests: tuple[str, str],
+    chosen_from: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Return the identity of a probe's results; stored results of an equal identity stay valid.
 
@@ -95,6 +100,7 @@ def result_identity(
         manifest: The episodes.
         probe: The fitted probe.
         bank_digests: Identity digests of the banks for support and for query.
+        chosen_from: What the probe's settings were chosen from; None if they are fixed.
     """
     support, query = bank_digests
     identity: dict[str, Any] = {"manifest": manifest.hash, "probe": probe.settings, "bank": support}
@@ -102,6 +108,8 @@ def result_identity(
         identity["query_bank"] = query
     if benchmark.target_ci95 is not None:
         identity["target_ci95"] = benchmark.target_ci95
+    if chosen_from is not None:
+        identity["chosen_from"] = dict(chosen_from)
     return identity
 
 

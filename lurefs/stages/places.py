@@ -11,10 +11,10 @@ from lurefs.data.content import settings_of
 from lurefs.errors import UserError
 from lurefs.ranks import ranks_of
 from lurefs.records import differences, through_json
-from lurefs.runs.directory import VALIDATION, RunDirectory, not_yet
+from lurefs.runs.directory import RunDirectory, not_yet
 from lurefs.stages.plan import Plan
 from lurefs.stages.transfer_plan import plan_transfers
-from lurefs.stages.validation import wants_validation
+from lurefs.stages.validation import VALIDATION, wants_validation
 from lurefs.tracking.tracker import usable_mode
 
 BASE_IMAGES, BASE_PIXELS = "base_images", "base_pixels"

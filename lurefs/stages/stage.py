@@ -15,6 +15,7 @@ from episodes.probes import SEED, Probe, unseeded
 from episodes.transforms import needs_reference
 from lurefs import console, plugins
 from lurefs.comparing.texts import constancy
+from lurefs.config.choosing import points
 from lurefs.config.fine_tuning import fixed_probes
 from lurefs.config.identity import probe_card
 from lurefs.config.schema import ProbeConfig
@@ -147,7 +148,8 @@ def reference_images(plan: Plan) -> ImageSet:
 
 def probes_need_reference(plan: Plan) -> bool:
     """Return whether a probe of the run has a transform that is fitted on base classes."""
-    return any(needs_reference(probe.transform) for probe in fixed_probes(plan.config).values())
+    probes = fixed_probes(plan.config).values()
+    return any(needs_reference(point.transform) for probe in probes for point in points(probe))
 
 
 def make_probe(name: str, config: ProbeConfig, reference: NDArray[np.float32] | None = None) -> Probe:

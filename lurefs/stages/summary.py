@@ -8,6 +8,7 @@ from dataclasses import replace
 import lurefs
 from episodes.summary import chance_level
 from episodes.table import EpisodeTable
+from lurefs.config.choosing import choosing_probes
 from lurefs.config.fine_tuning import fixed_probes
 from lurefs.config.identity import digest, run_identity
 from lurefs.errors import UserError
@@ -34,6 +35,7 @@ from lurefs.runs.summary import (
     RunSummary,
     summarise_table,
 )
+from lurefs.stages.choosing import choice_path, read_choice
 from lurefs.stages.controls import control_spread, read_controls
 from lurefs.stages.duplicates import read_duplicates
 from lurefs.stages.sources import source_shares
@@ -122,7 +124,7 @@ def _summarise_benchmark(
         probes={probe: _summarise_probe(stage, name, probe, table) for probe, table in tables.items()},
         controls={
             control: ControlSummary(
-                probes={probe: summarise_table(table) for probe, table in found.items()},
+                probes={probe: _summarise_probe(stage, name, probe, table, control) for probe, table in found.items()},
                 feature_spread=control_spread(stage, name, control),
             )
             for control, found in read_controls(stage, name).items()
@@ -132,12 +134,13 @@ def _summarise_benchmark(
     )
 
 
-def _summarise_probe(stage: Stage, benchmark: str, probe: str, table: EpisodeTable) -> ProbeSummary:
-    config = stage.plan.config
-    if config.calibrate is None or probe not in fixed_probes(config):
-        return summarise_table(table)
-    calibration = read_calibration(stage.directory, benchmark, probe)
-    return replace(summarise_table(table), calibration=calibration.summary)
+def _summarise_probe(stage: Stage, benchmark: str, probe: str, table: EpisodeTable, control: str = "") -> ProbeSummary:
+    summary, config, directory = summarise_table(table), stage.plan.config, stage.directory
+    if config.calibrate is not None and probe in fixed_probes(config) and not control:
+        summary = replace(summary, calibration=read_calibration(directory, benchmark, probe).summary)
+    if probe in choosing_probes(config):
+        summary = replace(summary, choice=read_choice(choice_path(directory, benchmark, probe, control)))
+    return summary
 
 
 def _summarise_robustness(scores: RobustnessScores) -> RobustnessSummary:

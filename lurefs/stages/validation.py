@@ -14,10 +14,12 @@ from lurefs.config.schema import BenchmarkConfig, RunConfig
 from lurefs.data.encoded import GROUPS
 from lurefs.data.splits import DEFAULTS
 from lurefs.errors import UserError
-from lurefs.runs.directory import VALIDATION, RunDirectory
+from lurefs.runs.directory import RunDirectory
 from lurefs.seeding import seed_stream
 from lurefs.stages.plan import Benchmark, ImageSet, Plan, choose_images
 
+VALIDATION = "validation--all"
+"""Name of the feature bank of the validation classes; no benchmark can have it."""
 N_EPISODES = 300
 """Episodes of each benchmark's twin."""
 GOOD_SHARE = 0.15

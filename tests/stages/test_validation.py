@@ -13,11 +13,18 @@ import pytest
 from lurefs.cli import main
 from lurefs.config.schema import RunConfig
 from lurefs.errors import UserError
-from lurefs.runs.directory import VALIDATION, RunDirectory
+from lurefs.runs.directory import RunDirectory
 from lurefs.stages.needed import image_sets
 from lurefs.stages.plan import make_plan
 from lurefs.stages.run import run_stage
-from lurefs.stages.validation import N_EPISODES, check_validation, read_validation, validation_episodes, validation_twin
+from lurefs.stages.validation import (
+    N_EPISODES,
+    VALIDATION,
+    check_validation,
+    read_validation,
+    validation_episodes,
+    validation_twin,
+)
 
 MakeConfig = Callable[..., RunConfig]
 NAME = "novel-3way-1shot"
