@@ -210,9 +210,7 @@ def control_row(control: ControlLevel, found: Verdicts) -> Standing:
         benchmark=found.benchmark,
         probe=found.probe,
         **(_accuracy(control.accuracy) | ({} if control.is_shared else {"n_episodes": None})),
-        chosen=_chosen(
-            [run for group in found.groups for run in group.runs], found.benchmark, found.probe, control.name
-        ),
+        chosen=_chosen(runs, found.benchmark, found.probe, control.name),
     )
 
 
