@@ -15,13 +15,13 @@ _CRITERIA = {"nll": "NLL", "accuracy": "accuracy"}
 
 def choices_of(groups: Sequence[Group], benchmark: str, probe: str) -> dict[str, list[ChoiceSummary]]:
     """Return the choices for the runs of each group, and for each control, by label; empty if nothing was chosen."""
-    found = {group.label: _known(_choice(run, benchmark, probe) for run in group.runs) for group in groups}
+    found = {group.label: _known(choice_of(run, benchmark, probe) for run in group.runs) for group in groups}
     runs = [run for group in groups for run in group.runs]
     controls = dict.fromkeys(
         name for run in runs if (measured := run.benchmark(benchmark)) is not None for name in measured.controls
     )
     found |= {
-        f"control: {name.replace('_', ' ')}": _known(_choice(run, benchmark, probe, name) for run in runs)
+        f"control: {name.replace('_', ' ')}": _known(choice_of(run, benchmark, probe, name) for run in runs)
         for name in controls
     }
     return {label: choices for label, choices in found.items() if choices}
@@ -90,7 +90,8 @@ def _cell(choices: Sequence[ChoiceSummary], place: int) -> dict[str, Any]:
     }
 
 
-def _choice(run: Run, benchmark: str, probe: str, control: str = "") -> ChoiceSummary | None:
+def choice_of(run: Run, benchmark: str, probe: str, control: str = "") -> ChoiceSummary | None:
+    """Return the choice of a run, or of one of its controls; None if it was not measured or nothing was chosen."""
     measured = run.benchmark(benchmark)
     if measured is None or (control and control not in measured.controls):
         return None

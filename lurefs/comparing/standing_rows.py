@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from lurefs.comparing.choices import choice_of, chosen_words
 from lurefs.comparing.controls import ControlLevel
 from lurefs.comparing.estimates import Estimate, Scope
 from lurefs.comparing.finished_runs import Run
@@ -76,6 +77,7 @@ class Standing:
         ci95_sets: Half width of its 95 % interval on other data sets, fraction; of a mean over at least three.
         difference_ci95_sets: Likewise that of the difference.
         p_sets: Two-sided p of no difference on other data sets, corrected for all pairs of groups.
+        chosen: Settings of its probe that were chosen on validation classes; of several runs all different ones.
         note: Why figures or the difference are missing, which seeds are left out, or why the difference is not due to
             the features alone; mostly "".
     """
@@ -129,6 +131,7 @@ class Standing:
     ci95_sets: float | None = None
     difference_ci95_sets: float | None = None
     p_sets: float | None = None
+    chosen: str = ""
     note: str = ""
 
 
@@ -185,6 +188,7 @@ def group_row(group: Group, found: Verdicts, reference: Run) -> Standing:
         beats_image_statistics=beats.get("image_statistics"),
         beats_untrained_twin=beats.get("untrained_twin"),
         **means_of_costs,
+        chosen=_chosen(group.runs, benchmark, probe),
         note=_note(group, accuracy, reference, found),
     )
 
@@ -205,18 +209,21 @@ def run_row(run: Run, group: Group, of_group: Standing) -> Standing:
         probe=probe,
         **(_accuracy(accuracy) | {"n_runs": 1, "lowest": None, "highest": None}),
         **_cost(run, benchmark, probe),
+        chosen=_chosen([run], benchmark, probe),
         note=accuracy if isinstance(accuracy, str) else "",
     )
 
 
 def control_row(control: ControlLevel, found: Verdicts) -> Standing:
     """Return the row of a control; it has intervals only if all runs share the control."""
+    runs = [run for group in found.groups for run in group.runs]
     return Standing(
         kind="control",
         name=control_label(control),
         benchmark=found.benchmark,
         probe=found.probe,
         **(_accuracy(control.accuracy) | ({} if control.is_shared else {"n_episodes": None})),
+        chosen=_chosen(runs, found.benchmark, found.probe, control.name),
     )
 
 
@@ -318,6 +325,10 @@ def _calibration(found: CalibrationSummary | None) -> dict[str, Any]:
         "answered": sets.answered if sets else None,
         "answered_accuracy": sets.accuracy if sets else None,
     }
+
+
+def _chosen(runs: Sequence[Run], benchmark: str, probe: str, control: str = "") -> str:
+    return chosen_words(filter(None, (choice_of(run, benchmark, probe, control) for run in runs)))
 
 
 def _note(group: Group, accuracy: Estimate | str, reference: Run, found: Verdicts) -> str:

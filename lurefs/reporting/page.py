@@ -18,6 +18,7 @@ from episodes.comparison import N_FLIPS
 from episodes.files import write_text
 from episodes.metrics import Reliability
 from lurefs.comparing.across_sets import across_sets
+from lurefs.comparing.choices import choice_notes, choice_table, choices_of
 from lurefs.comparing.finished_runs import Run, benchmarks_of, differing_settings, read_runs, reference_run
 from lurefs.comparing.groups import Group, best_first, groups_of
 from lurefs.comparing.pairs import manifests_of
@@ -301,6 +302,11 @@ def _benchmark(
         "differences": tables.differences(judged),
         "cut": narrative.cut_pairs(judged),
         "notes": narrative.notes(runs, name, judged),
+        "choices": [
+            {"said": choice_notes(groups, name, probe), "probe": probe, **choice_table(groups, name, probe)}
+            for probe in probes
+            if choices_of(groups, name, probe)
+        ],
         "charts": [
             *_difference_chart(groups, judged, kept),
             *_reliability_chart(counts, groups, name, probes, kept),

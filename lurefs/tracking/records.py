@@ -18,10 +18,12 @@ from lurefs.runs.outcomes import ChunkOutcome
 from lurefs.tracking import labels
 from lurefs.tracking.labels import About, Card
 from lurefs.tracking.rows import (
+    CHOICE_COLUMNS,
     EPISODE_COLUMNS,
     FIT_COLUMNS,
     ROBUSTNESS_COLUMNS,
     cell_summary,
+    choice_rows,
     chunk_rows,
     episode_rows,
     fit_rows,
@@ -146,12 +148,16 @@ def cell_record(config: RunConfig, directory: RunDirectory, benchmark: str, prob
     """Return the record of one cell: its figures, the running accuracy, the result of every episode."""
     about, summary = _about(config, directory), directory.read_summary()
     table = directory.read_episodes(benchmark, probe)
+    choice = summary.benchmarks[benchmark].probes[probe].choice
     return Record(
         card=labels.cell_card(about, summary, benchmark, probe),
         step_metric="episode",
         rows=running_accuracy(table),
         summary=cell_summary(summary, benchmark, probe, directory.read_outcomes(), about.cost),
-        tables={"episodes": Table(columns=EPISODE_COLUMNS, rows=episode_rows(table))},
+        tables={
+            "episodes": Table(columns=EPISODE_COLUMNS, rows=episode_rows(table)),
+            **({} if choice is None else {"choice": Table(columns=CHOICE_COLUMNS, rows=choice_rows(choice))}),
+        },
     )
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from episodes.summary import Summary, summarise
 from episodes.table import EpisodeTable
 from episodes.transfer.table import SizeSummary, TransferFigure, TransferTable
+from lurefs.comparing.texts import settings
 from lurefs.records import Row
 from lurefs.runs.outcomes import (
     ChunkOutcome,
@@ -23,12 +24,13 @@ from lurefs.runs.outcomes import (
     train_seconds,
     unlearn_seconds,
 )
-from lurefs.runs.summary import CalibrationSummary, RunSummary, TransferSummary
+from lurefs.runs.summary import CalibrationSummary, ChoiceSummary, RunSummary, TransferSummary
 from lurefs.tracking.labels import without_none
 
 MAX_CURVE_POINTS = 100
 ROBUSTNESS_COLUMNS = ("chunk_index", "kind", "name", "level", "accuracy")
 FIT_COLUMNS = ("size", "repeat", "n_train", "accuracy", "macro_accuracy", "nll", "ece", "chosen", "seconds")
+CHOICE_COLUMNS = ("settings", "accuracy", "nll", "is_chosen")
 EPISODE_COLUMNS = ("index", "classes", "accuracy", "nll", "brier", "converged", "seconds")
 
 
@@ -121,6 +123,7 @@ def cell_summary(
         "images_per_second": cost.get("images_per_second"),
         "train_images_per_second": train_images_per_second(outcomes),
         "feature_spread": described.feature_spread,
+        **_choice_row(scores.choice),
         **{
             f"control_{name}": _mean(control.probes[probe].accuracy)
             for name, control in described.controls.items()
@@ -162,6 +165,22 @@ def _calibration(found: CalibrationSummary | None) -> Row:
                 f"{kind}_answered_accuracy": sets.accuracy,
             }
     return figures
+
+
+def _choice_row(choice: ChoiceSummary | None) -> Row:
+    """Return the chosen settings of a probe as `chosen_NAME`, and whether one is at an edge of its grid."""
+    if choice is None:
+        return {}
+    chosen = {f"chosen_{name}": value for name, value in choice.settings.items()}
+    return {**chosen, "chosen_by": choice.by, "chosen_at_edge": bool(choice.at_edge)}
+
+
+def choice_rows(choice: ChoiceSummary) -> list[list[Any]]:
+    """Return the validation scores of each value that a probe could choose, see `CHOICE_COLUMNS`."""
+    return [
+        [settings(point.settings, opening="", closing=""), point.accuracy, point.nll, point.settings == choice.settings]
+        for point in choice.curve
+    ]
 
 
 def train_images_per_second(outcomes: Sequence[ChunkOutcome]) -> float | None:

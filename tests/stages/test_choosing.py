@@ -17,6 +17,12 @@ from episodes.probes import SEED, knn, lda, logistic_regression, ridge
 from episodes.scoring import score, score_grid
 from episodes.specs import EpisodeSpec
 from episodes.table import EpisodeTable, collect
+from lurefs.comparing.choices import choice_table
+from lurefs.comparing.exports import to_csv
+from lurefs.comparing.finished_runs import read_runs
+from lurefs.comparing.groups import groups_of
+from lurefs.comparing.standings import standings
+from lurefs.comparing.text_tables import text_tables
 from lurefs.config.load import run_config
 from lurefs.config.schema import ProbeConfig, RunConfig
 from lurefs.errors import UserError
@@ -26,6 +32,7 @@ from lurefs.runs.summary import ChoiceSummary
 from lurefs.stages.choosing import choice_of, choice_path
 from lurefs.stages.plan import make_plan
 from lurefs.stages.run import run_stage
+from lurefs.tracking.records import cell_record
 
 NAME = "novel-3way-2shot"
 N_BASE, N_VALIDATION, N_NOVEL, N_IMAGES = 3, 4, 4, 12
@@ -324,3 +331,50 @@ def test_a_benchmark_on_the_classes_of_the_choice_is_refused(tmp_path: Path, ben
 def test_a_transfer_is_sent_to_its_grid(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"set transfer\.t\.grid"):
         config_of(write_images(tmp_path), transfer={"t": {"probe": {"choose": {"C": [1, 2]}}}})
+
+
+def test_tables_exports_and_page_say_what_was_chosen(finished: RunDirectory) -> None:
+    groups = groups_of(read_runs([finished]))
+    found = standings([run for group in groups for run in group.runs], benchmark=NAME)
+    [table] = [table for table in text_tables(found) if table.title.startswith(f"{NAME}, chosen")]
+    choice = choices_of(finished)[""]
+    value = choice.settings["C"]
+    [note] = [note for note in table.notes if "settings chosen" in note]
+    assert "by NLL on 300 episodes of 4 validation classes" in note and f"C {value:g}" in note.replace(".0 ", " ")
+    assert any("at an edge of the grid" in note for note in table.notes) == any(
+        each.at_edge for each in choices_of(finished).values()
+    )
+    assert [row.chosen for row in found.groups] == [f"C {value}", ""]
+    assert {row.chosen for row in found.controls if row.probe == "chosen"} == {
+        f"C {each.settings['C']}" for name, each in choices_of(finished).items() if name
+    }
+    assert f",C {value}," in to_csv(found)
+    page = finished.report_path.read_text(encoding="utf-8")
+    assert "All values that chosen could choose" in page and "All values that fixed could choose" not in page
+
+
+def test_a_table_of_all_values_has_a_column_per_run_and_control(
+    finished: RunDirectory,
+) -> None:
+    table = choice_table(groups_of(read_runs([finished])), NAME, "chosen")
+    assert table["columns"] == ["choosing", "control: untrained twin", "control: image statistics"]
+    assert [row["settings"] for row in table["rows"]] == [f"C {value}" for value in GRID["C"]]
+    for place, choice in enumerate(choices_of(finished).values()):
+        column = [row["cells"][place] for row in table["rows"]]
+        assert [f"{point.nll:.3f}" for point in choice.curve] == [cell["nll"] for cell in column]
+        marked = [f"C {GRID['C'][at]}" for at, cell in enumerate(column) if cell["is_chosen"]]
+        assert marked == [f"C {choice.settings['C']}"]
+
+
+def test_records_of_a_tracker_have_the_choice_and_its_curve(finished: RunDirectory) -> None:
+    config = finished.read_config()
+    chosen, fixed = (cell_record(config, finished, NAME, probe) for probe in ("chosen", "fixed"))
+    choice = choices_of(finished)[""]
+    assert chosen.summary["chosen_C"] == choice.settings["C"]
+    assert (chosen.summary["chosen_by"], chosen.summary["chosen_at_edge"]) == ("nll", bool(choice.at_edge))
+    expected = [
+        [f"C {point.settings['C']}", point.accuracy, point.nll, point.settings == choice.settings]
+        for point in choice.curve
+    ]
+    assert chosen.tables["choice"].rows == expected
+    assert "choice" not in fixed.tables and "chosen_C" not in fixed.summary
