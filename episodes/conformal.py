@@ -97,9 +97,9 @@ def split_p_values(held_out: FloatArray, scores: FloatArray) -> FloatArray:
 
     p is the share of held-out scores that are at least as high, with equal weight for each episode, where the further
     episode counts as one more that is at least as high: (sum_i share_i + 1) / (m + 1) for m episodes. Queries of an
-    episode depend on each other, so the episode is the unit (Dunn, Wasserman and Ramdas 2022; Lee, Barber and Willett
-    2023, hierarchical conformal prediction; with one query per episode it is split conformal prediction, Vovk et al.
-    2005, Angelopoulos and Bates 2023). No p is below 1 / (m + 1).
+    episode depend on each other, so the episode is the unit (hierarchical conformal prediction: Lee, Barber and Willett
+    2023; with one query per episode it is split conformal prediction, Vovk et al. 2005, Angelopoulos and Bates 2023).
+    No p is below 1 / (m + 1).
 
     Args:
         held_out: (m, n_query) scores of the correct classes of held-out queries; NaN for none.

@@ -144,6 +144,9 @@ def _decision_values(classifier: Classifier, query: NDArray[Any], *, has_probabi
         return np.asarray(-squared / 2)
     if has_probabilities or not hasattr(classifier, "decision_function"):
         return None
-    values = np.asarray(classifier.decision_function(query), dtype=np.float64)
+    try:
+        values = np.asarray(classifier.decision_function(query), dtype=np.float64)
+    except ValueError:
+        return None
     values = np.stack([-values, values], axis=1) if values.ndim == 1 else values
-    return values if values.shape[1] == len(classifier.classes_) else None
+    return values if values.shape == (len(query), len(classifier.classes_)) else None
