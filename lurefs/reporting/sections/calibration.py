@@ -120,6 +120,8 @@ def _notes(found: Mapping[str, Measured]) -> list[str]:
     ]
     if any(each.alpha >= each.least_alpha for each in figures):
         notes.append(f"Sets from an episode's own support are guaranteed to cover each class in {promised} or more.")
+    if any(each.validation_sets is not None and each.threshold is None for each in figures):
+        notes.append("Sets from validation classes are full where alpha is less than one over the number of episodes.")
     full = [each for each in figures if each.alpha < each.least_alpha]
     if full:
         most = max(each.least_alpha for each in full)

@@ -93,6 +93,13 @@ def test_full_sets_are_left_out_and_said_and_others_are_shown() -> None:
     assert any("guaranteed to cover each class in 90\u00a0% or more" in note for note in found["notes"])
 
 
+def test_an_alpha_that_the_validation_episodes_do_not_allow_is_said() -> None:
+    tiny = replace(FOUND, alpha=1e-6, threshold=None, validation_sets=FULL)
+    found = calibration.section([run(tiny)], NAME, [PROBE])
+    assert any("full where alpha is less than one over" in note for note in found["notes"])
+    assert found["sets"][PROBE][0]["accuracy"] == "–"
+
+
 def test_a_probe_without_probabilities_has_no_temperature_and_a_note_says_so() -> None:
     bare = replace(FOUND, temperature=None, nll=None, brier=None, ece=None)
     found = calibration.section([run(bare)], NAME, [PROBE])
