@@ -27,9 +27,9 @@ from rich.console import Console
 from rich.table import Table
 
 from episodes import EpisodeSpec, FeatureBank, Manifest, Probe, collect, make_manifest, score, score_in_parallel
-from episodes.executors import joblib
+from episodes.executors import joblib, serial
 from episodes.probes import logistic_regression
-from episodes.scoring import SINGLE_RANGE
+from episodes.scoring import SINGLE_RANGE, score_grid
 
 N_CLASSES, N_PER_CLASS, N_EPISODES, N_QUERY = 20, 600, 10_000, 15
 N_STEPS = 180
@@ -137,6 +137,26 @@ def compare_features_at_hand(rounds: int) -> Iterator[Row]:
     note = f"{draw:.2f} s to draw, {solve:.2f} s to score and audit, against {slow:.0f} s (from 100 episodes)"
     yield Row(name="features at hand, fresh draws", wanted=20, ratios=fresh, note=note)
     yield Row(name="features at hand, stored manifest", wanted=35, ratios=stored, note=note)
+
+
+def compare_grid(rounds: int) -> Iterator[Row]:
+    """Compare six values of C, each alone, with all of them in one pass, 640 features."""
+    bank = made_bank(640)
+    probes = [Probe(name="probe", classifier=logistic_regression(C=10.0**power)) for power in range(-2, 4)]
+    for n_shot in (1, 5):
+        manifest = manifest_of(bank, n_shot=n_shot, n_episodes=300)
+
+        def alone(chosen: list[Probe], manifest: Manifest = manifest) -> None:
+            for probe in chosen:
+                list(score(bank, manifest, probe, audit_share=0))
+
+        ratios = []
+        for _ in range(rounds):
+            together = cpu_seconds(partial(score_grid, bank, manifest, probes, serial()))
+            one = cpu_seconds(partial(alone, [probes[2]]))
+            ratios.append(cpu_seconds(partial(alone, probes)) / together)
+        note = f"all in one pass cost {together / one:.1f} x one value (C = 1) alone"
+        yield Row(name=f"six values of C, 5-way {n_shot}-shot", wanted=1, ratios=ratios, note=note)
 
 
 def icons_in_colour() -> tuple[torch.Tensor, torch.Tensor]:
@@ -306,6 +326,7 @@ def compare_workers(rounds: int) -> Iterator[Row]:
 COMPARISONS: dict[str, Callable[[int], Iterator[Row]]] = {
     "probe": compare_probe,
     "features": compare_features_at_hand,
+    "grid": compare_grid,
     "sampler": compare_sampler,
     "workers": compare_workers,
     "cold": compare_cold,

@@ -184,10 +184,12 @@ def _note_others(root: Path, done: Sequence[RunDirectory]) -> None:
 def _print_plan(plan: Plan) -> None:
     """Print in words what a run would do."""
     from lurefs.comparing.texts import regime
+    from lurefs.config.choosing import choosing_probes
     from lurefs.config.fine_tuning import fine_tunings
     from lurefs.data.splits import held_back_sources
     from lurefs.learning.schedule import epoch_sizes
     from lurefs.stages.transfer_plan import plan_transfers
+    from lurefs.stages.validation import N_EPISODES
 
     run, classes, images = plan.config, plan.classes, plan.images
     n_train = [len(chunk.train) for chunk in plan.chunks]
@@ -228,6 +230,12 @@ def _print_plan(plan: Plan) -> None:
         print(
             f"  benchmark {name}: {most}{spec.n_episodes} episodes, {spec.words()}{corrupt}, of "
             f"{len(drawn_from.rows)} images in {len(drawn_from.class_names)} classes; probes {', '.join(run.probes)}"
+        )
+    for name, probe in choosing_probes(run).items():
+        grid = ", ".join(f"{key} from {', '.join(map(str, values))}" for key, values in (probe.choose or {}).items())
+        print(
+            f"  choose    {name}: {grid}, on {N_EPISODES} episodes of {len(classes.validation)} validation classes for "
+            "each benchmark"
         )
     for name, settings in fine_tunings(run).items():
         print(f"  fine-tune {name}: {settings.words()} of each benchmark")

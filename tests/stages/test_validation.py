@@ -162,3 +162,17 @@ def test_a_dry_run_refuses_a_frozen_run_without_validation_classes(
     assert caught.value.code == 2
     error = capsys.readouterr().err
     assert "chosen on validation classes, and there are none" in error and "class_split.novel=" in error
+
+
+def test_a_dry_run_says_what_is_chosen_and_on_what(
+    make_config: MakeConfig, npz_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = tmp_path / "choosing.yaml"
+    recipe.write_text(
+        f"name: f\nfrozen: true\ndataset: {{name: npz, params: {{path: {npz_path}}}}}\n"
+        "backbone: {name: test_byobnet}\n"
+        "class_split: {base: 0, validation: 0.5, novel: 0.5}\ncontrols: false\n"
+        "benchmarks: {b: {n_way: 3, n_query: 5, n_episodes: 20}}\nprobes: {p: {choose: {C: [0.1, 1]}}}\n"
+    )
+    main(["run", "--config", str(recipe), "--dry-run"])
+    assert "choose    p: C from 0.1, 1, on 300 episodes of 4 validation classes" in capsys.readouterr().out
