@@ -25,12 +25,13 @@ from rich.progress import track
 from episodes.arrays import FloatArray, IntArray
 from episodes.bank import FeatureBank
 from episodes.comparison import paired_difference
+from episodes.components import Components, variance_components
 from episodes.intervals import half_width, student_quantile
 from episodes.manifest import Manifest, draw_manifest
 from episodes.over_classes import ClassError, error_over_classes
 from episodes.over_images import ImageError, correct_answers, error_over_images
 from episodes.over_seeds import summarise_seeds
-from episodes.planning import Components, Design, expected_width, smallest_difference, variance_components
+from episodes.planning import Design, expected_width, smallest_difference
 from episodes.probes import Probe, nearest_centroid
 from episodes.scoring import score
 from episodes.specs import EpisodeSpec
