@@ -1,6 +1,6 @@
 """How much is needed to tell two models apart: power of the tests that comparisons use, from what made values vary.
 
-`variance_components` takes a paired difference apart, `Design` says how much is measured, and `power`,
+`episodes.components` takes a paired difference apart, `Design` says how much is measured, and `power`,
 `smallest_difference` and `needed` say what that can show. The tests are those of `episodes.comparison` (this pool of
 classes, new classes) and of `episodes.over_seeds` (new seeds).
 """
@@ -13,20 +13,10 @@ from typing import Literal
 
 import numpy as np
 
-from episodes.arrays import FloatArray, IntArray
+from episodes.arrays import FloatArray
+from episodes.components import Components, design_of_pairs, pairs_around_classes, per_pair, twice_counted
 from episodes.intervals import student_quantile
-from episodes.over_classes import (
-    EPISODES_PER_CLASS,
-    MIN_CLASSES,
-    ClassError,
-    ClassIndex,
-    PairDesign,
-    around_classes,
-    error_over_classes,
-    index_classes,
-    pair_design,
-    variance_of_pairs,
-)
+from episodes.over_classes import EPISODES_PER_CLASS, MIN_CLASSES, ClassError
 from episodes.over_seeds import MIN_SEEDS
 
 Scope = Literal["pool", "classes", "seeds"]
@@ -36,35 +26,6 @@ Quantity = Literal["n_classes", "n_episodes", "n_seeds", "n_images"]
 LIMITS: dict[Quantity, int] = {"n_classes": 100_000, "n_episodes": 1_000_000, "n_seeds": 1_000, "n_images": 100_000}
 """No more than this is looked for."""
 _N_NODES = 48
-
-
-@dataclass(frozen=True, kw_only=True)
-class Components:
-    """Standard deviations of what makes the values of episodes vary; fractions, as the values.
-
-    Of a paired difference of two models, `of_class` is the interaction of class and model: what both share cancels.
-
-    Attributes:
-        n_way: Classes in an episode; the mean if it varies.
-        of_episode: Of an episode, beyond the effects of its classes and their pairs.
-        of_class: Of a class's effect, on an episode of it alone, with `n_images` images.
-        of_pair: Of a pair of classes' effect, likewise.
-        of_image: Of an image's effect on its class; None if unknown.
-        n_images: Images of a class behind `of_class`; None if unknown.
-        least_images: Images of a class that an episode takes, as support and queries.
-        of_seed: Of a training seed's effect on all episodes; None if unknown.
-        of_rest: Of what one seed gets in one episode, a part of what episodes vary by; None if unknown.
-    """
-
-    n_way: float
-    of_episode: float
-    of_class: float = 0.0
-    of_pair: float = 0.0
-    of_image: float | None = None
-    n_images: float | None = None
-    least_images: float = 1
-    of_seed: float | None = None
-    of_rest: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,69 +43,6 @@ class Design:
     n_episodes: int
     n_seeds: int = 1
     n_images: int | None = None
-
-
-def variance_components(values: FloatArray, classes: IntArray) -> Components:
-    """Return what makes the values of episodes vary, by the moments that `error_over_classes` uses.
-
-    An estimate below zero becomes zero. Classes and pairs cannot be told apart exactly by few episodes: each estimate
-    itself has an error, of the classes' deviation about 1 / sqrt(2 C) of it for C classes.
-
-    Args:
-        values: (n_episodes,) finite; for a comparison the differences of two models.
-        classes: (n_episodes, n_way) int64; negative entries mean no class.
-
-    Raises:
-        ValueError: There are too few classes or episodes, or a class is in every episode.
-    """
-    index = index_classes(classes)
-    return _from_variances(_variances(np.asarray(values, dtype=np.float64), index), index, len(values))
-
-
-def components_over_seeds(values: FloatArray, classes: IntArray) -> Components:
-    """Return what makes values vary over episodes, classes and training seeds.
-
-    Args:
-        values: (n_seeds, n_episodes) finite, the seeds' values on the same episodes; at least two seeds.
-        classes: (n_episodes, n_way) int64; negative entries mean no class.
-
-    Raises:
-        ValueError: As `variance_components`, or there is a single seed.
-    """
-    values = np.asarray(values, dtype=np.float64)
-    n_seeds, n_episodes = values.shape
-    if n_seeds < 2:
-        raise ValueError("a single seed does not show how seeds vary; give at least two")
-    index = index_classes(classes)
-    of_each = np.mean([_variances(row, index) for row in values], axis=0)
-    of_seed, of_episode = values.mean(axis=1), values.mean(axis=0)
-    left = values - of_seed[:, np.newaxis] - of_episode + values.mean()
-    rest = float(np.square(left).sum()) / ((n_seeds - 1) * (n_episodes - 1))
-    seed = max(float(of_seed.var(ddof=1)) - rest / n_episodes, 0.0)
-    return replace(
-        _from_variances(of_each, index, n_episodes), of_seed=float(np.sqrt(seed)), of_rest=float(np.sqrt(rest))
-    )
-
-
-def deviation_of_images(values: FloatArray, images: IntArray, classes: IntArray) -> float:
-    """Return the standard deviation of the images' effects around their classes' means, zero if none shows.
-
-    Products of what two uses of one image have beyond their class estimate the variance of an image's effect.
-
-    Args:
-        values: (n_uses,) value of one use of an image, in different episodes.
-        images: (n_uses,) int64, the image.
-        classes: (n_uses,) int64, its class.
-    """
-    _, of_class = np.unique(classes, return_inverse=True)
-    _, of_image = np.unique(images, return_inverse=True)
-    means = np.bincount(of_class, weights=values) / np.bincount(of_class)
-    left = values - means[of_class]
-    sums, n_uses = np.bincount(of_image, weights=left), np.bincount(of_image)
-    n_products = float((n_uses * (n_uses - 1.0)).sum())
-    if n_products == 0:
-        return 0.0
-    return float(np.sqrt(max(float(np.square(sums).sum() - np.square(left).sum()) / n_products, 0.0)))
 
 
 def power(components: Components, design: Design, difference: float, *, scope: Scope, level: float = 0.05) -> float:
@@ -284,11 +182,11 @@ def _classes(components: Components, design: Design, level: float) -> _Test:
         raise ValueError(f"{n_episodes} episodes are too few; an interval on new classes needs two")
     of_class, of_pair = _of_class(components, design), components.of_pair**2
     inflation = _inflation(n_way, n_classes, n_episodes)
-    noise = (components.of_episode**2 + of_pair * _pairs_around_classes(n_way, n_classes)) / n_episodes
-    of_classes, of_pairs = of_class / n_classes, of_pair * _per_pair(n_classes)
+    noise = (components.of_episode**2 + of_pair * pairs_around_classes(n_way, n_classes)) / n_episodes
+    of_classes, of_pairs = of_class / n_classes, of_pair * per_pair(n_classes)
     shares = 1 / n_way - 1 / n_classes
     uneven = (of_class + 4 * of_pair / (n_classes - 1)) * shares / n_episodes
-    jackknife = of_classes + _twice(n_classes) * of_pairs + inflation * (noise + uneven)
+    jackknife = of_classes + twice_counted(n_classes) * of_pairs + inflation * (noise + uneven)
     ratios, weights = _chi_square_ratios(n_classes - 1)
     if n_episodes < EPISODES_PER_CLASS * n_classes:
         errors = [ClassError(jackknife=jackknife * ratio, freedom=n_classes - 1) for ratio in ratios]
@@ -344,27 +242,8 @@ def _within(components: Components, n_classes: int) -> float:
     """Return the variance of one training's values over the episodes of one pool of classes."""
     n_way = components.n_way
     of_classes = components.of_class**2 * max(1 / n_way - 1 / n_classes, 0.0)
-    of_pairs = components.of_pair**2 * max(_per_pair(n_way) - _per_pair(n_classes), 0.0)
+    of_pairs = components.of_pair**2 * max(per_pair(n_way) - per_pair(n_classes), 0.0)
     return components.of_episode**2 + of_classes + of_pairs
-
-
-def _per_pair(n_classes: float) -> float:
-    """Return 1 / number of pairs."""
-    return 2 / (n_classes * (n_classes - 1))
-
-
-def _twice(n_classes: int) -> float:
-    """Return how often the jackknife counts the part of pairs: twice for many classes."""
-    return 2 * (n_classes - 1) / (n_classes - 2)
-
-
-def _pairs_around_classes(n_way: float, n_classes: int) -> float:
-    """Return the variance over episodes of the mean of their pairs' effects of variance 1, around classes' effects.
-
-    A class's effect takes up the mean of its pairs: 4 / (C - 1) (1 / N - 1 / C) of it.
-    """
-    taken_up = 4 / (n_classes - 1) * (1 / n_way - 1 / n_classes)
-    return max(_per_pair(n_way) - _per_pair(n_classes) - taken_up, 0.0)
 
 
 def _of_class(components: Components, design: Design) -> float:
@@ -386,53 +265,12 @@ def _pairs_taken_off(components: Components, design: Design, noise: float, of_pa
     """Return the expected part of pairs that `error_over_classes` takes off: never below zero, less one error."""
     from scipy.special import ndtr
 
-    found = _pair_design(components.n_way, design.n_classes)
+    found = design_of_pairs(components.n_way, design.n_classes)
     if found is None or noise == 0:
         return 0.0
     deviation = noise * found.deviation
     shift = (of_pairs - noise * found.bias * design.n_classes / design.n_episodes) / deviation - 1
     return float(deviation * (shift * ndtr(shift) + np.exp(-(shift**2) / 2) / np.sqrt(2 * np.pi)))
-
-
-def _pair_design(n_way: float, n_classes: int) -> PairDesign | None:
-    """Return how pairs are estimated; None if they cannot be, also because the number of classes varies."""
-    return pair_design(n_classes, int(n_way)) if n_way == int(n_way) else None
-
-
-def _variances(values: FloatArray, index: ClassIndex) -> FloatArray:
-    """Return estimates of the variances of class, pair and episode; negative ones are zero."""
-    n_classes, n_episodes = len(index.present), len(values)
-    found = error_over_classes(values, index)
-    if isinstance(found, str):
-        raise ValueError(f"{found}: what classes add cannot be had from these episodes")
-    if found.noise == 0 and n_episodes < EPISODES_PER_CLASS * n_classes:
-        raise ValueError(
-            f"{n_episodes} episodes are too few for {n_classes} classes: what they vary by needs "
-            f"{int(np.ceil(EPISODES_PER_CLASS * n_classes))}"
-        )
-    left = around_classes(values, index)
-    around = float(np.square(left).sum()) / (n_episodes - n_classes)
-    n_way = len(index.episodes) / n_episodes
-    of_pairs, _ = variance_of_pairs(left, around, index)
-    if (pairs := _pair_design(n_way, n_classes)) is not None:
-        of_pairs += pairs.bias * around * n_classes / n_episodes**2
-    of_pairs = max(of_pairs, 0.0)
-    of_pair = of_pairs / _per_pair(n_classes)
-    shares = 1 / n_way - 1 / n_classes
-    uneven = found.inflation * shares / n_episodes
-    of_both = (
-        found.jackknife
-        - _twice(n_classes) * of_pairs
-        - found.inflation * (found.noise + 4 * of_pair / (n_classes - 1) * shares / n_episodes)
-    )
-    of_episode = around - of_pair * _pairs_around_classes(n_way, n_classes)
-    return np.maximum([of_both / (1 / n_classes + uneven), of_pair, of_episode], 0.0)
-
-
-def _from_variances(variances: FloatArray, index: ClassIndex, n_episodes: int) -> Components:
-    of_class, of_pair, of_episode = map(float, np.sqrt(variances))
-    n_way = len(index.episodes) / n_episodes
-    return Components(n_way=n_way, of_episode=of_episode, of_class=of_class, of_pair=of_pair)
 
 
 def _chi_square_ratios(freedom: float) -> tuple[FloatArray, FloatArray]:

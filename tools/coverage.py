@@ -25,12 +25,13 @@ from rich.progress import track
 from episodes.arrays import FloatArray, IntArray
 from episodes.bank import FeatureBank
 from episodes.comparison import paired_difference
+from episodes.components import Components, variance_components
 from episodes.intervals import half_width, student_quantile
 from episodes.manifest import Manifest, draw_manifest
 from episodes.over_classes import ClassError, error_over_classes
 from episodes.over_images import ImageError, correct_answers, error_over_images
 from episodes.over_seeds import summarise_seeds
-from episodes.planning import Components, Design, expected_width, smallest_difference, variance_components
+from episodes.planning import Design, expected_width, smallest_difference
 from episodes.probes import Probe, nearest_centroid
 from episodes.scoring import score
 from episodes.specs import EpisodeSpec
@@ -95,10 +96,12 @@ WORLDS = (
     World(classes=8, way=5, episodes=600),
     World(classes=12, way=5, episodes=200),
     World(classes=12, way=2, episodes=600),
+    World(classes=12, way=5, episodes=600, is_skewed=True),
     World(classes=20, way=5, episodes=200),
     World(classes=20, way=5, episodes=600),
     World(classes=20, way=5, episodes=10_000),
     World(classes=20, way=5, episodes=600, is_skewed=True),
+    World(classes=20, way=5, episodes=2_000, of_pair=0.0, is_skewed=True),
     World(classes=20, way=5, episodes=600, of_class=0.02, of_pair=0.3),
     World(classes=20, way=5, episodes=10_000, of_class=0.02, of_pair=0.3),
     World(classes=20, way=10, episodes=600, of_episode=0.05),

@@ -13,7 +13,8 @@ from lurefs.errors import UserError, unknown_name
 from lurefs.runs.find import find_runs
 
 if TYPE_CHECKING:
-    from episodes.planning import Components, Design
+    from episodes.components import Components
+    from episodes.planning import Design
     from lurefs.comparing.planning import Spread
 
 EXAMPLES = """examples:
@@ -145,7 +146,8 @@ def _spreads(arguments: argparse.Namespace) -> Sequence[Spread]:
 
 
 def _assumed(arguments: argparse.Namespace) -> Spread:
-    from episodes.planning import Components, Design
+    from episodes.components import Components
+    from episodes.planning import Design
     from lurefs.comparing.planning import Spread
 
     unused = [name for name in ("reference", "benchmark", "probe") if getattr(arguments, name) is not None]

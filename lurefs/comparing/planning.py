@@ -10,20 +10,9 @@ import numpy as np
 
 from episodes.arrays import FloatArray, IntArray
 from episodes.comparison import LEVEL
+from episodes.components import Components, components_over_seeds, deviation_of_images, variance_components
 from episodes.over_classes import EPISODES_PER_CLASS
-from episodes.planning import (
-    LIMITS,
-    Components,
-    Design,
-    Quantity,
-    Scope,
-    components_over_seeds,
-    deviation_of_images,
-    needed,
-    power,
-    smallest_difference,
-    variance_components,
-)
+from episodes.planning import LIMITS, Design, Quantity, Scope, needed, power, smallest_difference
 from lurefs.comparing.answers import read_answers
 from lurefs.comparing.finished_runs import Run, reference_run
 from lurefs.comparing.groups import Group, groups_of

@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from episodes.components import Components
 from episodes.manifest import make_manifest
 from episodes.metrics import empty_reliability
-from episodes.planning import Components, Design, smallest_difference
+from episodes.planning import Design, smallest_difference
 from episodes.sampler import EpisodeSpec
 from episodes.table import EpisodeTable
 from lurefs.cli import main

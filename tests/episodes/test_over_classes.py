@@ -4,10 +4,10 @@ from itertools import combinations
 
 import numpy as np
 import pytest
-from scipy.stats import t
+from scipy.stats import norm, skew, t
 
 from episodes.arrays import FloatArray, IntArray
-from episodes.over_classes import ClassError, error_over_classes
+from episodes.over_classes import WIDEST, ClassError, error_over_classes, widening_by_skewness
 
 CLASSES = np.array([[0, 1], [1, 2], [2, 3], [0, 3], [1, 3]])
 VALUES = np.array([0.8, 0.6, 0.4, 0.9, 0.5])
@@ -40,8 +40,8 @@ def test_values_that_do_not_vary_have_no_error() -> None:
 
 
 def test_if_only_classes_matter_the_error_is_that_of_their_mean() -> None:
-    """All sets of 3 of 9 classes, each value the mean of three known numbers: nothing else varies."""
-    ease = np.random.default_rng(1).normal(0.7, 0.1, 9)
+    """All sets of 3 of 9 classes, each value the mean of three known numbers without skewness: nothing else varies."""
+    ease = np.array([0.5, 0.55, 0.62, 0.68, 0.7, 0.72, 0.78, 0.85, 0.9])
     classes = np.array(list(combinations(range(9), 3)))
     width = half_width_over_classes(ease[classes].mean(axis=1), classes)
     assert width == pytest.approx(t.ppf(0.975, 8) * ease.std(ddof=1) / 3, rel=1e-4)
@@ -138,3 +138,32 @@ def test_episodes_of_a_varying_number_of_classes_have_an_error_too() -> None:
     classes[np.arange(8) >= rng.integers(2, 9, 400)[:, None]] = -1
     width = half_width_over_classes(rng.random(400), classes)
     assert isinstance(width, float) and 0.02 < width < 0.1
+
+
+def test_skewed_effects_of_classes_widen_the_interval_and_its_p_alike() -> None:
+    values = np.random.default_rng(6).exponential(size=20)
+    squared, z = skew(values, bias=False) ** 2, norm.ppf(0.975)
+    widening = widening_by_skewness(values)
+    assert 1.02 < widening < WIDEST
+    by_chance = 6 * 20 * 19 / (18 * 21 * 23)  # variance of the skewness of 20 normal values
+    assert widening == pytest.approx(1 + (squared - by_chance) * (z**4 + 2 * z**2 - 3) / (18 * 20))
+    assert widening_by_skewness(100 - 3 * values) == pytest.approx(widening)
+    error = ClassError(jackknife=1.0, freedom=19, noise=0.05, inflation=8.0, widening=widening)
+    plain = ClassError(jackknife=1.0, freedom=19, noise=0.05, inflation=8.0)
+    assert error.half_width == pytest.approx(widening * plain.half_width)
+    assert error.p(error.half_width) == pytest.approx(0.05)
+
+
+def test_symmetric_equal_and_few_values_are_not_widened_and_one_outlier_is_bounded() -> None:
+    assert widening_by_skewness(np.arange(20.0)) == 1
+    assert widening_by_skewness(np.full(20, 0.7)) == widening_by_skewness(0.7 + 1e-18 * np.arange(20.0) ** 2) == 1
+    assert widening_by_skewness(np.array([0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 9.0])) == 1
+    assert widening_by_skewness(np.append(np.zeros(84), 1.0)) == WIDEST
+
+
+def test_the_interval_of_a_few_exponential_values_holds_their_mean_more_often() -> None:
+    values = np.random.default_rng(7).exponential(size=(4_000, 20))
+    width = t.ppf(0.975, 19) * values.std(axis=1, ddof=1) / np.sqrt(20)
+    widened = width * np.array([widening_by_skewness(row) for row in values])
+    covers, student = (float((np.abs(values.mean(axis=1) - 1) < found).mean()) for found in (widened, width))
+    assert student < 0.925 < 0.93 < covers

@@ -7,21 +7,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from episodes.components import Components, components_over_seeds, deviation_of_images, variance_components
 from episodes.over_classes import ClassError, error_over_classes
 from episodes.over_seeds import summarise_seeds
-from episodes.planning import (
-    Components,
-    Design,
-    Quantity,
-    Scope,
-    components_over_seeds,
-    deviation_of_images,
-    expected_width,
-    needed,
-    power,
-    smallest_difference,
-    variance_components,
-)
+from episodes.planning import Design, Quantity, Scope, expected_width, needed, power, smallest_difference
 
 TRUTH = Components(n_way=5, of_class=0.03, of_pair=0.05, of_episode=0.05, of_seed=0.01, of_rest=0.04)
 DESIGN = Design(n_classes=20, n_episodes=1000, n_seeds=4)
