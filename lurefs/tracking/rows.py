@@ -120,6 +120,7 @@ def cell_summary(
         "images_per_second": cost.get("images_per_second"),
         "train_images_per_second": train_images_per_second(outcomes),
         "feature_spread": described.feature_spread,
+        **(vars(described.transferability) if described.transferability is not None else {}),
         **{
             f"control_{name}": _mean(control.probes[probe].accuracy)
             for name, control in described.controls.items()
