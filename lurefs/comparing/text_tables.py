@@ -91,7 +91,7 @@ def text_tables(standings: Standings) -> list[TextTable]:
         for verdicts in standings.verdicts.values()
         for table in (_results(standings, verdicts), *_fine_tuning(verdicts))
     ]
-    rankers = [table for ranking in standings.rankings for table in _rankers(ranking)]
+    rankers = [table for ranking in standings.rankings for table in ranker_tables(ranking)]
     return [*found, *map(across_table, standings.across), *rankers, _costs(standings)]
 
 
@@ -273,7 +273,7 @@ def _fine_tuning(verdicts: Verdicts) -> list[TextTable]:
     ]
 
 
-def _rankers(ranking: Ranking) -> list[TextTable]:
+def ranker_tables(ranking: Ranking) -> list[TextTable]:
     """Return the tables of rankers and of their scores on a benchmark."""
     title = f"Scores without episodes, {ranking.benchmark}"
     return [
