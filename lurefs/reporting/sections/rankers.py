@@ -43,7 +43,7 @@ def _charts(groups: Sequence[Group], ranking: Ranking, kept: PageFigures) -> lis
     labels = {"x_label": DRAWN, "y_label": "accuracy, %"}
     svg = pareto.scatter(lines, name=name, names=list(points), has_front=False, **labels)
     caption = (
-        f"Accuracy on {benchmark}, by {probe}, against {DRAWN} of the same features. Bars: 95\u00a0% on this pool of classes, "
-        "or over seeds."
+        f"Accuracy on {benchmark}, by {probe}, against {DRAWN} of the same features. Bars: 95\u00a0% on this pool of "
+        "classes, or over seeds."
     )
     return [kept.chart(name, svg, title=f"Accuracy against {DRAWN}", caption=caption, said=series.in_words(lines))]
