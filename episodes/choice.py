@@ -55,7 +55,8 @@ def choice_regret(accuracies: FloatArray, chosen: Sequence[int], classes: IntArr
     The regret is the largest difference between a backbone and the chosen one. All these differences have paired
     intervals that hold together with 95 % (Bonferroni), so the largest of their lower bounds and the largest of their
     upper bounds enclose the largest true difference, however the best was picked (multiple comparisons with the best,
-    Hsu 1981). It covers at least 95 %; the choice itself is fixed.
+    Hsu 1981). For a fixed choice it covers at least 95 %. The upper bound also holds for a choice that was made on the
+    same episodes, since only pairs with the truly best backbone can break it.
 
     Args:
         accuracies: (n_backbones, n_episodes), at least two of each.
