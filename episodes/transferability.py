@@ -41,7 +41,7 @@ def logme(features: NDArray[Any], labels: NDArray[Any]) -> float:
     columns of zeros. It does depend on their origin: there is no intercept.
 
     Args:
-        features: (n_images, n_features), finite.
+        features: (n_images, n_features), finite in single precision.
         labels: (n_images,), of any type that sorts, at least two values.
 
     Raises:
@@ -70,7 +70,7 @@ def h_score(features: NDArray[Any], labels: NDArray[Any]) -> float:
     do not matter.
 
     Args:
-        features: (n_images, n_features), finite.
+        features: (n_images, n_features), finite in single precision.
         labels: (n_images,), of any type that sorts, at least two values.
 
     Raises:
@@ -97,7 +97,7 @@ def nearest_centroid(features: NDArray[Any], labels: NDArray[Any]) -> float:
     does an image that is the only one of its class. The scale, origin and rotation of the features do not matter.
 
     Args:
-        features: (n_images, n_features), finite.
+        features: (n_images, n_features), finite in single precision.
         labels: (n_images,), of any type that sorts, at least two values.
 
     Raises:
@@ -182,9 +182,10 @@ def _checked(features: NDArray[Any], labels: NDArray[Any]) -> _Data:
         raise ValueError(f"the labels name {len(values)} classes; a score needs at least two")
     data = _Data(features=features, labels=indices.astype(np.int64), counts=counts.astype(np.int64))
     for rows, block in data.blocks(np.zeros(features.shape[1])):
-        if not np.isfinite(block).all():
-            row = rows.start + int(np.argwhere(~np.isfinite(block))[0, 0])
-            raise ValueError(f"row {row} of the features holds a number that is not finite")
+        is_wrong = ~(np.abs(block) <= np.finfo(np.float32).max)
+        if is_wrong.any():
+            row = rows.start + int(np.argwhere(is_wrong)[0, 0])
+            raise ValueError(f"row {row} of the features holds a number that is not finite in single precision")
     return data
 
 
@@ -265,5 +266,6 @@ def _ledoit_wolf(data: _Data, mean: FloatArray, variances: FloatArray, n_feature
     of_squares = float(np.square(variances).sum())
     distance = of_squares / n_features - level**2
     error = (fourth / data.n_images - of_squares) / (n_features * data.n_images)
-    share = min(error / distance, 1.0) if distance > 0 else 1.0
-    return max(share, 0.0), level
+    if distance <= 1e-12 * level**2:  # it is its own target already, as that of a single feature
+        return 0.0, level
+    return max(0.0, min(error / distance, 1.0)), level

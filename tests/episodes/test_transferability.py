@@ -29,6 +29,7 @@ SHAPES = {
     "more images": features(4, 12, 6),
     "more features": features(4, 5, 40),
     "square": features(3, 5, 15),
+    "one feature": features(4, 12, 1),
     "two classes": features(2, 20, 3),
     "one image of a class": features(7, 1, 4),
     "one image of a class, many features": features(7, 1, 30),
@@ -164,6 +165,7 @@ def test_a_fixed_point_at_no_signal_is_the_evidence_without_features() -> None:
         (np.zeros((3, 2)), np.zeros(3), "at least two"),
         (np.zeros((0, 2)), np.zeros(0), "at least two"),
         (np.array([[0.0], [np.nan], [1.0]]), np.array([0, 1, 1]), "row 1 .* not finite"),
+        (np.array([[0.0], [1e39], [1.0]]), np.array([0, 1, 1]), "row 1 .* not finite in single precision"),
         (np.array([[0.0], [1.0], [-np.inf]]), np.array([0, 1, 1]), "row 2 .* not finite"),
     ],
 )
