@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from lurefs.comparing.finished_runs import Run
     from lurefs.comparing.standings import Standings
 
-Part = Literal["runs", "groups", "pairs", "episodes", "transfers"]
+Part = Literal["runs", "groups", "pairs", "episodes", "transfers", "rankers"]
 FRAMES = ("pandas", "polars")
 """Libraries of data frames; the first one that is installed is taken."""
 OF_CARD = ("run", "group", "seed", "backbone", "strategy")
@@ -39,6 +39,9 @@ OF_RUN = (
     "answered_accuracy",
     "base_test_accuracy",
     "changed_predictions",
+    "logme",
+    "h_score",
+    "nearest_centroid",
     "n_parameters",
     "n_macs",
     "images_per_second",
@@ -88,7 +91,8 @@ class Results:
                 `groups`: one row per group of seeds and control, with the mean over seeds, its interval over seeds
                 (`ci95_seeds`), and the difference from the reference. `pairs`: one row per two groups, with the paired
                 difference, its intervals and p-values. `episodes`: one row per run, benchmark, probe and episode.
-                `transfers`: one row per run, transfer and number of training images per class.
+                `transfers`: one row per run, transfer and number of training images per class. `rankers`: one row per
+                benchmark and score that chooses a backbone without episodes; none for fewer than five backbones.
 
         Accuracies, differences and half widths are fractions; None means not applicable or not measured. The columns
         are the fields of `Standing` and `Pair` in `lurefs.comparing.standing_rows`.
@@ -102,6 +106,7 @@ class Results:
             "pairs": lambda: [asdict(pair) for pair in self.standings.pairs],
             "episodes": self._episodes,
             "transfers": self._transfers,
+            "rankers": self._rankers,
         }
         if part not in parts:
             raise unknown_name("part of the results", str(part), get_args(Part))
@@ -203,6 +208,9 @@ class Results:
                     values = zip(*map(_without_nan, columns), strict=True)
                     rows += [{**shared, **dict(zip(names, row, strict=True))} for row in values]
         return rows
+
+    def _rankers(self) -> list[dict[str, Any]]:
+        return [asdict(row) for ranking in self.standings.rankings for row in ranking.rows]
 
     def _transfers(self) -> list[dict[str, Any]]:
         rows = []

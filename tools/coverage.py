@@ -4,11 +4,11 @@
     OMP_NUM_THREADS=1 uv run python tools/coverage.py [--repeats N] --features BANK BANK
     OMP_NUM_THREADS=1 uv run python tools/coverage.py [--repeats N] --halves BANK
 
-Tables: `classes`, `pairs`, `seeds`, `images` and `stopping` for docs/coverage.md; `power` for docs/planning.md. With
-two banks of features of the same images (`features/NAME` of a run directory) their classes are the world, and the
-tables are `features` and, for docs/planning.md, `plan`. With one bank, disjoint halves of the images of each class are
-compared. Each table is printed as Markdown. A coverage is a share of the repeats; of 1,000 it varies by 0.7 points (one
-standard error). A width is relative to the best possible, 1.96 true errors.
+Tables: `classes`, `pairs`, `seeds`, `images`, `stopping` and `regrets` for docs/coverage.md; `power` for
+docs/planning.md. With two banks of features of the same images (`features/NAME` of a run directory) their classes are
+the world, and the tables are `features` and, for docs/planning.md, `plan`. With one bank, disjoint halves of the images
+of each class are compared. Each table is printed as Markdown. A coverage is a share of the repeats; of 1,000 it varies
+by 0.7 points (one standard error). A width is relative to the best possible, 1.96 true errors.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from rich.progress import track
 
 from episodes.arrays import FloatArray, IntArray
 from episodes.bank import FeatureBank
+from episodes.choice import choice_regret
 from episodes.comparison import paired_difference
 from episodes.components import Components, variance_components
 from episodes.intervals import half_width, student_quantile
@@ -75,11 +76,20 @@ class World:
 
     def draw(self, rng: np.random.Generator) -> tuple[FloatArray, IntArray]:
         """Draw classes and episodes: (n_episodes,) values with mean 0 over the world, and their classes."""
+        classes = self.draw_classes(rng)
+        return self.draw_values(classes, rng), classes
+
+    def draw_classes(self, rng: np.random.Generator) -> IntArray:
+        """Draw the classes of episodes, (n_episodes, way); -1 for no class."""
         order = np.argpartition(rng.random((self.episodes, self.classes)), self.way - 1, axis=1)
         classes = order[:, : self.way].astype(np.int64)
         if self.least_way is not None:
             ways = rng.integers(self.least_way, self.way + 1, self.episodes)
             classes[np.arange(self.way) >= ways[:, np.newaxis]] = -1
+        return classes
+
+    def draw_values(self, classes: IntArray, rng: np.random.Generator) -> FloatArray:
+        """Draw effects, and return the values of episodes: (n_episodes,) with mean 0 over the world."""
         is_there = classes >= 0
         n_way = is_there.sum(axis=1)
         ease = 1 - rng.exponential(size=self.classes) if self.is_skewed else rng.standard_normal(self.classes)
@@ -89,7 +99,7 @@ class World:
         for place in range(self.way):
             both = is_there[:, place, np.newaxis] & is_there
             values += (of_pair[classes[:, place, np.newaxis], classes] * both).sum(axis=1) / (n_way * (n_way - 1))
-        return values + rng.normal(0, self.of_episode, self.episodes), classes
+        return np.asarray(values + rng.normal(0, self.of_episode, self.episodes))
 
 
 WORLDS = (
@@ -130,6 +140,12 @@ SEEDS = tuple(
     for n_seeds in (3, 5, 8)
     for of_seed in (0.0, 0.003, 0.01, 0.02)
 )
+REGRETS = tuple(
+    (n_backbones, step, World(classes=classes, way=5, episodes=600, of_class=0.03, of_pair=0.05, of_episode=0.05))
+    for classes in (20, 85)
+    for n_backbones, step in ((5, 0.0), (5, 0.01), (10, 0.003))
+)
+"""Backbones, steps between their true accuracies, and the effects of each backbone on its own."""
 IMAGES = (
     (20, 20, 1, 600),
     (20, 20, 5, 600),
@@ -442,6 +458,27 @@ def _accuracies(banks: list[FeatureBank], spec: EpisodeSpec, seed: int) -> tuple
     return np.stack([table.accuracy for table in tables]), tables[0].classes
 
 
+def regrets(repeats: int) -> Iterator[str]:
+    """Yield coverage of the regret of a choice, for a fixed choice and for the best on the same episodes."""
+    yield "| backbones | true steps, points | classes | choice | true regret | measured regret | covers |"
+    yield "|---|---|---|---|---|---|---|"
+    for n_backbones, step, world in REGRETS:
+        truth = step * np.arange(n_backbones)
+        found: dict[str, list[tuple[float, float, bool]]] = {"the worst": [], "the middle": [], "best measured": []}
+        for seed in track(range(repeats), f"{n_backbones} backbones", console=Console(stderr=True)):
+            rng = np.random.default_rng(seed)
+            classes = world.draw_classes(rng)
+            accuracies = np.stack([mean + world.draw_values(classes, rng) for mean in truth])
+            places = (0, n_backbones // 2, int(accuracies.mean(axis=1).argmax()))
+            for choice, place in zip(found, places, strict=True):
+                regret, true = choice_regret(accuracies, [place], classes), float(truth.max() - truth[place])
+                found[choice].append((true, regret.mean, regret.low - 1e-12 <= true <= regret.high + 1e-12))
+        for choice, values in found.items():
+            true, measured, covers = np.mean(values, axis=0)
+            setting = f"| {n_backbones} | {100 * step:g} | {world.classes} | {choice} "
+            yield f"{setting}| {100 * true:.2f} | {100 * measured:.2f} | {covers:.3f} |"
+
+
 def main() -> None:
     """Print the chosen tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -457,12 +494,13 @@ def main() -> None:
         "images": lambda: over_images(arguments.repeats),
         "halves": lambda: halves(arguments.halves, arguments.repeats),
         "stopping": lambda: stopping(arguments.repeats),
+        "regrets": lambda: regrets(arguments.repeats),
         "power": lambda: kept_power(arguments.repeats),
         "features": lambda: features(arguments.features, arguments.repeats),
         "plan": lambda: foretold(arguments.features, arguments.repeats),
     }
     of_banks = [name for name in ("features", "halves") if getattr(arguments, name)]
-    for name in arguments.tables or of_banks or ["classes", "pairs", "seeds", "images", "stopping"]:
+    for name in arguments.tables or of_banks or ["classes", "pairs", "seeds", "images", "stopping", "regrets"]:
         print(f"\n{name}, {arguments.repeats} repeats\n", flush=True)
         for line in tables[name]():
             print(line, flush=True)

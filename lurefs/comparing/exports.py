@@ -10,6 +10,7 @@ from dataclasses import asdict, fields
 from pathlib import Path
 
 from episodes.files import write_text
+from lurefs.comparing.rankers import RankerRow
 from lurefs.comparing.standing_rows import Standing
 from lurefs.comparing.standings import Standings
 from lurefs.comparing.text_tables import TextTable, legend, text_tables
@@ -53,6 +54,9 @@ def write_exports(standings: Standings, folder: Path | str) -> dict[str, Path]:
         "LaTeX": ("tex", to_latex(tables, explained)),
     }
     paths = {name: folder / f"comparison.{suffix}" for name, (suffix, _) in texts.items()}
+    if standings.rankings:
+        texts["CSV of rankers"] = ("csv", rankers_to_csv(standings))
+        paths["CSV of rankers"] = folder / "rankers.csv"
     try:
         for name, (_, text) in texts.items():
             write_text(paths[name], text)
@@ -72,6 +76,16 @@ def to_csv(standings: Standings) -> str:
     means = [row for across in standings.across for row in across.standings()]
     rows = [*standings.rows, *groups, *standings.controls, *means]
     writer.writerows({"reference": standings.reference, **asdict(row)} for row in rows)
+    return text.getvalue()
+
+
+def rankers_to_csv(standings: Standings) -> str:
+    """Return one CSV line per benchmark and ranker: the fields of `RankerRow`; several chosen are joined by ` + `."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, [field.name for field in fields(RankerRow)], lineterminator="\n")
+    writer.writeheader()
+    rows = [row for ranking in standings.rankings for row in ranking.rows]
+    writer.writerows({**asdict(row), "chosen": " + ".join(row.chosen)} for row in rows)
     return text.getvalue()
 
 

@@ -68,6 +68,9 @@ class Standing:
         answered_accuracy: Accuracy on these, fraction.
         base_test_accuracy: Accuracy on held-out images of the base classes after the last chunk, fraction.
         changed_predictions: Share of predictions that a reset changed, mean over resets, fraction.
+        logme: Score of its features without episodes, from the labels of all images; see `TransferabilitySummary`.
+        h_score: Likewise.
+        nearest_centroid: Likewise.
         n_parameters: Parameters of its backbone, head included.
         n_macs: Multiply-adds of embedding one image.
         images_per_second: Images embedded per second, on the run's own device.
@@ -122,6 +125,9 @@ class Standing:
     answered_accuracy: float | None = None
     base_test_accuracy: float | None = None
     changed_predictions: float | None = None
+    logme: float | None = None
+    h_score: float | None = None
+    nearest_centroid: float | None = None
     n_parameters: int | None = None
     n_macs: int | None = None
     images_per_second: float | None = None
@@ -176,7 +182,8 @@ def group_row(group: Group, found: Verdicts, reference: Run) -> Standing:
     verdict, accuracy = found.against_reference(group.label), group.accuracy(benchmark, probe)
     beats = found.beats.get(group.label, {})
     costs = [_cost(run, benchmark, probe) for run in group.runs]
-    means_of_costs: dict[str, Any] = {name: _mean_of(cost[name] for cost in costs) for name in costs[0]}
+    names = dict.fromkeys(name for cost in costs for name in cost)
+    means_of_costs: dict[str, Any] = {name: _mean_of(cost.get(name) for cost in costs) for name in names}
     return Standing(
         kind="group",
         name=group.label,
@@ -298,8 +305,18 @@ def _mean_of(values: Iterable[float | None]) -> float | None:
     return known[0] if len(set(known)) == 1 else sum(known) / len(known)
 
 
+def n_parameters(run: Run) -> int | None:
+    """Return the number of parameters of a run's backbone, head included; None if unknown."""
+    known: int | None = run.cost.get("n_parameters", run.identity.get("backbone", {}).get("n_parameters"))
+    return known
+
+
+def _scores(run: Run, benchmark: str) -> dict[str, Any]:
+    found = run.benchmark(benchmark)
+    return {} if found is None or found.transferability is None else vars(found.transferability)
+
+
 def _cost(run: Run, benchmark: str, probe: str) -> dict[str, Any]:
-    n_parameters = run.identity.get("backbone", {}).get("n_parameters")
     result = run.result(benchmark, probe)
     ece = result.ece if result else None
     return {
@@ -307,7 +324,8 @@ def _cost(run: Run, benchmark: str, probe: str) -> dict[str, Any]:
         **_calibration(result.calibration if result else None),
         "base_test_accuracy": run.outcomes[-1].test_accuracy if run.outcomes else None,
         "changed_predictions": mean_changed_predictions(run.outcomes),
-        "n_parameters": run.cost.get("n_parameters", n_parameters),
+        **_scores(run, benchmark),
+        "n_parameters": n_parameters(run),
         "n_macs": run.cost.get("n_macs"),
         "images_per_second": run.cost.get("images_per_second"),
         "ms_per_episode": result.ms_per_episode if result else None,

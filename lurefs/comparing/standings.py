@@ -14,6 +14,7 @@ import lurefs
 from lurefs.comparing.across_sets import AcrossSets, across_sets
 from lurefs.comparing.finished_runs import Run, benchmarks_of, reference_run
 from lurefs.comparing.groups import groups_of
+from lurefs.comparing.rankers import Ranking, rankings
 from lurefs.comparing.standing_rows import Pair, Standing, control_row, group_row, pair_row, run_row
 from lurefs.comparing.verdicts import Cell, Verdicts, judge_all
 from lurefs.errors import unknown_name
@@ -67,6 +68,7 @@ class Standings:
         rows: One row per benchmark, probe and run.
         pairs: One per benchmark, probe and pair of groups.
         across: Benchmarks of one form on several data sets, with means over these; empty if there are none.
+        rankings: Rankers that choose a backbone without episodes, by benchmark; empty for few backbones.
         verdicts: The verdicts behind all of these.
     """
 
@@ -80,12 +82,13 @@ class Standings:
     rows: tuple[Standing, ...]
     pairs: tuple[Pair, ...]
     across: tuple[AcrossSets, ...]
+    rankings: tuple[Ranking, ...]
     verdicts: Mapping[Cell, Verdicts]
 
     def to_mapping(self) -> dict[str, Any]:
         """Return the content of `comparison.json`: the versions, and all fields but `verdicts`.
 
-        The key `across_sets` is left out without several data sets.
+        The key `across_sets` is left out without several data sets, and `rankers` for few backbones.
         """
         parts = {name: getattr(self, name) for name in ("reference", "one_training_each", "manifests", "cut")}
         lists = {
@@ -93,7 +96,9 @@ class Standings:
             for name in ("runs", "groups", "controls", "rows", "pairs")
         }
         across = {"across_sets": [entry.to_mapping() for entry in self.across]} if self.across else {}
-        return {"version": VERSION, "lurefs": lurefs.__version__, **parts, **lists, **across}
+        rankers = [asdict(row) for ranking in self.rankings for row in ranking.rows]
+        more = across | ({"rankers": rankers} if rankers else {})
+        return {"version": VERSION, "lurefs": lurefs.__version__, **parts, **lists, **more}
 
 
 def standings(runs: Sequence[Run], *, benchmark: str | None = None, probe: str | None = None) -> Standings:
@@ -134,6 +139,7 @@ def standings(runs: Sequence[Run], *, benchmark: str | None = None, probe: str |
         ),
         pairs=tuple(pair_row(pair, entry) for entry in found for pair in entry.pairs),
         across=tuple(across_sets(runs, verdicts)),
+        rankings=tuple(rankings(verdicts)),
         verdicts=verdicts,
     )
 

@@ -19,6 +19,16 @@ from lurefs.comparing.fine_tuning import (
 )
 from lurefs.comparing.groups import Group
 from lurefs.comparing.more_seeds import missing_seeds
+from lurefs.comparing.ranker_tables import (
+    COLUMNS,
+    ranker_legend,
+    ranker_notes,
+    ranker_texts,
+    ranker_title,
+    score_columns,
+    score_texts,
+)
+from lurefs.comparing.rankers import Ranking
 from lurefs.comparing.standing_rows import Standing
 from lurefs.comparing.standings import Standings
 from lurefs.comparing.texts import (
@@ -75,14 +85,15 @@ def text_tables(standings: Standings) -> list[TextTable]:
     """Return one table of results per benchmark and probe, best group first and controls last, and one of costs.
 
     A fine-tuned probe has a second table, against probes on fixed features. Benchmarks of one form on several data sets
-    have one across these.
+    have one across these. From five backbones on there are tables of scores without episodes.
     """
     found = [
         table
         for verdicts in standings.verdicts.values()
         for table in (_results(standings, verdicts), *_fine_tuning(verdicts))
     ]
-    return [*found, *map(across_table, standings.across), _costs(standings)]
+    rankers = [table for ranking in standings.rankings for table in ranker_tables(ranking)]
+    return [*found, *map(across_table, standings.across), *rankers, _costs(standings)]
 
 
 def legend(standings: Standings) -> list[str]:
@@ -120,6 +131,8 @@ def legend(standings: Standings) -> list[str]:
             "± sets: 95 % interval of the mean over data sets, on other data sets of this kind (Student's t over the "
             "means of the sets); p sets: p-value of no difference, corrected for all pairs."
         )
+    if standings.rankings:
+        said += ranker_legend()
     if standings.controls:
         said.append(
             "Controls: the same backbone untrained, with other initial weights; statistics of the images, without a "
@@ -259,6 +272,22 @@ def _fine_tuning(verdicts: Verdicts) -> list[TextTable]:
             optional=tuple(columns.index(name) for name in GIVE_WAY if name in columns),
             is_explained=True,
         )
+    ]
+
+
+def ranker_tables(ranking: Ranking) -> list[TextTable]:
+    """Return the tables of rankers and of their scores on a benchmark."""
+    title = f"Scores without episodes, {ranking.benchmark}"
+    return [
+        TextTable(
+            title=ranker_title(ranking),
+            columns=COLUMNS,
+            rows=tuple(ranker_texts(ranking)),
+            notes=tuple(ranker_notes(ranking)),
+            optional=tuple(COLUMNS.index(name) for name in ("p tau", "accuracy %", "95 % tau")),
+            is_explained=True,
+        ),
+        TextTable(title=title, columns=score_columns(ranking), rows=tuple(score_texts(ranking))),
     ]
 
 

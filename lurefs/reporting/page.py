@@ -22,6 +22,7 @@ from lurefs.comparing.choices import choice_notes, choice_table, choices_of
 from lurefs.comparing.finished_runs import Run, benchmarks_of, differing_settings, read_runs, reference_run
 from lurefs.comparing.groups import Group, best_first, groups_of
 from lurefs.comparing.pairs import manifests_of
+from lurefs.comparing.ranker_tables import ranker_legend
 from lurefs.comparing.text_tables import across_table
 from lurefs.comparing.texts import count
 from lurefs.comparing.verdict_words import (
@@ -49,6 +50,7 @@ from lurefs.reporting.sections import (
     learning,
     narrative,
     planning,
+    rankers,
     reliability,
     shots,
     tables,
@@ -115,6 +117,8 @@ def write_page(runs: Sequence[Run], destination: Path | str, *, judged: Mapping[
         "benchmarks": _benchmarks(runs, groups, judged, kept),
         "forms": shots.section(runs, groups, kept),
         "needs": planning.section(groups, judged, kept),
+        "rankers": rankers.section(groups, judged, kept),
+        "ranker_legend": ranker_legend(),
         "transfers": [_transfer(runs, groups, name, kept) for name in transfer.transfers_of(runs)],
         "learning": learning.section(runs, groups, judged, kept),
         "pictures": episode_pictures.samples(runs[0].config, kept),

@@ -202,6 +202,21 @@ class DuplicateCounts:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TransferabilitySummary:
+    """Scores of a benchmark's features without episodes, from the labels of all its images; higher is better.
+
+    Attributes:
+        logme: Log evidence of a linear model per image, see `episodes.transferability.logme`.
+        h_score: Share of the scatter between classes, summed over directions, see `episodes.transferability.h_score`.
+        nearest_centroid: Leave-one-out accuracy of the nearest centroid on all images and classes, fraction.
+    """
+
+    logme: float
+    h_score: float
+    nearest_centroid: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class BenchmarkSummary:
     """Figures of one benchmark.
 
@@ -220,6 +235,7 @@ class BenchmarkSummary:
         controls: By the control's name, `untrained_twin` or `image_statistics`; empty if none was scored.
         sources: Shares of known sources; the key is left out if the data do not tell sources apart.
         duplicates: Images that occur twice; the key is left out if they were not counted.
+        transferability: Scores of the support features without episodes; the key is left out if there are none.
     """
 
     manifest: str
@@ -236,6 +252,7 @@ class BenchmarkSummary:
     controls: dict[str, ControlSummary]
     sources: SourceShares | None = None
     duplicates: DuplicateCounts | None = None
+    transferability: TransferabilitySummary | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -359,7 +376,7 @@ def as_mapping(summary: RunSummary) -> dict[str, Any]:
     """Return the content of `summary.json`."""
     values: dict[str, Any] = to_mapping(summary)
     for benchmark in values["benchmarks"].values():
-        for name in ("sources", "duplicates"):
+        for name in ("sources", "duplicates", "transferability"):
             if benchmark[name] is None:
                 del benchmark[name]
         for measured in (benchmark, *benchmark["controls"].values()):

@@ -33,6 +33,7 @@ from lurefs.runs.summary import (
     RobustnessSummary,
     RunStatement,
     RunSummary,
+    TransferabilitySummary,
     summarise_table,
 )
 from lurefs.stages.choosing import choice_path, read_choice
@@ -41,6 +42,7 @@ from lurefs.stages.duplicates import read_duplicates
 from lurefs.stages.sources import source_shares
 from lurefs.stages.stage import Stage
 from lurefs.stages.transfer import summarise_transfers
+from lurefs.stages.transferability import score_features
 
 
 def write_summary(stage: Stage) -> None:
@@ -70,13 +72,14 @@ def write_summary(stage: Stage) -> None:
         version=lurefs.__version__,
         seconds=seconds,
     )
-    duplicates = read_duplicates(stage)
+    duplicates, scores = read_duplicates(stage), score_features(stage)
     directory.write_summary(
         RunSummary(
             run=statement,
             pretrain=None if config.frozen else summarise_outcomes(outcomes, strategy=config.unlearn.name),
             benchmarks={
-                name: _summarise_benchmark(stage, name, found, duplicates[name]) for name, found in tables.items()
+                name: _summarise_benchmark(stage, name, found, duplicates[name], scores.get(name))
+                for name, found in tables.items()
             },
             transfer=transfers,
         )
@@ -107,7 +110,11 @@ def summarise_outcomes(outcomes: Sequence[ChunkOutcome], *, strategy: str) -> Pr
 
 
 def _summarise_benchmark(
-    stage: Stage, name: str, tables: Mapping[str, EpisodeTable], duplicates: DuplicateCounts
+    stage: Stage,
+    name: str,
+    tables: Mapping[str, EpisodeTable],
+    duplicates: DuplicateCounts,
+    transferability: TransferabilitySummary | None,
 ) -> BenchmarkSummary:
     directory, benchmark = stage.directory, stage.plan.benchmarks[name]
     manifest = directory.read_manifest(name)
@@ -131,6 +138,7 @@ def _summarise_benchmark(
         },
         sources=source_shares(stage.plan, benchmark, manifest),
         duplicates=duplicates,
+        transferability=transferability,
     )
 
 

@@ -54,6 +54,12 @@ def leaderboard(numbers: Mapping[str, Any]) -> Table:
     return Table(columns=columns, rows=[[row[name] for name in columns] for row in full])
 
 
+def _rankers(numbers: Mapping[str, Any]) -> dict[str, Table]:
+    """Return the table of rankers, if there are any; several chosen backbones are joined by ` + `."""
+    rows = [{**row, "chosen": " + ".join(row["chosen"])} for row in numbers.get("rankers", [])]
+    return {"rankers": Table(columns=list(rows[0]), rows=[list(row.values()) for row in rows])} if rows else {}
+
+
 def _about_groups(numbers: Mapping[str, Any]) -> dict[str, Row]:
     """Return the facts about each group: those of its first run, without the seed if it has several runs."""
     about: dict[str, Row] = {}
@@ -112,7 +118,7 @@ def _record(numbers: Mapping[str, Any], page: Path) -> Record:
     return Record(
         card=comparison_card(numbers),
         summary=_summary(numbers),
-        tables={"leaderboard": leaderboard(numbers)},
+        tables={"leaderboard": leaderboard(numbers), **_rankers(numbers)},
         charts={key: chart for key, chart in charts.items() if chart.table.rows},
         pages={"report": page.read_text(encoding="utf-8")} if page.is_file() else {},
     )

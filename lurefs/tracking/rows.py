@@ -124,6 +124,7 @@ def cell_summary(
         "train_images_per_second": train_images_per_second(outcomes),
         "feature_spread": described.feature_spread,
         **_choice_row(scores.choice),
+        **(vars(described.transferability) if described.transferability is not None else {}),
         **{
             f"control_{name}": _mean(control.probes[probe].accuracy)
             for name, control in described.controls.items()

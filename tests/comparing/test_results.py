@@ -46,7 +46,7 @@ def test_records_are_those_of_the_files(results: Results, tmp_path: Path) -> Non
     assert {row["nll"] for row in episodes} == {None}
     assert results.records("transfers") == []
     assert paths["report"].read_text().startswith("<!doctype html>")
-    with pytest.raises(UserError, match="one of episodes, groups, pairs, runs, transfers"):
+    with pytest.raises(UserError, match="one of episodes, groups, pairs, rankers, runs, transfers"):
         results.records("run")  # type: ignore[arg-type]
 
 

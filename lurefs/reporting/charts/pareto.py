@@ -1,4 +1,4 @@
-"""Chart of accuracy against cost, with its Pareto front."""
+"""Chart of accuracy against cost, with its Pareto front, or against a score."""
 
 from __future__ import annotations
 
@@ -55,6 +55,7 @@ def scatter(
     x_label: str,
     y_label: str,
     names: Sequence[str] = (),
+    has_front: bool = True,
 ) -> str:
     """Draw accuracy against cost, one point per line, and the Pareto front as a step line.
 
@@ -66,14 +67,18 @@ def scatter(
         x_label: Label of the cost, with the unit.
         y_label: Label of the accuracy, with the unit.
         names: Names beside the markers; the lines' labels if empty.
+        has_front: Whether x is a cost; otherwise there is no front.
     """
     names = names or [line.label for line in lines]
     points = [(float(np.mean(np.asarray(line.x))), float(np.mean(np.asarray(line.y)))) for line in lines]
-    members = front(points)
+    members = front(points) if has_front else []
     with chart_context(name):
         figure, axes = new_chart()
-        _set_limits(axes, [x for x, _ in points])
-        _draw_front(axes, [points[place] for place in members])
+        if has_front:
+            _set_limits(axes, [x for x, _ in points])
+            _draw_front(axes, [points[place] for place in members])
+        else:
+            axes.margins(x=0.12)
         for place, line in enumerate(lines):
             _draw_point(axes, line, is_member=place in members)
         name_axes(axes, x_label, y_label)
@@ -81,7 +86,7 @@ def scatter(
         named = [*members, *(others if len(lines) <= MAX_NAMED else [])]
         figure.draw_without_rendering()
         figure.set_layout_engine("none")
-        steps = _step_boxes(axes, [points[place] for place in members])
+        steps = _step_boxes(axes, [points[place] for place in members]) if has_front else []
         _name_points(axes, points, steps, [(place, names[place], place in members) for place in named])
         return to_svg(figure, name)
 
