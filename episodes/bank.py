@@ -135,6 +135,9 @@ class FeatureBank:
             ValueError: Its files do not belong together.
         """
         folder = Path(folder)
+        for name in ("bank.json", "features.npy", "labels.npy"):
+            if not (folder / name).is_file():  # opening a named pipe would wait for ever
+                raise FileNotFoundError(f"there is no file {folder / name}")
         card = read_card((folder / "bank.json").read_bytes(), _CARD, what="bank.json")
         features, labels = np.load(folder / "features.npy", mmap_mode="r"), np.load(folder / "labels.npy")
         if features.dtype != np.dtype("<f4") or labels.dtype.kind != "i" or labels.ndim != 1:

@@ -123,7 +123,7 @@ def test_features_that_were_changed_after_writing_are_refused(
     bank.save(tmp_path)
     assert len(FeatureBank.load(tmp_path).features) == 4
     np.save(tmp_path / "features.npy", change(np.asarray(bank.features)))
-    with pytest.raises(ValueError, match="not what was written|not float32"):
+    with pytest.raises(ValueError, match=r"not what was written|not float32"):
         FeatureBank.load(tmp_path)
 
 
@@ -132,7 +132,7 @@ def test_a_card_of_another_form_is_no_bank(entry: str | None, value: Any, tmp_pa
     FeatureBank.from_arrays(np.zeros((2, 3)), np.array([0, 1])).save(tmp_path)
     card = json.loads((tmp_path / "bank.json").read_text())
     (tmp_path / "bank.json").write_text(json.dumps(value if entry is None else card | {entry: value}))
-    with pytest.raises(ValueError, match="which should be|should be a mapping"):
+    with pytest.raises(ValueError, match=r"which should be|should be a mapping"):
         FeatureBank.load(tmp_path)
 
 
