@@ -6,6 +6,7 @@ import argparse
 import codecs
 import io
 import os
+import re
 import shlex
 import sys
 import tempfile
@@ -99,7 +100,7 @@ def make_parser() -> argparse.ArgumentParser:
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Parse the arguments; overrides and runs may come before and after options, unlike in plain argparse."""
     for word in sys.argv[1:] if arguments is None else arguments:
-        if "\0" in word or word != os.fsdecode(os.fsencode(word.encode("utf-8", "surrogateescape"))):
+        if re.search("[\0\ud800-\udc7f\udd00-\udfff]", word):  # bytes of file names are \udc80 to \udcff
             raise UserError(f"{word!r} is no text", "words without NUL and in UTF-8", "correct it")
     parser = make_parser()
     parsed, rest = parser.parse_known_args(arguments)
