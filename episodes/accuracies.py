@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from episodes.arrays import FloatArray, IntArray
+from episodes.cards import read_card
 from episodes.files import check_columns
 
 COLUMNS = ("index", "classes", "accuracy")
@@ -59,13 +59,24 @@ class Accuracies:
                 raise ValueError(f"{path} is not a table of episodes: it should have the columns {', '.join(COLUMNS)}")
             table = file.read(columns=list(COLUMNS))
         check_columns(table, path, lists=("classes",))
+        check_accuracies(table["accuracy"].to_numpy(), path)
         lists = table["classes"].combine_chunks()
         return cls(
             index=table["index"].to_numpy(),
             classes=_padded(lists.flatten().to_numpy(), lists.value_lengths().to_numpy()),
             accuracy=table["accuracy"].to_numpy(),
-            identity=json.loads(metadata[b"identity"]),
+            identity=read_card(metadata[b"identity"], {}, what="the identity of the results"),
         )
+
+
+def check_accuracies(accuracy: FloatArray, path: Path | str) -> None:
+    """Raise unless there are accuracies, all of them shares.
+
+    Raises:
+        ValueError: There are none, or one is outside [0, 1] or NaN.
+    """
+    if not len(accuracy) or not ((accuracy >= 0) & (accuracy <= 1)).all():
+        raise ValueError(f"{path} has no accuracies, or accuracies outside 0 to 1")
 
 
 def _padded(labels: IntArray, n_of_row: IntArray) -> IntArray:

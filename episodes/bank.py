@@ -7,7 +7,7 @@ import json
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from episodes.arrays import IntArray
+from episodes.cards import TEXTS, Kind, read_card
 from episodes.files import atomic_path, write_text
 
 NEARLY_CONSTANT = 1e-5
@@ -23,6 +24,14 @@ the features' length (30 untrained timm models against double precision), a seve
 accuracies began to fall, and at 1e-7 they were at chance. No untrained model with informative features had less than
 3e-3."""
 _ROWS_AT_ONCE = 4096
+_CARD: Mapping[str, Kind] = {
+    "identity": dict,
+    "images_digest": str,
+    "features_sha256": str,
+    "class_names": TEXTS,
+    "image_ids": TEXTS,
+}
+"""Entries of `bank.json`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,12 +135,25 @@ class FeatureBank:
             ValueError: Its files do not belong together.
         """
         folder = Path(folder)
-        card = json.loads((folder / "bank.json").read_text(encoding="utf-8"))
+        for name in ("bank.json", "features.npy", "labels.npy"):
+            if not (folder / name).is_file():  # opening a named pipe would wait for ever
+                raise FileNotFoundError(f"there is no file {folder / name}")
+        card = read_card((folder / "bank.json").read_bytes(), _CARD, what="bank.json")
+        features, labels = np.load(folder / "features.npy", mmap_mode="r"), np.load(folder / "labels.npy")
+        if features.dtype != np.dtype("<f4") or labels.dtype.kind != "i" or labels.ndim != 1:
+            raise ValueError(f"features are {features.dtype} and labels {labels.dtype}, not float32 and int64")
+        state = (folder / "features.npy").stat()
+        if _sha256(folder / "features.npy", state.st_mtime_ns, state.st_size) != card["features_sha256"]:
+            raise ValueError("features.npy is not what was written")
+        image_ids, class_names = tuple(card["image_ids"]), tuple(card["class_names"])
+        check_names(labels, image_ids, class_names)
+        if images_digest(labels, image_ids, class_names) != card["images_digest"]:
+            raise ValueError("labels or names are not what was written")
         return cls(
-            features=np.load(folder / "features.npy", mmap_mode="r"),
-            labels=np.load(folder / "labels.npy"),
-            image_ids=tuple(card["image_ids"]),
-            class_names=tuple(card["class_names"]),
+            features=features,
+            labels=labels,
+            image_ids=image_ids,
+            class_names=class_names,
             identity=card["identity"],
         )
 
@@ -160,10 +182,12 @@ def write_bank(
         identity: See `FeatureBank`.
 
     Raises:
-        ValueError: There is not one row of features per label.
+        ValueError: There is not one row of features per label, or a feature is not finite.
     """
     with atomic_path(folder / "features.npy") as temporary:
         n_rows = _write_features(temporary, batches, (len(labels), n_features))
+        with temporary.open("rb") as stream:
+            sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
         if n_rows != len(labels):
             raise ValueError(f"{n_rows} rows of features and {len(labels)} labels do not belong together")
         (folder / "bank.json").unlink(missing_ok=True)  # the old card must not describe the new features
@@ -172,6 +196,7 @@ def write_bank(
     card = {
         "identity": identity,
         "images_digest": images_digest(labels, image_ids, class_names),
+        "features_sha256": sha256,
         "class_names": class_names,
         "image_ids": image_ids,
     }
@@ -185,9 +210,33 @@ def _write_features(path: Path, batches: Iterable[NDArray[np.float32]], shape: t
         header = {"descr": "<f4", "fortran_order": False, "shape": shape}
         np.lib.format.write_array_header_1_0(stream, header)
         for batch in batches:
+            if not np.isfinite(batch).all():
+                row = n_rows + int(np.argmin(np.isfinite(batch).all(axis=1)))
+                raise ValueError(f"row {row} of the features holds a number that is not finite")
             stream.write(np.ascontiguousarray(batch, dtype="<f4").data)
             n_rows += len(batch)
     return n_rows
+
+
+@lru_cache(maxsize=64)
+def _sha256(path: Path, changed_ns: int, n_bytes: int) -> str:
+    """Return the digest of a file, read once per process and state of the file."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def check_names(labels: IntArray, image_ids: tuple[str, ...], class_names: tuple[str, ...]) -> None:
+    """Raise unless every image has a label and a name of its own, and every label a class.
+
+    Raises:
+        ValueError: They do not belong together.
+    """
+    if len(labels) != len(image_ids) or len(set(image_ids)) < len(image_ids):
+        raise ValueError(f"{len(labels)} images have {len(set(image_ids))} different ids")
+    if len(labels) and not 0 <= labels.min() <= labels.max() < len(class_names):
+        raise ValueError(f"labels must lie in 0..{len(class_names) - 1}, with one class name each")
+    if len(set(class_names)) < len(class_names):
+        raise ValueError("two classes have one name")
 
 
 def images_digest(labels: IntArray, image_ids: tuple[str, ...], class_names: tuple[str, ...]) -> str:

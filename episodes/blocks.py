@@ -83,6 +83,45 @@ class Block:
         )
 
 
+def check_block(block: Block, n_images: int | None = None, labels: IntArray | None = None) -> None:
+    """Raise unless every episode has different classes and images, and images of its classes.
+
+    Args:
+        block: The episodes.
+        n_images: Number of rows that there are; None if unknown.
+        labels: (n_images,) class of each row; None if unknown.
+
+    Raises:
+        ValueError: The counts do not belong to the arrays, an episode has a class or an image twice, an image that does
+            not exist or one of another class.
+    """
+    of_entry = np.repeat(np.arange(len(block)), _counts(block.n_ways, block.classes, "classes"))
+    n_support = _counts(block.n_support, block.support, "support images")
+    n_query = _counts(block.n_query, block.query, "queries")
+    if not len(n_support) == len(n_query) == len(block.classes):
+        raise ValueError("there are not as many counts of images as classes")
+    rows = np.concatenate([block.support, block.query])
+    entries = np.concatenate([np.repeat(np.arange(len(counts)), counts) for counts in (n_support, n_query)])
+    for values, episodes, what, n in (
+        (block.classes, of_entry, "class", None),
+        (rows, of_entry[entries], "image", n_images),
+    ):
+        if len(values) and (values.min() < 0 or (n is not None and values.max() >= n)):
+            raise ValueError(f"an episode has a{'n' * (what == 'image')} {what} that does not exist")
+        order = np.lexsort((values, episodes))
+        is_again = (np.diff(values[order]) == 0) & (np.diff(episodes[order]) == 0)
+        if is_again.any():
+            raise ValueError(f"episode {episodes[order][1:][is_again][0]} has one {what} twice")
+    if labels is not None and (is_other := labels[rows] != block.classes[entries]).any():
+        raise ValueError(f"episode {of_entry[entries][is_other][0]} has images of other classes than its own")
+
+
+def _counts(counts: IntArray, values: IntArray, what: str) -> IntArray:
+    if (len(counts) and counts.min() < 0) or counts.sum() != len(values):
+        raise ValueError(f"the episodes should have {counts.sum()} {what}, and there are {len(values)}")
+    return counts
+
+
 def make_pool(labels: IntArray) -> Pool:
     """Group row numbers by class.
 

@@ -36,8 +36,14 @@ def write_text(path: Path | str, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
-def check_columns(table: pa.Table, path: Path | str, *, lists: Collection[str]) -> None:
+def check_columns(table: pa.Table, path: Path | str, *, lists: Collection[str], integers: bool = False) -> None:
     """Refuse a Parquet table that has other columns than complete ones of numbers and, by name, of lists of numbers.
+
+    Args:
+        table: The table.
+        path: Its file, for the message.
+        lists: Names of the columns of lists.
+        integers: Whether all numbers must be whole.
 
     Raises:
         ValueError: A column has another type, or empty values.
@@ -48,7 +54,8 @@ def check_columns(table: pa.Table, path: Path | str, *, lists: Collection[str]) 
         column = table[name].combine_chunks()
         is_list = of.is_list(column.type) or of.is_large_list(column.type) or of.is_fixed_size_list(column.type)
         values = column.flatten() if is_list else column
-        is_number = any(test(values.type) for test in (of.is_integer, of.is_floating, of.is_boolean))
+        kinds = (of.is_integer,) if integers else (of.is_integer, of.is_floating, of.is_boolean)
+        is_number = any(test(values.type) for test in kinds)
         if is_list != (name in lists) or not is_number:
             wanted = "lists of numbers" if name in lists else "numbers"
             raise ValueError(f"{path} has the type {column.type} in the column {name}, where it should have {wanted}")

@@ -13,7 +13,11 @@ from typing import Protocol
 import numpy as np
 
 from episodes.arrays import IntArray
-from episodes.bank import images_digest
+from episodes.bank import check_names, images_digest
+from episodes.cards import NUMBERS, TEXTS, check_card, read_card
+
+MAX_EXPANSION = 100
+"""Names expand to less than this many times their compressed size; ids of real data sets to about ten times."""
 
 
 class Images(Protocol):
@@ -61,9 +65,27 @@ class ImageNames:
 
     @classmethod
     def from_text(cls, text: bytes) -> ImageNames:
-        """Return the names that `to_text` wrote."""
-        labels, image_ids, class_names = json.loads(zlib.decompress(base64.b64decode(text)))
-        return cls(labels=np.array(labels, dtype=np.int64), image_ids=tuple(image_ids), class_names=tuple(class_names))
+        """Return the names that `to_text` wrote.
+
+        Raises:
+            ValueError: They are of another form, or expand to far more than names do.
+        """
+        try:
+            unpacker, packed = zlib.decompressobj(), base64.b64decode(text)
+            unpacked = unpacker.decompress(packed, MAX_EXPANSION * len(packed) + 2**20)
+        except zlib.error as error:
+            raise ValueError(f"the names of the images are damaged: {error}") from error
+        if not unpacker.eof:
+            raise ValueError("the names of the images are incomplete, or expand to far more than names do")
+        values = read_card(b'{"names": %s}' % unpacked, {"names": list}, what="the names of the images")["names"]
+        kinds = {"labels": NUMBERS, "image_ids": TEXTS, "class_names": TEXTS}
+        if len(values) != len(kinds):
+            raise ValueError(f"the names of the images have {len(values)} parts in place of {len(kinds)}")
+        card = check_card(dict(zip(kinds, values, strict=True)), kinds, what="the names of the images")
+        labels = np.array(card["labels"], dtype=np.int64)
+        ids, classes = tuple(card["image_ids"]), tuple(card["class_names"])
+        check_names(labels, ids, classes)
+        return cls(labels=labels, image_ids=ids, class_names=classes)
 
 
 def alphabetical(used: IntArray, names: Sequence[str]) -> tuple[list[str], IntArray]:

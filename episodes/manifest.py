@@ -13,13 +13,16 @@ from typing import Any
 import numpy as np
 
 from episodes.arrays import IntArray
-from episodes.blocks import Block
+from episodes.blocks import Block, check_block
+from episodes.cards import read_card
 from episodes.files import atomic_path, check_columns
 from episodes.image_names import ImageNames, Images, alphabetical, find_rows
 from episodes.sampler import Episode, EpisodeSampler, episode_of
 from episodes.specs import EpisodeSpec
 
 COUNTS = ("n_support", "n_query")
+_CARD = {"spec": dict, "seed": int, "images_digest": str, "hash": str}
+"""Entries of the card of a file."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,9 +134,11 @@ class Manifest:
             images: A bank with all images of the episodes, in any order; it may have others.
 
         Raises:
-            ValueError: An image is missing in the bank or has another class, or the manifest has no names.
+            ValueError: An image is missing in the bank or has another class, the manifest has no names, or it has no
+                names and images of other classes than those of its episodes.
         """
         if images.images_digest == self.images_digest:
+            check_block(self.block, len(images.labels), images.labels)
             return replace(self, images=ImageNames.of(images))
         if self.images is None:
             raise ValueError(
@@ -189,7 +194,8 @@ class Manifest:
 
         Raises:
             FileNotFoundError: There is no such file.
-            ValueError: The file is not a manifest, or its episodes do not match the hash in it.
+            ValueError: The file is not a manifest, its episodes do not match the hash in it, or they are none: an image
+                or a class is twice in an episode, does not exist, or is of another class.
         """
         import pyarrow.parquet as pq
 
@@ -197,8 +203,8 @@ class Manifest:
             table, metadata = file.read(), file.metadata.metadata or {}
         if b"manifest" not in metadata:
             raise ValueError(f"{path} is not a manifest: its metadata has no entry 'manifest'")
-        check_columns(table, path, lists=[name for name in table.column_names if name != "index"])
-        card = json.loads(metadata[b"manifest"])
+        check_columns(table, path, lists=[name for name in table.column_names if name != "index"], integers=True)
+        card = read_card(metadata[b"manifest"], _CARD, what=f"the card of {path}")
 
         def flat(name: str) -> IntArray:
             values: IntArray = table[name].combine_chunks().flatten().to_numpy(zero_copy_only=False)
@@ -221,6 +227,9 @@ class Manifest:
             raise ValueError(
                 f"{path} was drawn on images {card['images_digest'][:12]}, but has names of {images.images_digest[:12]}"
             )
+        if len(block) != spec.n_episodes or (spec.meta_dataset is None and (n_ways != spec.n_way).any()):
+            raise ValueError(f"{path} has {len(block)} episodes, and not {spec.n_episodes} of {spec.words()}")
+        check_block(block, *(() if images is None else (len(images.labels), images.labels)))
         manifest = _from_block(block, spec=spec, seed=card["seed"], images_digest=card["images_digest"], images=images)
         if manifest.hash != card["hash"]:
             raise ValueError(f"{path} should have hash {card['hash'][:12]}, but its episodes have {manifest.hash[:12]}")

@@ -5,13 +5,14 @@ Nothing is drawn here: `episodes.blocks` draws episodes of a spec, and `episodes
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import numpy as np
 
 from episodes.arrays import IntArray
+from episodes.cards import NUMBERS, Kind, check_card
 
 MIN_ALPHA = 0.05
 """Smallest `query_alpha`; below it, all gamma variates of an episode could underflow to zero."""
@@ -136,14 +137,24 @@ class EpisodeSpec:
 
     def to_card(self) -> dict[str, Any]:
         """Return the fields as a JSON-serialisable mapping; the unusual ones only if they are set."""
-        usual = ("n_way", "n_shot", "n_query", "n_episodes")
-        return {name: value for name, value in asdict(self).items() if name in usual or value not in (None, False)}
+        return {name: value for name, value in asdict(self).items() if name in _USUAL or value not in (None, False)}
 
     @classmethod
     def from_card(cls, card: Mapping[str, Any]) -> EpisodeSpec:
-        """Return the spec that a mapping from `to_card` describes."""
-        bounds = card.get("meta_dataset")
-        return cls(**{**card, "meta_dataset": None if bounds is None else MetaDatasetSpec(**bounds)})
+        """Return the spec that a mapping from `to_card` describes.
+
+        Raises:
+            ValueError: It is of another form, or of a newer version.
+        """
+        given = {name: _CARD[name] for name in card if name in _CARD}
+        checked = check_card(card, {**dict.fromkeys(_USUAL, int), **given}, what="the form of the episodes")
+        bounds = checked.get("meta_dataset")
+        if bounds is not None:
+            names = [field.name for field in fields(MetaDatasetSpec)]
+            check_card(bounds, dict.fromkeys(names, int), what="meta_dataset")
+            _refuse_newer(bounds, names)
+        _refuse_newer(checked, _CARD)
+        return cls(**{**checked, "meta_dataset": None if bounds is None else MetaDatasetSpec(**bounds)})
 
     def words(self) -> str:
         """Describe the form of one episode in words."""
@@ -199,6 +210,23 @@ class EpisodeSpec:
                     else f"only one of the two, since with {name} the number of images per class is random",
                     f"leave {clash} or {name} out",
                 )
+
+
+_USUAL = ("n_way", "n_shot", "n_query", "n_episodes")
+_CARD: Mapping[str, Kind] = {
+    **dict.fromkeys(_USUAL, int),
+    "shots": NUMBERS,
+    "shot_range": NUMBERS,
+    "query_alpha": (float, type(None)),
+    "meta_dataset": (dict, type(None)),
+    "disjoint": bool,
+}
+"""Entries of the card of a spec."""
+
+
+def _refuse_newer(card: Mapping[str, Any], known: Collection[str]) -> None:
+    if newer := [str(name) for name in card if name not in known]:
+        raise ValueError(f"the form of the episodes has {newer[0]!r}, which this version does not know")
 
 
 def check_fits(spec: EpisodeSpec, n_per_class: IntArray, class_names: Sequence[str] | None = None) -> None:

@@ -11,9 +11,11 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from episodes.accuracies import check_accuracies
 from episodes.arrays import FloatArray, IntArray
+from episodes.cards import DECIMALS, NUMBERS, check_card, read_card
 from episodes.files import atomic_path, check_columns
-from episodes.metrics import Reliability, empty_reliability
+from episodes.metrics import N_BINS, Reliability, empty_reliability
 from episodes.summary import Summary, summarise
 
 COLUMNS = ("index", "classes", "accuracy", "nll", "brier", "converged", "seconds")
@@ -126,8 +128,13 @@ class EpisodeTable:
                 raise ValueError(f"{path} is not a table of episodes: it should have the columns {', '.join(COLUMNS)}")
             table = file.read([name for name in names if name != "predicted" or with_predicted])
         check_columns(table, path, lists=("classes", "predicted"))
-        counts = json.loads(metadata[b"reliability"])
+        names_of_counts = {"n": NUMBERS, "confidence": DECIMALS, "correct": NUMBERS}
+        counts = read_card(metadata[b"reliability"], names_of_counts, what="the counts by confidence")
+        if any(len(counts[name]) != N_BINS for name in names_of_counts):
+            raise ValueError(f"{path} has counts by confidence that are not {N_BINS} bins")
+        by_solver = read_card(metadata.get(b"n_by_solver", b"{}"), {}, what="the counts by solver")
         columns: dict[str, Any] = {name: table[name].to_numpy() for name in ("index", *COLUMNS[2:])}
+        check_accuracies(columns["accuracy"], path)
         return cls(
             classes=_rows_of(table["classes"], np.int64),
             predicted=_rows_of(table["predicted"], np.int16) if "predicted" in table.column_names else None,
@@ -136,9 +143,9 @@ class EpisodeTable:
                 confidence=np.array(counts["confidence"], dtype=np.float64),
                 correct=np.array(counts["correct"], dtype=np.int64),
             ),
-            n_by_solver=json.loads(metadata.get(b"n_by_solver", b"{}")),
+            n_by_solver=check_card(by_solver, dict.fromkeys(by_solver, int), what="the counts by solver"),
             extra={name.removeprefix(EXTRA): table[name].to_numpy() for name in extra},
-            identity=json.loads(metadata[b"identity"]),
+            identity=read_card(metadata[b"identity"], {}, what="the identity of the results"),
             **columns,
         )
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 import codecs
-import errno
 import io
 import os
+import re
 import shlex
 import sys
 import tempfile
@@ -15,25 +15,13 @@ from collections.abc import Sequence
 
 from lurefs import __version__, plugins
 from lurefs.commands import cache, compare, episodes, frozen, listing, plan, push, report, reproduce, run, sweep, views
-from lurefs.errors import UserError, first_line
+from lurefs.errors import UserError, first_line, of_the_machine
 
 COMMANDS = (run, frozen, sweep, reproduce, report, compare, plan, push, views, listing, episodes, cache)
 EXIT_USER_ERROR = 2
 EXIT_UNFORESEEN = 70
 EXIT_INTERRUPTED = 130
 EXIT_BROKEN_PIPE = 141
-NO_ACCESS = {
-    errno.ENOSPC: "free some space",
-    errno.EDQUOT: "free some space",
-    errno.EACCES: "allow it, or choose another folder",
-    errno.EPERM: "allow it, or choose another folder",
-    errno.EROFS: "choose another folder",
-    errno.ENAMETOOLONG: "give a shorter path or name",
-    errno.ELOOP: "give a path without circles of links",
-    errno.EIO: "check the disk",
-    errno.ESTALE: "mount the file system again",
-}
-"""Errors of the file system that the user can fix, and how."""
 
 
 PLAIN_ERRORS = "lurefs.plain"
@@ -73,21 +61,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print("interrupted; the same command resumes from the last checkpoint", file=sys.stderr)
         sys.exit(EXIT_INTERRUPTED)
     except Exception as error:
-        if isinstance(error, OSError) and error.errno in NO_ACCESS:
-            print(f"error: {_of_file_system(error)}", file=sys.stderr)
+        if (of_machine := of_the_machine(error)) is not None:
+            print(f"error: {of_machine}", file=sys.stderr)
             sys.exit(EXIT_USER_ERROR)
         print(_report(error, sys.argv[1:] if arguments is None else arguments), file=sys.stderr)
         sys.exit(EXIT_UNFORESEEN)
     if code:
         sys.exit(code)
-
-
-def _of_file_system(error: OSError) -> UserError:
-    return UserError(
-        f"{error.filename or 'a file'} cannot be used: {error.strerror}",
-        "files and folders that can be read and written",
-        f"{NO_ACCESS[error.errno or 0]}; the same command resumes from the last checkpoint",
-    )
 
 
 def _report(error: Exception, arguments: Sequence[str]) -> str:
@@ -119,6 +99,9 @@ def make_parser() -> argparse.ArgumentParser:
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Parse the arguments; overrides and runs may come before and after options, unlike in plain argparse."""
+    for word in sys.argv[1:] if arguments is None else arguments:
+        if re.search("[\0\ud800-\udc7f\udd00-\udfff]", word):  # bytes of file names are \udc80 to \udcff
+            raise UserError(f"{word!r} is no text", "words without NUL and in UTF-8", "correct it")
     parser = make_parser()
     parsed, rest = parser.parse_known_args(arguments)
     words = next((getattr(parsed, name) for name in ("overrides", "runs") if hasattr(parsed, name)), None)

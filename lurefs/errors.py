@@ -3,8 +3,22 @@
 from __future__ import annotations
 
 import difflib
+import errno
 from collections.abc import Iterable
 from pathlib import Path
+
+_NO_ACCESS = {
+    errno.ENOSPC: "free some space",
+    errno.EDQUOT: "free some space",
+    errno.EACCES: "allow it, or choose another folder",
+    errno.EPERM: "allow it, or choose another folder",
+    errno.EROFS: "choose another folder",
+    errno.ENAMETOOLONG: "give a shorter path or name",
+    errno.ELOOP: "give a path without circles of links",
+    errno.EIO: "check the disk",
+    errno.ESTALE: "mount the file system again",
+}
+"""Errors of the file system that the user can fix, and how."""
 
 
 class UserError(Exception):
@@ -35,6 +49,26 @@ def nearest(word: str, candidates: Iterable[str]) -> str | None:
 def first_line(error: BaseException) -> str:
     """Return the first line of an exception's text, or its type's name if it has none."""
     return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def of_the_machine(error: BaseException) -> UserError | None:
+    """Return an error of the file system or of memory that the user can fix in three parts; None for any other."""
+    if isinstance(error, UserError):
+        return error
+    kept = "the same command resumes from the last checkpoint"
+    if isinstance(error, MemoryError):
+        return UserError(
+            f"the memory of this machine does not suffice: {first_line(error)}",
+            "settings and data that fit into it",
+            f"lower the batch size, the number of images or of workers; {kept}",
+        )
+    if isinstance(error, OSError) and error.errno in _NO_ACCESS:
+        return UserError(
+            f"{error.filename or 'a file'} cannot be used: {error.strerror}",
+            "files and folders that can be read and written",
+            f"{_NO_ACCESS[error.errno]}; {kept}",
+        )
+    return None
 
 
 def unknown_name(kind: str, name: str, candidates: Iterable[str]) -> UserError:

@@ -242,10 +242,19 @@ def check(kind: str, name: str, params: Mapping[str, Any], *, where: str) -> Non
             f"parameters {', '.join(accepted)}" if accepted else "no parameters",
             f"did you mean {guess!r}?" if guess else f"change {where}.params",
         ) from error
+    check_types(signature, params, where=f"{where}.params")
+
+
+def check_types(signature: inspect.Signature, params: Mapping[str, Any], *, where: str) -> None:
+    """Raise if a parameter is of another type than its annotation says, where that is a plain type.
+
+    Raises:
+        UserError: One is.
+    """
     for key, value in params.items():
         parameter = signature.parameters.get(key)
         if parameter is not None and is_plain(parameter.annotation):
-            convert(parameter.annotation, value, f"{where}.params.{key}")
+            convert(parameter.annotation, value, f"{where}.{key}")
 
 
 def own_parameters(kind: str, name: str) -> Mapping[str, inspect.Parameter]:

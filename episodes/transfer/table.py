@@ -7,7 +7,7 @@ of these classes, with these training images. Neither covers other classes or an
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,12 +15,21 @@ from typing import Any
 import numpy as np
 
 from episodes.arrays import FloatArray, IntArray
+from episodes.cards import NUMBERS, TRUTHS, Kind, check_card, read_card
 from episodes.files import atomic_path
 from episodes.intervals import NORMAL_95, bound_without_exceptions, half_width, wilson
 from episodes.transfer.fits import TransferFit, recalls
 from episodes.transfer.split import Size
 
 COLUMNS = tuple(TransferFit.__dataclass_fields__)
+_KINDS: Mapping[str, Kind] = {
+    "size": str,
+    "is_at_edge": bool,
+    "correct": TRUTHS,
+    **dict.fromkeys(("repeat", "n_train", "n_validation", "n_fits", "n_not_converged"), int),
+    **dict.fromkeys(("chosen", "accuracy", "macro_accuracy", "nll", "ece", "seconds"), float),
+}
+"""Types of the columns."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,14 +84,13 @@ class TransferTable:
         metadata = table.schema.metadata or {}
         if b"test_labels" not in metadata or tuple(table.column_names) != COLUMNS:
             raise ValueError(f"{path} is not a table of a transfer: it should have the columns {', '.join(COLUMNS)}")
-        rows = [
-            {**row, "size": _size(row["size"]), "correct": np.array(row["correct"], dtype=np.bool_)}
-            for row in table.to_pylist()
-        ]
+        labels = read_card(b'{"labels": %s}' % metadata[b"test_labels"], {"labels": NUMBERS}, what="the test labels")
+        test_labels = np.array(labels["labels"], dtype=np.int64)
+        rows = [_checked(row, len(test_labels)) for row in table.to_pylist()]
         return cls(
             fits=tuple(TransferFit(**row) for row in rows),
-            test_labels=np.array(json.loads(metadata[b"test_labels"]), dtype=np.int64),
-            identity=json.loads(metadata[b"identity"]),
+            test_labels=test_labels,
+            identity=read_card(metadata[b"identity"], {}, what="the identity of the results"),
         )
 
 
@@ -245,6 +253,20 @@ def _figure(values: FloatArray, ci95_images: tuple[float, float] | None) -> Tran
 
 def _normal(mean: float, error: Any) -> tuple[float, float] | None:
     return None if error is None else (mean - NORMAL_95 * float(error), mean + NORMAL_95 * float(error))
+
+
+def _checked(row: dict[str, Any], n_test: int) -> dict[str, Any]:
+    """Return the entries of a fit.
+
+    Raises:
+        ValueError: One is of another type, or the answers are not as many as test images.
+    """
+    may_be_nan = [name for name in ("chosen", "nll", "ece") if row[name] != row[name]]
+    kinds = {name: kind for name, kind in _KINDS.items() if name not in may_be_nan}
+    check_card(row, kinds, what="a fit")
+    if len(row["correct"]) != n_test or not n_test:
+        raise ValueError(f"a fit has {len(row['correct'])} answers for {n_test} test images")
+    return {**row, "size": _size(row["size"]), "correct": np.array(row["correct"], dtype=np.bool_)}
 
 
 def _size(text: str) -> Size:

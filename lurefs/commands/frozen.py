@@ -197,7 +197,7 @@ def dataset_of(data: str, overrides: Mapping[str, Any] = MappingProxyType({})) -
     params = given.get("params")
     params = params if isinstance(params, dict) else {}
     if "name" in given:
-        return str(given["name"]), {"path": str(Path(os.path.expanduser(data)).resolve()), **params}
+        return str(given["name"]), {"path": os.path.realpath(os.path.expanduser(data)), **params}
     name, found = recognise(data)
     return name, found | params
 
@@ -321,7 +321,7 @@ def _variant(backbone: str) -> str:
 
 
 def _name_of(data: str) -> str:
-    path = Path(os.path.expanduser(data)).resolve()
+    path = Path(os.path.realpath(os.path.expanduser(data)))
     return _variant(path.stem if path.is_file() else path.name) or "evaluation"
 
 

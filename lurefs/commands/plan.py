@@ -163,10 +163,14 @@ def _assumed(arguments: argparse.Namespace) -> Spread:
             "give e.g. --classes 20 --episodes 2000",
         )
     values: dict[str, float] = {"n_way": 5.0}
+    given: set[str] = set()
     for part in arguments.assume.split(","):
         word, _, text = part.partition("=")
         if word.strip() not in ASSUMED:
             raise unknown_name("spread", word.strip(), ASSUMED)
+        if word.strip() in given:
+            raise UserError(f"--assume names {word.strip()} twice", "each spread once", "leave one of them out")
+        given.add(word.strip())
         values[ASSUMED[word.strip()]] = _number(word.strip(), text)
     needs = {"of_episode": "episode", "of_class": "class"}
     absent = [word for name, word in needs.items() if name not in values]
@@ -208,10 +212,12 @@ def _number(word: str, text: str) -> float:
         value = -1.0
     is_count = not ASSUMED[word].startswith("of_")
     least, most = (2.0 if word == "way" else 1.0, 1e6) if is_count else (0.0, 1e3)
-    if not least <= value <= most:
+    if not least <= value <= most or (word == "way" and value != int(value)):
         raise UserError(
             f"{word} is {text!r}",
-            f"a number from {least:g} to {most:g}" if is_count else "percentage points, not negative",
+            f"a {'whole ' * (word == 'way')}number from {least:g} to {most:g}"
+            if is_count
+            else f"percentage points from 0 to {most:g}",
             f"give e.g. {word}={'5' if is_count else '3'}",
         )
     return value if is_count else value / 100

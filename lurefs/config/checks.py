@@ -30,10 +30,11 @@ GROUP_FILES = ("figures", "report.html", "comparison.json", "comparison.csv", "c
 """Files in the folder of a group, beside the folders of its runs."""
 MAX_RUN_NAME, MAX_PART_NAME = 200, 100
 """Bytes. A file system allows 255, and some file names hold two parts and an ending."""
-OPTIMIZER_BOUNDS = {
-    "lr": {"above": 0},
+OPTIMIZER_BOUNDS: Mapping[str, Mapping[str, float]] = {
+    "lr": {"above": 0, "high": 1e3},
     "momentum": {"low": 0, "below": 1},
-    "weight_decay": {"low": 0},
+    "weight_decay": {"low": 0, "high": 1e3},
+    "eps": {"above": 0, "high": 1},
     "layer_decay": {"above": 0, "below": 1},
 }
 """Bounds of parameters that most optimizers have, as in the metadata of a config's fields."""

@@ -112,7 +112,7 @@ class BackboneConfig:
     checkpoint_copy: str | None = None
     checkpoint_match: Literal["names", "order"] = "names"
     checkpoint_sha256: str | None = None
-    image_size: int | None = number(None, low=1)
+    image_size: int | None = number(None, low=1, high=16384)
     stem: Literal["default", "small"] = "default"
     features: FeaturesConfig = field(default_factory=FeaturesConfig)
 
@@ -126,7 +126,7 @@ class AugmentConfig:
     then counts the label of the larger share.
     """
 
-    crop_padding: int = number(2, low=0)
+    crop_padding: int = number(2, low=0, high=1024)
     flip: bool = False
     mixup: float | None = number(None, above=0, high=1000)
     cutmix: float | None = number(None, above=0, high=1000)
@@ -184,14 +184,14 @@ class LearnerConfig:
     optimizer_state: Literal["keep", "clear_reset", "clear_all"] = "clear_reset"
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     select: Literal["best", "last"] = "best"
-    l2_init: float = number(0.0, low=0)
+    l2_init: float = number(0.0, low=0, high=1e3)
     freeze: int | list[str] | None = number(None, low=1)
     ema_decay: float | None = number(None, above=0, below=1)
     precision: Literal["float32", "bfloat16"] = "float32"
     compile: bool = False
     channels_last: bool = True
     images: Literal["auto", "memory", "loader"] = "auto"
-    n_workers: int = number(2, low=0)
+    n_workers: int = number(2, low=0, high=1024)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -81,6 +81,12 @@ def load(source: str | Path, overrides: Sequence[str] = ()) -> RunGroup:
         raise UserError(f"{path} is a grid of runs", "a recipe", f"run lurefs sweep --config {source}")
     folder = path.absolute().parent
     is_stored = (folder / "identity.json").is_file()
+    if not literal:
+        raise UserError(
+            f"{path} holds no settings",
+            "at least one, such as 'name: my-run'; all others have defaults",
+            "for a run of the default settings write this line into it, or start with a recipe: lurefs list recipes",
+        )
     with plugins.modules_in(*([] if is_stored else [folder])):
         plain = literal if is_stored else read_yaml(path)
         return group_of(plain, overrides, name=path.stem, folder=folder)
@@ -104,7 +110,7 @@ def group_of(
     variants_first = [text for text in overrides if text.startswith(("variants.", "variants="))]
     plain = merge(absolute(plain, folder or Path.cwd()), absolute(parse_overrides(variants_first), Path.cwd()))
     rest = parse_overrides([text for text in overrides if text not in variants_first])
-    name = str(rest.get("name", plain.get("name", name)))
+    name = _name_of(rest.get("name", plain.get("name", name)))
     n_workers = check_workers("workers", rest.get("workers", plain.get("workers", 1)))
     seeds = _seeds_of(plain, rest)
     check_name(name)
@@ -300,6 +306,17 @@ def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]
     return merged
 
 
+def _name_of(name: Any) -> str:
+    """Return a name as text; a number is one, too.
+
+    Raises:
+        UserError: It is null, or no name at all.
+    """
+    if not isinstance(name, str | int | float) or isinstance(name, bool):
+        raise UserError(f"name is {name!r}", "a text", "write a name, or leave it out for that of the file")
+    return str(name)
+
+
 def check_workers(name: str, value: Any) -> int:
     """Check that `value` is a positive number of processes, and return it; error messages call it `name`.
 
@@ -376,7 +393,7 @@ def absolute(value: Any, folder: Path, where: str = "") -> Any:
 
 def _path(text: str, folder: Path) -> str:
     """Return an absolute path; a relative one starts at a folder."""
-    return _in_package(text) if text.startswith(PACKAGE) else str((folder / os.path.expanduser(text)).resolve())
+    return _in_package(text) if text.startswith(PACKAGE) else os.path.realpath(folder / os.path.expanduser(text))
 
 
 def _in_package(path: str) -> str:

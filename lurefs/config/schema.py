@@ -100,7 +100,7 @@ class RobustnessConfig:
     corruptions: list[str] | Literal["all"] = "all"
     severities: list[int] = field(default_factory=lambda: [1, 2, 3, 4, 5])
     attacks: dict[str, list[float]] = field(default_factory=_default_attacks)
-    pgd_steps: int = number(10, low=1)
+    pgd_steps: int = number(10, low=1, high=10**5)
     pgd_step_size: float = number(0.25, above=0, high=1)
     n_images: int = number(500, low=1)
     after: Literal["last", "every_chunk"] = "last"
@@ -163,7 +163,7 @@ class BenchmarkConfig:
     seed: int = number(0, low=0)
     shots: tuple[int, ...] | None = None
     shot_range: tuple[int, ...] | None = None
-    query_alpha: float | None = None
+    query_alpha: float | None = number(None, above=0, high=1e6)
     meta_dataset: MetaDatasetSpec | None = None
     disjoint: bool = False
     manifest: str | None = None
@@ -215,7 +215,7 @@ class TransferConfig:
     dataset: PluginConfig | None = None
     classes: Literal["novel", "validation", "base", "all"] = "novel"
     sizes: list[int | Literal["all"]] = field(default_factory=lambda: [1, 2, 4, 8, "all"])
-    n_repeats: int = number(5, low=1)
+    n_repeats: int = number(5, low=1, high=10**5)
     val: float = number(0.1, above=0, below=1)
     test: float = number(0.3, above=0, below=1)
     probe: ProbeConfig = field(default_factory=ProbeConfig)

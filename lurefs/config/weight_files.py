@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import stat
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -60,8 +62,10 @@ def file_sha256(path: Path) -> str:
     Raises:
         OSError: It cannot be read.
     """
-    stat = path.stat()
-    return _file_sha256(str(path), stat.st_size, stat.st_mtime_ns)
+    state = path.stat()
+    if not stat.S_ISREG(state.st_mode):  # reading a pipe or a device might not end
+        raise OSError(errno.EINVAL, "it is not a file")
+    return _file_sha256(str(path), state.st_size, state.st_mtime_ns)
 
 
 def identity_name(backbone: BackboneConfig) -> str:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from episodes.arrays import IntArray
+from lurefs.errors import UserError
 
 if TYPE_CHECKING:
     from lurefs.data.decoded import DecodedImages
@@ -93,6 +94,12 @@ class ImageDataset:
             raise ValueError(
                 f"{self.name}: {n_images} labels, {len(self.image_ids)} ids and {len(self.sources)} sources"
             )
+        for what, names in (("class", self.class_names), ("image", self.image_ids)):
+            broken = [name for name in names if name != name.encode("utf-8", "replace").decode()]
+            if broken:
+                raise UserError(
+                    f"the {what} name {broken[0]!r} of {self.name} is no text", "names in UTF-8", "rename it"
+                )
         self.labels.setflags(write=False)
         self.sources.setflags(write=False)
 

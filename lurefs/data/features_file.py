@@ -92,6 +92,8 @@ def features(path: str, use_split: bool = True) -> ImageDataset:
 def holds_features(file: Path) -> bool:
     """Return whether a file holds features by its ending and the names of its arrays or columns."""
     ending = file.suffix.lower()
+    if not file.is_file():  # opening a named pipe would wait for ever
+        return False
     try:
         if ending == ".npz":
             with file.open("rb") as opened, np.load(opened, allow_pickle=False) as arrays:

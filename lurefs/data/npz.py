@@ -19,7 +19,7 @@ from lurefs.data.paths import existing
 from lurefs.data.pixels import check_image_size, resize_images
 from lurefs.errors import UserError
 
-DAMAGES = (ValueError, EOFError, OSError, zipfile.BadZipFile, zlib.error)
+DAMAGES = (ValueError, EOFError, OSError, MemoryError, zipfile.BadZipFile, zlib.error)
 
 
 def npz(path: str, image_size: int | None = None) -> ImageDataset:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from lurefs.errors import UserError
@@ -9,7 +10,7 @@ from lurefs.errors import UserError
 
 def existing(path: str, kind: str) -> Path:
     """Return the absolute path of an existing folder or file; raise UserError if it does not exist."""
-    found = Path(path).expanduser().absolute()
+    found = Path(os.path.expanduser(path)).absolute()
     if not (found.is_dir() if kind == "folder" else found.is_file()):
         raise UserError(
             f"{path} is not a {kind} (looked at {found})",

@@ -143,7 +143,10 @@ def printable(name: str) -> str:
     """Return a file name as text that any file and terminal takes: control characters and bytes are escaped."""
     if name.isprintable():
         return name
-    text = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    is_of_file = all("\udc80" <= character <= "\udcff" for character in name if "\ud800" <= character <= "\udfff")
+    text = name.encode("utf-8", "surrogateescape" if is_of_file else "surrogatepass").decode(
+        "utf-8", "backslashreplace"
+    )
     return re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]", lambda found: found[0].encode("unicode_escape").decode(), text)
 
 

@@ -32,7 +32,7 @@ def recognise(data: str) -> tuple[str, dict[str, Any]]:
     if data != data.encode("utf-8", "replace").decode():
         raise UserError(f"the path {printable(data)} is no text in UTF-8", "a path that a recipe can hold", "rename it")
     path = Path(os.path.expanduser(data))
-    params = {"path": str(path.resolve())}
+    params = {"path": os.path.realpath(path)}
     if path.is_dir():
         if (known := set_in(path)) is not None:
             return "learn2learn", {"name": known, **params}

@@ -209,8 +209,11 @@ def _read_split_file(path: Path) -> dict[str, list[str]]:
         if path.suffix.lower() in (".csv", ".tsv"):
             columns = _columns(path)
             return _read_three(path.parent) if columns[1] is None else _grouped(path, *columns)
-        lists = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, csv.Error, yaml.YAMLError) as error:
+        if path.exists() and not path.is_file():  # opening a named pipe would wait for ever
+            raise OSError("it is not a file")
+        # all values are texts, so that the class 010 is not read as the number 8
+        lists = yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.BaseLoader)
+    except (OSError, ValueError, csv.Error, yaml.YAMLError, RecursionError) as error:
         raise UserError(
             f"class_split.file {path} cannot be read: {error}",
             "a JSON, YAML or CSV file, or a folder with train.csv, val.csv and test.csv",
@@ -220,7 +223,9 @@ def _read_split_file(path: Path) -> dict[str, list[str]]:
     found = {_group_of(str(key), path): names for key, names in lists.items()} if is_mapping else {}
     if not is_mapping or len(found) < len(lists) or not {"base", "novel"} <= found.keys():
         raise _no_split(path)
-    return {group: [str(name) for name in found.get(group, ())] for group in GROUPS}
+    if any(not isinstance(name, str) for names in found.values() for name in names):
+        raise _no_split(path)
+    return {group: list(found.get(group, ())) for group in GROUPS}
 
 
 def _no_split(path: Path) -> UserError:

@@ -7,7 +7,6 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -16,7 +15,6 @@ from episodes import metrics
 from episodes.arrays import IntArray
 from lurefs.config.learning_schema import BackboneConfig, LearnerConfig
 from lurefs.data.chunks import Chunk
-from lurefs.errors import UserError
 from lurefs.learning.averaging import Average
 from lurefs.learning.backbones import Backbone, build_twin, synchronise_batch_norm
 from lurefs.learning.boundary import (
@@ -32,7 +30,7 @@ from lurefs.learning.boundary import (
 from lurefs.learning.freezing import freeze_parameters, frozen_names, keep_statistics
 from lurefs.learning.images import Images, augment, draw_moves
 from lurefs.learning.mixing import mix, mixes
-from lurefs.learning.optimizers import build_optimizer, clear_moments, pull_to, set_learning_rate
+from lurefs.learning.optimizers import build_optimizer, clear_moments, pull_to, refuse_divergence, set_learning_rate
 from lurefs.learning.predictions import accuracy, evenly, predict
 from lurefs.learning.progress import Progress
 from lurefs.learning.schedule import epoch_sizes, learning_rate_factor, n_batches
@@ -217,6 +215,7 @@ def _learn_epochs(
         train_seconds = time.perf_counter() - start
         probabilities = course.predict(learner.judged, validation).numpy()
         val_accuracy, val_nll = metrics.accuracy(probabilities, val_labels), metrics.nll(probabilities, val_labels)
+        refuse_divergence(model, loss, val_nll, chunk.index, epoch)
         is_better = (val_accuracy, -val_nll) > (progress.val_accuracy, -progress.val_nll) or not progress.weights
         if epoch == n_epochs - 1 if settings.select == "last" else is_better:
             progress = replace(
@@ -314,12 +313,6 @@ def _train_epoch(learner: Learner, course: Course, chunk_index: int, epoch: int)
             n_done += n
     loss_sum, n_correct = ranks.sum(sums).tolist()
     mean_loss = loss_sum / len(order)
-    if not np.isfinite(mean_loss):
-        raise UserError(
-            f"training diverged: the loss is {mean_loss} in chunk {chunk_index}, epoch {epoch}",
-            "a finite loss",
-            "lower learner.optimizer.params.lr, or add learner.warmup_epochs",
-        )
     return mean_loss, n_correct / len(order)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import math
 from collections.abc import Mapping
 
 import torch
@@ -9,6 +11,7 @@ from torch import Tensor, nn
 
 from lurefs.config.fields import PluginConfig
 from lurefs.errors import UserError, first_line, unknown_name
+from lurefs.plugins import check_types
 
 _COPIES_WEIGHTS = "it keeps its initial weights and returns to them, which brings back what was unlearned"
 UNFIT = {
@@ -26,13 +29,15 @@ def build_optimizer(model: nn.Module, config: PluginConfig) -> torch.optim.Optim
         UserError: timm has no such optimizer, no run can learn with it, it does not take these parameters, or it needs
             a GPU or a library that is missing.
     """
-    from timm.optim import create_optimizer_v2, list_optimizers
+    from timm.optim import create_optimizer_v2, get_optimizer_class, list_optimizers
 
     if config.name not in list_optimizers():
         raise unknown_name("optimizer", config.name, set(list_optimizers()) - set(UNFIT))
     if config.name in UNFIT:
         raise _cannot_be_used(config.name, UNFIT[config.name])
     try:
+        for factory in (create_optimizer_v2, get_optimizer_class(config.name)):
+            check_types(inspect.signature(factory), config.params, where="learner.optimizer.params")
         optimizer: torch.optim.Optimizer = create_optimizer_v2(model, opt=config.name, **config.params)
     except (TypeError, ValueError) as error:
         raise UserError(
@@ -59,6 +64,22 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, factor: float) -> None:
     """Set every group's learning rate to `factor` times its initial one."""
     for group in optimizer.param_groups:
         group["lr"] = group["initial_lr"] * factor
+
+
+def refuse_divergence(model: nn.Module, loss: float, val_loss: float, chunk_index: int, epoch: int) -> None:
+    """Raise if the loss of an epoch, or after its last step a weight or the loss on validation images, is not finite.
+
+    Raises:
+        UserError: Training diverged.
+    """
+    broken = [name for name, tensor in model.state_dict().items() if not tensor.isfinite().all()]
+    if broken or not math.isfinite(loss + val_loss):
+        what = f"{broken[0]} is not finite" if broken and math.isfinite(loss) else f"the loss is {loss + val_loss}"
+        raise UserError(
+            f"training diverged: {what} in chunk {chunk_index}, epoch {epoch}",
+            "a finite loss and finite weights",
+            "lower learner.optimizer.params.lr, or add learner.warmup_epochs",
+        )
 
 
 def clear_moments(optimizer: torch.optim.Optimizer, model: nn.Module, masks: Mapping[str, Tensor]) -> None:

@@ -84,6 +84,8 @@ def read_weights(path: Path | str, copy: str | None = None, sha256: str | None =
             "one of them in backbone.checkpoint_copy",
             f"set backbone.checkpoint_copy={taken}",
         )
+    if complex_names := [name for name, tensor in found[taken].items() if tensor.is_complex()]:
+        raise _unreadable(path, f"{complex_names[0]} holds complex numbers")
     return StoredWeights(
         path=path, state=found[taken], copy=taken, others=tuple(key for key in ordered if key not in ("", taken))
     )
@@ -351,9 +353,10 @@ def _copies(content: Any) -> Iterator[tuple[str, State]]:
 
 
 def _read(path: Path) -> Any:
-    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
+    if path.exists() and not path.is_file():  # opening a named pipe would wait for ever
+        raise _unreadable(path, "it is not a file")
     try:
         with path.open("rb") as file:
             start = file.read(64)
@@ -376,7 +379,7 @@ def _read(path: Path) -> Any:
         if "TorchScript" in str(error):
             raise _unreadable(path, "it is a TorchScript archive, which holds code; save its state_dict()") from error
         raise _unreadable(path, f"it is cut off, or no such file: {first_line(error)}") from error
-    except (OSError, SafetensorError, EOFError, ValueError, KeyError, AttributeError) as error:
+    except Exception as error:  # torch and safetensors raise errors of many kinds for a damaged file
         raise _unreadable(path, f"it is cut off, or no such file: {first_line(error)}") from error
 
 

@@ -259,7 +259,8 @@ def check_probes(plan: Plan, n_features: int) -> None:
             of_grid = f" with {settings}" if settings else ""
             for whose, n, n_reference in widths:
                 try:
-                    _fit_made_up(plan, make_probe(probe_name, config), spec, n, n_reference)
+                    probe = replace(make_probe(probe_name, config), solver="sklearn")  # checks all its parameters
+                    _fit_made_up(plan, probe, spec, n, n_reference)
                 except (ValueError, TypeError) as error:
                     raise UserError(
                         f"probe {probe_name!r}{of_grid} cannot be fitted on benchmark {name!r} "

@@ -15,21 +15,25 @@ import lurefs
 from episodes.files import write_text
 from episodes.manifest import Manifest
 from episodes.probes import Probe
+from lurefs import console
 from lurefs.config.identity import digest
 from lurefs.config.learning_schema import FeaturesConfig
 from lurefs.config.schema import RunConfig
 from lurefs.data.content import content_of
+from lurefs.errors import UserError
 from lurefs.learning.backbones import Backbone, resolve_device
 from lurefs.learning.weights import classifier_names, state_sha256
 from lurefs.records import through_json, to_mapping
 from lurefs.runs.directory import RunDirectory
 from lurefs.stages.features import viewed
-from lurefs.stages.places import BASE_PIXELS, another_run, files_stamp, refuse_another, weights_card
+from lurefs.stages.places import BASE_PIXELS, another_run, files_stamp, has_results, refuse_another, weights_card
 from lurefs.stages.plan import Benchmark, Plan
 
 
 def claim(plan: Plan, directory: RunDirectory, backbone: Backbone | None) -> None:
-    """Store the run's identity in its directory, or refuse a directory that holds another run.
+    """Store the run's identity in its directory, or refuse a directory that holds results of another run.
+
+    What a start of another configuration has left without results, such as one that diverged, is removed.
 
     Args:
         plan: The plan.
@@ -41,14 +45,23 @@ def claim(plan: Plan, directory: RunDirectory, backbone: Backbone | None) -> Non
         images = plan.images
         rows = np.concatenate([images.train, images.val, images.test])
         card[BASE_PIXELS] = content_of(viewed(plan.dataset, backbone), rows)
-    if directory.identity_path.exists():
-        refuse_another(directory, card)
+    loaded = None
     if backbone is not None and plan.config.backbone.pretrained:
         loaded = state_sha256(backbone.model, classifier_names(backbone.model))
+    if directory.identity_path.exists():
+        try:
+            refuse_another(directory, card)
+            stored = directory.read_identity().get("loaded_sha256", loaded)
+            if loaded is not None and stored != loaded:
+                raise another_run(directory, [f"the SHA-256 of the loaded weights was {stored} and is now {loaded}"])
+        except UserError:
+            if has_results(directory):
+                raise
+            console.note(f"{directory.path} holds a start of another configuration without results; it is replaced")
+            directory.progress_path.unlink(missing_ok=True)
+            directory.identity_path.unlink()
+    if loaded is not None:
         card["loaded_sha256"] = loaded
-        stored = directory.read_identity().get("loaded_sha256", loaded) if directory.identity_path.exists() else loaded
-        if stored != loaded:
-            raise another_run(directory, [f"the SHA-256 of the loaded weights was {stored} and is now {loaded}"])
     if not directory.identity_path.exists():
         identity = {
             "digest": digest(card),

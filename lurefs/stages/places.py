@@ -60,13 +60,18 @@ def check_place(plan: Plan, directory: RunDirectory, stage: str) -> None:
 
 
 def check_claim(plan: Plan, directory: RunDirectory) -> None:
-    """Refuse a directory that holds a run with other weights.
+    """Refuse a directory that holds results of a run with other weights.
 
     Raises:
         UserError: It does.
     """
-    if directory.identity_path.exists():
+    if directory.identity_path.exists() and has_results(directory):
         refuse_another(directory, weights_card(plan))
+
+
+def has_results(directory: RunDirectory) -> bool:
+    """Return whether a chunk was learned in a directory, or features were extracted."""
+    return directory.chunks_path.exists() or any(directory.path.glob("features/*/bank.json"))
 
 
 def refuse_another(directory: RunDirectory, card: Mapping[str, Any]) -> None:

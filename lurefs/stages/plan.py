@@ -266,6 +266,8 @@ def read_manifest(path: Path | str) -> Manifest:
         UserError: The file is missing or damaged.
     """
     try:
+        if Path(path).exists() and not Path(path).is_file():  # opening a named pipe would wait for ever
+            raise ValueError("it is not a file")
         return Manifest.load(path)
     except FileNotFoundError as error:
         raise UserError(

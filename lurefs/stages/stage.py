@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +19,7 @@ from lurefs.config.choosing import points
 from lurefs.config.fine_tuning import fixed_probes
 from lurefs.config.identity import probe_card
 from lurefs.config.schema import ProbeConfig
+from lurefs.errors import UserError
 from lurefs.learning.backbones import Backbone, build_backbone, resolve_device
 from lurefs.ranks import ONE_PROCESS, Ranks
 from lurefs.runs.directory import REFERENCE, RunDirectory
@@ -118,13 +119,29 @@ def embed(
         images: The images to embed.
         description: Text of the progress bar.
         is_shared: Whether each process of the stage embeds its share; otherwise this one embeds all images.
+
+    Raises:
+        UserError: A feature is not finite.
     """
     learner = stage.plan.config.learner
     batch_size = learner.eval_batch_size
     n_batches = -(-len(images.rows) // batch_size)
     batches = stage.ranks.share(n_batches) if is_shared else range(n_batches)
     embedded = embed_batches(backbone, images, batch_size, batches, n_workers=learner.n_workers)
-    return console.track(embedded, len(batches), description)
+    return console.track(_finite(embedded, backbone, images), len(batches), description)
+
+
+def _finite(
+    batches: Iterable[NDArray[np.float32]], backbone: Backbone, images: ImageSet
+) -> Iterator[NDArray[np.float32]]:
+    for features in batches:
+        if not np.isfinite(features).all():
+            raise UserError(
+                f"features of {backbone.name} on the images of {images.name} are NaN or infinite",
+                "finite features",
+                "lower learner.optimizer.params.lr if the training diverged, or load other weights",
+            )
+        yield features
 
 
 def tell_if_constant(bank: FeatureBank, images: ImageSet, whose: str) -> None:

@@ -1,7 +1,7 @@
 """Running all runs of a grid or a recipe that are not finished, after a check of all of them.
 
-They run one after another in this process, which shows progress, or in several processes, where a failure does not
-stop the others.
+They run one after another in this process, which shows progress, or in several processes. A failure does not stop the
+others.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from lurefs.runs.summary import RunSummary
 from lurefs.stages.places import check_place, files_stamp
 from lurefs.stages.plan import Plan, make_plan
 from lurefs.sweeps.grid import of_run
-from lurefs.sweeps.workers import Call, Failure, Workers
+from lurefs.sweeps.workers import Call, Failure, Workers, answer
 from lurefs.tracking.agent import is_of_agent
 
 Elsewhere = Callable[[Mapping[str, Call]], Iterator[tuple[str, Any]]]
@@ -88,12 +88,12 @@ def do_runs(planned: PlannedRuns, stage: str, *, n_workers: int) -> dict[str, Fa
     """Do one stage of the waiting runs, in this process or in several; return the failures by run name.
 
     Raises:
-        UserError: A run is refused before all start; or one fails in this process, which ends the rest.
+        UserError: A run is refused before all start, or the only one fails.
     """
     if len(planned.waiting) > 1 and n_workers > 1 and planned.is_free:
         return run_in_workers(planned.waiting, planned.directories, stage, n_workers=n_workers)
     if planned.waiting:
-        run_here(planned.waiting, planned.directories, stage, with_page=not planned.has_folders)
+        return run_here(planned.waiting, planned.directories, stage, with_page=not planned.has_folders)
     return {}
 
 
@@ -140,11 +140,13 @@ def unfinished(plans: Mapping[str, Plan], directories: Directories) -> dict[str,
     return {name: plan for name, plan in plans.items() if not is_finished(plan, directories[name])}
 
 
-def run_here(plans: Mapping[str, Plan], directories: Directories, stage: str, *, with_page: bool) -> None:
-    """Do one stage (all stages for `run`) of the runs in this process, one run after another.
+def run_here(plans: Mapping[str, Plan], directories: Directories, stage: str, *, with_page: bool) -> dict[str, Failure]:
+    """Do one stage (all stages for `run`) of the runs in this process, one after another; return the failures by name.
+
+    With several processes per run, all of which must do the same, a failure ends the rest.
 
     Raises:
-        UserError: A run is refused before all start, or fails (see `lurefs.stages.run.run_stage`), which ends the rest.
+        UserError: A run is refused before all start, or the only one fails (see `lurefs.stages.run.run_stage`).
     """
     import torch
 
@@ -155,13 +157,19 @@ def run_here(plans: Mapping[str, Plan], directories: Directories, stage: str, *,
         for text in padding_notes([plan.config for plan in plans.values()]):
             console.note(text)
     n_threads = torch.get_num_threads()
+    failures: dict[str, Failure] = {}
+    is_alone = len(plans) == 1 or ranks_of().world_size > 1
     try:
         for name, plan in plans.items():
-            run_stage(plan, directories[name], stage, with_page=with_page)
+            do = partial(run_stage, plan, directories[name], stage, with_page=with_page)
+            result = do() if is_alone else answer(Call(do))
+            if isinstance(result, Failure):
+                failures[name] = result
     finally:
         torch.set_num_threads(n_threads)  # a run sets its own number, and its caller may go on
     if ranks_of().is_first:
-        _tell_idle_resets(plans, directories, stage)
+        _tell_idle_resets([name for name in plans if name not in failures], directories, stage)
+    return failures
 
 
 def run_in_workers(

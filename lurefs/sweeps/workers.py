@@ -21,7 +21,7 @@ from types import ModuleType
 from typing import Any
 
 from lurefs import plugins
-from lurefs.errors import UserError
+from lurefs.errors import of_the_machine
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,9 +105,9 @@ def answer(call: Call) -> Any:
     try:
         with plugins.modules_in(*call.folders):
             return call.function(*call.arguments)
-    except UserError as error:
-        return Failure(reason=str(error), is_user_error=True)
-    except Exception:
+    except Exception as error:
+        if (told := of_the_machine(error)) is not None:
+            return Failure(reason=str(told), is_user_error=True)
         return Failure(reason=traceback.format_exc().rstrip())
 
 

@@ -155,6 +155,7 @@ def test_a_stored_configuration_is_read_literally(hostile: Path) -> None:
     [
         (RuntimeError("a bug"), 70, "please report it with"),
         (OSError(28, "No space left on device", "a file"), 2, "free some space"),
+        (MemoryError("Unable to allocate 9 TiB"), 2, "lower the batch size"),
         (PermissionError(13, "Permission denied", "a file"), 2, "allow it"),
     ],
 )

@@ -131,6 +131,8 @@ def test_assumed_spreads_are_those_of_the_library(capsys: pytest.CaptureFixture[
         (["--assume", "class=x,episode=5", *ASSUMED[2:]], "class is 'x'"),
         (["--assume", "class=-1,episode=5", *ASSUMED[2:]], "class is '-1'"),
         (["--assume", "class=3,episode=5", "--classes", "5", "--episodes", "90"], "--classes is 5"),
+        (["--assume", "class=3,episode=5,class=4", *ASSUMED[2:]], "names class twice"),
+        (["--assume", "class=3,episode=5,way=2.5", *ASSUMED[2:]], "way is '2.5'"),
         (["nowhere"], "nowhere"),
     ],
 )

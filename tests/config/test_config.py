@@ -167,6 +167,13 @@ def test_merge_keeps_what_a_change_does_not_name() -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
+        ("", "holds no settings"),
+        ("# to be written", "holds no settings"),
+        ("name: null", "name is None"),
+        ("learner: {optimizer: {params: {lr: 1.0e+30}}}", "learner.optimizer.params.lr is 1e+30"),
+        ("learner: {augment: {crop_padding: 1000000}}", "learner.augment.crop_padding is 1000000"),
+        ("backbone: {image_size: 1000000000000}", "backbone.image_size is 1000000000000"),
+        ("transfer: {all: {n_repeats: 1000000000000}}", "transfer.all.n_repeats is 1000000000000"),
         ("lerner: {epochs: 3}", "did you mean 'learner'?"),
         ("learner: {epochs: many}", "learner.epochs is 'many'"),
         ("chunks: {n_chunks: 3, chunk_size: 10}", "only one of the two"),

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
+import os
 import pickle
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -118,6 +121,30 @@ def test_wrong_arrays_are_refused(changes: dict[str, Any], words: str, tmp_path:
     with pytest.raises(UserError, match=words) as caught:
         features(str(tmp_path / "x.npz"))
     assert caught.value.expected and caught.value.fix
+
+
+def lying(path: Path, member: str) -> None:
+    """Write an archive in which one array claims to have 10^13 rows."""
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": "<f8", "fortran_order": False, "shape": (10**13, 2)})
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr(f"{member}.npy", header.getvalue())
+
+
+def test_arrays_that_claim_more_than_any_memory_holds_are_refused(tmp_path: Path) -> None:
+    lying(tmp_path / "x.npz", "features")
+    with pytest.raises(UserError, match="cannot be read: Unable to allocate"):
+        features(str(tmp_path / "x.npz"))
+
+
+def test_a_named_pipe_holds_no_features(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "x.npz")
+    assert not holds_features(tmp_path / "x.npz")
+
+
+def test_names_that_are_no_text_are_escaped(tmp_path: Path) -> None:
+    np.savez(tmp_path / "x.npz", features=NUMBERS, labels=np.array([f"\ud800{label}" for label in LABELS]))
+    assert features(str(tmp_path / "x.npz")).class_names == (r"\xed\xa0\x803", r"\xed\xa0\x805")
 
 
 class Trap:

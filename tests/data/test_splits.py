@@ -56,6 +56,14 @@ def test_wrong_lists_are_refused(make_dataset: MakeDataset, lists: dict[str, lis
         split_classes(make_dataset(), ClassSplitConfig(**lists))  # type: ignore[arg-type]
 
 
+def test_names_of_digits_are_read_as_they_are_written(make_dataset: MakeDataset, tmp_path: Path) -> None:
+    dataset = replace(make_dataset(), class_names=("010", "0x1", "1e3", "08", "null", "yes"))
+    (tmp_path / "split.yaml").write_text("base: [010, 0x1, 1e3]\nvalidation: [08]\nnovel: [null, yes]\n")
+    split = split_classes(dataset, ClassSplitConfig(file=str(tmp_path / "split.yaml")))
+    assert [dataset.class_names[label] for label in split.base] == ["010", "0x1", "1e3"]
+    assert [dataset.class_names[label] for label in split.novel] == ["null", "yes"]
+
+
 def test_a_file_without_the_three_lists_is_refused(make_dataset: MakeDataset, tmp_path: Path) -> None:
     (tmp_path / "split.json").write_text('{"base": ["class-0"]}')
     with pytest.raises(UserError, match="does not hold a class split"):

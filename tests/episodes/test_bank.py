@@ -1,6 +1,7 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -103,3 +104,40 @@ def test_new_features_never_lie_under_an_old_card(tmp_path: Path, monkeypatch: p
         write(tmp_path, iter([np.ones((2, 3), np.float32)]), 2, "second")
     with pytest.raises(FileNotFoundError):
         FeatureBank.load(tmp_path)
+
+
+CHANGES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "other numbers": lambda features: features + 1,
+    "zeros": lambda features: features * 0,
+    "double precision": lambda features: features.astype(np.float64),
+    "complex numbers": lambda features: features.astype(np.complex64),
+    "fewer rows": lambda features: features[:2],
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_features_that_were_changed_after_writing_are_refused(
+    change: Callable[[np.ndarray], np.ndarray], tmp_path: Path
+) -> None:
+    bank = FeatureBank.from_arrays(np.arange(12.0).reshape(4, 3), np.array([0, 1, 0, 1]))
+    bank.save(tmp_path)
+    assert len(FeatureBank.load(tmp_path).features) == 4
+    np.save(tmp_path / "features.npy", change(np.asarray(bank.features)))
+    with pytest.raises(ValueError, match=r"not what was written|not float32"):
+        FeatureBank.load(tmp_path)
+
+
+@pytest.mark.parametrize(("entry", "value"), [("image_ids", 7), ("class_names", [1]), ("identity", []), (None, [])])
+def test_a_card_of_another_form_is_no_bank(entry: str | None, value: Any, tmp_path: Path) -> None:
+    FeatureBank.from_arrays(np.zeros((2, 3)), np.array([0, 1])).save(tmp_path)
+    card = json.loads((tmp_path / "bank.json").read_text())
+    (tmp_path / "bank.json").write_text(json.dumps(value if entry is None else card | {entry: value}))
+    with pytest.raises(ValueError, match=r"which should be|should be a mapping"):
+        FeatureBank.load(tmp_path)
+
+
+def test_features_that_are_not_finite_are_not_written(tmp_path: Path) -> None:
+    batches = (np.full((1, 2), value, dtype=np.float32) for value in (1.0, np.nan))
+    with pytest.raises(ValueError, match="row 1 of the features holds a number that is not finite"):
+        write(tmp_path, batches, 2, "a")
+    assert not (tmp_path / "bank.json").exists()

@@ -1,7 +1,13 @@
 from __future__ import annotations
 
+import base64
+import json
+import re
+import zlib
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -228,3 +234,79 @@ def test_names_are_stored_once_and_small(tmp_path: Path) -> None:
     )
     draw_manifest(many, SPEC, seed=0).save(tmp_path / "m.parquet")
     assert (tmp_path / "m.parquet").stat().st_size < 150_000  # 580,000 characters of names
+
+
+def wrong_arrays(name: str, manifest: Manifest) -> dict[str, np.ndarray]:
+    arrays = {part: getattr(manifest, part).copy() for part in ("classes", "support", "query")}
+    if name == "a query among the support":
+        arrays["query"][5, 0] = arrays["support"][5, 0]
+    elif name == "one image twice":
+        arrays["query"][5, 0] = arrays["query"][5, 1]
+    elif name == "one class twice":
+        arrays["classes"][5, 0] = arrays["classes"][5, 1]
+    elif name == "support of another class":
+        arrays["support"][5] = np.roll(arrays["support"][5], 2)
+    else:
+        arrays["support"][5, 0] = -1
+    return arrays
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("a query among the support", "episode 5 has one image twice"),
+        ("one image twice", "episode 5 has one image twice"),
+        ("one class twice", "episode 5 has one class twice"),
+        ("support of another class", "episode 5 has images of other classes"),
+        ("a negative row", "an image that does not exist"),
+    ],
+)
+def test_episodes_with_a_right_hash_that_no_draw_gives_are_refused(name: str, words: str, tmp_path: Path) -> None:
+    drawn = draw_manifest(NAMES, SPEC, seed=0)
+    replace(drawn, **wrong_arrays(name, drawn)).save(tmp_path / "wrong.parquet")
+    with pytest.raises(ValueError, match=words):
+        Manifest.load(tmp_path / "wrong.parquet")
+
+
+def test_episodes_without_names_are_checked_against_the_bank_that_they_are_used_with(tmp_path: Path) -> None:
+    bare = make_manifest(LABELS, SPEC, seed=0, images_digest=NAMES.images_digest)
+    replace(bare, **wrong_arrays("support of another class", bare)).save(tmp_path / "wrong.parquet")
+    with pytest.raises(ValueError, match="episode 5 has images of other classes"):
+        Manifest.load(tmp_path / "wrong.parquet").rebase(NAMES)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda card: [card], "should be a mapping"),
+        (lambda card: card | {"seed": "one"}, "seed 'one', which should be a whole number"),
+        (lambda card: card | {"seed": 10**30}, "seed '10000"),
+        (lambda card: card | {"hash": 7}, "hash '7', which should be a text"),
+        (lambda card: card | {"spec": card["spec"] | {"weather": 1}}, "'weather', which this version does not know"),
+        (lambda card: card | {"spec": card["spec"] | {"n_shot": 1.5}}, "n_shot '1.5'"),
+        (lambda card: card | {"spec": card["spec"] | {"n_episodes": 10**12}}, "has 12 episodes"),
+        (lambda card: {key: card[key] for key in card if key != "images_digest"}, "has no entry 'images_digest'"),
+    ],
+)
+def test_a_card_of_another_form_is_refused(
+    change: Callable[[dict[str, Any]], Any], words: str, manifest: Manifest, tmp_path: Path
+) -> None:
+    path = tmp_path / "a.parquet"
+    manifest.save(path)
+    table = pq.read_table(path)
+    card = change(json.loads(table.schema.metadata[b"manifest"]))
+    pq.write_table(table.replace_schema_metadata({"manifest": json.dumps(card)}), path)
+    with pytest.raises(ValueError, match=re.escape(words)):
+        Manifest.load(path)
+
+
+def test_names_that_expand_without_bound_are_refused() -> None:
+    packed = zlib.compress(b'[[0], ["' + b"a" * 2**28 + b'"], ["b"]]')
+    with pytest.raises(ValueError, match="expand to far more"):
+        ImageNames.from_text(base64.b64encode(packed))
+
+
+@pytest.mark.parametrize("text", [b"", b"!!!", b"AAAA", base64.b64encode(zlib.compress(b"[[5], [1], [2]]"))])
+def test_damaged_names_are_refused(text: bytes) -> None:
+    with pytest.raises(ValueError, match="names of the images"):
+        ImageNames.from_text(text)

@@ -425,10 +425,7 @@ print(json.dumps([loaded, *peaks]))
 def test_memory_does_not_grow_with_the_episodes_of_a_bank_on_disk(tmp_path: Path) -> None:
     n_images, n_features = 1_000_000, 16
     features = np.random.default_rng(0).random((n_images, n_features), dtype=np.float32)
-    np.save(tmp_path / "features.npy", features)
-    np.save(tmp_path / "labels.npy", np.arange(n_images) % 50)
-    ids, names = [str(row) for row in range(n_images)], [str(label) for label in range(50)]
-    (tmp_path / "bank.json").write_text(json.dumps({"identity": {}, "class_names": names, "image_ids": ids}))
+    FeatureBank.from_arrays(features, np.arange(n_images) % 50).save(tmp_path)
     command = [sys.executable, "-W", "ignore", "-c", MEMORY_PROGRAM, str(tmp_path)]
     said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     loaded, _, few, many = json.loads(said)

@@ -222,7 +222,7 @@ def test_a_strategy_that_looks_for_something_to_do_may_find_nothing(plan: Plan) 
 
 
 def test_diverged_training_is_told(make_config: MakeConfig) -> None:
-    plan = make_plan(make_config(learner={"epochs": 3, "optimizer": {"name": "sgd", "params": {"lr": 1e12}}}))
+    plan = make_plan(make_config(learner={"epochs": 3, "optimizer": {"name": "sgd", "params": {"lr": 1e3}}}))
     with pytest.raises(UserError, match="training diverged"):
         learn(plan, learner_of(plan))
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import timm
 import torch
@@ -8,7 +10,14 @@ from timm.optim import list_optimizers
 
 from lurefs.config.fields import PluginConfig
 from lurefs.errors import UserError
-from lurefs.learning.optimizers import UNFIT, build_optimizer, clear_moments, pull_to, set_learning_rate
+from lurefs.learning.optimizers import (
+    UNFIT,
+    build_optimizer,
+    clear_moments,
+    pull_to,
+    refuse_divergence,
+    set_learning_rate,
+)
 
 
 def test_only_marked_moments_are_cleared() -> None:
@@ -90,6 +99,31 @@ def test_other_optimizers_keep_no_weights_that_would_come_back(name: str) -> Non
         if isinstance(moment, torch.Tensor) and moment.shape == first.shape:
             assert not torch.equal(moment.float(), first)
             assert not torch.equal(moment.float(), model.weight)
+
+
+@pytest.mark.parametrize(
+    ("name", "params", "words"),
+    [
+        ("sgd", {"lr": 0.1, "nesterov": 5}, "optimizer.params.nesterov is 5"),
+        ("adamw", {"lr": 0.1, "eps": "x"}, "optimizer.params.eps is 'x'"),
+        ("lion", {"lr": 0.1, "betas": "x"}, "optimizer.params.betas is 'x'"),
+        ("sgd", {"lr": 0.1, "foreach": "yes"}, "optimizer.params.foreach is 'yes'"),
+    ],
+)
+def test_parameters_of_a_wrong_type_are_refused(name: str, params: dict[str, Any], words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        build_optimizer(torch.nn.Linear(2, 1), PluginConfig(name=name, params=params))
+
+
+def test_a_last_step_that_diverges_is_told_although_the_loss_before_it_is_finite() -> None:
+    model = torch.nn.Linear(2, 1)
+    refuse_divergence(model, 0.5, 0.5, 0, 0)
+    with torch.no_grad():
+        model.bias.fill_(torch.inf)
+    with pytest.raises(UserError, match="bias is not finite in chunk 1, epoch 2"):
+        refuse_divergence(model, 0.5, 0.5, 1, 2)
+    with pytest.raises(UserError, match="the loss is nan in chunk 0"):
+        refuse_divergence(torch.nn.Linear(2, 1), 0.5, float("nan"), 0, 0)
 
 
 def test_weights_are_pulled_to_their_targets_by_the_gradient_of_half_the_squared_distance() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import pickle
 import zipfile
 from collections.abc import Callable
@@ -16,6 +17,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from lurefs.config.learning_schema import BackboneConfig
+from lurefs.config.weight_files import with_digest
 from lurefs.errors import UserError
 from lurefs.learning.weights import State, check_loaded, load_into, read_weights, watched_loading
 
@@ -246,6 +249,17 @@ def test_weights_of_a_training_that_diverged_are_refused(tmp_path: Path, weights
     name = next(iter(weights))
     with pytest.raises(UserError, match=rf"holds NaN or infinite numbers, in 1 tensors of the model \({name}"):
         load(saved({**weights, name: weights[name] * torch.nan}, tmp_path / "w.pth"))
+
+
+def test_complex_numbers_and_named_pipes_are_no_weights(tmp_path: Path, weights: State) -> None:
+    name = next(iter(weights))
+    with pytest.raises(UserError, match=f"{name} holds complex numbers"):
+        read_weights(saved({**weights, name: weights[name].to(torch.complex64)}, tmp_path / "w.pth"))
+    os.mkfifo(tmp_path / "pipe.pth")
+    with pytest.raises(UserError, match="it is not a file"):
+        read_weights(tmp_path / "pipe.pth")
+    with pytest.raises(UserError, match="it is not a file"):
+        with_digest(BackboneConfig(checkpoint_path=str(tmp_path / "pipe.pth")))
 
 
 @pytest.mark.parametrize("content", [[1, 2], {"epoch": 3}, torch.ones(3)])

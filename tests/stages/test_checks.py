@@ -83,6 +83,8 @@ def test_a_probe_that_suits_the_backbone_but_not_a_control_is_refused(make_confi
         ({"name": "logistic_regression", "params": {"C": -1.0}}, "cannot be fitted on benchmark 'novel-3way-1shot'"),
         ({"name": "logistic_regression", "params": {"nonsense": 1}}, "nonsense"),
         ({"name": "knn", "params": {"n_neighbors": 50}}, "3-way 1-shot"),
+        ({"name": "sklearn.linear_model:LogisticRegression", "params": {"max_iter": "x"}}, "'max_iter' parameter"),
+        ({"name": "sklearn.linear_model:LogisticRegression", "params": {"tol": -1.0}}, "'tol' parameter"),
     ],
 )
 def test_probes_that_cannot_be_fitted_are_refused_before_the_work(

@@ -55,6 +55,7 @@ def test_a_directory_of_another_run_is_refused_before_any_run_of_the_group_start
     taken = RunDirectory(Path(arguments[-1]) / "small--seed-1")
     taken.path.mkdir(parents=True)
     taken.identity_path.write_text('{"pretrain": {"seed": 9}, "dataset": {}}')
+    taken.chunks_path.write_text("{}\n")
     words = refused(["run", *arguments, "seeds=[0, 1]", *dry], capsys)
     assert "run small--seed-1: " in words and "holds a run of another configuration" in words
     assert [path.name for path in Path(arguments[-1]).iterdir()] == ["small--seed-1"]
@@ -83,3 +84,29 @@ def test_runs_that_differ_only_by_device_or_executor_are_all_checked(
     assert "run other: device 'cuda:99'" in refused(["run", *arguments, variants, "--dry-run"], capsys)
     variants = "variants={one: {}, other: {executor: {name: joblib, params: {n_workers: 0}}}}"
     assert "run other: executor 'joblib'" in refused(["run", *arguments, variants, "--dry-run"], capsys)
+
+
+def test_a_start_that_diverged_leaves_a_directory_that_a_corrected_command_takes(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    frequent = "checkpoints.every_seconds=0"
+    assert "training diverged" in refused(["run", *arguments, frequent, "learner.optimizer.params.lr=1000"], capsys)
+    directory = RunDirectory(Path(arguments[-1]))
+    assert directory.identity_path.exists() and not directory.chunks_path.exists()
+    main(["run", *arguments, "learner.optimizer.params.lr=0.01"])
+    assert "it is replaced" in capsys.readouterr().err
+    assert len(directory.read_outcomes()) == 3 and directory.summary_path.exists()
+    words = refused(["run", *arguments, "learner.optimizer.params.lr=0.02"], capsys)
+    assert "lr was 0.01 and is now 0.02" in words
+
+
+def test_a_variant_that_fails_does_not_stop_the_others(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    good = "good: {learner: {optimizer: {params: {lr: 0.01}}}}"
+    words = [f"variants={{bad: {{}}, {good}}}", "learner.epochs=1", "after_chunk.few_shot=false"]
+    with pytest.raises(SystemExit) as caught:
+        main(["run", *arguments, *words, "variants.bad.learner.optimizer.params.lr=1000", "learner.epochs=2"])
+    said = capsys.readouterr()
+    assert caught.value.code == 2 and "failed: bad" in said.err and "training diverged" in said.err
+    assert "good" in said.out and RunDirectory(Path(arguments[-1]) / "good").summary_path.exists()
