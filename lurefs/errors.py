@@ -37,6 +37,14 @@ def first_line(error: BaseException) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether Python, NumPy or torch, on a CPU or a GPU, could not get the memory that they asked for."""
+    of_torch = "can't allocate memory", "out of memory"
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and any(words in str(error) for words in of_torch)
+    )
+
+
 def unknown_name(kind: str, name: str, candidates: Iterable[str]) -> UserError:
     """Build the error for a name that is not among `candidates`; it suggests the nearest one."""
     known = sorted(candidates)

@@ -96,13 +96,11 @@ COMMANDS = (
     Command("run", RUN),
     Command("run, W&B offline", RUN, environment={"WANDB_MODE": "offline"}),
     Command("run, fine-tuned probe", ("run", "--config", "tuned.yaml", "--run-dir", "out")),
-    Command("run, two seeds, two workers", ("run", "--config", "group.yaml", "--run-dir", "out", "--workers", "2")),
     Command("pretrain", STAGES[0]),
     Command("extract", STAGES[1], STAGES[:1]),
     Command("evaluate", STAGES[2], STAGES[:2]),
     Command("evaluate DATA", ("evaluate", "photos", *FROZEN, "--run-dir", "out")),
     Command("sweep", SWEEP),
-    Command("sweep, two workers", (*SWEEP, "--workers", "2")),
     Command("reproduce", ("reproduce", "runs/a", "--output", "out"), FINISHED_RUNS[:1]),
     Command("report", ("report", "runs/a", "runs/b", "--output", "out"), FINISHED_RUNS, is_exact=True),
     Command("compare", ("compare", "runs/a", "runs/b", "--output", "out"), FINISHED_RUNS, is_exact=True),
@@ -110,6 +108,8 @@ COMMANDS = (
     Command("init", ("init", "photos", *FROZEN, "--output", "out.yaml"), is_exact=True),
     Command("episodes make", MAKE),
     Command("cache --clear", ("cache", "--clear"), FINISHED_RUNS[:1]),
+    Command("run, two seeds, two workers", ("run", "--config", "group.yaml", "--run-dir", "out", "--workers", "2")),
+    Command("sweep, two workers", (*SWEEP, "--workers", "2")),
 )
 
 
@@ -304,7 +304,7 @@ def differences(whole: Path, other: Path, *, is_exact: bool = False) -> list[str
     missing = [f"{name} is only in {whole if name in names[0] else other}" for name in names[0] ^ names[1]]
     both = sorted(names[0] & names[1])
     return sorted(missing) + [
-        name for name in both if _content(whole / name, is_exact) != _content(other / name, is_exact)
+        name for name in both if content(whole / name, is_exact=is_exact) != content(other / name, is_exact=is_exact)
     ]
 
 
@@ -315,9 +315,16 @@ def _files(root: Path) -> Iterator[Path]:
             yield path
 
 
-def _content(path: Path, is_exact: bool) -> Any:
+def content(path: Path, *, is_exact: bool = False) -> Any:
     """Return the content of a file; unless `is_exact`, without times."""
-    if is_exact or path.suffix not in (".json", ".jsonl", ".parquet", ".pt", ".html", ".svg"):
+    try:
+        return path.read_bytes() if is_exact else _without_times(path)
+    except Exception as error:  # of many kinds for a damaged file
+        return type(error)
+
+
+def _without_times(path: Path) -> Any:
+    if path.suffix not in (".json", ".jsonl", ".parquet", ".pt", ".html", ".svg"):
         return path.read_bytes()
     if path.suffix == ".parquet":
         import pyarrow.parquet as parquet
@@ -329,7 +336,7 @@ def _content(path: Path, is_exact: bool) -> Any:
 
         return repr(_timeless(torch.load(path, weights_only=True)))
     if path.suffix in (".html", ".svg"):  # they show times, and curves over times
-        return re.sub(rb"[\d.,]+", b"#", path.read_bytes())
+        return re.sub(rb"made from \w+|[\d.,]+", b"#", path.read_bytes())
     texts = path.read_text().splitlines() if path.suffix == ".jsonl" else [path.read_text()]
     return [repr(_timeless(json.loads(text))) for text in texts]
 
@@ -365,7 +372,10 @@ def prepare(folder: Path, needs: Sequence[Sequence[str]] = ()) -> None:
     folder.mkdir(parents=True)
     for name, more in {"small": "", "tuned": FINE_TUNED, "group": "seeds: [0, 1]"}.items():
         (folder / f"{name}.yaml").write_text(RECIPE.format(name=name, more=more))
-    _draw_photos(folder / "photos")
+    photos = folder.parent / "photos"  # never copied, since a run knows its images by their inodes
+    if not photos.exists():
+        _draw_photos(photos)
+    (folder / "photos").symlink_to(photos)
     for arguments in needs:
         life = live(folder, arguments)
         if life.code != 0:
@@ -393,8 +403,7 @@ def kill_command(command: Command, base: Path, n_kills: int, rng: random.Random)
     tally = Tally(command.name)
     work, copy, whole = base / "work", base / "before", base / "whole"
     prepare(work, command.needs)
-    shutil.rmtree(copy, ignore_errors=True)
-    shutil.copytree(work, copy)
+    restore(copy, work)
     undisturbed = live(work, command.arguments, environment=command.environment)
     if undisturbed.code != 0:
         raise RuntimeError(f"{command.name} ended with {undisturbed.code}: {undisturbed.output}")
