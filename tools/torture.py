@@ -181,6 +181,8 @@ def live(
     kill: tuple[float, int] | None = None,
     is_cold: bool = False,
     before: Callable[[], None] | None = None,
+    output: Path | None = None,
+    is_alone: bool = True,
 ) -> Life:
     """Run a command of lurefs in a folder, and kill it if asked.
 
@@ -191,9 +193,11 @@ def live(
         kill: Seconds from the start, and the signal. Ctrl-C is sent to all processes, as a terminal does.
         is_cold: Whether the process loads all libraries, and is not a fork of this one.
         before: Called in a fork, before the command.
+        output: Receives what it prints; a file beside the folder if not given.
+        is_alone: Whether no other life goes on, so that all processes that are left are its own.
     """
     variables = {"LUREFS_CACHE": str(folder / "cache"), "WANDB_MODE": "disabled", **(environment or {})}
-    output = folder.parent / "output.txt"
+    output = output or folder.parent / "output.txt"
     start = time.monotonic()
     if is_cold:
         with output.open("wb") as stream:
@@ -223,7 +227,7 @@ def live(
     if status is None:
         os.killpg(child, signal.SIGKILL)
         os.waitpid(child, 0)
-    n_left = _bury(child)
+    n_left = _bury(child) if is_alone else 0
     return Life(
         code=None if status is None else os.waitstatus_to_exitcode(status),
         seconds=end - start,
@@ -475,17 +479,24 @@ def load_libraries() -> None:
 
 def main() -> None:
     """Run the batteries that are asked for; exit with 1 if anything went wrong."""
+    from torture_faults import BATTERIES  # it uses this module
+
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=100, help="of all commands together")
+    parser.add_argument("--faults", type=int, default=30, help="of each kind")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--only", default="", help="batteries whose names contain this text")
+    names = [*(command.name for command in COMMANDS), *(battery.__name__ for battery in BATTERIES)]
+    parser.add_argument("--only", nargs="+", default=names, choices=names, metavar="NAME", help=", ".join(names))
     arguments = parser.parse_args()
     adopt_orphans()
     load_libraries()
     rng = random.Random(arguments.seed)
     tallies = []
     with tempfile.TemporaryDirectory(prefix="torture-") as base:
-        commands = [command for command in COMMANDS if arguments.only in command.name]
+        for battery in (each for each in BATTERIES if each.__name__ in arguments.only):
+            tallies.append(battery(Path(base) / battery.__name__, arguments.faults, rng))
+            print("\n".join([battery.__name__, *tallies[-1].details]), file=sys.stderr, flush=True)
+        commands = [command for command in COMMANDS if command.name in arguments.only]
         for number, command in enumerate(commands):
             n_kills = arguments.kills * (number + 1) // len(commands) - arguments.kills * number // len(commands)
             start = time.monotonic()
