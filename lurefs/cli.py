@@ -23,6 +23,7 @@ EXIT_BROKEN_PIPE = 141
 NO_ACCESS = {
     errno.ENOSPC: "free some space",
     errno.EDQUOT: "free some space",
+    errno.EFBIG: "allow larger files, e.g. with ulimit -f, or choose another folder",
     errno.EACCES: "allow it, or choose another folder",
     errno.EPERM: "allow it, or choose another folder",
     errno.EROFS: "choose another folder",
