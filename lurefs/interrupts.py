@@ -79,7 +79,12 @@ def ended_by_signals(words: str) -> Iterator[None]:
 def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
     for each in SIGNALS:
         signal.signal(each, signal.SIG_IGN)  # a second Ctrl-C must not break the tidying up
+    sys.unraisablehook = _say_nothing  # called where the exception meets a finaliser, which cannot pass it on
     raise _Interrupted(number)
+
+
+def _say_nothing(_: object) -> None:
+    """Take the place of `sys.unraisablehook` in a process that ends."""
 
 
 def _end_children() -> None:

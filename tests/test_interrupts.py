@@ -47,6 +47,22 @@ def test_a_process_ends_within_a_second_and_says_why(work: str, number: signal.S
     assert (process.returncode, error) == (128 + number, "all is kept\n")
 
 
+def test_a_signal_that_meets_a_finaliser_ends_the_process_without_a_traceback() -> None:
+    work = """
+class Finalised:
+    def __del__(self):
+        print('in a finaliser', flush=True)
+        time.sleep(60)
+Finalised()
+time.sleep(60)
+"""
+    process = started(work)
+    assert process.stdout is not None and process.stdout.readline() == "in a finaliser\n"
+    process.send_signal(signal.SIGTERM)
+    _, error = process.communicate(timeout=60)
+    assert (process.returncode, error) == (128 + signal.SIGTERM, "all is kept\n")
+
+
 def test_an_ignored_signal_stays_ignored() -> None:
     process = started("time.sleep(0.5)", ignored=True)
     process.send_signal(signal.SIGINT)

@@ -60,6 +60,7 @@ FROZEN = ("--backbone", "test_byobnet,test_resnet", "--shots", "1", "--way", "3"
 """Options of `evaluate` and `init`."""
 TIMES = re.compile(r"seconds|ms_per|per_second")
 """Names of values that differ from run to run."""
+WITH_TIMES = (".html", ".svg", ".csv", ".md", ".tex")
 NOT_COMPARED = ("log.txt", ".lock")
 FINISHED = ("features/*/features.npy", "episodes/*.parquet", "manifests/*.parquet", "controls/*/*.parquet")
 """Files that are written once, when a part of a run is finished; and weights, once their chunk has an outcome."""
@@ -328,7 +329,7 @@ def content(path: Path, *, is_exact: bool = False) -> Any:
 
 
 def _without_times(path: Path) -> Any:
-    if path.suffix not in (".json", ".jsonl", ".parquet", ".pt", ".html", ".svg"):
+    if path.suffix not in (".json", ".jsonl", ".parquet", ".pt", *WITH_TIMES):
         return path.read_bytes()
     if path.suffix == ".parquet":
         import pyarrow.parquet as parquet
@@ -339,7 +340,7 @@ def _without_times(path: Path) -> Any:
         import torch
 
         return repr(_timeless(torch.load(path, weights_only=True)))
-    if path.suffix in (".html", ".svg"):  # they show times, and curves over times
+    if path.suffix in WITH_TIMES:  # they show times, and curves over times
         return re.sub(rb"made from \w+|[\d.,]+", b"#", path.read_bytes())
     texts = path.read_text().splitlines() if path.suffix == ".jsonl" else [path.read_text()]
     return [repr(_timeless(json.loads(text))) for text in texts]
