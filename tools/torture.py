@@ -106,7 +106,7 @@ COMMANDS = (
     Command("report", ("report", "runs/a", "runs/b", "--output", "out"), FINISHED_RUNS, is_exact=True),
     Command("compare", ("compare", "runs/a", "runs/b", "--output", "out"), FINISHED_RUNS, is_exact=True),
     Command("plan", ("plan", "runs/a", "runs/b", "--json"), FINISHED_RUNS, is_exact=True),
-    Command("init", ("init", "photos", *FROZEN, "--output", "out.yaml"), is_exact=True),
+    Command("init", ("init", "photos", *FROZEN[:-1], "--output", "out.yaml"), is_exact=True),
     Command("episodes make", MAKE),
     Command("cache --clear", ("cache", "--clear"), FINISHED_RUNS[:1]),
     Command("run, two seeds, two workers", ("run", "--config", "group.yaml", "--run-dir", "out", "--workers", "2")),
@@ -146,6 +146,9 @@ class Tally:
         """Count something that went wrong."""
         setattr(self, what, getattr(self, what) + n)
         self.details.append(f"{self.battery}: {what}: {detail}")
+
+
+COLUMNS = ("battery", "tried", "tracebacks", "accepted", "survived", "lost", "again", "hung")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -454,16 +457,18 @@ def _judge(tally: Tally, life: Life, kill: tuple[float, int] | None) -> None:
             tally.tell("tracebacks", f"no word on {kill}: {life.output[-500:]}")
 
 
-def print_table(tallies: Sequence[Tally]) -> None:
-    """Print a row per battery, and their sum."""
-    heads = ("battery", "tried", "tracebacks", "accepted", "survived", "lost", "again", "hung", "slowest end, s")
-    names = ("battery", "tried", "tracebacks", "accepted", "survived", "lost", "again", "hung")
-    rows = [(*(str(getattr(tally, name)) for name in names), f"{tally.slowest:.2f}") for tally in tallies]
-    sums = [str(sum(getattr(tally, name) for tally in tallies)) for name in names[1:]]
-    rows.append(("all", *sums, f"{max((tally.slowest for tally in tallies), default=0):.2f}"))
-    print(f"| {' | '.join(heads)} |\n|{'---|' * len(heads)}")
-    for row in rows:
-        print(f"| {' | '.join(row)} |")
+def print_row(tally: Tally) -> None:
+    """Print a row of the table, and on stderr what went wrong."""
+    values = [str(getattr(tally, name)) for name in COLUMNS]
+    print(f"| {' | '.join(values)} | {tally.slowest:.2f} |", flush=True)
+    for detail in tally.details:
+        print(detail, file=sys.stderr, flush=True)
+
+
+def sum_of(tallies: Sequence[Tally]) -> Tally:
+    """Return the last row of the table, without details."""
+    sums = {name: sum(getattr(tally, name) for tally in tallies) for name in COLUMNS[1:]}
+    return Tally("all", **sums, slowest=max((tally.slowest for tally in tallies), default=0.0))
 
 
 def adopt_orphans() -> None:
@@ -492,19 +497,18 @@ def main() -> None:
     adopt_orphans()
     load_libraries()
     rng = random.Random(arguments.seed)
-    tallies = []
+    tallies: list[Tally] = []
+    print(f"| {' | '.join(COLUMNS)} | slowest end, s |\n|{'---|' * (len(COLUMNS) + 1)}", flush=True)
     with tempfile.TemporaryDirectory(prefix="torture-") as base:
         for battery in (each for each in BATTERIES if each.__name__ in arguments.only):
             tallies.append(battery(Path(base) / battery.__name__, arguments.faults, rng))
-            print("\n".join([battery.__name__, *tallies[-1].details]), file=sys.stderr, flush=True)
+            print_row(tallies[-1])
         commands = [command for command in COMMANDS if command.name in arguments.only]
         for number, command in enumerate(commands):
             n_kills = arguments.kills * (number + 1) // len(commands) - arguments.kills * number // len(commands)
-            start = time.monotonic()
             tallies.append(kill_command(command, Path(base), n_kills, rng))
-            lines = [f"{command.name}: {time.monotonic() - start:.0f} s", *tallies[-1].details]
-            print("\n".join(lines), file=sys.stderr, flush=True)
-    print_table(tallies)
+            print_row(tallies[-1])
+    print_row(sum_of(tallies))
     sys.exit(any(tally.details for tally in tallies))
 
 
