@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import shutil
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,12 +13,18 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import pyarrow as pa
 
+FULL = 2**16
+"""A disk with less free space, in bytes, is full: a write that failed has filled all but the rest of a block."""
+
 
 @contextmanager
 def atomic_path(path: Path | str) -> Iterator[Path]:
     """Yield a temporary path that is renamed to `path` when the block ends without an exception.
 
     The temporary file lies beside `path` and keeps its suffix, since some writers choose their format by it.
+
+    Raises:
+        OSError: The block failed because the disk is full, of which torch and NumPy do not say the reason.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -26,6 +34,11 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
         with temporary.open("rb") as handle:
             os.fsync(handle.fileno())
         temporary.replace(path)
+    except Exception as error:
+        has_reason = isinstance(error, OSError) and error.errno is not None
+        if not has_reason and shutil.disk_usage(path.parent).free < FULL:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -13,14 +13,12 @@ import tempfile
 import traceback
 from collections.abc import Sequence
 
-from lurefs import __version__, plugins
-from lurefs.commands import cache, compare, episodes, frozen, listing, plan, push, report, reproduce, run, sweep, views
+from lurefs import __version__
 from lurefs.errors import UserError, first_line, of_the_machine
+from lurefs.interrupts import ended_by_signals
 
-COMMANDS = (run, frozen, sweep, reproduce, report, compare, plan, push, views, listing, episodes, cache)
 EXIT_USER_ERROR = 2
 EXIT_UNFORESEEN = 70
-EXIT_INTERRUPTED = 130
 EXIT_BROKEN_PIPE = 141
 
 
@@ -39,10 +37,18 @@ codecs.register_error(PLAIN_ERRORS, _plain)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run one command and exit: 0 success, 1 failures or differences, 2 an error that the user can fix, 130 Ctrl-C.
+    """Run one command and exit: 0 success, 1 failures or differences, 2 an error that the user can fix.
 
-    An error that nobody foresaw ends with 70, one line, and the path of its traceback.
+    Ctrl-C exits with 130, SIGTERM with 143. An error that nobody foresaw ends with 70, one line, and the path of its
+    traceback.
     """
+    with ended_by_signals(_interrupted(sys.argv[1:] if arguments is None else arguments)):
+        _main(arguments)
+
+
+def _main(arguments: Sequence[str] | None) -> None:
+    from lurefs import plugins
+
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors=PLAIN_ERRORS)
@@ -57,9 +63,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except BrokenPipeError:  # the reader of the output, e.g. `head`, has closed it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(EXIT_BROKEN_PIPE)
-    except KeyboardInterrupt:
-        print("interrupted; the same command resumes from the last checkpoint", file=sys.stderr)
-        sys.exit(EXIT_INTERRUPTED)
     except Exception as error:
         if (of_machine := of_the_machine(error)) is not None:
             print(f"error: {of_machine}", file=sys.stderr)
@@ -68,6 +71,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(EXIT_UNFORESEEN)
     if code:
         sys.exit(code)
+
+
+def _interrupted(arguments: Sequence[str]) -> str:
+    """Return what a command says that ends by a signal; of several processes on one run only the first says it."""
+    kept = "interrupted: all that was finished is kept (chunks, features, scores); the same command resumes:"
+    return f"{kept}\n  {shlex.join(['lurefs', *arguments])}" if os.environ.get("RANK", "0") == "0" else ""
 
 
 def _report(error: Exception, arguments: Sequence[str]) -> str:
@@ -85,6 +94,21 @@ def _report(error: Exception, arguments: Sequence[str]) -> str:
 
 def make_parser() -> argparse.ArgumentParser:
     """Return the parser of all commands; the parsed `run` is a function from the arguments to the exit code."""
+    from lurefs.commands import (  # late, so that a signal meets a handler as early as possible
+        cache,
+        compare,
+        episodes,
+        frozen,
+        listing,
+        plan,
+        push,
+        report,
+        reproduce,
+        run,
+        sweep,
+        views,
+    )
+
     parser = argparse.ArgumentParser(
         prog="lurefs",
         description="Pre-train image backbones online with Learn, Unlearn, Relearn, and measure how they transfer "
@@ -92,7 +116,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"lurefs {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for command in COMMANDS:
+    for command in (run, frozen, sweep, reproduce, report, compare, plan, push, views, listing, episodes, cache):
         command.add_parser(commands)
     return parser
 

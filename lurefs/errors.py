@@ -10,6 +10,7 @@ from pathlib import Path
 _NO_ACCESS = {
     errno.ENOSPC: "free some space",
     errno.EDQUOT: "free some space",
+    errno.EFBIG: "allow larger files, e.g. with ulimit -f, or choose another folder",
     errno.EACCES: "allow it, or choose another folder",
     errno.EPERM: "allow it, or choose another folder",
     errno.EROFS: "choose another folder",
@@ -56,7 +57,7 @@ def of_the_machine(error: BaseException) -> UserError | None:
     if isinstance(error, UserError):
         return error
     kept = "the same command resumes from the last checkpoint"
-    if isinstance(error, MemoryError):
+    if is_out_of_memory(error):
         return UserError(
             f"the memory of this machine does not suffice: {first_line(error)}",
             "settings and data that fit into it",
@@ -69,6 +70,14 @@ def of_the_machine(error: BaseException) -> UserError | None:
             f"{_NO_ACCESS[error.errno]}; {kept}",
         )
     return None
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether Python, NumPy or torch, on a CPU or a GPU, could not get the memory that they asked for."""
+    of_torch = "can't allocate memory", "out of memory"
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and any(words in str(error) for words in of_torch)
+    )
 
 
 def unknown_name(kind: str, name: str, candidates: Iterable[str]) -> UserError:

@@ -66,7 +66,7 @@ def run(arguments: argparse.Namespace) -> int:
     old.read_summary()
     old.read_outcomes()
     old.read_identity()
-    if output is not None and output.exists() and (not output.is_dir() or any(output.iterdir())):
+    if output is not None and output.exists() and not _can_hold_run(output, old):
         problem = "not empty" if output.is_dir() else "a file"
         raise UserError(f"{output} is {problem}", "a new folder", "give another --output")
     with tempfile.TemporaryDirectory(prefix="lurefs-") if output is None else nullcontext(str(output)) as folder:
@@ -118,6 +118,14 @@ def likely_reasons(old: RunDirectory, new: RunDirectory) -> list[str]:
         here = ", ".join(f"{name} {value}" for name, value in now["machine"].items())
         found.append(f"the run does not say on which machine it was made; this one has {here}")
     return found or ["none is known: data, versions and machine are the same, so the computation itself differs"]
+
+
+def _can_hold_run(output: Path, old: RunDirectory) -> bool:
+    """Return whether a folder is empty, or holds another run, interrupted before its page, which is resumed."""
+    if not output.is_dir():
+        return False
+    is_begun = (output / ".lock").exists() and not RunDirectory(output).report_path.exists()
+    return not any(output.iterdir()) or (is_begun and output.resolve() != old.path.resolve())
 
 
 def _run_again(config: RunConfig, directory: RunDirectory, *, with_page: bool) -> None:

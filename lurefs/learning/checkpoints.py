@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -41,12 +42,19 @@ def save_checkpoint(
         written.add(storage)
     with atomic_path(path) as temporary:
         temporary.write_bytes(save(state))  # save_file would leave a file that only its owner may read
-    with atomic_path(_resume_path(path)) as temporary:
-        torch.save(optimizer.state_dict(), temporary)
+    save_tensors(_resume_path(path), optimizer.state_dict())
     sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
     identity = {**card, "sha256": sha256, "n_bytes": path.stat().st_size}
     write_text(path.with_suffix(".json"), json.dumps(identity, indent=2) + "\n")
     return sha256
+
+
+def save_tensors(path: Path, content: Mapping[str, Any]) -> None:
+    """Write what `torch.load` reads, atomically; torch itself would not say why a file cannot be written."""
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(buffer.getbuffer())
 
 
 def remove_older_optimizers(path: Path | str) -> None:

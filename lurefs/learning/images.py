@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import gc
+import os
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from threading import Thread
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -142,7 +145,7 @@ def read_ahead(
         sampler=parts,
         num_workers=min(n_workers, len(parts)),
         collate_fn=_as_it_is,
-        worker_init_fn=_freeze,
+        worker_init_fn=partial(_begin, os.getpid()),
         pin_memory=is_pinned,
         generator=torch.Generator(),  # otherwise it would draw from dropout's generator
     )
@@ -165,9 +168,19 @@ class _Reader(Dataset[Any]):
             return error
 
 
-def _freeze(_: int) -> None:
-    """Keep the garbage collector of a worker off the objects it was forked with: touching them would copy them."""
+def _begin(parent: int, _: int) -> None:
+    """Prepare a worker: it ends with its parent, and the garbage collector stays off the objects it was forked with.
+
+    Touching these would copy them. torch's own watch on the parent misses one that was killed before the watch began.
+    """
     gc.freeze()
+    Thread(target=_end_with, args=(parent,), daemon=True).start()
+
+
+def _end_with(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)
 
 
 def _as_it_is(found: Any) -> Any:

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from episodes.files import atomic_path
 from lurefs.errors import UserError, first_line
+from lurefs.learning.checkpoints import save_tensors
 from lurefs.records import from_mapping, to_mapping
 from lurefs.runs.outcomes import UnlearnReport
 
@@ -75,8 +75,7 @@ def save_progress(
         "model": model.state_dict(),
         "optimizer": optimizer.state_dict(),
     }
-    with atomic_path(path) as temporary:
-        torch.save(content, temporary)
+    save_tensors(Path(path), content)
 
 
 def load_progress(

@@ -12,7 +12,9 @@ import torch
 from numpy.typing import NDArray
 
 from episodes.bank import FeatureBank
+from lurefs.console import note
 from lurefs.data.dataset import ImageDataset, View
+from lurefs.errors import is_out_of_memory
 from lurefs.learning.backbones import Backbone
 from lurefs.learning.images import at_once, read_ahead, read_tensor
 from lurefs.stages.plan import ImageSet
@@ -47,6 +49,8 @@ def embed_batches(
 ) -> Iterator[NDArray[np.float32]]:
     """Yield the features of some batches of images, (n, n_features) float32 each.
 
+    Where memory does not suffice for a batch, half as many images are computed at one time from there on, and so on.
+
     Args:
         backbone: The backbone; put into evaluation mode.
         images: The images; batches are cut in the order of their rows.
@@ -58,10 +62,33 @@ def embed_batches(
     backbone.model.eval()
     rows = [images.rows[number * batch_size : (number + 1) * batch_size] for number in batches]
     n_workers = n_workers if len(rows) > 1 and _is_slow(images, device) else 0
+    n_at_once = at_once(backbone.image_size, device)
     for pixels in read_ahead(partial(read_tensor, images.dataset), rows, n_workers, is_pinned=device.type == "cuda"):
         batch = match_channels(pixels, backbone.n_channels)
-        parts = [backbone.embed(part.to(device)) for part in batch.split(at_once(backbone.image_size, device))]
-        yield torch.cat(parts).cpu().numpy()
+        while (features := _embed_if_it_fits(backbone, batch, n_at_once, device)) is None:
+            n_too_many = min(n_at_once, len(batch))
+            n_at_once = n_too_many // 2
+            note(
+                f"too little memory to embed {n_too_many} images at one time: going on with {n_at_once}, by which "
+                "features may change in their last digits"
+            )
+        yield features
+
+
+def _embed_if_it_fits(
+    backbone: Backbone, batch: torch.Tensor, n_at_once: int, device: torch.device
+) -> NDArray[np.float32] | None:
+    """Return the features of a batch, or None if memory suffices for fewer images at one time only."""
+    try:
+        features: NDArray[np.float32] = torch.cat(
+            [backbone.embed(part.to(device)).cpu() for part in batch.split(n_at_once)]
+        ).numpy()
+        return features
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error) or min(n_at_once, len(batch)) == 1:
+            raise
+    torch.cuda.empty_cache()  # does nothing without a GPU; only here are the tensors of the attempt gone
+    return None
 
 
 def _is_slow(images: ImageSet, device: torch.device) -> bool:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 
 from lurefs.console import note
+from lurefs.errors import UserError, first_line, is_out_of_memory
 from lurefs.learning.padding import padding_note
 from lurefs.ranks import ranks_of
 from lurefs.reporting.page import write_report
@@ -56,7 +57,7 @@ def run_stage(
     check_place(plan, directory, stage_name)
     if ranks.is_first:
         decode_needed(plan, stage_name)
-    with directory.locked() if ranks.is_first else nullcontext():
+    with directory.locked() if ranks.is_first else nullcontext(), _memory_told():
         stage = open_stage(plan, directory, is_tracked=stage_name != "extract", ranks=ranks, uses_store=uses_store)
         try:
             if stage.tracker.note:
@@ -73,3 +74,19 @@ def run_stage(
                 stage.tracker.log_report(write_report([directory], directory.path))
         finally:
             stage.tracker.close()
+
+
+@contextmanager
+def _memory_told() -> Iterator[None]:
+    """Raise the error for the user if memory does not suffice."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise UserError(
+            f"there is too little memory: {first_line(error)}",
+            "memory for a batch of images and what the backbone computes of it",
+            "start fewer --workers, free memory or choose another device, then the same command resumes; or lower "
+            "learner.batch_size, which makes another run with a --run-dir of its own",
+        ) from error

@@ -124,6 +124,10 @@ def is_finished(plan: Plan, directory: RunDirectory) -> bool:
     """
     if not all(path.is_file() for path in directory.result_paths(plan.config, len(plan.chunks))):
         return False
+    try:
+        directory.read_config()
+    except UserError:
+        return False  # the run writes it again
     summary = directory.read_summary()
     identity = directory.read_identity()
     return (

@@ -118,9 +118,11 @@ def _start() -> _Worker:
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when a process starts; more threads would be slow
     main = sys.modules["__main__"]
     sys.modules["__main__"] = ModuleType("__main__")  # otherwise the new process would run a user's script again
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # the new process inherits it: see `_work`
     try:
         process.start()
     finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         sys.modules["__main__"] = main
     theirs.close()
     return _Worker(process=process, connection=ours)

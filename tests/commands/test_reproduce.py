@@ -45,7 +45,13 @@ def test_a_run_is_made_again_to_the_same_numbers(
     assert last.startswith("all ") and last.endswith(" values are the same")
     for name in ("summary.json", "chunks.jsonl", "checkpoints/chunk-001.json", "manifests/novel-3way-1shot", EPISODES):
         assert name in out
-    assert RunDirectory(tmp_path / "again").summary_path.exists()
+    again = RunDirectory(tmp_path / "again")
+    weights = again.checkpoint_path(1).stat().st_mtime_ns
+    for path in (again.summary_path, again.report_path):
+        path.unlink()  # as if it had been interrupted
+    main(["reproduce", str(run.path), "--output", str(again.path)])
+    assert capsys.readouterr().out.endswith(f"{last}\n")
+    assert again.summary_path.exists() and again.checkpoint_path(1).stat().st_mtime_ns == weights
     assert failing(["reproduce", str(run.path), "--output", str(tmp_path / "again")]) == 2
     assert f"{tmp_path / 'again'} is not empty" in capsys.readouterr().err
     (tmp_path / "file").touch()

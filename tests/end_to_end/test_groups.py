@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -170,9 +171,8 @@ def test_an_interrupt_ends_all_processes_of_a_group(
         os.killpg(process.pid, signal.SIGKILL)  # nothing may go on learning for ever
         raise
     assert process.returncode == 130
-    assert (
-        error.endswith("interrupted; the same command resumes from the last checkpoint\n") and "Traceback" not in error
-    )
+    assert "interrupted: all that was finished is kept" in error and "Traceback" not in error
+    assert error.endswith(f"  lurefs {shlex.join(command[3:])}\n")
     while time.monotonic() < until:
         try:
             os.killpg(process.pid, 0)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -91,3 +93,9 @@ def test_an_image_that_cannot_be_read_is_told_as_it_would_be_without_workers(
     streamed = StreamedImages(np.arange(9), dataset, torch.zeros(9, dtype=torch.int64), n_workers)
     with pytest.raises(UserError, match="image 7 is damaged"):
         list(streamed.batches([torch.arange(3)]))
+
+
+def test_a_reader_whose_parent_was_killed_before_it_began_ends() -> None:
+    code = "import time; from lurefs.learning import images; images._begin(-1, 0); time.sleep(600)"
+    process = subprocess.run([sys.executable, "-c", code], timeout=120)
+    assert process.returncode == 1

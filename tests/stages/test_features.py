@@ -15,7 +15,7 @@ from torch import Tensor
 from lurefs.config.learning_schema import BackboneConfig
 from lurefs.data.decoded import stored
 from lurefs.data.folder import folder
-from lurefs.learning.backbones import build_backbone
+from lurefs.learning.backbones import Backbone, build_backbone
 from lurefs.stages.features import embed_batches, viewed
 from lurefs.stages.plan import ImageSet
 
@@ -91,3 +91,53 @@ def test_features_are_the_same_whoever_reads_the_images(
     with torch.inference_mode():
         expected = torch.cat([backbone.embed(plain[:3]), backbone.embed(plain[3:])])
     assert np.array_equal(np.concatenate(batches), expected.numpy())
+
+
+def untrained(pictures: Path) -> tuple[Backbone, ImageSet]:
+    dataset = folder(str(pictures), image_size=32)
+    backbone = build_backbone(BackboneConfig(name="test_byobnet"), n_classes=0, n_channels=3, image_size=32, seed=0)
+    labels = np.zeros(4, np.int64)
+    return backbone, ImageSet(name="all", dataset=dataset, rows=np.arange(4), labels=labels, class_names=("all",))
+
+
+OUT_OF_MEMORY = [
+    MemoryError(),
+    RuntimeError("[enforce fail at alloc_cpu.cpp:117] err == 0. DefaultCPUAllocator: can't allocate memory: you tried"),
+    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+]
+
+
+@pytest.mark.parametrize("error", OUT_OF_MEMORY, ids=lambda error: type(error).__name__)
+def test_too_little_memory_halves_the_images_at_one_time_and_the_features_stay(
+    pictures: Path, error: Exception, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    backbone, images = untrained(pictures)
+    (whole,) = embed_batches(backbone, images, 4, range(1))
+    sizes: list[int] = []
+    fitting = Backbone.embed
+
+    def embed(self: Backbone, batch: Tensor) -> Tensor:
+        sizes.append(len(batch))
+        if len(batch) > 1:
+            raise error
+        return fitting(self, batch)
+
+    monkeypatch.setattr(Backbone, "embed", embed)
+    (halved,) = embed_batches(backbone, images, 4, range(1))
+    assert sizes == [4, 2, 1, 1, 1, 1]
+    np.testing.assert_allclose(halved, whole, rtol=1e-5, atol=1e-6)
+    assert "too little memory to embed 2 images at one time: going on with 1" in capfd.readouterr().err
+
+
+def test_an_image_that_does_not_fit_at_all_and_other_errors_are_raised(
+    pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backbone, images = untrained(pictures)
+    for error in (*OUT_OF_MEMORY, RuntimeError("shapes do not fit")):
+
+        def embed(self: Backbone, batch: Tensor, error: Exception = error) -> Tensor:
+            raise error
+
+        monkeypatch.setattr(Backbone, "embed", embed)
+        with pytest.raises(type(error)):
+            list(embed_batches(backbone, images, 4, range(1)))

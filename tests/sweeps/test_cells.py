@@ -168,6 +168,17 @@ def test_a_cell_with_a_damaged_file_is_told_by_its_name(
         assert f"{path} is damaged" in capsys.readouterr().err
 
 
+def test_a_damaged_configuration_of_a_finished_cell_is_written_again(grid_file: Path, tmp_path: Path) -> None:
+    ((name, plan),) = plans_of(grid_file, "seed=0").items()
+    directory = RunDirectory(tmp_path / "runs" / name)
+    cells.run_one(plan.config, directory, "run")
+    content, weights = directory.config_path.read_bytes(), directory.checkpoint_path(1).stat().st_mtime_ns
+    directory.config_path.write_bytes(content[:200])
+    main(["sweep", "--config", str(grid_file), "seed=0"])
+    assert directory.config_path.read_bytes() == content
+    assert directory.checkpoint_path(1).stat().st_mtime_ns == weights
+
+
 def test_a_cell_keeps_what_it_said_and_why_it_failed(
     grid_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
