@@ -10,6 +10,7 @@ column leaves them out.
 from __future__ import annotations
 
 import argparse
+import importlib
 import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -128,7 +129,7 @@ def many_classes(folder: Path, share: float) -> Iterator[None]:
 def many_runs(folder: Path, share: float) -> Iterator[None]:
     """Compare 1,000 runs of 2,000 episodes, as tables, files and a page."""
     sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-    from made_up_runs import write_run
+    write_run = importlib.import_module("made_up_runs").write_run
 
     n_runs, n_episodes = round(1000 * share), 2000
     spec = EpisodeSpec(n_way=5, n_shot=1, n_query=15, n_episodes=n_episodes)

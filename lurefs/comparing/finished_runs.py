@@ -219,9 +219,14 @@ def _hashable(values: Any) -> Hashable:
 def _labels(names: Sequence[str], paths: Sequence[Path]) -> list[str]:
     """Return the names of runs; those that share a name have their folders' names, or the parents' before the name."""
     counts = Counter(names)
-    folders = [path.resolve().name for path in paths]
+    folders = [_printable(path.resolve().name) for path in paths]
     labels = [folder if counts[name] > 1 else name for name, folder in zip(names, folders, strict=True)]
     return labels if len(set(labels)) == len(labels) else in_folders(names, paths)
+
+
+def _printable(folder: str) -> str:
+    """Return a folder's name without line breaks, codes of terminals and changes of direction."""
+    return "".join(character if character.isprintable() else "\ufffd" for character in folder)
 
 
 def in_folders(names: Sequence[str], paths: Sequence[Path]) -> list[str]:
@@ -229,7 +234,7 @@ def in_folders(names: Sequence[str], paths: Sequence[Path]) -> list[str]:
     counts = Counter(names)
     return unique_labels(
         [
-            f"{path.resolve().parent.name}/{name}" if counts[name] > 1 else name
+            f"{_printable(path.resolve().parent.name)}/{name}" if counts[name] > 1 else name
             for name, path in zip(names, paths, strict=True)
         ]
     )
