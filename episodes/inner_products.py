@@ -68,6 +68,7 @@ class Products:
         self._place = np.cumsum(is_used) - 1
         every = np.linspace(0, n_images - 1, min(n_images, CENTRE_ROWS)).astype(np.int64)
         self._centre = centre = transform(raw.support[every]).mean(axis=0)
+        release_pages(raw.support)
         features = np.empty((int(is_used.sum()), len(centre)), dtype=np.float32)
         squared_lengths, place = np.empty(len(features), dtype=np.float32), 0
         for matrix, used in ((raw.support, is_used[:n_images]), (raw.query, is_used[n_images:])):

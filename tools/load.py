@@ -106,6 +106,7 @@ def many_features(folder: Path, share: float, *, probe: str) -> Iterator[None]:
     )
     yield
     manifest.save(folder / "manifest.parquet")
+    del manifest
     yield from _scored(folder, bank, Manifest.load(folder / "manifest.parquet"), probe)
 
 

@@ -53,11 +53,11 @@ def test_a_mapped_bank_is_scored_without_keeping_its_file_in_memory(tmp_path: Pa
     assert resident_of_file(path) > 3000
     manifest = draw_manifest(bank, EpisodeSpec(n_way=4, n_shot=20, n_query=20, n_episodes=50), seed=0)
     probe = Probe(name="nearest_centroid", classifier=nearest_centroid())
-    found = collect(score(bank, manifest, probe, audit_share=0), {})
+    found = collect(score(bank, manifest, probe), {})
     assert resident_of_file(path) < 500
     in_memory = FeatureBank.from_arrays(np.array(bank.features), labels)
     again = draw_manifest(in_memory, manifest.spec, seed=0)
-    assert np.array_equal(found.accuracy, collect(score(in_memory, again, probe, audit_share=0), {}).accuracy)
+    assert np.array_equal(found.accuracy, collect(score(in_memory, again, probe), {}).accuracy)
 
 
 def test_what_was_written_into_a_map_is_not_lost(tmp_path: Path) -> None:
