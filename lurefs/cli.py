@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 from lurefs import __version__, plugins
 from lurefs.commands import cache, compare, episodes, frozen, listing, plan, push, report, reproduce, run, sweep, views
-from lurefs.errors import UserError, first_line
+from lurefs.errors import UserError, first_line, without_secrets
 
 COMMANDS = (run, frozen, sweep, reproduce, report, compare, plan, push, views, listing, episodes, cache)
 EXIT_USER_ERROR = 2
@@ -64,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             code = parsed.run(parsed)
         sys.stdout.flush()
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {without_secrets(str(error))}", file=sys.stderr)
         sys.exit(EXIT_USER_ERROR)
     except BrokenPipeError:  # the reader of the output, e.g. `head`, has closed it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -96,11 +96,12 @@ def _report(error: Exception, arguments: Sequence[str]) -> str:
     saved = "its traceback could not be saved"
     try:
         with tempfile.NamedTemporaryFile("w", prefix="lurefs-error-", suffix=".txt", delete=False) as file:
-            file.write(text + "".join(traceback.format_exception(error)))
+            file.write(without_secrets(text + "".join(traceback.format_exception(error))))
             saved = f"please report it with {file.name}"
     except (OSError, UnicodeError):
-        traceback.print_exception(error)
-    return f"error: lurefs failed ({type(error).__name__}: {first_line(error)[:200]}), which it should not; {saved}"
+        print(without_secrets("".join(traceback.format_exception(error))), file=sys.stderr)
+    words = without_secrets(first_line(error))[:200]
+    return f"error: lurefs failed ({type(error).__name__}: {words}), which it should not; {saved}"
 
 
 def make_parser() -> argparse.ArgumentParser:

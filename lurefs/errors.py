@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import difflib
+import os
+import re
 from collections.abc import Iterable
 from pathlib import Path
+
+KEYS = ("WANDB_API_KEY", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "AWS_SECRET_ACCESS_KEY", "GITHUB_TOKEN")
+"""Environment variables whose values must not be printed or stored."""
+_PASSWORD = re.compile(r"(?<=://)[^/\s:@'\"]*:[^/\s@'\"]+(?=@)|(?<=://)[^/\s:@'\"]{16,}(?=@)")
 
 
 class UserError(Exception):
@@ -35,6 +41,14 @@ def nearest(word: str, candidates: Iterable[str]) -> str | None:
 def first_line(error: BaseException) -> str:
     """Return the first line of an exception's text, or its type's name if it has none."""
     return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def without_secrets(text: str) -> str:
+    """Return a text without passwords in addresses, such as https://user:secret@host, and without keys of services."""
+    for name in KEYS:
+        if value := os.environ.get(name, "").strip():
+            text = text.replace(value, f"<{name}>")
+    return _PASSWORD.sub("<password>", text)
 
 
 def unknown_name(kind: str, name: str, candidates: Iterable[str]) -> UserError:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,6 +17,7 @@ from episodes.files import write_text
 from episodes.manifest import Manifest
 from episodes.table import EpisodeTable
 from episodes.transfer.table import TransferTable
+from lurefs import locks
 from lurefs.config.load import stored_config, to_yaml, yaml_values
 from lurefs.config.schema import RunConfig
 from lurefs.errors import UserError, first_line
@@ -338,7 +338,7 @@ class RunDirectory:
             raise _unwritable(self.path, error.strerror or str(error)) from error
         with handle:
             try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                locks.flock(handle, locks.LOCK_EX | locks.LOCK_NB)
             except OSError as error:
                 raise UserError(
                     f"another process is working in {self.path}",

@@ -21,7 +21,7 @@ from types import ModuleType
 from typing import Any
 
 from lurefs import plugins
-from lurefs.errors import UserError
+from lurefs.errors import UserError, without_secrets
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,7 +108,7 @@ def answer(call: Call) -> Any:
     except UserError as error:
         return Failure(reason=str(error), is_user_error=True)
     except Exception:
-        return Failure(reason=traceback.format_exc().rstrip())
+        return Failure(reason=without_secrets(traceback.format_exc()).rstrip())
 
 
 def _start() -> _Worker:
