@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from episodes.arrays import IntArray
 from episodes.cards import TEXTS, Kind, read_card
-from episodes.files import atomic_path, write_text
+from episodes.files import atomic_path, release_pages, write_text
 
 NEARLY_CONSTANT = 1e-5
 """Features with a smaller spread are called nearly constant. A forward pass in single precision errs by up to 1.4e-6 of
@@ -113,6 +113,8 @@ class FeatureBank:
     def _in_double(self) -> Iterator[NDArray[np.float64]]:
         for start in range(0, len(self.features), _ROWS_AT_ONCE):
             yield self.features[start : start + _ROWS_AT_ONCE].astype(np.float64)
+            if start % (16 * _ROWS_AT_ONCE) == 0:
+                release_pages(self.features)
 
     def save(self, folder: Path | str) -> None:
         """Write `features.npy`, `labels.npy` and, last, `bank.json`; the bank exists as soon as that file does."""

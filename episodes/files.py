@@ -1,14 +1,18 @@
-"""Atomic writing of files: a file is complete or absent, even if the process is killed."""
+"""Files: written as a whole, so that they are complete or absent even if the process is killed, and read in parts."""
 
 from __future__ import annotations
 
 import errno
+import mmap
 import os
 import shutil
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -47,6 +51,18 @@ def write_text(path: Path | str, text: str) -> None:
     """Write a UTF-8 text file atomically."""
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def release_pages(array: NDArray[Any]) -> None:
+    """Let the system drop what was read of a file that is mapped into memory; it reads it again when it is needed.
+
+    Such pages count as memory of this process. Other arrays, and maps that can be written, stay as they are.
+    """
+    mapped: Any = array
+    while isinstance(mapped, np.ndarray) and getattr(mapped, "_mmap", None) is None:
+        mapped = mapped.base
+    if getattr(mapped, "mode", None) == "r" and hasattr(mmap, "MADV_DONTNEED"):
+        mapped._mmap.madvise(mmap.MADV_DONTNEED)
 
 
 def check_columns(table: pa.Table, path: Path | str, *, lists: Collection[str], integers: bool = False) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from episodes.arrays import IntArray
+from episodes.files import release_pages
 from episodes.manifest import Manifest
 from episodes.solver import DOUBLE_ERROR, SINGLE_ERROR, SMALL_PRODUCT, SMALL_RESULT, GramBlock, multiply
 from episodes.transforms import FeatureTransform
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 ROWS_AT_ONCE = 128
 """Rows transformed in double precision at a time, few enough to stay in the cache."""
+RELEASED_ROWS = 256 * ROWS_AT_ONCE
+"""Rows after which what was read of a mapped file is released."""
 CENTRE_ROWS = 1024
 """Rows from which the centre (mean) of the features is estimated."""
 GRAM_ROWS = 8
@@ -65,6 +68,7 @@ class Products:
         self._place = np.cumsum(is_used) - 1
         every = np.linspace(0, n_images - 1, min(n_images, CENTRE_ROWS)).astype(np.int64)
         self._centre = centre = transform(raw.support[every]).mean(axis=0)
+        release_pages(raw.support)
         features = np.empty((int(is_used.sum()), len(centre)), dtype=np.float32)
         squared_lengths, place = np.empty(len(features), dtype=np.float32), 0
         for matrix, used in ((raw.support, is_used[:n_images]), (raw.query, is_used[n_images:])):
@@ -74,6 +78,9 @@ class Products:
                 np.subtract(transform(matrix[rows[start : start + ROWS_AT_ONCE]]), centre, out=features[part])
                 np.einsum("ij,ij->i", features[part], features[part], out=squared_lengths[part])
                 place = part.stop
+                if start % RELEASED_ROWS == 0:
+                    release_pages(matrix)
+            release_pages(matrix)
         self._features = torch.from_numpy(features).to(device)
         self._squared_lengths = torch.from_numpy(squared_lengths).to(device)
         self._centre_length = float(np.linalg.norm(centre))

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from episodes.arrays import FloatArray
 from episodes.bank import FeatureBank
 from episodes.executors import Executor
+from episodes.files import release_pages
 from episodes.fitting import ProbeError, fit_episode, proper_scores, score_episode
 from episodes.inner_products import Features, Products, SharedProducts
 from episodes.manifest import Manifest, draw_manifest
@@ -33,6 +34,8 @@ SINGLE_EPISODES = 16
 """Episodes per block if scikit-learn fits them one by one."""
 DOUBLE_EPISODES = 32
 """Episodes per block that is solved in double precision."""
+LARGE_BYTES, LARGE_RANGE = 2**30, 12 * 1024
+"""Size of features of which only those of this many episodes are prepared at a time."""
 BATCHED_RANGE, SINGLE_RANGE = 4096, 128
 """Episodes per item of an executor: long enough that sending them costs little."""
 STOPPING_RANGES = {BATCHED_RANGE: 10 * BLOCK_SIZE, SINGLE_RANGE: 2 * BLOCK_SIZE}
@@ -159,18 +162,28 @@ def _score_blocks(
         return collect([score_episode(features, manifest[index], probe, transform) for index in part], {})
 
     with threadpool_limits(limits=1):
-        score_part: Callable[[range], EpisodeTable] = score_one_by_one
-        n_fastest = SINGLE_EPISODES
-        if solver is not None:
-            products = Products(features, manifest, transform, device, chosen)
-            batch = _Batch(features, manifest, probe, transform, solver, products)
-            score_part, n_fastest = partial(batch.score, audited=audited), batch.n_episodes
-        kept = score_part if with_values else lambda part: replace(score_part(part), values=None)
-        if block_size is None:
-            yield from map(kept, _parts(chosen, n_fastest))
-        else:
-            for block in _parts(chosen, block_size):
-                yield collect(map(kept, _parts(block, n_fastest)), {})
+
+        def scored(episodes: range) -> Iterator[EpisodeTable]:
+            score_part: Callable[[range], EpisodeTable] = score_one_by_one
+            n_fastest = SINGLE_EPISODES
+            if solver is not None:
+                products = Products(features, manifest, transform, device, episodes)
+                batch = _Batch(features, manifest, probe, transform, solver, products)
+                score_part, n_fastest = partial(batch.score, audited=audited), batch.n_episodes
+            for part in _parts(episodes, block_size or n_fastest):
+                tables = []
+                for block in _parts(part, n_fastest):
+                    table = score_part(block)
+                    tables.append(table if with_values else replace(table, values=None))
+                    release_pages(features.support)
+                    release_pages(features.query)
+                yield tables[0] if block_size is None else collect(tables, {})
+
+        n_prepared = max(len(chosen), 1)
+        if solver is not None and bank.features.nbytes > LARGE_BYTES:
+            n_prepared = LARGE_RANGE - LARGE_RANGE % (block_size or 1)  # so that all blocks are the same
+        for episodes in _parts(chosen, n_prepared):
+            yield from scored(episodes)
 
 
 def _fitted(probe: Probe) -> FeatureTransform:

@@ -6,7 +6,6 @@ and removed under one lock. A process that uses an entry holds a shared lock on 
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
@@ -17,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lurefs import locks
 from lurefs.errors import UserError
 
 PLACE, BOUND = "LUREFS_CACHE", "LUREFS_CACHE_GB"
@@ -102,10 +102,10 @@ def opened(kind: str, key: str, *, about: str, n_bytes: int) -> Iterator[tuple[P
         with _locked():
             _make_room(path, about, n_bytes)
             path.mkdir(parents=True, exist_ok=True)
-            in_use = os.open(path / _CARD, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o644)
+            in_use = os.open(path / _CARD, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o666)
             try:
                 os.write(in_use, json.dumps({"about": about}).encode())
-                fcntl.flock(in_use, fcntl.LOCK_SH)
+                locks.flock(in_use, locks.LOCK_SH)
                 yield path, in_use
             except BaseException:
                 os.close(in_use)
@@ -181,7 +181,7 @@ def clear(kind: str | None = None) -> tuple[list[Entry], list[Entry]]:
 def _locked() -> Iterator[None]:
     cache_dir().mkdir(parents=True, exist_ok=True)
     with (cache_dir() / ".lock").open("wb") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+        locks.flock(handle, locks.LOCK_EX)
         yield
 
 
@@ -204,7 +204,7 @@ def _remove(entry: Entry) -> bool:
     """Remove an entry unless a process uses it; return whether it is gone."""
     with (entry.path / _CARD).open("rb") as card:
         try:
-            fcntl.flock(card, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            locks.flock(card, locks.LOCK_EX | locks.LOCK_NB)
         except BlockingIOError:
             return False
         shutil.rmtree(entry.path)

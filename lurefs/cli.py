@@ -14,7 +14,7 @@ import traceback
 from collections.abc import Sequence
 
 from lurefs import __version__
-from lurefs.errors import UserError, first_line, of_the_machine
+from lurefs.errors import UserError, first_line, of_the_machine, without_secrets
 from lurefs.interrupts import ended_by_signals
 
 EXIT_USER_ERROR = 2
@@ -58,14 +58,14 @@ def _main(arguments: Sequence[str] | None) -> None:
             code = parsed.run(parsed)
         sys.stdout.flush()
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {without_secrets(str(error))}", file=sys.stderr)
         sys.exit(EXIT_USER_ERROR)
     except BrokenPipeError:  # the reader of the output, e.g. `head`, has closed it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(EXIT_BROKEN_PIPE)
     except Exception as error:
         if (of_machine := of_the_machine(error)) is not None:
-            print(f"error: {of_machine}", file=sys.stderr)
+            print(f"error: {without_secrets(str(of_machine))}", file=sys.stderr)
             sys.exit(EXIT_USER_ERROR)
         print(_report(error, sys.argv[1:] if arguments is None else arguments), file=sys.stderr)
         sys.exit(EXIT_UNFORESEEN)
@@ -85,11 +85,12 @@ def _report(error: Exception, arguments: Sequence[str]) -> str:
     saved = "its traceback could not be saved"
     try:
         with tempfile.NamedTemporaryFile("w", prefix="lurefs-error-", suffix=".txt", delete=False) as file:
-            file.write(text + "".join(traceback.format_exception(error)))
+            file.write(without_secrets(text + "".join(traceback.format_exception(error))))
             saved = f"please report it with {file.name}"
     except (OSError, UnicodeError):
-        traceback.print_exception(error)
-    return f"error: lurefs failed ({type(error).__name__}: {first_line(error)[:200]}), which it should not; {saved}"
+        print(without_secrets("".join(traceback.format_exception(error))), file=sys.stderr)
+    words = without_secrets(first_line(error))[:200]
+    return f"error: lurefs failed ({type(error).__name__}: {words}), which it should not; {saved}"
 
 
 def make_parser() -> argparse.ArgumentParser:

@@ -193,8 +193,16 @@ def _lines(
         yield line([head[place] if place < len(head) else "" for head in heads])
     yield "─" * (first + sum(others) + len(gap) * len(others))
     for row in rows:
-        for number, part in enumerate(textwrap.wrap(row[0], first) or [""]):
+        for number, part in enumerate(_folded(row[0], first)):
             yield line([part, *("" if number else row[place] for place in kept[1:])])
+
+
+def _folded(text: str, width: int) -> list[str]:
+    """Return a text in lines of at most this width on the terminal, where some characters take two places."""
+    from rich.cells import cell_len, chop_cells
+
+    lines = textwrap.wrap(text, width) or [""]
+    return [part for line in lines for part in ([line] if cell_len(line) <= width else chop_cells(line, width))]
 
 
 def _padded(text: str, width: int) -> str:

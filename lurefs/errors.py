@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import difflib
 import errno
+import os
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -20,6 +22,9 @@ _NO_ACCESS = {
     errno.ESTALE: "mount the file system again",
 }
 """Errors of the file system that the user can fix, and how."""
+KEYS = ("WANDB_API_KEY", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "AWS_SECRET_ACCESS_KEY", "GITHUB_TOKEN")
+"""Environment variables whose values must not be printed or stored."""
+_PASSWORD = re.compile(r"(?<=://)[^/\s:@'\"]*:[^/\s@'\"]+(?=@)|(?<=://)[^/\s:@'\"]{16,}(?=@)")
 
 
 class UserError(Exception):
@@ -78,6 +83,14 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, MemoryError) or (
         isinstance(error, RuntimeError) and any(words in str(error) for words in of_torch)
     )
+
+
+def without_secrets(text: str) -> str:
+    """Return a text without passwords in addresses, such as https://user:secret@host, and without keys of services."""
+    for name in KEYS:
+        if value := os.environ.get(name, "").strip():
+            text = text.replace(value, f"<{name}>")
+    return _PASSWORD.sub("<password>", text)
 
 
 def unknown_name(kind: str, name: str, candidates: Iterable[str]) -> UserError:

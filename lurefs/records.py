@@ -9,6 +9,7 @@ import operator
 import types
 import typing
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
 from lurefs.errors import UserError, nearest
@@ -35,7 +36,7 @@ def from_mapping(record_type: type[T], values: Mapping[str, Any], *, where: str 
     for key in values:
         if key not in known:
             raise _unknown_key(str(key), list(known), where)
-    hints = typing.get_type_hints(record_type)
+    hints = _hints(typing.cast(Any, record_type))
     arguments: dict[str, Any] = {}
     for name, field in known.items():
         path = f"{where}.{name}" if where else name
@@ -45,6 +46,11 @@ def from_mapping(record_type: type[T], values: Mapping[str, Any], *, where: str 
         elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
             raise UserError(f"{path} is missing", f"a value of type {describe(hints[name])}", f"set {path}")
     return record_type(**arguments)
+
+
+@cache
+def _hints(record_type: Any) -> dict[str, Any]:
+    return typing.get_type_hints(record_type)
 
 
 def to_mapping(record: Any) -> Any:

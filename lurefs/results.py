@@ -144,10 +144,10 @@ class Results:
         return {**paths, "report": write_page(self.runs, place, judged=self.standings.verdicts)}
 
     def __repr__(self) -> str:
-        from lurefs.comparing.text_tables import legend, text_tables
+        from lurefs.comparing.text_tables import legend, short_tables
 
         width, lines = console.width(), []
-        for table in text_tables(self.standings):
+        for table in short_tables(self.standings):
             rows = console.table_lines(table.columns, table.rows, optional=table.optional, width=width)
             lines += [table.title, *rows, *table.notes, ""]
         return "\n".join([*lines, *legend(self.standings), *self._last_words()])

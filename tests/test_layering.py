@@ -14,7 +14,7 @@ FILES = sorted(path for package in ("lurefs", "episodes") for path in (ROOT / pa
 
 ORDER = [
     {"episodes"},
-    {"errors", "seeding", "ranks", "interrupts"},
+    {"errors", "seeding", "ranks", "interrupts", "locks"},
     {"cache"},
     {"records"},
     {"plugins"},

@@ -187,9 +187,9 @@ def _folder_name(runs: Sequence[Run]) -> str:
 
 def _print(standings: Standings) -> None:
     from lurefs.comparing.more_seeds import COMMAND
-    from lurefs.comparing.text_tables import legend, text_tables
+    from lurefs.comparing.text_tables import legend, short_tables
 
-    for table in text_tables(standings):
+    for table in short_tables(standings):
         console.print_table(table.title, table.columns, table.rows, optional=table.optional)
         console.print_lines([*table.notes, ""])
     for line in legend(standings):

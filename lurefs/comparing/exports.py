@@ -8,6 +8,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
+from typing import Any
 
 from episodes.files import write_text
 from lurefs.comparing.rankers import RankerRow
@@ -75,7 +76,9 @@ def to_csv(standings: Standings) -> str:
     groups = [row for row in standings.groups if row.name not in single]
     means = [row for across in standings.across for row in across.standings()]
     rows = [*standings.rows, *groups, *standings.controls, *means]
-    writer.writerows({"reference": standings.reference, **asdict(row)} for row in rows)
+    for row in rows:
+        values = {"reference": standings.reference, **asdict(row)}
+        writer.writerow({name: _csv_value(value) for name, value in values.items()})
     return text.getvalue()
 
 
@@ -89,6 +92,11 @@ def rankers_to_csv(standings: Standings) -> str:
     return text.getvalue()
 
 
+def _csv_value(value: Any) -> Any:
+    """Return a text so that no spreadsheet takes it for a formula; other values stay as they are."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
+
+
 def to_markdown(tables: Sequence[TextTable], explained: Sequence[str]) -> str:
     """Return the tables and their explanations in GitHub's Markdown, with aligned columns."""
     return "\n".join([*map(_markdown_table, tables), "\n".join(f"- {line}" for line in explained), ""])
@@ -96,7 +104,9 @@ def to_markdown(tables: Sequence[TextTable], explained: Sequence[str]) -> str:
 
 def to_latex(tables: Sequence[TextTable], explained: Sequence[str]) -> str:
     r"""Return the tables as LaTeX floats that need the package booktabs, for `\input` in a document."""
-    return "% needs \\usepackage{booktabs}\n" + "\n".join(_latex_table(table, explained) for table in tables)
+    text = "\n".join(_latex_table(table, explained) for table in tables)
+    engine = "" if text.isascii() else ", and LuaLaTeX or XeLaTeX with a font that has the letters of all names"
+    return f"% needs \\usepackage{{booktabs}}{engine}\n{text}"
 
 
 def _markdown_table(table: TextTable) -> str:
@@ -117,7 +127,9 @@ def _markdown_text(text: str) -> str:
 
 def _latex_table(table: TextTable, explained: Sequence[str]) -> str:
     def line(texts: Sequence[str]) -> str:
-        return f"    {' & '.join(map(_latex_text, texts))} \\\\"
+        row = " & ".join(map(_latex_text, texts))
+        # After the end of the row above, a star or bracket would be an argument.
+        return f"    {'{}' if row.startswith(('[', '*')) else ''}{row} \\\\"
 
     scope = " ".join(explained) if table.is_explained else ""
     caption = ". ".join(text.removesuffix(".") for text in (table.title, *table.notes)) + ". " + scope

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import Any
 from episodes.accuracies import Accuracies
 from episodes.manifest import Manifest
 from episodes.summary import Summary
+from lurefs.config.identity import run_identity
 from lurefs.config.schema import RunConfig
 from lurefs.errors import UserError
 from lurefs.records import to_mapping
@@ -118,6 +119,12 @@ class Run:
     def _manifests(self) -> dict[str, Manifest]:
         return {}
 
+    @cached_property
+    def settings_but_seed(self) -> Hashable:
+        """All that its numbers depend on but the seed, and whether it was pre-trained: equal for runs of one group."""
+        settings = {key: value for key, value in run_identity(self.config).items() if key != "seed"}
+        return bool(self.outcomes), _hashable(settings)
+
     def class_name(self, benchmark: str, label: int) -> str:
         """Return the name of a class by its index in the feature bank, or the index if the bank is missing."""
         try:
@@ -202,12 +209,24 @@ def _flatten(values: Any, path: str = "") -> dict[str, str]:
     return {} if values == {} else {path: values if isinstance(values, str) else json.dumps(values)}
 
 
+def _hashable(values: Any) -> Hashable:
+    """Return plain values as one that can be hashed; equal values stay equal."""
+    if isinstance(values, Mapping):
+        return frozenset((key, _hashable(value)) for key, value in values.items())
+    return tuple(map(_hashable, values)) if isinstance(values, list) else values
+
+
 def _labels(names: Sequence[str], paths: Sequence[Path]) -> list[str]:
     """Return the names of runs; those that share a name have their folders' names, or the parents' before the name."""
     counts = Counter(names)
-    folders = [path.resolve().name for path in paths]
+    folders = [_printable(path.resolve().name) for path in paths]
     labels = [folder if counts[name] > 1 else name for name, folder in zip(names, folders, strict=True)]
     return labels if len(set(labels)) == len(labels) else in_folders(names, paths)
+
+
+def _printable(folder: str) -> str:
+    """Return a folder's name without line breaks, codes of terminals and changes of direction."""
+    return "".join(character if character.isprintable() else "\ufffd" for character in folder)
 
 
 def in_folders(names: Sequence[str], paths: Sequence[Path]) -> list[str]:
@@ -215,7 +234,7 @@ def in_folders(names: Sequence[str], paths: Sequence[Path]) -> list[str]:
     counts = Counter(names)
     return unique_labels(
         [
-            f"{path.resolve().parent.name}/{name}" if counts[name] > 1 else name
+            f"{_printable(path.resolve().parent.name)}/{name}" if counts[name] > 1 else name
             for name, path in zip(names, paths, strict=True)
         ]
     )

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from lurefs.comparing.estimates import Estimate, of_training, over_seeds
 from lurefs.comparing.finished_runs import (
@@ -18,7 +17,9 @@ from lurefs.comparing.finished_runs import (
 )
 from lurefs.comparing.pairs import by_episode
 from lurefs.comparing.texts import LABEL_LENGTH, seeds_in_words, short
-from lurefs.config.identity import run_identity
+
+MAX_RANKED = 100
+"""Of more groups each is compared with the reference alone: their pairs would be too many to test and to rank."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,12 +78,13 @@ class Group:
 def groups_of(runs: Sequence[Run]) -> list[Group]:
     """Return the groups in the order of their first runs; a second run with the same seed starts a new group."""
     members: list[list[Run]] = []
-    shared = {id(run): _shared(run) for run in runs}
+    by_settings: dict[Hashable, list[list[Run]]] = {}
     for run in runs:
-        alike = (group for group in members if shared[id(group[0])] == shared[id(run)])
+        alike = by_settings.setdefault(run.settings_but_seed, [])
         group = next((group for group in alike if run.config.seed not in {other.config.seed for other in group}), None)
         if group is None:
             members.append([run])
+            alike.append(members[-1])
         else:
             group.append(run)
     labels = unique_labels(_labels(members))
@@ -90,6 +92,11 @@ def groups_of(runs: Sequence[Run]) -> list[Group]:
         Group(label=label, style=style, runs=tuple(group))
         for style, (label, group) in enumerate(zip(labels, members, strict=True))
     ]
+
+
+def n_compared(n_groups: int) -> int:
+    """Return the number of pairs that are compared: all pairs, or each of many groups with the reference."""
+    return n_groups * (n_groups - 1) // 2 if n_groups <= MAX_RANKED else n_groups - 1
 
 
 def best_first(runs: Sequence[Run]) -> list[Run]:
@@ -102,10 +109,6 @@ def best_first(runs: Sequence[Run]) -> list[Run]:
         return found.mean if found else 0.0
 
     return sorted(runs, key=lambda run: (run is not reference, -accuracy(run)))
-
-
-def _shared(run: Run) -> tuple[bool, dict[str, Any]]:
-    return bool(run.outcomes), {key: value for key, value in run_identity(run.config).items() if key != "seed"}
 
 
 def _labels(members: Sequence[Sequence[Run]]) -> list[str]:

@@ -68,7 +68,14 @@ def smallest_words(made: Made, *, at_power: float = POWER) -> str:
             said.append(f"{' to '.join(ends)} on {WHERE[scope]}")
     if not said:
         return ""
-    return f"differences that would be shown with a chance of {100 * at_power:g} %: {', '.join(said)} (points)"
+    words = f"differences that would be shown with a chance of {100 * at_power:g} %: {', '.join(said)} (points)"
+    return "; ".join(filter(None, [words, left_out([spread for spread, _ in made])]))
+
+
+def left_out(spreads: Sequence[Spread]) -> str:
+    """Say that only the differences of the highest groups were examined; "" if all were."""
+    n_left_out = max((spread.n_left_out for spread in spreads), default=0)
+    return f"of the {count(len(spreads))} highest, {count(n_left_out)} differences are left out" if n_left_out else ""
 
 
 def at_hand(design: Design) -> str:
@@ -108,7 +115,8 @@ def _needs(made: Made, difference: float) -> TextTable:
         (f"{plan.name}: {WHERE[plan.scope]}", *needs_texts(plan), *(_needed(plan, name) for name in quantities))
         for plan in plans
     ]
-    notes = [f"{spread.name}: no plan, since {spread.why_not}" for spread, _ in made if spread.why_not]
+    notes = [words for words in [left_out([spread for spread, _ in made])] if words]
+    notes += [f"{spread.name}: no plan, since {spread.why_not}" for spread, _ in made if spread.why_not]
     notes += [f"{plan.name}, {WHERE[plan.scope]}: {plan.why_not}" for plan in plans if plan.why_not]
     return TextTable(
         title=_title(made, f"To show {_points(difference)}, with {' or '.join(designs)}" if designs else "No plan"),

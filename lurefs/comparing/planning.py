@@ -15,13 +15,15 @@ from episodes.over_classes import EPISODES_PER_CLASS
 from episodes.planning import LIMITS, Design, Quantity, Scope, needed, power, smallest_difference
 from lurefs.comparing.answers import read_answers
 from lurefs.comparing.finished_runs import Run, reference_run
-from lurefs.comparing.groups import Group, groups_of
+from lurefs.comparing.groups import MAX_RANKED, Group, groups_of, n_compared
 from lurefs.comparing.over_seeds import differences_by_seed
 from lurefs.comparing.pairs import differences_by_episode, manifests_of, rows_of_equal_length
 from lurefs.errors import UserError
 
 POWER = 0.8
 DIFFERENCE = 0.02
+MAX_PLANNED = 20
+"""Of more than `MAX_RANKED` groups, the number of highest ones whose differences are examined."""
 QUANTITIES: tuple[Quantity, ...] = ("n_classes", "n_episodes", "n_seeds", "n_images")
 
 
@@ -38,6 +40,7 @@ class Spread:
         design: What is at hand; None without components.
         scopes: What lurefs tests the difference over: new classes, and this pool or new seeds.
         n_pairs: For how many pairs its p-value is corrected.
+        n_left_out: Number of differences that are left out: of many groups, only those of the highest are examined.
         style: Index of the first group's look in charts.
         why_not: Why there are no components; "" if there are.
     """
@@ -50,6 +53,7 @@ class Spread:
     design: Design | None = None
     scopes: tuple[Scope, ...] = ()
     n_pairs: int = 1
+    n_left_out: int = 0
     style: int = 0
     why_not: str = ""
 
@@ -101,11 +105,15 @@ def spreads(
     of_reference = next((group for group in measured if reference in group.runs), None)
     if of_reference is None or len(measured) == 1:
         return [_spread(group, None, benchmark, probe, n_pairs=1, with_images=with_images) for group in measured]
-    n_pairs = len(measured) * (len(measured) - 1) // 2
+    n_pairs = n_compared(len(measured))
     others = [group for group in measured if group is not of_reference]
-    return [
-        _spread(group, of_reference, benchmark, probe, n_pairs=n_pairs, with_images=with_images) for group in others
+    chosen = others
+    if len(measured) > MAX_RANKED:
+        chosen = sorted(others, key=lambda group: _mean(group, benchmark, probe), reverse=True)[:MAX_PLANNED]
+    found = [
+        _spread(group, of_reference, benchmark, probe, n_pairs=n_pairs, with_images=with_images) for group in chosen
     ]
+    return [replace(spread, n_left_out=len(others) - len(chosen)) for spread in found]
 
 
 def spreads_of(runs: Sequence[Run], cells: Iterable[tuple[str, str]]) -> list[Spread]:
@@ -240,6 +248,11 @@ def _spread(group: Group, less: Group | None, benchmark: str, probe: str, *, n_p
         design=Design(n_classes=len(np.unique(classes[classes >= 0])), n_episodes=values.shape[1], n_seeds=len(pairs)),
         scopes=("classes", "seeds" if len(pairs) > 1 else "pool"),
     )
+
+
+def _mean(group: Group, benchmark: str, probe: str) -> float:
+    found = [accuracy.mean for run in group.runs if (accuracy := run.accuracy(benchmark, probe)) is not None]
+    return sum(found) / len(found) if found else 0.0
 
 
 def _pairs(

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 from lurefs.comparing.across_sets import AcrossSets, SetsRow
@@ -60,6 +60,10 @@ ONE_POOL = (
 )
 
 
+MAX_SHOWN = 60
+"""Rows of a table on the terminal; files have all."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class TextTable:
     """A table whose cells are texts, formatted for readers.
@@ -96,6 +100,22 @@ def text_tables(standings: Standings) -> list[TextTable]:
     return [*found, *map(across_table, standings.across), *rankers, _costs(standings)]
 
 
+def short_tables(standings: Standings) -> list[TextTable]:
+    """Return `text_tables` for the terminal: of many rows the first ones, the reference and the controls."""
+    kept = {standings.reference, *(row.name for row in standings.controls)}
+    return [_shortened(table, kept) for table in text_tables(standings)]
+
+
+def _shortened(table: TextTable, kept: Collection[str | None]) -> TextTable:
+    if len(table.rows) <= MAX_SHOWN:
+        return table
+    rows = tuple(row for place, row in enumerate(table.rows) if place < MAX_SHOWN or row[0] in kept)
+    notes = [note for note in table.notes if not any(note.startswith(f"{row[0]}: ") for row in table.rows[MAX_SHOWN:])]
+    n_left_out = len(table.rows) - len(rows)
+    notes.append(f"{counted(n_left_out, 'row')} of {count(len(table.rows))} left out; comparison.csv has all")
+    return replace(table, rows=rows, notes=tuple(notes))
+
+
 def legend(standings: Standings) -> list[str]:
     """Explain the columns of the results that these standings have."""
     groups = _groups(standings)
@@ -118,12 +138,17 @@ def legend(standings: Standings) -> list[str]:
     if any(row.mean == 1 for row in (*standings.groups, *standings.controls)):
         said.append(f"−: {PERFECT}.")
     if any(pair.difference is not None for pair in standings.pairs):
+        has_all_pairs = all(verdicts.has_all_pairs for verdicts in standings.verdicts.values())
+        which = "pairs of a table" if has_all_pairs else "differences of a table from the reference"
         said += [
             UNCORRECTED,
-            "p: p-value of no difference, corrected for all pairs of a table: the best may be picked afterwards.",
-            "Ties: runs that share a letter are not told apart, their corrected p is 0.05 or more"
-            + (" (on this pool / on new classes)." if has["ci95_episodes"] else "."),
+            f"p: p-value of no difference, corrected for all {which}: the best may be picked afterwards.",
         ]
+        if has_all_pairs or any(verdicts.letters for verdicts in standings.verdicts.values()):
+            said.append(
+                "Ties: runs that share a letter are not told apart, their corrected p is 0.05 or more"
+                + (" (on this pool / on new classes)." if has["ci95_episodes"] else ".")
+            )
     if any(is_fine_tuned(verdicts.groups, *cell) for cell, verdicts in standings.verdicts.items()):
         said.append(FINE_TUNED_LEGEND)
     if any(not across.no_interval for across in standings.across):

@@ -8,7 +8,7 @@ from types import MappingProxyType
 from episodes.comparison import is_apart
 from lurefs.comparing.controls import ControlLevel
 from lurefs.comparing.estimates import Scope
-from lurefs.comparing.groups import Group
+from lurefs.comparing.groups import MAX_RANKED, Group
 from lurefs.comparing.texts import count, joined, p_value, percent
 from lurefs.comparing.verdicts import Verdict, Verdicts
 from lurefs.runs.outcomes import reset_in_words
@@ -65,6 +65,11 @@ def correction_words(verdicts: Verdicts) -> str:
     if n_tested < 2:
         return ""
     which = f"all {n_pairs} pairs" if n_tested == n_pairs else f"the {n_tested} of {n_pairs} pairs that can be tested"
+    if not verdicts.has_all_pairs:
+        which = (
+            f"{n_tested:,} differences from {verdicts.reference}; of more than {MAX_RANKED} {_kind(verdicts)} each is "
+            "compared with the reference alone, so that they have no letters of ties"
+        )
     return f"corrected for {which} ({verdicts.correction})"
 
 
@@ -133,9 +138,12 @@ def control_note(control: ControlLevel) -> str:
     return f"{control_label(control)}: each run has its own; the mean over runs, from {level_words(control)}"
 
 
+def _kind(verdicts: Verdicts) -> str:
+    return "training procedures" if any(group.is_pooled for group in verdicts.groups) else "runs"
+
+
 def _not_above(control: ControlLevel, below: Sequence[Group], verdicts: Verdicts) -> str:
-    n_groups = len(verdicts.groups)
-    kind = "training procedures" if any(group.is_pooled for group in verdicts.groups) else "runs"
+    n_groups, kind = len(verdicts.groups), _kind(verdicts)
     who, verb, whose = joined([group.label for group in below]), "do not beat", "their own untrained twins"
     if len(below) == 1:
         verb, whose = "does not beat", "its own untrained twin"

@@ -2,13 +2,15 @@
 
 Runs that differ only by their seed are one group, and groups are compared in pairs. Two single trainings are compared
 by episode, two groups that share at least three seeds by seed; any other pair has a reason why not. The p-values of all
-pairs are corrected together, so that the best may be picked after they were measured.
+pairs are corrected together, so that the best may be picked after they were measured. More than `MAX_RANKED` groups are
+compared with the reference only: these p-values are corrected together, and there are no letters of ties.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import combinations
 from typing import Literal
 
@@ -16,7 +18,7 @@ from episodes.comparison import PairedDifference, correct_pairs, tie_groups
 from lurefs.comparing.controls import ControlLevel, beats_controls, control_levels
 from lurefs.comparing.estimates import Estimate, Scope, of_training
 from lurefs.comparing.finished_runs import Run, benchmarks_of, reference_run
-from lurefs.comparing.groups import Group, groups_of
+from lurefs.comparing.groups import MAX_RANKED, Group, groups_of
 from lurefs.comparing.over_seeds import difference_over_seeds
 from lurefs.comparing.pairs import compare_pairs
 
@@ -68,7 +70,7 @@ class Verdicts:
         groups: The measured groups, highest mean first.
         accuracies: Group -> accuracy.
         reference: Label of the group that the others are compared with; None if it was not measured.
-        pairs: Each pair of groups once.
+        pairs: Each pair of groups once; of more than `MAX_RANKED` groups only those with the reference.
         letters: Scope -> group -> letters: two groups share one unless they are told apart. A scope is missing if a
             pair has no test of it.
         correction: How the p-values were corrected for their number.
@@ -89,12 +91,15 @@ class Verdicts:
 
     def between(self, group: str, less: str) -> Verdict:
         """Return the verdict on one group minus another, by their labels."""
-        for pair in self.pairs:
-            if (pair.group, pair.less) == (group, less):
-                return pair
-            if (pair.group, pair.less) == (less, group):
-                return pair.turned()
-        raise KeyError(f"{group!r} and {less!r} are not both measured on {self.benchmark!r} by {self.probe!r}")
+        if (group, less) in self._by_labels:
+            return self._by_labels[group, less]
+        if (less, group) in self._by_labels:
+            return self._by_labels[less, group].turned()
+        raise KeyError(f"{group!r} and {less!r} were not compared on {self.benchmark!r} by {self.probe!r}")
+
+    @cached_property
+    def _by_labels(self) -> dict[tuple[str, str], Verdict]:
+        return {(pair.group, pair.less): pair for pair in self.pairs}
 
     def against_reference(self, group: str) -> Verdict | None:
         """Return the verdict on a group minus the reference; None for the reference, or if one was not measured."""
@@ -108,15 +113,20 @@ class Verdicts:
         return sum(any(of_pair in family for of_pair in pair.p) for pair in self.pairs)
 
     @property
+    def has_all_pairs(self) -> bool:
+        """Whether all pairs of groups were compared, rather than each group with the reference."""
+        return len(self.groups) <= MAX_RANKED
+
+    @property
     def means(self) -> dict[str, float]:
         """Group -> mean accuracy, fraction."""
         return {label: accuracy.mean for label, accuracy in self.accuracies.items()}
 
-    @property
+    @cached_property
     def ranks(self) -> dict[str, int]:
         """Group -> place by its mean; equal means share a place."""
-        means = self.means
-        return {label: 1 + sum(other > mean for other in means.values()) for label, mean in means.items()}
+        ordered = sorted(self.means.values(), reverse=True)
+        return {label: 1 + ordered.index(mean) for label, mean in self.means.items()}
 
     @property
     def has_single_trainings(self) -> bool:
@@ -145,17 +155,22 @@ def judge(groups: Sequence[Group], reference: Run, benchmark: str, probe: str) -
     of_reference = next(group.label for group in groups if reference in group.runs)
     # With the reference last, its pairs are each group minus the reference.
     ordered = sorted(measured, key=lambda group: group.label == of_reference)
-    pairs = _corrected(_differences(ordered, benchmark, probe), [group.label for group in ordered])
-    n_tested = sum(bool(pair.p) for pair in pairs)
+    is_measured = of_reference in means
+    if len(ordered) <= MAX_RANKED:
+        chosen = list(combinations(ordered, 2))
+    else:
+        chosen = [(group, ordered[-1]) for group in ordered[:-1]] if is_measured else []
+    pairs = _corrected(_differences(chosen, benchmark, probe), [group.label for group in ordered])
+    is_ranked = len(ordered) <= MAX_RANKED and all(pair.p for pair in pairs)
     return Verdicts(
         benchmark=benchmark,
         probe=probe,
         groups=tuple(measured),
         accuracies={group.label: accuracies[group.label] for group in measured},
-        reference=of_reference if of_reference in means else None,
+        reference=of_reference if is_measured else None,
         pairs=tuple(pairs),
         letters=_letters(pairs, [group.label for group in ordered], means),
-        correction="Shaffer" if n_tested == len(pairs) else "Holm",
+        correction="Shaffer" if is_ranked else "Holm",
         controls=tuple(control_levels([run for group in measured for run in group.runs], benchmark, probe)),
         beats={group.label: beats_controls(group, benchmark, probe) for group in measured},
     )
@@ -169,13 +184,13 @@ def judge_all(runs: Sequence[Run], cells: Iterable[Cell] | None = None) -> dict[
     return {(benchmark, probe): judge(groups, reference, benchmark, probe) for benchmark, probe in cells}
 
 
-def _differences(groups: Sequence[Group], benchmark: str, probe: str) -> list[Verdict]:
+def _differences(pairs: Sequence[tuple[Group, Group]], benchmark: str, probe: str) -> list[Verdict]:
     """Return each pair's difference with uncorrected p-values, or why it has none."""
-    chosen = [pair for pair in combinations(groups, 2) if not any(group.is_pooled for group in pair)]
+    chosen = [pair for pair in pairs if not any(group.is_pooled for group in pair)]
     comparisons = compare_pairs([(a.runs[0], b.runs[0]) for a, b in chosen], benchmark, probe)
     singles = {(a.label, b.label): found for (a, b), found in zip(chosen, comparisons, strict=True)}
     verdicts = []
-    for a, b in combinations(groups, 2):
+    for a, b in pairs:
         verdict = Verdict(group=a.label, less=b.label)
         if (a.label, b.label) in singles:
             single = singles[a.label, b.label]
@@ -231,7 +246,7 @@ def _letters(
         p_values = {
             (place[verdict.group], place[verdict.less]): verdict.p[scope] for verdict in verdicts if scope in verdict.p
         }
-        if p_values and len(p_values) == len(verdicts):
+        if p_values and len(p_values) == len(labels) * (len(labels) - 1) // 2:
             found = tie_groups([means[label] for label in labels], p_values)
             letters[scope] = dict(zip(labels, found, strict=True))
     return letters

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any
 
 from episodes.specs import SpecError
 from episodes.stopping import MIN_EPISODES
@@ -23,13 +24,15 @@ from lurefs.config.schema import (
     TransferConfig,
 )
 from lurefs.config.weight_files import LOCAL_DIR
-from lurefs.errors import UserError, unknown_name
-from lurefs.records import check_bounds, convert
+from lurefs.errors import UserError, unknown_name, without_secrets
+from lurefs.records import check_bounds, convert, to_mapping
 
 GROUP_FILES = ("figures", "report.html", "comparison.json", "comparison.csv", "comparison.md", "comparison.tex")
 """Files in the folder of a group, beside the folders of its runs."""
 MAX_RUN_NAME, MAX_PART_NAME = 200, 100
 """Bytes. A file system allows 255, and some file names hold two parts and an ending."""
+DEVICES = ("CON", "PRN", "AUX", "NUL", *(f"{name}{number}" for name in ("COM", "LPT") for number in range(1, 10)))
+"""Names that Windows keeps for devices."""
 OPTIMIZER_BOUNDS: Mapping[str, Mapping[str, float]] = {
     "lr": {"above": 0, "high": 1e3},
     "momentum": {"low": 0, "below": 1},
@@ -49,6 +52,7 @@ def check_config(config: RunConfig) -> None:
     Raises:
         UserError: Settings contradict each other, or a plug-in does not exist or does not accept its parameters.
     """
+    _check_secrets(to_mapping(config))
     _check_plugins(config)
     check_settings(config)
 
@@ -134,9 +138,10 @@ def check_name(name: str, max_bytes: int = MAX_RUN_NAME) -> None:
     """Refuse a name that cannot be the name of a file or folder.
 
     Raises:
-        UserError: The name is empty, too long, starts with a dot, or has a character that is not allowed.
+        UserError: The name is empty, too long, of a device, starts or ends with a dot, or has a wrong character.
     """
     is_hidden = not name or name.startswith(".") or name != name.strip()
+    is_hidden |= name.endswith(".") or name.partition(".")[0].upper() in DEVICES
     if is_hidden or not name.isprintable() or any(character in name for character in "/\\:;,#?'\"<>|*"):
         raise UserError(
             f"the name {name!r} cannot be the name of a file",
@@ -158,6 +163,19 @@ def _check_case(where: str, names: Iterable[str]) -> None:
                 "names that differ in more than capital letters, since some disks ignore these",
                 f"rename {where}.{name}",
             )
+
+
+def _check_secrets(values: Any, path: str = "") -> None:
+    """Refuse settings that hold a password or key: a run stores its settings, and its page shows them."""
+    entries = values.items() if isinstance(values, Mapping) else enumerate(values) if isinstance(values, list) else ()
+    for key, entry in entries:
+        _check_secrets(entry, f"{path}.{key}".lstrip("."))
+    if isinstance(values, str) and without_secrets(values) != values:
+        raise UserError(
+            f"{path} holds a password or the key of a service",
+            "settings without secrets, since a run stores them and its page shows them",
+            "let the library read it from its environment variable or its own login",
+        )
 
 
 def _check_names(config: RunConfig) -> None:

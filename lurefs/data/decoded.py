@@ -10,7 +10,6 @@ cut short, would kill the process by a signal.
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import zlib
 from collections.abc import Iterator, Mapping
@@ -24,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from episodes.arrays import IntArray
-from lurefs import cache
+from lurefs import cache, locks
 from lurefs.data.dataset import ImageArray, ImageDataset, View
 from lurefs.errors import UserError
 
@@ -55,7 +54,7 @@ class _Files:
     def __init__(self, folder: Path, in_use: int, sizes: Mapping[str, int]) -> None:
         self._open: list[int] = []
         for name, n_bytes in sizes.items():
-            self._open.append(os.open(folder / name, os.O_RDWR | os.O_CREAT, 0o644))
+            self._open.append(os.open(folder / name, os.O_RDWR | os.O_CREAT, 0o666))
             os.ftruncate(self._open[-1], n_bytes)  # what is added is a hole, which takes no space on the disk
         self.pixels, self.sums = self._open
         self.folder = folder
@@ -129,19 +128,19 @@ class DecodedImages:
         """Wait until no other process fills the entry, and let none fill it within the block."""
         with self._open_lock() as lock:
             if lock is not None:
-                fcntl.flock(lock, fcntl.LOCK_EX)
+                locks.flock(lock, locks.LOCK_EX)
             try:
                 yield
             finally:
                 if lock is not None:
-                    fcntl.flock(lock, fcntl.LOCK_UN)  # processes forked within the block have it open, too
+                    locks.flock(lock, locks.LOCK_UN)  # processes forked within the block have it open, too
 
     def is_being_filled(self) -> bool:
         """Return whether another process fills the entry now."""
         with self._open_lock() as lock:
             try:
                 if lock is not None:
-                    fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                    locks.flock(lock, locks.LOCK_SH | locks.LOCK_NB)
             except BlockingIOError:
                 return True
             return False
@@ -195,6 +194,8 @@ class DecodedImages:
         """The open files, made if they are missing, or why there are none."""
         source = self.source
         assert source.stamp is not None
+        if not hasattr(os, "preadv"):
+            return "this system cannot read from a place of a file"
         size, n_channels = source.image_size, source.n_channels
         about = f"{source.name}, {len(source):,} images of {len(source.class_names)} classes"
         about += f" ({', '.join(source.class_names[:3])} ...), {size} x {size} pixels, {n_channels} channels"

@@ -20,7 +20,7 @@ from episodes.metrics import Reliability
 from lurefs.comparing.across_sets import across_sets
 from lurefs.comparing.choices import choice_notes, choice_table, choices_of
 from lurefs.comparing.finished_runs import Run, benchmarks_of, differing_settings, read_runs, reference_run
-from lurefs.comparing.groups import Group, best_first, groups_of
+from lurefs.comparing.groups import MAX_RANKED, Group, best_first, groups_of
 from lurefs.comparing.pairs import manifests_of
 from lurefs.comparing.ranker_tables import ranker_legend
 from lurefs.comparing.text_tables import across_table
@@ -107,6 +107,7 @@ def write_page(runs: Sequence[Run], destination: Path | str, *, judged: Mapping[
         "facts": narrative.facts(runs),
         "settings": _settings(runs),
         "headlines": [card for verdicts in first[:N_HEADLINES] if (card := headline.headline(verdicts)) is not None],
+        "has_all_pairs": all(verdicts.has_all_pairs for verdicts in judged.values()),
         "has_pairs": any(verdicts.pairs for verdicts in judged.values()),
         "has_seeds": any(group.is_pooled for group in groups),
         "of_one_seed": any(group.is_of_one_seed for group in groups),
@@ -125,7 +126,7 @@ def write_page(runs: Sequence[Run], destination: Path | str, *, judged: Mapping[
         "episodes": episode_pictures.section(runs, kept),
         "pools": classes.section(runs, kept),
         "cost": [tables.cost_row(run) for run in runs],
-        "provenance": [_provenance(run) for run in runs],
+        "provenance": [_provenance(run, with_config=len(runs) <= MAX_RANKED) for run in runs],
         "n_flips": count(N_FLIPS),
         "has_calibration": any(run.config.calibrate is not None for run in runs),
     }
@@ -326,12 +327,15 @@ def _difference_chart(groups: Sequence[Group], judged: Sequence[Verdicts], kept:
     if not rows:
         return []
     first = judged[0]
+    rows, which = interval_rows.highest(rows)
     name = f"difference-{first.benchmark}"
     noted = "corrected p: " + ", or ".join(
         " / ".join(leaderboard.SCOPES[scope] for scope in scopes) for scopes in interval_rows.tested(first)
     )
     svg = curves.intervals(rows, name=name, x_label="difference, points", zero_line=True, note_label=noted)
-    caption = f"Accuracy on {first.benchmark} minus that of {first.reference}, by {first.probe}. {_bars(groups)}."
+    caption = (
+        f"Accuracy on {first.benchmark} minus that of {first.reference}, by {first.probe}{which}. {_bars(groups)}."
+    )
     if words := correction_words(first):
         caption += f" On the right: p, {words}."
     said = "; ".join(f"{row.label}: {row.value:+.2f}, p {row.note}" for row in rows)
@@ -344,8 +348,9 @@ def _accuracy_chart(groups: Sequence[Group], judged: Sequence[Verdicts], kept: P
     if len(rows) < 2:
         return []
     name = judged[0].benchmark
+    rows, which = interval_rows.highest(rows)
     svg = curves.intervals(rows, name=f"accuracy-{name}", x_label="accuracy, %")
-    return [kept.chart(f"accuracy-{name}", svg, caption=f"Accuracy on {name}. {_bars(groups)}.")]
+    return [kept.chart(f"accuracy-{name}", svg, caption=f"Accuracy on {name}{which}. {_bars(groups)}.")]
 
 
 def _bars(groups: Sequence[Group]) -> str:
@@ -392,12 +397,12 @@ def _transfer(runs: Sequence[Run], groups: Sequence[Group], name: str, kept: Pag
     }
 
 
-def _provenance(run: Run) -> dict[str, Any]:
+def _provenance(run: Run, *, with_config: bool) -> dict[str, Any]:
     return {
         "label": run.label,
         "rows": tables.provenance_rows(run),
         "manifests": {name: run.manifest_hash(name) for name in benchmarks_of([run])},
-        "config": to_yaml(run.config),
+        "config": to_yaml(run.config) if with_config else "",
     }
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,7 +17,8 @@ from episodes.files import write_text
 from episodes.manifest import Manifest
 from episodes.table import EpisodeTable
 from episodes.transfer.table import TransferTable
-from lurefs.config.load import stored_config, to_yaml
+from lurefs import locks
+from lurefs.config.load import stored_config, to_yaml, yaml_values
 from lurefs.config.schema import RunConfig
 from lurefs.errors import UserError, first_line
 from lurefs.records import check_plain, convert, from_mapping, to_mapping
@@ -150,8 +150,6 @@ class RunDirectory:
         Raises:
             UserError: This is not a run directory, or its configuration is damaged.
         """
-        import yaml
-
         if not self.config_path.is_file():
             raise UserError(
                 f"{self.path} is not a run directory: it has no config.yaml",
@@ -159,8 +157,8 @@ class RunDirectory:
                 "check the path, or give --config to start a run there",
             )
         try:
-            values = yaml.safe_load(self.config_path.read_bytes())
-        except (yaml.YAMLError, ValueError, RecursionError) as error:
+            values = yaml_values(self.config_path.read_bytes())
+        except (ValueError, RecursionError) as error:
             raise _damaged_config(self.config_path, " ".join(str(error).split())) from error
         if not isinstance(values, dict):
             raise _damaged_config(self.config_path, "it holds no settings")
@@ -340,7 +338,7 @@ class RunDirectory:
             raise _unwritable(self.path, error.strerror or str(error)) from error
         with handle:
             try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                locks.flock(handle, locks.LOCK_EX | locks.LOCK_NB)
             except OSError as error:
                 raise UserError(
                     f"another process is working in {self.path}",

@@ -20,7 +20,7 @@ from lurefs import console, plugins
 from lurefs.config.identity import digest, run_identity
 from lurefs.config.load import RunGroup
 from lurefs.config.schema import RunConfig, plugin_names
-from lurefs.errors import UserError
+from lurefs.errors import UserError, without_secrets
 from lurefs.ranks import ranks_of
 from lurefs.records import through_json
 from lurefs.runs.directory import RunDirectory
@@ -298,7 +298,7 @@ def _stderr_in(path: Path) -> Iterator[None]:
             os.dup2(log.fileno(), 2)
         yield
     except Exception:
-        os.write(2, traceback.format_exc().encode())
+        os.write(2, without_secrets(traceback.format_exc()).encode())
         raise
     finally:
         sys.stderr.flush()

@@ -21,7 +21,7 @@ from types import ModuleType
 from typing import Any
 
 from lurefs import plugins
-from lurefs.errors import of_the_machine
+from lurefs.errors import of_the_machine, without_secrets
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,7 +108,7 @@ def answer(call: Call) -> Any:
     except Exception as error:
         if (told := of_the_machine(error)) is not None:
             return Failure(reason=str(told), is_user_error=True)
-        return Failure(reason=traceback.format_exc().rstrip())
+        return Failure(reason=without_secrets(traceback.format_exc()).rstrip())
 
 
 def _start() -> _Worker:

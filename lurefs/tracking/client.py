@@ -133,6 +133,12 @@ class Client:
         if self._written:
             self._write_marker({**self._read_marker(), **self._written})
         shutil.rmtree(self.folder / "cache", ignore_errors=True)
+        for link in self.folder.glob("*run-*/logs/*"):  # links into the cache: copies of a run would fail
+            if link.is_symlink() and not link.exists():
+                link.unlink()
+        if self._marker_path.is_file():
+            for staged in self.folder.glob("artifacts/staging/*"):  # wandb gives these to the owner alone
+                staged.chmod(self._marker_path.stat().st_mode)
         if not any(self.folder.glob("offline-run-*")):  # offline copies need their staged artifacts
             shutil.rmtree(self.folder / "artifacts", ignore_errors=True)
 

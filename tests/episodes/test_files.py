@@ -12,7 +12,7 @@ import pytest
 
 from episodes import EpisodeSpec, EpisodeTable, FeatureBank, Manifest, Probe, collect, draw_manifest, score
 from episodes.accuracies import Accuracies
-from episodes.files import atomic_path
+from episodes.files import atomic_path, release_pages
 from episodes.probes import nearest_centroid
 
 
@@ -44,3 +44,41 @@ def test_a_library_that_fails_without_a_reason_on_a_full_disk_gets_this_reason(
         raise OSError("128 requested and 7 written")  # as NumPy says it
     assert caught.value.errno == number
     assert not [*tmp_path.iterdir()]
+
+
+def resident_of_file(path: Path) -> int:
+    """Return how many kilobytes of a mapped file are resident in this process."""
+    is_ours, n_kilobytes = False, 0
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        first, *rest = line.split()
+        if "-" in first and not first.endswith(":"):
+            is_ours = bool(rest) and rest[-1] == str(path)
+        elif first == "Rss:" and is_ours:
+            n_kilobytes += int(rest[0])
+    return n_kilobytes
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps").is_file(), reason="needs Linux")
+def test_a_mapped_bank_is_scored_without_keeping_its_file_in_memory(tmp_path: Path) -> None:
+    labels = np.repeat(np.arange(4), 500)
+    features = np.random.default_rng(0).normal(size=(2000, 512)) + labels[:, None]
+    FeatureBank.from_arrays(features, labels).save(tmp_path / "bank")
+    bank = FeatureBank.load(tmp_path / "bank")
+    assert float(bank.features.sum()) > 0
+    path = tmp_path / "bank" / "features.npy"
+    assert resident_of_file(path) > 3000
+    manifest = draw_manifest(bank, EpisodeSpec(n_way=4, n_shot=20, n_query=20, n_episodes=50), seed=0)
+    probe = Probe(name="nearest_centroid", classifier=nearest_centroid())
+    found = collect(score(bank, manifest, probe), {})
+    assert resident_of_file(path) < 500
+    in_memory = FeatureBank.from_arrays(np.array(bank.features), labels)
+    again = draw_manifest(in_memory, manifest.spec, seed=0)
+    assert np.array_equal(found.accuracy, collect(score(in_memory, again, probe), {}).accuracy)
+
+
+def test_what_was_written_into_a_map_is_not_lost(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", np.zeros(4))
+    mapped = np.load(tmp_path / "a.npy", mmap_mode="c")
+    mapped[1] = 5
+    release_pages(mapped[:2])
+    assert mapped.tolist() == [0, 5, 0, 0]

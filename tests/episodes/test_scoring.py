@@ -432,3 +432,19 @@ def test_memory_does_not_grow_with_the_episodes_of_a_bank_on_disk(tmp_path: Path
     file_kib = n_images * n_features * 4 / 1024
     assert loaded < 0.1 * file_kib  # a map, not a copy
     assert many - few < 0.75 * file_kib  # pages of the file that were touched, and nothing for each episode
+
+
+@pytest.mark.parametrize("target_ci95", [None, 0.02])
+def test_features_prepared_in_parts_give_the_same_results(
+    bank: FeatureBank, target_ci95: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    many = make_manifest(bank.labels, replace(SPEC, n_episodes=2500), seed=0, images_digest=bank.images_digest)
+
+    def scored() -> list[EpisodeTable]:
+        return list(score(bank, many, probe(nearest_centroid()), target_ci95=target_ci95))
+
+    whole = scored()
+    monkeypatch.setattr("episodes.scoring.LARGE_BYTES", 0)
+    monkeypatch.setattr("episodes.scoring.LARGE_RANGE", 1024)
+    for one, other in zip(whole, scored(), strict=True):
+        assert np.array_equal(one.accuracy, other.accuracy) and np.array_equal(one.index, other.index)

@@ -93,7 +93,7 @@ def _against_the_others(verdicts: Verdicts) -> tuple[str, str, str]:
     corrected together.
     """
     best, *others = (group.label for group in verdicts.groups)
-    if not others:
+    if not others or (verdicts.reference is None and not verdicts.has_all_pairs):
         return "", "", ""
     other = verdicts.reference if verdicts.reference in others else others[0]
     role = "" if len(others) == 1 else ", the reference" if other == verdicts.reference else ", the next best"

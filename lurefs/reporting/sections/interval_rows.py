@@ -6,11 +6,13 @@ from collections.abc import Sequence
 
 from lurefs.comparing.estimates import Estimate, Scope
 from lurefs.comparing.groups import Group
-from lurefs.comparing.texts import p_value
+from lurefs.comparing.texts import count, p_value
 from lurefs.comparing.verdict_words import control_label
 from lurefs.comparing.verdicts import Verdicts
 from lurefs.reporting.charts.curves import Interval
 
+MAX_ROWS = 100
+"""Of more rows a chart has the highest ones alone."""
 _SCOPES: tuple[Scope, ...] = ("pool", "classes", "seeds")
 
 
@@ -42,6 +44,15 @@ def difference_intervals(groups: Sequence[Group], verdicts: Verdicts) -> list[In
             noted = " / ".join(p_value(verdict.p[scope]) for scope in _SCOPES if scope in verdict.p)
             found.append(_interval(group.label, verdict.difference, style=group.style, note=noted))
     return sorted(found, key=lambda row: -row.value)
+
+
+def highest(rows: Sequence[Interval]) -> tuple[list[Interval], str]:
+    """Return the rows of a chart, of too many the highest ones and the controls, and words for its caption."""
+    controls = [row for row in rows if row.style < 0]
+    found = [row for row in rows if row.style >= 0]
+    if len(found) <= MAX_ROWS:
+        return list(rows), ""
+    return [*found[:MAX_ROWS], *controls], f", the {MAX_ROWS} highest of {count(len(found))}"
 
 
 def tested(verdicts: Verdicts) -> list[tuple[Scope, ...]]:

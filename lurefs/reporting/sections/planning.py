@@ -7,7 +7,7 @@ from typing import Any
 
 from lurefs.comparing.finished_runs import reference_run
 from lurefs.comparing.groups import Group
-from lurefs.comparing.plan_tables import WHERE, at_hand, needs_texts
+from lurefs.comparing.plan_tables import WHERE, at_hand, left_out, needs_texts
 from lurefs.comparing.planning import Spread, plans, smallest_by_classes, spreads
 from lurefs.comparing.verdicts import Cell
 from lurefs.reporting.charts import curves
@@ -31,7 +31,8 @@ def section(groups: Sequence[Group], cells: Iterable[Cell], kept: PageFigures) -
             for plan in plans(spread, is_short=True)
         ]
         if rows:
-            made.append({"name": name, "probe": probe, "rows": rows, "charts": _charts(name, found, kept)})
+            which = f"by {probe}" + (f" ({words})" if (words := left_out(found)) else "")
+            made.append({"name": name, "which": which, "rows": rows, "charts": _charts(name, found, kept)})
     return made
 
 
