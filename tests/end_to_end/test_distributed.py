@@ -160,6 +160,11 @@ def test_two_processes_write_the_features_that_one_writes(
         result = start(n_processes, path, tmp_path / str(n_processes), {**environment, **cache})
         assert result.returncode == 0, result.stderr
         folder = tmp_path / str(n_processes) / "features" / "b"
-        assert sorted(file.name for file in folder.iterdir()) == ["bank.json", "features.npy", "labels.npy"]
+        assert sorted(file.name for file in folder.iterdir()) == [
+            "bank.json",
+            "features.npy",
+            "labels.npy",
+            "transferability.json",
+        ]
         found.append({file.name: file.read_bytes() for file in folder.iterdir()})
     assert found[0] == found[1]

@@ -181,6 +181,7 @@ def _table(manifest: Manifest, gain: float) -> EpisodeTable:
     generator = np.random.default_rng(2)
     counts = np.zeros(15, dtype=np.int64)
     accuracy = generator.integers(4, 9, N_EPISODES) / 9 + gain * generator.integers(0, 2, N_EPISODES) / 9
+    accuracy = np.minimum(accuracy, 1)
     labels = np.repeat(np.arange(3), 3)
     is_right = np.arange(9) < (9 * accuracy).round()[:, None]
     return EpisodeTable(
