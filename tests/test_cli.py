@@ -22,7 +22,7 @@ TYPED = {
     "extract": OF_A_STAGE,
     "evaluate": ["--config", "--run-dir", *OF_FROZEN, "--workers", "--allow-code", "--dry-run", "[overrides ...]"],
     "init": ["data", *OF_FROZEN, "--output", "[overrides ...]"],
-    "sweep": ["--config", "--run-root", "--workers", "--slurm", "--allow-code", "--dry-run", "[overrides ...]"],
+    "sweep": ["--config", "--run-dir", "--workers", "--slurm", "--allow-code", "--dry-run", "[overrides ...]"],
     "reproduce": ["run_dir", "--output", "--allow-code"],
     "report": ["runs ...", "--output"],
     "compare": [

@@ -91,7 +91,7 @@ FINISHED_RUNS = (
     ("run", "--config", "small.yaml", "--run-dir", "runs/b", "unlearn.name=nothing"),
 )
 STAGES = tuple((stage, *RUN[1:]) for stage in ("pretrain", "extract", "evaluate"))
-SWEEP = ("sweep", "--config", "small.yaml", "--run-root", "out", "seed=[0,1]")
+SWEEP = ("sweep", "--config", "small.yaml", "--run-dir", "out", "seed=[0,1]")
 MAKE = ("episodes", "make", "--config", "small.yaml", "--benchmark", "3way", "--output", "out.parquet")
 COMMANDS = (
     Command("run", RUN),

@@ -160,10 +160,12 @@ def _read(paths: Sequence[Path], reference: str | None, *, skip_unfinished: bool
     finished = [directory for directory in directories if directory.summary_path.is_file()]
     unfinished = [str(directory.path) for directory in directories if directory not in finished]
     if unfinished and not (skip_unfinished and finished):
-        named = ", ".join(unfinished)
+        named, is_one = ", ".join(unfinished), len(unfinished) == 1
+        share = "the run" if len(directories) == 1 else f"{len(unfinished)} of {len(directories)} runs"
+        words = "is not finished, it has" if is_one else "are not finished, they have"
         finish = "; ".join(f"lurefs run --run-dir {path}" for path in unfinished[:N_NAMED])
         raise UserError(
-            f"{len(unfinished)} of {len(directories)} runs are not finished, they have no summary.json: {named}",
+            f"{share} {words} no summary.json: {named}",
             "runs that were evaluated",
             f"finish them: {finish}" + ("; or add --skip-unfinished to compare the others" if finished else ""),
         )

@@ -39,11 +39,12 @@ def add_parser(commands: Any) -> None:
     """Add the command `init` to an argument parser's commands."""
     words = "write a commented recipe that measures backbones as they are on a user's images"
     parser = commands.add_parser("init", help=words, description=words.capitalize() + ".")
-    parser.add_argument("data", metavar="DATA", help="a folder of images, a file of them or of features, or a name")
+    words = "a folder of images, a file of them, files of features, or a name"
+    parser.add_argument("data", metavar="DATA", help=words)
     add_options(parser)
     parser.add_argument("--output", type=Path, metavar="FILE", help="the recipe (default: <name of DATA>.yaml)")
-    words = "settings of the data set, e.g. dataset.params.image_size=64"
-    parser.add_argument("overrides", nargs="*", metavar="dataset.KEY=VALUE", help=words)
+    words = "more files of features, or settings of the data set, e.g. dataset.params.image_size=64"
+    parser.add_argument("overrides", nargs="*", metavar="DATA dataset.KEY=VALUE", help=words)
     parser.set_defaults(run=run)
 
 
@@ -77,6 +78,8 @@ def run(arguments: argparse.Namespace) -> int:
     Raises:
         UserError: There is no such data, an option is wrong, or the file is there or cannot be written.
     """
+    arguments.others = [text for text in arguments.overrides if "=" not in text]
+    arguments.overrides = [text for text in arguments.overrides if text not in arguments.others]
     other = next((text for text in arguments.overrides if not text.startswith("dataset.")), None)
     if other is not None:
         raise UserError(
@@ -84,8 +87,9 @@ def run(arguments: argparse.Namespace) -> int:
             "settings of the data set only, e.g. dataset.params.image_size=64",
             "write other settings into the recipe",
         )
+    _check_places(arguments)
     text = recipe(arguments)
-    path = arguments.output or Path(f"{_name_of(arguments.data)}.yaml")
+    path = arguments.output or Path(f"{_name(arguments)}.yaml")
     if path.exists():
         raise UserError(f"{path} exists", "the name of a new file", "give another --output, or delete the file")
     try:
@@ -107,35 +111,37 @@ def frozen_group(arguments: argparse.Namespace) -> tuple[RunGroup, Path]:
     Raises:
         UserError: There is no such data, no backbone is named, or an option or an override is wrong.
     """
-    if holds_features(Path(os.path.expanduser(arguments.data))):
-        return _group_of_features(arguments)
-    others = getattr(arguments, "others", ())
-    if others:
-        raise UserError(
-            f"{arguments.data} and {others[0]} are given",
-            "images from one place, or several files of features",
-            "name one of them; several backbones follow --backbone with commas between",
-        )
+    _check_places(arguments)
     text = recipe(arguments)
-    if arguments.backbone is None:
+    if arguments.backbone is None and not _has_features(arguments):
         raise UserError(
             f"no backbone is named to evaluate on {arguments.data}",
             "one or several timm models",
             "add e.g. --backbone resnet18; 'lurefs list backbones' shows all, and a recipe goes behind --config",
         )
-    group = group_of(yaml.safe_load(text), arguments.overrides, name=_name_of(arguments.data))
+    group = group_of(yaml.safe_load(text), arguments.overrides, name=_name(arguments))
     return group, arguments.run_dir or Path("runs") / group.name
 
 
-def _group_of_features(arguments: argparse.Namespace) -> tuple[RunGroup, Path]:
-    """Return the runs on files of features, one per file, all on the same episodes.
+def _has_features(arguments: argparse.Namespace) -> bool:
+    return holds_features(Path(os.path.expanduser(arguments.data)))
+
+
+def _check_places(arguments: argparse.Namespace) -> None:
+    """Refuse several places of data, unless they are files of features of the same images.
 
     Raises:
-        UserError: A file is wrong, or the files are not of the same images.
+        UserError: There are several places, and one is no such file, or they are not of the same images.
     """
-    files = [arguments.data, *getattr(arguments, "others", ())]
+    others = getattr(arguments, "others", ())
+    if others and not _has_features(arguments):
+        raise UserError(
+            f"{arguments.data} and {others[0]} are given",
+            "images from one place, or several files of features",
+            "name one of them; several backbones follow --backbone with commas between",
+        )
     first: ImageDataset | None = None
-    for file in files:
+    for file in (arguments.data, *others) if others else ():
         name, params = dataset_of(file)
         if name != FEATURES:
             raise UserError(
@@ -149,9 +155,6 @@ def _group_of_features(arguments: argparse.Namespace) -> tuple[RunGroup, Path]:
                 "files of the same images, with the same labels in the same order, or with the same image_ids",
                 "leave out the images that one of them lacks, or evaluate the files one by one",
             )
-    name = _name_of(files[0]) if len(files) == 1 else "features"
-    group = group_of(yaml.safe_load(recipe(arguments)), arguments.overrides, name=name)
-    return group, arguments.run_dir or Path("runs") / group.name
 
 
 def recipe(arguments: argparse.Namespace) -> str:
@@ -172,7 +175,7 @@ def recipe(arguments: argparse.Namespace) -> str:
     return "\n".join(
         [
             f"# {_what(name)}, measured by few-shot episodes. Start it with: lurefs run FILE",
-            f"name: {_inline('features' if getattr(arguments, 'others', ()) else _name_of(arguments.data))}",
+            f"name: {_inline(_name(arguments))}",
             f"frozen: true                       # nothing is learned; {_whose(brought)} are novel",
             f"dataset: {_inline({'name': name, 'params': params})}",
             "benchmarks:                        # 2,000 episodes each; n_episodes changes that",
@@ -318,6 +321,11 @@ def _weights(backbone: str, arguments: argparse.Namespace) -> dict[str, Any]:
 def _variant(backbone: str) -> str:
     """Return a backbone's name as that of a folder."""
     return re.sub(r"[^\w.-]+", "-", backbone).strip("-.")
+
+
+def _name(arguments: argparse.Namespace) -> str:
+    """Return the name of the group of runs."""
+    return "features" if getattr(arguments, "others", ()) else _name_of(arguments.data)
 
 
 def _name_of(data: str) -> str:

@@ -70,7 +70,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Print the plan; return the exit code.
 
     Raises:
-        UserError: A run cannot be found or is unfinished, the runs met different episodes, or an option is invalid.
+        UserError: A run cannot be found, is unfinished or damaged, the runs met different episodes, or an option is
+            invalid.
     """
     from lurefs.comparing.planning import plans
 
@@ -142,6 +143,10 @@ def _spreads(arguments: argparse.Namespace) -> Sequence[Spread]:
             "runs with a benchmark and a probe",
             "run 'lurefs evaluate' first, or give --assume",
         )
+    for run in runs:
+        for cell in cells:
+            if run.result(*cell) is not None:
+                run.accuracies(*cell)  # a damaged file is refused: it would be a pair without a plan
     return spreads_of(runs, cells)
 
 

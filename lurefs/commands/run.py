@@ -58,7 +58,7 @@ def run(arguments: argparse.Namespace) -> int:
     """
     from lurefs.sweeps import cells
 
-    _take_first_word(arguments)
+    take_first_word(arguments)
     is_frozen = getattr(arguments, "data", None) is not None
     if not is_frozen:
         frozen.refuse_options(arguments)
@@ -77,7 +77,7 @@ def run(arguments: argparse.Namespace) -> int:
     return finish(stage, planned.directories, root, failures, is_group=group.has_folders) if ranks.is_first else 0
 
 
-def _take_first_word(arguments: argparse.Namespace) -> None:
+def take_first_word(arguments: argparse.Namespace) -> None:
     """Take a word without `=` as the recipe, or for `evaluate` words as the data unless the first is a YAML file.
 
     Raises:

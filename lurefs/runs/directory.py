@@ -343,7 +343,7 @@ class RunDirectory:
                 raise UserError(
                     f"another process is working in {self.path}",
                     "one process per run directory",
-                    "wait for it to end, or give another --run-dir (a sweep: --run-root)",
+                    "wait for it to end, or give another --run-dir",
                 ) from error
             handle.write(f"{os.getpid()}\n")
             handle.flush()
@@ -409,7 +409,7 @@ def _unwritable(path: Path, reason: str) -> UserError:
     return UserError(
         f"the run directory {path} cannot be written: {reason}",
         "a folder that can be created and written",
-        "give another one with --run-dir (a sweep: --run-root)",
+        "give another one with --run-dir",
     )
 
 

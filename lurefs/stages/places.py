@@ -96,7 +96,7 @@ def another_run(directory: RunDirectory, changes: Sequence[str]) -> UserError:
     return UserError(
         f"{directory.path} holds a run of another configuration: {'; '.join(changes[:3])}",
         "the configuration that the run was started with",
-        "give another --run-dir (a sweep: --run-root), or delete the directory",
+        "give another --run-dir, or delete the directory",
     )
 
 

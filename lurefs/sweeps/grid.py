@@ -128,16 +128,19 @@ def named_run(recipe: str, overrides: Sequence[str]) -> RunConfig:
     """Return the configuration of a recipe's only run, named by the settings that the overrides change.
 
     Raises:
-        UserError: The recipe has several runs or the overrides give a name or seeds; or see `lurefs.config.load.load`.
+        UserError: The recipe has several runs or the overrides give a name, seeds or variants; or see
+            `lurefs.config.load.load`.
     """
-    for key, why in (("name", "is named by its settings"), ("seeds", "has only one seed")):
-        if any(_split(text)[0] == key for text in overrides):
+    refused = {"name": "is named by its settings", "seeds": "has only one seed", "variants": "has no variants"}
+    for text in overrides:
+        key = _split(text)[0].partition(".")[0]
+        if (why := refused.get(key)) is not None:
             raise UserError(f"a run below a run root {why}", f"no setting {key!r}", f"leave {key}=... out")
     group = load(recipe, overrides)
-    if group.variants or len(group.runs) > 1:
-        key = "variants" if group.variants else "seeds"
+    if len(group.runs) > 1:
+        key = "variants" if len(group.variants) > 1 else "seeds"
         raise UserError(
-            f"{recipe} has {key if group.variants else f'the seeds {list(group.seeds or ())}'}",
+            f"{recipe} has {key if len(group.variants) > 1 else f'the seeds {list(group.seeds or ())}'}",
             "a recipe of one run",
             f"delete {key} from it, and make the settings that they change parameters of the grid",
         )

@@ -258,7 +258,7 @@ class WandbTracker(Tracker):
                 raise
             if self._config.trackers.wandb.strict:
                 raise _no_online_start(one_line(error)) from error
-            self._go_offline(one_line(error))
+            self._go_offline(f"{one_line(error)}; {self._way_out()}")
             self._client.forget_failed_start()
             return self._client.open(card, step_metric)
 

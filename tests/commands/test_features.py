@@ -9,8 +9,9 @@ import pytest
 
 import lurefs
 from episodes.bank import FeatureBank
-from lurefs.cli import main
-from lurefs.config.load import run_config
+from lurefs.cli import main, parse
+from lurefs.commands import frozen
+from lurefs.config.load import load, run_config
 from lurefs.errors import UserError
 from lurefs.runs.directory import RunDirectory
 from lurefs.stages import stage
@@ -94,6 +95,25 @@ def test_what_does_not_suit_features_is_refused_before_anything_is_written(
     error = capsys.readouterr().err
     assert caught.value.code == 2 and said in error and "to fix:" in error
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_written_recipe_of_several_files_means_what_evaluate_does(
+    files: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = ["near.npz", "far.npz", "--way", "3"]
+    main(["init", *words])
+    parsed = parse(["evaluate", "--way", "3"])
+    parsed.data, parsed.others = "near.npz", ["far.npz"]
+    group, root = frozen.frozen_group(parsed)
+    assert load("features.yaml") == group
+    assert (list(group.runs), root) == (["near", "far"], Path("runs/features"))
+    np.savez("other.npz", features=noisy(1)[1:], labels=LABELS[1:])
+    for more, said in (("other.npz", "not of the same images"), ("digits", "digits holds no features")):
+        with pytest.raises(SystemExit) as caught:
+            main(["init", "near.npz", more, "--output", "more.yaml"])
+        assert caught.value.code == 2 and said in capsys.readouterr().err
+    assert not Path("more.yaml").exists()
 
 
 def test_features_in_memory_are_evaluated_and_stay_with_the_results(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from episodes.planning import Design, smallest_difference
 from episodes.sampler import EpisodeSpec
 from episodes.table import EpisodeTable
 from lurefs.cli import main
+from lurefs.runs.directory import RunDirectory
 from made_up_runs import write_run
 
 LABELS = np.repeat(np.arange(12), 10).astype(np.int64)
@@ -145,6 +146,31 @@ def test_what_cannot_be_planned_is_refused(
     error = capsys.readouterr().err
     assert caught.value.code == 2
     assert words in error and "expected:" in error and "to fix:" in error
+
+
+@pytest.mark.parametrize("seeds", [(0,), (0, 1)])
+def test_a_damaged_run_is_named_and_nothing_is_planned(
+    seeds: tuple[int, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    for seed in seeds:
+        make_run("lure", "by_saliency", seed)
+        make_run("warm_start", "nothing", seed)
+    damaged = RunDirectory(Path("runs", f"warm_start-{seeds[-1]}")).episodes_path("novel", "centroid")
+    damaged.write_bytes(damaged.read_bytes()[:400])
+    for runs in ("runs", str(Path("runs", f"warm_start-{seeds[-1]}"))):
+        with pytest.raises(SystemExit) as caught:
+            main(["plan", runs])
+        said = capsys.readouterr()
+        assert caught.value.code == 2 and said.out == ""
+        assert str(damaged) in said.err and "to fix:" in said.err
+
+
+def test_a_single_run_that_is_not_finished_is_told_as_one(capsys: pytest.CaptureFixture[str]) -> None:
+    make_run("lure", "by_saliency")
+    Path("runs/lure-0/summary.json").unlink()
+    with pytest.raises(SystemExit):
+        main(["plan", "runs/lure-0"])
+    assert "the run is not finished, it has no summary.json: runs/lure-0" in capsys.readouterr().err
 
 
 def test_a_plan_imports_neither_torch_nor_timm() -> None:

@@ -115,7 +115,7 @@ def test_names_the_runs_that_are_not_finished(make_run: MakeRun, capsys: pytest.
     make_run("lure")
     make_run("warm").summary_path.unlink()
     error = refused(["runs"], capsys)
-    assert "1 of 2 runs are not finished, they have no summary.json: runs/warm" in error
+    assert "1 of 2 runs is not finished, it has no summary.json: runs/warm" in error
     assert "lurefs run --run-dir runs/warm; or add --skip-unfinished" in error
     main(["compare", "runs", "--skip-unfinished", "--output", "out"])
     assert "left out, not finished: runs/warm" in capsys.readouterr().err

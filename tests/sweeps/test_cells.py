@@ -73,6 +73,25 @@ def test_cells_are_run_once_a_failing_one_loses_no_other_and_all_lead_to_one_rep
     assert {path: time for path, time in times(root).items() if path in before} == before
 
 
+def test_a_grid_is_named_with_and_without_the_option(
+    grid_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = []
+    for named in (["--config", str(grid_file)], [str(grid_file)]):
+        main(["sweep", *named, "--run-dir", str(tmp_path / "other"), "--dry-run", "seed=[2,3]"])
+        said.append(capsys.readouterr().out)
+    assert said[0] == said[1]
+    assert "seed-3" in said[0] and said[0].endswith(f"results would go to {tmp_path / 'other'}\n")
+    for words, error in (
+        ([], "no grid is named"),
+        (["--config", "smoke", str(grid_file)], f"{str(grid_file)!r} is no setting"),
+        (["nowhere.yaml"], "there is no config 'nowhere.yaml'"),
+    ):
+        with pytest.raises(SystemExit) as caught:
+            main(["sweep", *words, "--dry-run"])
+        assert caught.value.code == 2 and error in capsys.readouterr().err
+
+
 def test_nothing_runs_if_a_cell_is_wrong(grid_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for override, words in (
         ("parameters.backbone.name.values=[test_byobnet, resnet81]", "run resnet81--seed-0: unknown timm model"),

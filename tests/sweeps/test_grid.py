@@ -151,6 +151,23 @@ def test_a_recipe_of_several_seeds_is_one_run_where_the_grid_gives_the_seed(tmp_
         named_run(str(recipe), ["seeds=[1]"])
 
 
+def test_a_recipe_of_one_variant_is_a_recipe_of_one_run(tmp_path: Path) -> None:
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text("variants: {small: {backbone: {name: test_resnet, image_size: 64}}}\n")
+    cells = cells_of(read_grid(str(recipe), ["backbone.name=[test_resnet, test_vit]"]))
+    assert [(cell.name, cell.backbone.name, cell.backbone.image_size) for cell in cells] == [
+        ("test_resnet", "test_resnet", 64),
+        ("test_vit", "test_vit", 64),
+    ]
+    assert named_run(str(recipe), []).name == "small"
+    for override in ("variants.small.seed=1", "variants={}"):
+        with pytest.raises(UserError, match="has no variants"):
+            named_run(str(recipe), [override])
+    recipe.write_text("seeds: [0, 1]\nvariants: {small: {}}\n")
+    with pytest.raises(UserError, match=r"mine.yaml has the seeds \[0, 1\]"):
+        named_run(str(recipe), [])
+
+
 def test_every_grid_that_comes_with_the_package_can_be_planned() -> None:
     grids = [path for path in recipes_dir().glob("*.yaml") if "parameters" in yaml.safe_load(path.read_text())]
     assert [path.stem for path in grids] == ["compare_backbones"]

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -112,6 +113,64 @@ def test_missing_server_costs_bounded_time(run: Any, server: Any, monkeypatch: p
     assert time.monotonic() - start < 15
     assert tracker.note.startswith("W&B: offline")
     assert run.read_log("pretrain").exit_code == 0
+
+
+def say_500(server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    server.fail("", 500)
+
+
+def show_a_page(server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    server.page = b"<!doctype html><title>Log in to this network</title>"
+
+
+def be_slow(server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    server.delay = 60.0
+
+
+def refuse_connections(server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
+
+
+@pytest.mark.parametrize("be_faulty", [say_500, show_a_page, be_slow, refuse_connections])
+def test_faulty_server_costs_bounded_time_and_the_note_says_how_to_send(
+    run: Any, server: Any, monkeypatch: pytest.MonkeyPatch, be_faulty: Callable[[Any, pytest.MonkeyPatch], None]
+) -> None:
+    monkeypatch.setattr(client, "START_SECONDS", 1.0)
+    be_faulty(server, monkeypatch)
+    start = time.monotonic()
+    tracker = run.go()
+    assert time.monotonic() - start < 20
+    assert tracker.note.startswith("W&B: offline (")
+    assert f"'lurefs push {run.directory.path}' completes it" in tracker.note
+    assert run.read_log(PROBE).exit_code == 0
+
+
+@pytest.mark.parametrize("be_faulty", [say_500, show_a_page, be_slow])
+def test_faults_within_a_run_are_told_and_a_rerun_completes_it(
+    run: Any,
+    server: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    be_faulty: Callable[[Any, pytest.MonkeyPatch], None],
+) -> None:
+    monkeypatch.setattr(client, "START_SECONDS", 1.0)
+    monkeypatch.setattr(client, "FINISH_SECONDS", 1.0)
+    tracker = run.start()
+    run.learn(tracker, until=1)
+    be_faulty(server, monkeypatch)
+    start = time.monotonic()
+    run.learn(tracker)
+    run.evaluate()
+    tracker.log_cell(BENCHMARK, PROBE)
+    tracker.close()
+    assert time.monotonic() - start < 20
+    assert f"'lurefs push {run.directory.path}' completes it" in caplog.text
+    assert run.read_log(PROBE).exit_code == 0
+    server.work_again()
+    monkeypatch.setattr(client, "START_SECONDS", 20.0)
+    monkeypatch.setattr(client, "FINISH_SECONDS", 60.0)
+    run.go()
+    assert_server_equals_directory(server, run)
 
 
 def test_outage_within_a_run_costs_no_result_and_a_rerun_completes_it(

@@ -10,6 +10,7 @@ import base64
 import json
 import re
 import threading
+import time
 import urllib.parse
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -73,6 +74,8 @@ class WandbServer:
         requests: The GraphQL operation or path of each request.
         unknown: Requests that the server does not know.
         is_away: While true, every connection is dropped.
+        page: While set, every answer is this page of a proxy, with status 200.
+        delay: Seconds before each answer.
     """
 
     def __init__(self) -> None:
@@ -83,6 +86,8 @@ class WandbServer:
         self.requests: list[str] = []
         self.unknown: list[str] = []
         self.is_away = False
+        self.page: bytes | None = None
+        self.delay = 0.0
         self._faults: list[_Fault] = []
         self._lock = threading.RLock()
 
@@ -103,6 +108,10 @@ class WandbServer:
         """Answer the next `times` requests whose operation or path contains `what` with `status`."""
         self._faults.append(_Fault(what, status, times))
 
+    def work_again(self) -> None:
+        """End all faults."""
+        self._faults, self.page, self.delay, self.is_away = [], None, 0.0, False
+
     def answer(self, method: str, path: str, body: bytes) -> tuple[int, bytes, str]:
         """Return status, body and content type."""
         with self._lock:
@@ -110,6 +119,8 @@ class WandbServer:
             query = json.loads(body) if route == "/graphql" else {}
             label = _operation(query) if query else route
             self.requests.append(label)
+            if self.page is not None:
+                return 200, self.page, "text/html"
             for fault in self._faults:
                 if fault.times > 0 and fault.what in label:
                     fault.times -= 1
@@ -310,6 +321,7 @@ def _handler(server: WandbServer) -> type[BaseHTTPRequestHandler]:
 
         def serve(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            time.sleep(server.delay)
             if server.is_away:
                 self.close_connection = True
                 return

@@ -11,6 +11,7 @@ from lurefs.comparing.groups import Group
 from lurefs.comparing.texts import joined
 from lurefs.comparing.verdict_words import idle_resets
 from lurefs.comparing.verdicts import Cell, Verdicts
+from lurefs.config.choosing import choosing_probes
 from lurefs.reporting.charts import curves
 from lurefs.reporting.charts.group_styles import SEEDS
 from lurefs.reporting.charts.page_figures import PageFigures
@@ -49,7 +50,7 @@ def section(
     if not groups:
         return {}
     names = list(benchmarks_of(runs))
-    benchmarks = [few_shot(name, _levels(learned, name, judged)) for name in names]
+    benchmarks = [_few_shot(learned, name, judged) for name in names]
     scored = [name for name in names if any(name in run.outcomes[-1].few_shot for run in learned)]
     return {
         "notes": [f"{group.label}: {joined([run.label for run in group.runs])}" for group in groups if group.is_pooled],
@@ -69,14 +70,20 @@ def section(
     }
 
 
-def _levels(runs: Sequence[Run], benchmark: str, judged: Mapping[Cell, Verdicts]) -> list[curves.Level]:
-    """Return the accuracies of a benchmark's controls by the probe that was fitted after each chunk, percent."""
-    scores = (outcome.few_shot.get(benchmark) for run in runs for outcome in run.outcomes)
-    probe = next((score.probe for score in scores if score is not None), None)
-    if probe is None or (benchmark, probe) not in judged:
-        return []
-    controls = judged[benchmark, probe].controls
-    return [curves.Level(label=control.words, value=100 * control.accuracy.mean) for control in controls]
+def _few_shot(runs: Sequence[Run], benchmark: str, judged: Mapping[Cell, Verdicts]) -> Measure:
+    """Return the measure of a benchmark, with the controls' accuracies by the probe that was fitted after each chunk.
+
+    A probe that chooses its settings has no controls here: theirs are chosen too, and the curves' are fixed.
+    """
+    scored = [
+        (run, score.probe) for run in runs for outcome in run.outcomes if (score := outcome.few_shot.get(benchmark))
+    ]
+    if any(probe in choosing_probes(run.config) for run, probe in scored):
+        return few_shot(benchmark, is_chosen=True)
+    if not scored or (benchmark, scored[0][1]) not in judged:
+        return few_shot(benchmark)
+    controls = judged[benchmark, scored[0][1]].controls
+    return few_shot(benchmark, [curves.Level(label=each.words, value=100 * each.accuracy.mean) for each in controls])
 
 
 def _over_seeds(group: Group, benchmarks: Sequence[str]) -> dict[str, Any]:

@@ -131,8 +131,18 @@ CORRUPTED = Measure(
 )
 
 
-def few_shot(benchmark: str, levels: Sequence[Level] = ()) -> Measure:
-    """Return the measure of few-shot accuracy on one benchmark, percent."""
+FIXED = (
+    "The curves are at the probe's fixed settings, the tables at those chosen on validation classes, so the last "
+    "points differ from the tables."
+)
+"""What the caption of few-shot accuracy adds where the probe chooses settings."""
+
+
+def few_shot(benchmark: str, levels: Sequence[Level] = (), *, is_chosen: bool = False) -> Measure:
+    """Return the measure of few-shot accuracy on one benchmark, percent.
+
+    With `is_chosen`, the tables are at settings that the probe chose, and the caption says that the curves are not.
+    """
 
     def score(past: Past) -> FewShotScore | None:
         return past[-1].few_shot.get(benchmark)
@@ -147,7 +157,8 @@ def few_shot(benchmark: str, levels: Sequence[Level] = ()) -> Measure:
         name=f"chunks-{benchmark}",
         title=benchmark,
         y_label="accuracy, %",
-        caption="Few-shot accuracy after each chunk; bars: 95\u00a0% intervals over episodes of this pool.",
+        caption="Few-shot accuracy after each chunk; bars: 95\u00a0% intervals over episodes of this pool."
+        + (f" {FIXED}" if is_chosen else ""),
         value=accuracy,
         interval=interval,
         levels=levels,
