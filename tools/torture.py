@@ -348,7 +348,8 @@ def _without_times(path: Path) -> Any:
 
         return repr(_timeless(torch.load(path, weights_only=True)))
     if path.suffix in WITH_TIMES:  # they show times, and curves over times
-        return re.sub(rb"made from \w+|[\d.,]+", b"#", path.read_bytes())
+        text = re.sub(rb"made from \w+|[\d.,]+", b"#", path.read_bytes())
+        return re.sub(rb" +|-{2,}", b" ", text)  # columns are as wide as their longest time
     texts = path.read_text().splitlines() if path.suffix == ".jsonl" else [path.read_text()]
     return [repr(_timeless(json.loads(text))) for text in texts]
 
