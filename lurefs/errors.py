@@ -105,11 +105,11 @@ def unknown_name(kind: str, name: str, candidates: Iterable[str]) -> UserError:
 
 
 def unwritable(output: Path, error: OSError) -> UserError:
-    """Build the error for a folder given as `--output` that cannot be written."""
+    """Build the error for a folder of results that cannot be written: an `--output`, or a run's own."""
     return UserError(
         f"{output} cannot be written: {error.strerror or error}",
         "a folder that can be created and written to",
-        "give another --output",
+        "make it writable, or give another folder: --output, or --run-dir for the page of a run",
     )
 
 

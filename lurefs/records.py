@@ -91,6 +91,17 @@ def check_plain(value: Any, path: str = "") -> None:
         raise UserError(f"{path} is {value!r}", "a text without the character NUL", f"change {path}")
 
 
+def whole_number(digits: str) -> int:
+    """Return the number that a JSON text holds; for `parse_int` of `json.loads`.
+
+    Raises:
+        ValueError: It is too large for arrays and floats.
+    """
+    if (number := int(digits)).bit_length() > MAX_BITS:
+        raise ValueError(f"it holds a number of {number.bit_length()} bits; at most {MAX_BITS} are possible")
+    return number
+
+
 def is_plain(hint: Any) -> bool:
     """Return whether `convert` knows a type hint: scalars, choices, and lists, mappings and unions of these."""
     origin, inner = get_origin(hint), get_args(hint)

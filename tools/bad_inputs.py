@@ -313,47 +313,63 @@ def bad_configs(world: World, rng: random.Random) -> Iterator[Case]:
         yield Case(name=words, commands=[["run", str(path), "--dry-run", "--run-dir", str(world.folder / "new")]])
 
 
-RECORDS = (
-    "summary.json", "identity.json", "cost.json", "config.yaml", "chunks.jsonl", "duplicates.json",
-    "features/novel/bank.json", "features/novel/features.npy", "features/novel/labels.npy",
-    "manifests/novel.parquet", "episodes/novel--logistic_regression.parquet", "transfer/all.parquet",
-    "checkpoints/chunk-001.json", "checkpoints/chunk-001.safetensors", "checkpoints/chunk-001.resume.pt",
-    "checkpoints/progress.pt",
-)  # fmt: skip
+EVERYTHING: dict[str, Any] = {
+    "class_split": {"base": 0.5, "validation": 0.25, "novel": 0.25},
+    "probes": {"lr": {"choose": {"C": [0.1, 1]}}},
+    "calibrate": {},
+    "controls": True,
+    "benchmarks": {"novel": {"n_way": 2, "n_shot": 1, "n_query": 3, "n_episodes": 10}},
+}
+"""Settings of a run that has every file of a run directory."""
 
 
 def bad_records(world: World, rng: random.Random) -> Iterator[Case]:
-    """Yield finished runs, one file of which is damaged."""
+    """Yield finished runs, one file of which is damaged, and runs that were stopped before their last chunk."""
+    whole = world.folder.parent / "everything"
+    recipe = world.folder.parent / "everything.yaml"
+    recipe.write_text(yaml.safe_dump(world.recipe | EVERYTHING))
+    code, said = say(["run", str(recipe), "--run-dir", str(whole)], limit=600)
+    assert code == 0, said
+    records = [path.relative_to(whole) for path in sorted(whole.rglob("*.*")) if path.name not in (".lock", "log.txt")]
+    records = [name for name in records if name.parts[0] not in ("figures", "report.html")]
+    progress = Path("checkpoints/progress.pt")
     while True:
-        name = rng.choice(RECORDS)
+        name = rng.choice([*records, progress])
         run = world.fresh("run")
-        shutil.copytree(world.run, run)
-        path = run / name
-        if name.endswith("progress.pt"):
+        shutil.copytree(whole, run)
+        if name == progress:
             (run / "chunks.jsonl").unlink()
-            shutil.copy(run / "checkpoints/chunk-001.resume.pt", path)
-        words = "bytes"
-        if path.exists() and name.endswith((".json", ".yaml")) and rng.random() < 0.8:
-            load = yaml.safe_load if name.endswith("yaml") else json.loads
-            values, words = damaged_values(load(path.read_text()), rng)
-            with contextlib.suppress(ValueError, yaml.YAMLError):
-                text = yaml.safe_dump(values) if name.endswith("yaml") else json.dumps(values)
-                path.write_text(text, errors="surrogatepass")
-        elif path.exists() and name.endswith("jsonl") and rng.random() < 0.8:
-            first, *rest = path.read_text().splitlines()
-            values, words = damaged_values(json.loads(first), rng)
-            with contextlib.suppress(ValueError):
-                path.write_text("\n".join([json.dumps(values), *rest]) + "\n")
-        elif path.exists() and name.endswith(".parquet") and rng.random() < 0.7:
-            words = _damage_parquet(path, rng)
-        elif path.exists() and name.endswith(".npy") and rng.random() < 0.7:
-            words = _damage_array(path, rng)
-        elif path.exists():
-            path.write_bytes(damaged_bytes(path.read_bytes(), rng))
-        resume = ["run", "--run-dir", str(run), "--config", str(_saved_recipe(world))]
-        reads = [["compare", str(run)], ["report", str(run), "--output", str(run / "page")], ["plan", str(run)]]
-        verify = ["episodes", "show", str(run / "manifests/novel.parquet")]
-        yield Case(name=f"{name}: {words}", commands=[*reads, verify, resume], folders=(run,))
+            shutil.copy(run / "checkpoints/chunk-001.resume.pt", run / name)
+        words = _damage_record(run / name, rng)
+        reads = [
+            ["compare", str(run), "--over", "images", "--output", str(run / "numbers")],
+            *(["report", str(run), "--output", str(run / "page")], ["plan", str(run)]),
+            ["episodes", "show", str(run / "manifests/novel.parquet")],
+            ["run", str(recipe), "--run-dir", str(run)],
+        ]
+        yield Case(name=f"{name}: {words}", commands=reads, folders=(run,))
+
+
+def _damage_record(path: Path, rng: random.Random) -> str:
+    """Damage a file of a run by its form, or its bytes; return in words how."""
+    content = path.read_bytes()
+    if rng.random() < 0.8:
+        if path.suffix == ".parquet":
+            return _damage_parquet(path, rng)
+        if path.suffix == ".npy":
+            return _damage_array(path, rng)
+        with contextlib.suppress(ValueError, yaml.YAMLError):
+            if path.suffix == ".yaml":
+                values, words = damaged_values(yaml.safe_load(content), rng)
+                path.write_text(yaml.safe_dump(values), errors="surrogatepass")
+                return words
+            if path.suffix in (".json", ".jsonl"):
+                first, *rest = content.splitlines() if path.suffix == ".jsonl" else [content]
+                values, words = damaged_values(json.loads(first), rng)
+                path.write_bytes(b"\n".join([json.dumps(values).encode(), *rest, b""]))
+                return words
+    path.write_bytes(damaged_bytes(content, rng))
+    return "bytes"
 
 
 def bad_manifests(world: World, rng: random.Random) -> Iterator[Case]:
@@ -651,7 +667,7 @@ def battery(folder: Path, seed: int = 0, n: int = 1000, *, kinds: tuple[str, ...
 def meet(kind: str, case: Case) -> Outcome:
     """Return the worst outcome of a case's commands."""
     found = [_verdict(words, case) for words in case.commands]
-    order: tuple[Verdict, ...] = ("refused", "finished", "accepted", "hung", "traceback")
+    order: tuple[Verdict, ...] = ("finished", "refused", "accepted", "hung", "traceback")
     verdict, detail = max(found, key=lambda each: order.index(each[0]))
     return Outcome(kind=kind, name=case.name, verdict=verdict, detail=detail)
 
@@ -752,13 +768,6 @@ def _places(values: Any, above: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...
     for key, value in list(entries)[:30]:
         yield (*above, key)
         yield from _places(value, (*above, key))
-
-
-def _saved_recipe(world: World) -> Path:
-    path = world.folder.parent / "recipe.yaml"
-    if not path.exists():
-        path.write_text(yaml.safe_dump(world.recipe))
-    return path
 
 
 def _evaluate(path: Path) -> list[str]:

@@ -108,6 +108,10 @@ COMMANDS = (
     Command("plan", ("plan", "runs/a", "runs/b", "--json"), FINISHED_RUNS, is_exact=True),
     Command("init", ("init", "photos", *FROZEN[:-1], "--output", "out.yaml"), is_exact=True),
     Command("episodes make", MAKE),
+    Command("episodes show", ("episodes", "show", "out/manifests/3way.parquet"), (RUN,), is_exact=True),
+    Command("list", ("list", "datasets"), is_exact=True),
+    Command("push --dry-run", ("push", "runs/a", "--dry-run"), FINISHED_RUNS[:1], is_exact=True),
+    Command("views --dry-run", ("views", "runs/a", "--dry-run"), FINISHED_RUNS[:1], is_exact=True),
     Command("cache --clear", ("cache", "--clear"), FINISHED_RUNS[:1]),
     Command("run, two seeds, two workers", ("run", "--config", "group.yaml", "--run-dir", "out", "--workers", "2")),
     Command("sweep, two workers", (*SWEEP, "--workers", "2")),
@@ -344,7 +348,8 @@ def _without_times(path: Path) -> Any:
 
         return repr(_timeless(torch.load(path, weights_only=True)))
     if path.suffix in WITH_TIMES:  # they show times, and curves over times
-        return re.sub(rb"made from \w+|[\d.,]+", b"#", path.read_bytes())
+        text = re.sub(rb"made from \w+|[\d.,]+", b"#", path.read_bytes())
+        return re.sub(rb" +|-{2,}", b" ", text)  # columns are as wide as their longest time
     texts = path.read_text().splitlines() if path.suffix == ".jsonl" else [path.read_text()]
     return [repr(_timeless(json.loads(text))) for text in texts]
 

@@ -17,7 +17,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
+from unittest import mock
 
+import bad_inputs
 from torture import RUN, Life, Tally, differences, live, prepare, restore
 
 REPORT = ("report", "out", "--output", "page")
@@ -185,4 +187,17 @@ def mend(tally: Tally, whole: Path, work: Path, what: str) -> None:
         tally.tell("lost", f"{what}: {name}")
 
 
-BATTERIES = (damaged_files, full_disks, unusable_caches, two_at_once)
+def bad_input(base: Path, n: int, rng: random.Random) -> Tally:
+    """Give bad settings, files and commands, one of each kind in turn; see `tools/bad_inputs.py`."""
+    tally = Tally("bad inputs")
+    base.mkdir(parents=True)
+    column = {"traceback": "tracebacks", "accepted": "accepted", "hung": "hung"}
+    with mock.patch.dict(os.environ, {"LUREFS_CACHE": str(base / "cache"), "WANDB_MODE": "disabled"}):
+        for outcome in bad_inputs.battery(base, rng.randrange(2**32), n):
+            tally.tried += 1
+            if outcome.verdict in column:
+                tally.tell(column[outcome.verdict], f"{outcome.kind}: {outcome.name}: {outcome.detail}")
+    return tally
+
+
+BATTERIES = (damaged_files, full_disks, unusable_caches, two_at_once, bad_input)

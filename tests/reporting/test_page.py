@@ -473,7 +473,7 @@ class TestMissingThings:
 
     def test_a_place_that_cannot_be_written_is_told(self, make_run: MakeRun, tmp_path: Path) -> None:
         (tmp_path / "file").touch()
-        with pytest.raises(UserError, match=r"file cannot be written: .*\n.*\n.*give another --output"):
+        with pytest.raises(UserError, match=r"file cannot be written: .*\n.*\n.*give another folder: --output"):
             write_report([make_run()], tmp_path / "file")
 
     def test_no_run_at_all_is_refused(self, tmp_path: Path) -> None:

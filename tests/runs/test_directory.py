@@ -41,7 +41,7 @@ def test_an_identity_whose_parts_are_no_mappings_is_damaged(tmp_path: Path, name
         RunDirectory(tmp_path).read_identity()
 
 
-@pytest.mark.parametrize("value", ["NaN", '"x"', "[]", "1" + "0" * 400])
+@pytest.mark.parametrize("value", ["NaN", '"x"', "[]"])
 def test_a_cost_that_is_no_number_is_damaged(tmp_path: Path, value: str) -> None:
     (tmp_path / "cost.json").write_text(f'{{"device": "cpu", "n_macs": {value}}}')
     with pytest.raises(UserError, match=r"cost\.json is damaged: n_macs is"):
@@ -60,6 +60,13 @@ def test_a_link_to_itself_hides_no_run(tmp_path: Path) -> None:
     (tmp_path / "run" / "config.yaml").touch()
     (tmp_path / "itself").symlink_to("itself")
     assert list(runs_below(tmp_path)) == [tmp_path / "run"]
+
+
+@pytest.mark.parametrize("name", sorted(READERS.keys() - {"config.yaml"}))
+def test_a_number_that_no_array_holds_is_damage(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text(f'{{"n": [{2**63}]}}')
+    with pytest.raises(UserError, match=rf"{name} is damaged: .*it holds a number of 64 bits"):
+        READERS[name](RunDirectory(tmp_path))
 
 
 def test_a_file_of_chunks_without_any_is_damaged(tmp_path: Path) -> None:
