@@ -6,6 +6,7 @@ item and yields the results in the items' order. Results do not depend on the ex
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol, TypeVar
 
@@ -48,9 +49,16 @@ def joblib(n_workers: int = -1) -> Executor:
         from joblib import Parallel, delayed, parallel_config
 
         with parallel_config(backend="loky", inner_max_num_threads=1):
-            yield from Parallel(n_jobs=n_workers, return_as="generator")(
+            results = Parallel(n_jobs=n_workers, return_as="generator")(
                 delayed(function)(*shared, item) for item in items
             )
+            try:
+                for result in results:  # noqa: UP028 (`yield from` would close it first)
+                    yield result
+            finally:
+                with warnings.catch_warnings():  # joblib warns of work that nobody takes, as after `target_ci95`
+                    warnings.filterwarnings("ignore", category=UserWarning, message=".*to limit unnecessary comp")
+                    results.close()
 
     return run
 

@@ -75,8 +75,13 @@ def _main(arguments: Sequence[str] | None) -> None:
 
 def _interrupted(arguments: Sequence[str]) -> str:
     """Return what a command says that ends by a signal; of several processes on one run only the first says it."""
-    kept = "interrupted: all that was finished is kept (chunks, features, scores); the same command resumes:"
-    return f"{kept}\n  {shlex.join(['lurefs', *arguments])}" if os.environ.get("RANK", "0") == "0" else ""
+    if os.environ.get("RANK", "0") != "0":
+        return ""
+    kept = "interrupted: all that was finished is kept (chunks, features, scores); the same command resumes"
+    if os.environ.get("WORLD_SIZE", "1") != "1":  # the options of torchrun are not known here
+        return kept
+    started_by = ["uv", "run"] if "UV_RUN_RECURSION_DEPTH" in os.environ else []
+    return f"{kept}:\n  {shlex.join([*started_by, 'lurefs', *arguments])}"
 
 
 def _report(error: Exception, arguments: Sequence[str]) -> str:

@@ -104,6 +104,26 @@ def test_what_no_command_takes_is_refused(typed: str, capsys: pytest.CaptureFixt
     assert "unrecognized arguments" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("environment", "last"),
+    [
+        ({}, "  lurefs run 'name=a b'"),
+        ({"UV_RUN_RECURSION_DEPTH": "1"}, "  uv run lurefs run 'name=a b'"),
+        ({"WORLD_SIZE": "2", "RANK": "0"}, "the same command resumes"),
+        ({"WORLD_SIZE": "2", "RANK": "1"}, ""),
+    ],
+)
+def test_an_interrupted_command_is_printed_as_it_was_started(
+    environment: dict[str, str], last: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for key in ("UV_RUN_RECURSION_DEPTH", "WORLD_SIZE", "RANK"):
+        monkeypatch.delenv(key, raising=False)
+    for key, value in environment.items():
+        monkeypatch.setenv(key, value)
+    words = cli._interrupted(["run", "name=a b"])
+    assert words.endswith(last) and len(words.splitlines()) == (2 if last.startswith("  ") else bool(last))
+
+
 def test_a_minus_stays_one_without_utf_8() -> None:
     assert "−5.35 ± 2.13 × 3".encode("ascii", cli.PLAIN_ERRORS) == b"-5.35 ? 2.13 x 3"
 

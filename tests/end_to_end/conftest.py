@@ -14,7 +14,8 @@ from lurefs.records import to_mapping
 @pytest.fixture
 def environment(tmp_path: Path) -> dict[str, str]:
     """The environment of a child process: no account, one thread, modules compiled once."""
-    kept = {key: value for key, value in os.environ.items() if not key.startswith(("WANDB", "PYTHONDONTWRITE"))}
+    left_out = ("WANDB", "PYTHONDONTWRITE", "UV_RUN")
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(left_out)}
     return {**kept, "OMP_NUM_THREADS": "1", "NETRC": str(tmp_path / "no-netrc")}
 
 

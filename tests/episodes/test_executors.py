@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import operator
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -86,3 +87,12 @@ def test_the_episode_that_ends_the_scoring_does_not_depend_on_the_executor(
 @pytest.mark.filterwarnings("ignore")
 def test_results_come_in_the_order_of_the_items(executor: Executor) -> None:
     assert list(executor(operator.add, (10,), [3, 1, 2])) == [13, 11, 12]
+
+
+def test_work_that_nobody_takes_is_ended_without_a_warning() -> None:
+    results = joblib(2)(pow, (2,), range(200))
+    assert next(results) == 1
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        results.close()  # type: ignore[attr-defined]
+    assert not [each for each in caught if "tasks" in str(each.message)]
