@@ -129,15 +129,20 @@ def name_axes(axes: Axes, x_label: str, y_label: str) -> None:
     axes.set_ylabel(y_label)
 
 
+CHARACTERS_PER_INCH = 11
+"""Characters of a legend that fit into an inch, most of them wide; its lines and gaps take ten a column."""
+
+
 def add_legend(axes: Axes, handles: Sequence[Any], labels: Sequence[str]) -> None:
     """Add a legend above the chart if there are several curves; the chart grows with many names."""
     if len(labels) < 2:
         return
     shown = [short(label) for label in labels]
-    n_columns = max(1, min(len(shown), 54 // (max(len(label) for label in shown) + 8)))
-    n_rows = -(-len(shown) // n_columns)
     figure = axes.get_figure(root=True)
     assert figure is not None
+    n_characters = int(CHARACTERS_PER_INCH * figure.get_figwidth())
+    n_columns = max(1, min(len(shown), n_characters // (max(len(label) for label in shown) + 10)))
+    n_rows = -(-len(shown) // n_columns)
     figure.set_figheight(figure.get_figheight() + 0.21 * max(0, n_rows - 2))
     axes.legend(
         handles, shown, loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=n_columns, handlelength=2.8, fontsize=10

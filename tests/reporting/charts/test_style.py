@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from lurefs.reporting.charts.style import chart_context, new_chart, to_svg
+from lurefs.reporting.charts.style import add_legend, chart_context, new_chart, to_svg
 
 
 def drawn() -> str:
@@ -46,3 +46,20 @@ def test_the_backend_of_a_notebook_is_in_no_chart_s_way_even_if_it_is_not_instal
     code = "import sys; sys.modules['matplotlib_inline'] = None; from test_style import drawn; print(drawn()[:5])"
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert done.stdout == "<?xml\n"
+
+
+@pytest.mark.parametrize(
+    "names", [[f"model é-{number}" for number in range(8)], ["lure (3 seeds)", "warm (3 seeds)", "x"]]
+)
+def test_the_names_of_a_legend_end_within_the_chart(names: list[str]) -> None:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    with chart_context("chart"):
+        figure, axes = new_chart()
+        add_legend(axes, [axes.plot([0, 1], [0, 1])[0] for _ in names], names)
+        canvas = FigureCanvasAgg(figure)
+        canvas.draw()
+        legend = axes.get_legend()
+        assert legend is not None
+        assert [text.get_text() for text in legend.get_texts()] == names
+        assert legend.get_window_extent(canvas.get_renderer()).x1 < figure.bbox.x1
