@@ -102,6 +102,15 @@ def whole_number(digits: str) -> int:
     return number
 
 
+def no_number(word: str) -> float:
+    """Refuse NaN and infinity, which no record holds; for `parse_constant` of `json.loads`.
+
+    Raises:
+        ValueError: Always.
+    """
+    raise ValueError(f"it holds {word}, which is no number")
+
+
 def is_plain(hint: Any) -> bool:
     """Return whether `convert` knows a type hint: scalars, choices, and lists, mappings and unions of these."""
     origin, inner = get_origin(hint), get_args(hint)

@@ -21,7 +21,7 @@ from lurefs import locks
 from lurefs.config.load import stored_config, to_yaml, yaml_values
 from lurefs.config.schema import RunConfig
 from lurefs.errors import UserError, first_line
-from lurefs.records import check_plain, convert, from_mapping, to_mapping, whole_number
+from lurefs.records import check_plain, convert, from_mapping, no_number, to_mapping, whole_number
 from lurefs.runs.outcomes import ChunkOutcome
 from lurefs.runs.summary import VERSION, RunSummary, as_mapping
 
@@ -377,7 +377,7 @@ def damaged(path: Path, reason: str) -> UserError:
 def _parse(text: bytes) -> dict[str, Any]:
     """Return the object in a JSON text, or raise `ValueError`."""
     try:
-        values = json.loads(text.decode("utf-8"), parse_int=whole_number)
+        values = json.loads(text.decode("utf-8"), parse_int=whole_number, parse_constant=no_number)
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
     if not isinstance(values, dict):

@@ -97,3 +97,11 @@ def test_a_path_may_be_text(make_config: Callable[..., RunConfig], tmp_path: Pat
     directory.write_config(make_config())
     assert directory == RunDirectory(tmp_path / "run")
     assert find_runs([tmp_path], root=str(tmp_path)) == [directory.path] == list(runs_below(str(tmp_path)))
+
+
+@pytest.mark.parametrize("name", sorted(READERS.keys() - {"config.yaml"}))
+@pytest.mark.parametrize("word", ["NaN", "Infinity", "-Infinity"])
+def test_what_is_no_number_is_damage(tmp_path: Path, name: str, word: str) -> None:
+    (tmp_path / name).write_text(f'{{"n": [{word}]}}')
+    with pytest.raises(UserError, match=rf"{name} is damaged: .*it holds {word}"):
+        READERS[name](RunDirectory(tmp_path))
