@@ -41,7 +41,7 @@ def test_an_identity_whose_parts_are_no_mappings_is_damaged(tmp_path: Path, name
         RunDirectory(tmp_path).read_identity()
 
 
-@pytest.mark.parametrize("value", ["NaN", '"x"', "[]"])
+@pytest.mark.parametrize("value", ['"x"', "[]"])
 def test_a_cost_that_is_no_number_is_damaged(tmp_path: Path, value: str) -> None:
     (tmp_path / "cost.json").write_text(f'{{"device": "cpu", "n_macs": {value}}}')
     with pytest.raises(UserError, match=r"cost\.json is damaged: n_macs is"):

@@ -70,12 +70,6 @@ def test_a_run_without_transfers_has_no_key_for_them(directory: RunDirectory) ->
     assert list(json.loads(directory.summary_path.read_text())) == ["version", "run", "pretrain", "benchmarks"]
 
 
-def test_an_accuracy_that_is_not_a_number_stays_one(directory: RunDirectory) -> None:
-    directory.write_summary(summary({"novel": benchmark({"ridge": probe(float("nan"))})}))
-    found = directory.read_summary().benchmarks["novel"].probes["ridge"].accuracy
-    assert found is not None and found.mean != found.mean
-
-
 def without_tails(values: dict[str, Any]) -> None:
     del values["benchmarks"]["novel"]["probes"]["ridge"]["tails"]
 
