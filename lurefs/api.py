@@ -13,7 +13,7 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -222,6 +222,7 @@ def compare(
     probe: str | None = None,
     common_episodes: bool = False,
     skip_unfinished: bool = False,
+    over: Literal["images"] | None = None,
 ) -> Results:
     """Compare finished runs on the same episodes, as `lurefs compare` does; nothing is written.
 
@@ -232,6 +233,7 @@ def compare(
         probe: Only this one; None for all.
         common_episodes: Whether runs of different lengths are compared on the first episodes that all of them met.
         skip_unfinished: Whether runs that are not evaluated yet are left out.
+        over: `images` adds intervals on other images of the same classes, from stored answers.
 
     Raises:
         UserError: A run cannot be found or is not finished, or the runs were scored on different episodes.
@@ -256,7 +258,9 @@ def compare(
             common_episodes=common_episodes,
             skip_unfinished=skip_unfinished,
         )
-    return Results(runs=tuple(found), benchmark=benchmark, probe=probe)
+    if over not in (None, "images"):
+        raise UserError(f"over is {over!r}", "'images' or None", "choose one of them")
+    return Results(runs=tuple(found), benchmark=benchmark, probe=probe, is_over_images=over == "images")
 
 
 @contextmanager

@@ -62,6 +62,7 @@ class Results:
         failures: Run name -> why it has no results; such runs are in no table.
         benchmark: The only benchmark in the tables; None for all.
         probe: The only probe in the tables; None for all.
+        is_over_images: Whether groups have intervals on other images of the same classes, too, `ci95_images`.
     """
 
     runs: tuple[Run, ...]
@@ -69,6 +70,7 @@ class Results:
     failures: Mapping[str, str] = field(default_factory=dict)
     benchmark: str | None = None
     probe: str | None = None
+    is_over_images: bool = False
 
     @cached_property
     def standings(self) -> Standings:
@@ -78,9 +80,11 @@ class Results:
         single training over episodes. Its `pairs` are differences on the same episodes, with intervals and p-values
         that are corrected for all pairs (see the page on statistics).
         """
+        from lurefs.comparing.over_images import with_intervals_over_images
         from lurefs.comparing.standings import standings
 
-        return standings(self.runs, benchmark=self.benchmark, probe=self.probe)
+        found = standings(self.runs, benchmark=self.benchmark, probe=self.probe)
+        return with_intervals_over_images(found, self.runs) if self.is_over_images else found
 
     def records(self, part: Part = "runs") -> list[dict[str, Any]]:
         """Return one part of the results in long form, as mappings with the same keys.

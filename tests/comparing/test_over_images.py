@@ -6,11 +6,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+import lurefs
 from episodes.over_images import ImageError, correct_answers, error_over_images
 from lurefs.comparing.finished_runs import read_runs
 from lurefs.comparing.over_images import with_intervals_over_images
 from lurefs.comparing.standings import standings
 from lurefs.comparing.text_tables import legend, text_tables
+from lurefs.errors import UserError
 from lurefs.runs.directory import RunDirectory
 
 MakeRun = Callable[..., RunDirectory]
@@ -47,6 +49,18 @@ def test_the_tables_have_a_column_and_say_what_it_is_over(make_run: MakeRun) -> 
     assert "± images" not in text_tables(plain)[0].columns
     assert "with other images of the same classes (± images)" in legend(found)[0]
     assert any("lurefs compare --over images" in line for line in legend(plain))
+
+
+def test_python_has_the_same_intervals_as_the_command(make_run: MakeRun) -> None:
+    directories = [with_answers(make_run("lure"), 1), with_answers(make_run("warm", unlearn="nothing"), 2)]
+    paths, runs = [directory.path for directory in directories], read_runs(directories)
+    expected = with_intervals_over_images(standings(runs), runs)
+    widths = {row.name: row.ci95_images for row in expected.groups}
+    found = {row["name"]: row["ci95_images"] for row in lurefs.compare(paths, over="images").records("groups")}
+    assert found["lure"] == widths["lure"] is not None
+    assert not any(row["ci95_images"] for row in lurefs.compare(paths).records("groups"))
+    with pytest.raises(UserError, match="over is 'classes'"):
+        lurefs.compare(paths, over="classes")  # type: ignore[arg-type]
 
 
 def test_runs_without_answers_say_why_they_have_no_interval(make_run: MakeRun) -> None:
