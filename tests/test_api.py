@@ -93,7 +93,7 @@ recipe = {{
     "class_split": {{"base": 0.5, "validation": 0.0, "novel": 0.5}}, "chunks": {{"n_chunks": 2}},
     "backbone": {{"name": "test_byobnet", "image_size": 32}}, "learner": {{"epochs": 1, "batch_size": 16}},
     "benchmarks": {{"3way": {{"n_way": 3, "n_shot": 1, "n_query": 5, "n_episodes": 10}}}},
-    "variants": {{"good": {{}}, "bad": {{"learner": {{"optimizer": {{"name": "sgd", "params": {{"lr": 1e30}}}}}}}}}},
+    "variants": {{"good": {{}}, "bad": {{"learner": {{"optimizer": {{"name": "sgd", "params": {{"lr": 1e3}}}}}}}}}},
 }}
 results = lurefs.run(recipe, n_workers=2)
 print(sorted(run.label for run in results.runs), sorted(results.failures))

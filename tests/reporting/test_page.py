@@ -339,14 +339,6 @@ class TestOneRun:
         assert ["lure", "–", "–", "–", "7"] in one_page.rows
         assert "centroid gives no probabilities, so it has no NLL, Brier score and ECE." in one_page.text
 
-    def test_nan_in_the_summary_is_a_dash(self, make_run: MakeRun, tmp_path: Path) -> None:
-        run = make_run()
-        nan = float("nan")
-        change_probe(run, "novel", "centroid", nll=accuracy(nan), ece=nan)
-        page = read(write_report([run], tmp_path / "out"))
-        assert ["lure", "–", "–", "–", "7"] in page.rows
-        assert "nan" not in page.text.lower().split()
-
     def test_probabilities_are_shown_with_three_digits(self, make_run: MakeRun, tmp_path: Path) -> None:
         run = make_run()
         change_probe(run, "novel", "centroid", nll=accuracy(1.23456), brier=accuracy(0.5), ece=0.125)
