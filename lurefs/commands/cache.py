@@ -9,12 +9,12 @@ from typing import Any
 from lurefs import cache, console
 
 ALL = "all"
-KINDS = ("images", "features", ALL)
+KINDS = ("images", "features", "controls", ALL)
 
 
 def add_parser(commands: Any) -> None:
     """Add the command `cache` to an argument parser's commands."""
-    words = "what this machine keeps for all runs: decoded images, features"
+    words = "what this machine keeps for all runs: decoded images, features, scores of controls"
     text = (
         f"List what the runs of this machine share and can make again. {cache.PLACE} names the folder, "
         f"{cache.BOUND} the most that it may hold (default: {cache.DEFAULT_GB:g} GB); what was not used for the "

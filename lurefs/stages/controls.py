@@ -25,16 +25,17 @@ from episodes.files import write_text
 from episodes.manifest import Manifest
 from episodes.table import EpisodeTable
 from episodes.transforms import needs_reference
+from lurefs import plugins
 from lurefs.config.choosing import points
 from lurefs.config.fine_tuning import fixed_probes
-from lurefs.config.identity import digest, run_identity
+from lurefs.config.identity import digest, probe_card, run_identity
 from lurefs.config.schema import ProbeConfig
 from lurefs.learning.backbones import build_twin
 from lurefs.learning.images import to_tensor
 from lurefs.records import through_json
 from lurefs.runs.directory import damaged, read_json
 from lurefs.seeding import seed_stream
-from lurefs.stages import feature_store
+from lurefs.stages import control_store, feature_store
 from lurefs.stages.cell import Cell, score_cell
 from lurefs.stages.choosing import ChosenProbe, choice_path, choose_probe
 from lurefs.stages.features import as_needed, make_bank
@@ -87,13 +88,19 @@ class _Control:
     banks: dict[str, FeatureBank] = field(default_factory=dict)
 
     def score(self, benchmark: Benchmark, manifest: Manifest, probe_name: str, executor: Executor) -> None:
-        """Score a probe and store the results, unless they are stored already."""
+        """Score a probe and store the results, unless they are stored already, in the run or for all runs."""
         config = self.stage.plan.config.probes[probe_name]
+        path = self.stage.directory.control_path(benchmark.name, self.name, probe_name)
+        files = [path]
+        if config.choose is not None:
+            files.append(choice_path(self.stage.directory, benchmark.name, probe_name, self.name))
+        key = None if path.exists() else self._store_key(benchmark, manifest, config)
+        if key is not None:
+            control_store.take(key, files)
         chosen = None if config.choose is None else self._choose(benchmark, probe_name, config, executor)
         probe = make_probe(probe_name, config) if chosen is None else chosen.probe
         made_from = None if chosen is None else chosen.made_from
         identity = through_json(result_identity(benchmark, manifest, probe, self.digests(benchmark), made_from))
-        path = self.stage.directory.control_path(benchmark.name, self.name, probe_name)
         if path.exists() and _read(path).identity == identity:
             return
         bank, query_bank = (self.bank(images) for images in benchmark.sides)
@@ -110,6 +117,30 @@ class _Control:
             target_ci95=benchmark.target_ci95,
         )
         score_cell(cell, executor, self.stage.device).save(path)
+        if key is not None:
+            about = f"{probe_name} on {benchmark.name} of {benchmark.images.dataset.name}, control {self.name!r}"
+            control_store.give(key, files, about)
+
+    def _store_key(self, benchmark: Benchmark, manifest: Manifest, config: ProbeConfig) -> str | None:
+        """Return the key of a probe's results, and of the choice of its settings; None if they are not shared."""
+        plan = self.stage.plan
+        if not plugins.is_named("probe", config.name):
+            return None
+        support, query = benchmark.sides
+        used = {"support": support, "query": query}
+        made_from = {
+            "control": self.name,
+            "manifest": manifest.hash,
+            "probe": probe_card(config),
+            "target_ci95": benchmark.target_ci95,
+        }
+        if config.choose is not None:
+            used["validation"] = validation_images(plan)
+            made_from["validation"] = validation_episodes(validation_twin(plan, benchmark)).hash
+        if any(needs_reference(point.transform) for point in points(config)):
+            used["reference"] = reference_images(plan)
+        features = {role: (images, through_json(self.identify(self.stage, images))) for role, images in used.items()}
+        return control_store.key_of(self.stage, made_from, features)
 
     def _choose(self, benchmark: Benchmark, probe_name: str, config: ProbeConfig, executor: Executor) -> ChosenProbe:
         """Choose the settings of a probe by the control's own features of the validation classes."""

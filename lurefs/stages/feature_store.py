@@ -44,7 +44,7 @@ def take(
         identity: The identity of the features.
         whose: Whose features they are, for the note that they were stored.
     """
-    key = _key(stage, images, identity) if stage.uses_store else None
+    key = key_of(stage, images, identity) if stage.uses_store else None
     if key is None:
         return None
     try:
@@ -78,7 +78,7 @@ def give(stage: Stage, images: ImageSet, bank: FeatureBank, cost: Mapping[str, A
         cost: The cost of the backbone; empty if it was not measured.
         whose: Whose features they are.
     """
-    key = _key(stage, images, bank.identity)
+    key = key_of(stage, images, bank.identity)
     if key is None or cache.bound() == 0:
         return
     about = f"{bank.features.shape[1]:,} features of {whose} on {len(images.rows):,} images of {images.dataset.name}"
@@ -98,11 +98,16 @@ def give(stage: Stage, images: ImageSet, bank: FeatureBank, cost: Mapping[str, A
         note_once(f"features are not stored for other runs: {error}")
 
 
-def _key(stage: Stage, images: ImageSet, identity: Mapping[str, Any]) -> str | None:
+def key_of(stage: Stage, images: ImageSet, identity: Mapping[str, Any]) -> str | None:
     """Return the key of features, of all that they depend on to the last bit; None if that is not known.
 
     Data sets of a user's code are not known, nor the library that corrupts images. Files of images count by their
     stamps, since identities hold names and sizes of files, not their bytes.
+
+    Args:
+        stage: The context.
+        images: The images.
+        identity: The identity of the features.
     """
     config, dataset = stage.plan.config, images.dataset
     is_of_code = any(not plugins.is_named("dataset", name) for name in dataset_names(config))

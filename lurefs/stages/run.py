@@ -48,7 +48,7 @@ def run_stage(
         directory: The run directory.
         stage_name: One of these four.
         with_page: Whether `run` writes the run's own page; several runs share one page instead.
-        uses_store: Whether features of other runs of this machine are taken; to compute them again, say no.
+        uses_store: Whether features, and scores of controls, of other runs of this machine are taken.
 
     Raises:
         UserError: The directory is in use or holds another run, an earlier stage is missing, or a file is damaged.

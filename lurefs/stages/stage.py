@@ -40,7 +40,7 @@ class Stage:
         tracker: Receives the run's records.
         device: Device of the backbone.
         ranks: The processes of the run.
-        uses_store: Whether features of other runs of this machine are taken.
+        uses_store: Whether features, and scores of controls, of other runs of this machine are taken.
     """
 
     plan: Plan
@@ -61,7 +61,7 @@ def open_stage(
         directory: The run directory.
         is_tracked: Whether the stages send records to a tracker.
         ranks: The processes of the run; the first one writes, and holds the lock.
-        uses_store: Whether features of other runs of this machine are taken.
+        uses_store: Whether features, and scores of controls, of other runs of this machine are taken.
 
     Raises:
         UserError: The directory holds a run of another configuration, or the device cannot be used.
