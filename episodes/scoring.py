@@ -243,18 +243,21 @@ def _score_range(
 
 def score_grid(
     bank: FeatureBank, manifest: Manifest, probes: Sequence[Probe], executor: Executor, *, device: str = "cpu"
-) -> list[EpisodeTable]:
+) -> Iterator[list[EpisodeTable]]:
     """Score several settings of one probe on the same episodes, each as `score` does alone, without its audit.
 
     Those with the same transform are solved block by block in turn, so that inner products are computed once for all.
 
+    Yields:
+        For one range of episodes after another, the results of each of the probes.
+
     Raises:
         ProbeError: scikit-learn refuses one of them, or a transform does not suit the bank.
     """
-    n_range = SINGLE_RANGE if any(_solver_of(probe, manifest) is None for probe in probes) else BATCHED_RANGE
+    n_single = sum(_solver_of(probe, manifest) is None for probe in probes)
+    n_range = max(SINGLE_RANGE // n_single, 1) if n_single else BATCHED_RANGE
     parts = list(_parts(range(len(manifest)), n_range))
-    found = list(executor(_score_grid_range, (bank, manifest, tuple(probes), device), parts))
-    return [collect(tables, {}) for tables in zip(*found, strict=True)]
+    yield from executor(_score_grid_range, (bank, manifest, tuple(probes), device), parts)
 
 
 def _score_grid_range(

@@ -37,12 +37,12 @@ def track(items: Iterable[T], total: int, description: str) -> Iterator[T]:
             progress.advance(task)
 
 
-def track_blocks(blocks: Iterable[B], total: int, description: str) -> Iterator[B]:
+def track_blocks(blocks: Iterable[B], total: int, description: str, *, count: Callable[[B], int] = len) -> Iterator[B]:
     """Yield blocks of episodes while a progress bar on stderr counts the episodes in them."""
     with _progress() as progress:
         task = progress.add_task(description, total=total)
         for block in blocks:
-            progress.advance(task, len(block))
+            progress.advance(task, count(block))
             yield block
 
 

@@ -146,13 +146,16 @@ def compare_grid(rounds: int) -> Iterator[Row]:
     for n_shot in (1, 5):
         manifest = manifest_of(bank, n_shot=n_shot, n_episodes=300)
 
+        def in_one_pass(manifest: Manifest = manifest) -> None:
+            list(score_grid(bank, manifest, probes, serial()))
+
         def alone(chosen: list[Probe], manifest: Manifest = manifest) -> None:
             for probe in chosen:
                 list(score(bank, manifest, probe, audit_share=0))
 
         ratios = []
         for _ in range(rounds):
-            together = cpu_seconds(partial(score_grid, bank, manifest, probes, serial()))
+            together = cpu_seconds(in_one_pass)
             one = cpu_seconds(partial(alone, [probes[2]]))
             ratios.append(cpu_seconds(partial(alone, probes)) / together)
         note = f"all in one pass cost {together / one:.1f} x one value (C = 1) alone"

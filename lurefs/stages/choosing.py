@@ -19,7 +19,8 @@ from episodes.fitting import ProbeError
 from episodes.manifest import Manifest
 from episodes.probes import Probe
 from episodes.scoring import score_grid
-from episodes.table import EpisodeTable
+from episodes.table import EpisodeTable, collect
+from lurefs import console
 from lurefs.config.choosing import grid_of, points, with_settings
 from lurefs.config.identity import digest, probe_card
 from lurefs.config.schema import ProbeConfig
@@ -82,7 +83,13 @@ def choose_probe(
     else:
         probes = [make_probe(name, point, reference) for point in points(config)]
         try:
-            tables = score_grid(bank, manifest, probes, executor, device=str(device))
+            blocks = console.track_blocks(
+                score_grid(bank, manifest, probes, executor, device=str(device)),
+                len(manifest),
+                f"settings of {name} on validation classes, {where}",
+                count=lambda tables: len(tables[0]),
+            )
+            tables = [collect(parts, {}) for parts in zip(*blocks, strict=True)]
         except ProbeError as error:
             raise UserError(
                 f"probe {name!r} on validation episodes of {where}: {first_line(error)}",

@@ -266,7 +266,9 @@ def test_a_grid_scores_each_setting_as_it_is_scored_alone(classifiers: list[Any]
     bank = FeatureBank.from_arrays(rng.normal(size=(96, 24)) + rng.normal(size=(8, 24))[labels] * 0.5, labels)
     manifest = draw(bank, EpisodeSpec(n_way=4, n_shot=max(2, n_shot), n_query=5, n_episodes=70))
     probes = [probe_of(classifier, chain) for chain in ("l2", "none") for classifier in classifiers]
-    for probe, table in zip(probes, score_grid(bank, manifest, probes, serial()), strict=True):
+    blocks = list(score_grid(bank, manifest, probes, serial()))
+    for probe, tables in zip(probes, zip(*blocks, strict=True), strict=True):
+        table = collect(tables, {})
         alone = collect(score(bank, manifest, probe), {})
         assert np.array_equal(table.predicted, alone.predicted) and np.array_equal(table.accuracy, alone.accuracy)
         np.testing.assert_allclose(table.nll, alone.nll, rtol=2e-4)
