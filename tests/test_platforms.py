@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from lurefs import locks
-from lurefs.config.checks import check_name
+from lurefs.config.names import check_name
 from lurefs.errors import UserError
 from lurefs.runs.directory import RunDirectory
 
