@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Collection, Iterable
 
 from lurefs.config.schema import RunConfig
@@ -74,6 +76,14 @@ def check_name(name: str, max_bytes: int = MAX_RUN_NAME) -> None:
             "letters, digits, '-', '_', '.' and, between them, spaces",
             "choose another name",
         )
+    try:
+        os.fsencode(name)
+    except UnicodeEncodeError as error:
+        raise UserError(
+            f"the name {name!r} cannot be the name of a file in the encoding {sys.getfilesystemencoding()}",
+            "a locale with UTF-8, or ASCII letters",
+            "set LC_ALL=C.UTF-8 and unset PYTHONUTF8, or choose another name",
+        ) from error
     if (n_bytes := len(name.encode())) > max_bytes:
         raise UserError(
             f"the name {name[:20]!r}... has {n_bytes} bytes", f"at most {max_bytes}, for file names", "shorten it"
