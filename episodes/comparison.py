@@ -12,7 +12,7 @@ import numpy as np
 from episodes.accuracies import Accuracies
 from episodes.arrays import FloatArray, IntArray
 from episodes.manifest import Manifest
-from episodes.over_classes import ClassIndex, error_over_classes, index_classes
+from episodes.over_classes import ClassIndex, around_classes, error_over_classes, index_classes
 from episodes.sign_flips import draw_signs, flipped_sums
 from episodes.summary import Summary, summarise
 from episodes.table import EpisodeTable
@@ -78,7 +78,8 @@ def paired_differences(
 ) -> dict[tuple[int, int], PairedDifference]:
     """Compare many models in pairs, each pair as `paired_difference` does with an equal generator.
 
-    All pairs share one draw of signs, so that each model's flipped sums are computed only once.
+    All pairs share one draw of signs, so that each model's flipped sums are computed only once. So is what is left of
+    its values after the effects of classes: of a difference it is the difference.
 
     Args:
         values: One array per model, (its n_episodes,), all from the same first episode on. A pair is compared on the
@@ -103,9 +104,21 @@ def paired_differences(
         for model, of_model in lengths.items()
         for n, sums in zip(sorted(of_model), flipped_sums(arrays[model], signs, sorted(of_model)), strict=True)
     }
-    indexes = {(i, n): index_classes(classes[i][:n]) for i, n in {(i, n) for (i, _), n in n_common.items()}}
+    indexes: dict[bytes, ClassIndex] = {}  # models on the same episodes share one
+    index_of, left = {}, {}
+    for model, n in flipped:
+        index = indexes.setdefault(classes[model][:n].tobytes(), index_classes(classes[model][:n]))
+        index_of[model, n] = index
+        if index.shows_noise:
+            left[model, n] = around_classes(arrays[model][:n], index)
     return {
-        (i, j): _paired(arrays[i][:n], arrays[j][:n], indexes[i, n], flipped[i, n] - flipped[j, n])
+        (i, j): _paired(
+            arrays[i][:n],
+            arrays[j][:n],
+            index_of[i, n],
+            flipped[i, n] - flipped[j, n],
+            left[i, n] - left[j, n] if (i, n) in left else None,
+        )
         for (i, j), n in n_common.items()
     }
 
@@ -281,12 +294,22 @@ def _n_true_possible(n_models: int) -> set[int]:
     return possible[n_models]
 
 
-def _paired(a: FloatArray, b: FloatArray, classes: ClassIndex, flipped: FloatArray) -> PairedDifference:
-    """Compare two models; `flipped` holds the (n_flips,) sums of their difference under random signs."""
+def _paired(
+    a: FloatArray, b: FloatArray, classes: ClassIndex, flipped: FloatArray, left: FloatArray | None
+) -> PairedDifference:
+    """Compare two models.
+
+    Args:
+        a: (n_episodes,) values of the first model.
+        b: Those of the second.
+        classes: The classes of the episodes.
+        flipped: (n_flips,) sums of the differences under random signs.
+        left: (n_episodes,) what is left of the differences after the effects of classes; None if it is not known.
+    """
     differences = a - b
     # Equal counts of correct answers may differ by a rounding error of their shares: that is a tie.
     differences[np.abs(differences) < _TOLERANCE] = 0.0
-    error = error_over_classes(differences, classes)
+    error = error_over_classes(differences, classes, left)
     summary = summarise(differences, classes, over_classes=error)
     constant = np.ptp(a) == 0 or np.ptp(b) == 0
     return PairedDifference(

@@ -21,6 +21,9 @@ EPISODES_PER_CLASS = 1.5
 """Fewer episodes than this times the number of classes do not show their own noise apart from the classes'."""
 FEWEST_FOR_SKEWNESS = 8
 """Fewer classes than this do not show whether their effects are skewed."""
+MAX_STEPS, ACCURACY = 100, 1e-9
+"""Most steps to the half width of an interval, and the share of it by which the last step may move. The error that is
+left is about the square of that share."""
 WIDEST = 1.25
 """Largest factor by which skewed effects widen an interval: the expansion behind it holds for small corrections."""
 
@@ -34,22 +37,61 @@ class ClassIndex:
         n_of_class: (C,) int64, number of episodes with each class.
         episodes: (n_entries,) int64, an episode per entry, ascending.
         columns: (n_entries,) int64, place in `present` of one class of that episode.
+        n_episodes: Number of episodes.
     """
 
     present: IntArray
     n_of_class: IntArray
     episodes: IntArray
     columns: IntArray
+    n_episodes: int
+
+    @property
+    def shows_noise(self) -> bool:
+        """Whether the episodes suffice to tell their own noise from the classes' effects."""
+        return self.n_episodes >= EPISODES_PER_CLASS * len(self.present)
 
     def sums(self, values: FloatArray) -> FloatArray:
         """Return (C,) sums of the values over the episodes with each class."""
         sums = np.bincount(self.columns, weights=values[self.episodes], minlength=len(self.present))
         return sums.astype(np.float64)
 
-    def sums_of_classes(self, values: FloatArray, n_episodes: int) -> FloatArray:
+    def sums_of_classes(self, values: FloatArray) -> FloatArray:
         """Return (n_episodes,) sums of one value per class over the classes of each episode."""
-        sums = np.bincount(self.episodes, weights=values[self.columns], minlength=n_episodes)
+        sums = np.bincount(self.episodes, weights=values[self.columns], minlength=self.n_episodes)
         return sums.astype(np.float64)
+
+    @cached_property
+    def design(self) -> Any:
+        """(n_episodes, C), sparse: 1 / n_way for each class of an episode, otherwise 0."""
+        from scipy.sparse import csr_matrix
+
+        n_way = np.bincount(self.episodes, minlength=self.n_episodes)
+        shape = (self.n_episodes, len(self.present))
+        return csr_matrix((1 / n_way[self.episodes], (self.episodes, self.columns)), shape=shape)
+
+    @cached_property
+    def inflation(self) -> float:
+        """How often the jackknife over classes counts the variance of a mean of independent values."""
+        n_classes = len(self.present)
+        shares = 1 / (self.n_episodes - self.n_of_class)
+        weights = shares.sum() - self.sums_of_classes(shares)
+        return float(
+            self.n_episodes * (n_classes - 1) / n_classes * (shares.sum() - np.square(weights).sum() / n_classes)
+        )
+
+    @cached_property
+    def of_pairs(self) -> tuple[IntArray, IntArray] | None:
+        """Episodes with each pair of classes, pair by pair, and where each pair begins; None if n_way varies."""
+        n_way = len(self.episodes) // self.n_episodes
+        if np.any(np.bincount(self.episodes, minlength=self.n_episodes) != n_way):
+            return None
+        columns = np.sort(self.columns.reshape(self.n_episodes, n_way), axis=1)
+        one, other = np.triu_indices(n_way, k=1)
+        pairs = (columns[:, one] * len(self.present) + columns[:, other]).ravel()
+        order = np.argsort(pairs, kind="stable")
+        starts = np.flatnonzero(np.diff(pairs[order], prepend=-1))
+        return order // max(len(one), 1), starts
 
 
 def index_classes(classes: IntArray) -> ClassIndex:
@@ -61,6 +103,7 @@ def index_classes(classes: IntArray) -> ClassIndex:
         n_of_class=np.bincount(columns, minlength=len(present)).astype(np.int64),
         episodes=episodes.astype(np.int64),
         columns=columns.astype(np.int64),
+        n_episodes=len(classes),
     )
 
 
@@ -109,12 +152,19 @@ class ClassError:
         quantile = student_quantile(self.freedom, level)
         if self.noise == 0 or self.jackknife == 0:
             return float(self.widening * quantile * np.sqrt(self.jackknife))
-        from scipy.optimize import brentq
+        from scipy.special import ndtr
 
-        widest = self.widening * quantile * np.sqrt(max(self.jackknife, self.inflation * self.noise))
-        while self.p(widest) > level:
-            widest *= 2
-        return float(brentq(lambda mean: self.p(mean) - level, 0.0, widest, rtol=1e-10))
+        variances, weights = self._variances
+        errors, mean = np.sqrt(variances), float(quantile * np.sqrt(self.jackknife))
+        of_slope = weights / errors / np.sqrt(2 * np.pi)
+        for _ in range(MAX_STEPS):  # Newton's; p is convex, so each mean but the first is below the wanted one
+            ratios = mean / errors
+            above = float(weights @ ndtr(-ratios)) - level / 2
+            step = above / float(of_slope @ np.exp(-np.square(ratios) / 2))
+            mean = max(mean + step, 0.0)
+            if abs(step) <= ACCURACY * mean:
+                break
+        return float(self.widening * mean)
 
     @cached_property
     def _variances(self) -> tuple[FloatArray, FloatArray]:
@@ -138,7 +188,9 @@ def _nodes() -> tuple[FloatArray, FloatArray]:
     return places**3, weights / 2 * 3 * places**2
 
 
-def error_over_classes(values: FloatArray, classes: IntArray | ClassIndex) -> ClassError | str:
+def error_over_classes(
+    values: FloatArray, classes: IntArray | ClassIndex, left: FloatArray | None = None
+) -> ClassError | str:
     """Return the error of the mean over episodes for new classes, or why there is none.
 
     The start is the leave-one-class-out jackknife (Efron and Stein 1981; on classes as the sampling unit of episodes:
@@ -161,6 +213,7 @@ def error_over_classes(values: FloatArray, classes: IntArray | ClassIndex) -> Cl
     Args:
         values: (n_episodes,) finite.
         classes: (n_episodes, n_way) int64; negative entries mean no class. Or their index.
+        left: Result of `around_classes` for these values, if it is known.
     """
     values = np.asarray(values, dtype=np.float64)
     index = classes if isinstance(classes, ClassIndex) else index_classes(classes)
@@ -173,16 +226,16 @@ def error_over_classes(values: FloatArray, classes: IntArray | ClassIndex) -> Cl
     without = (np.sum(values) - index.sums(values)) / n_without
     jackknife = float((n_classes - 1) / n_classes * np.square(without - without.mean()).sum())
     widening = widening_by_skewness(without)
-    if n_episodes < EPISODES_PER_CLASS * n_classes:
+    if not index.shows_noise:
         return ClassError(jackknife=jackknife, freedom=n_classes - 1, widening=widening)
-    left = around_classes(values, index)
+    left = around_classes(values, index) if left is None else left
     variance = float(np.square(left).sum()) / (n_episodes - n_classes)
     pairs, by_chance = variance_of_pairs(left, variance, index)
     return ClassError(
         jackknife=jackknife,
         freedom=n_classes - 1,
         noise=variance / n_episodes,
-        inflation=_inflation(index, n_episodes),
+        inflation=index.inflation,
         pairs=max(pairs - by_chance, 0.0),
         widening=widening,
     )
@@ -208,32 +261,15 @@ def widening_by_skewness(values: FloatArray) -> float:
     return min(1 + max(squared - by_chance, 0.0) * (z**4 + 2 * z**2 - 3) / (18 * n), WIDEST)
 
 
-def _inflation(index: ClassIndex, n_episodes: int) -> float:
-    """Return how often the jackknife over classes counts the variance of a mean of independent values."""
-    n_classes = len(index.present)
-    shares = 1 / (n_episodes - index.n_of_class)
-    weights = shares.sum() - index.sums_of_classes(shares, n_episodes)
-    return float(n_episodes * (n_classes - 1) / n_classes * (shares.sum() - np.square(weights).sum() / n_classes))
-
-
 def around_classes(values: FloatArray, index: ClassIndex) -> FloatArray:
     """Return what is left of the values after the mean effect of each episode's classes, by least squares."""
     from scipy.sparse.linalg import lsqr
 
-    effects = _design(index, len(values))
+    effects = index.design
     centred = values - values.mean()
     solution: FloatArray = lsqr(effects, centred, atol=1e-9, btol=1e-9, iter_lim=1000)[0]
     left: FloatArray = centred - effects @ solution
     return left
-
-
-def _design(index: ClassIndex, n_episodes: int) -> Any:
-    """Return (n_episodes, C), sparse: 1 / n_way for each class of an episode, otherwise 0."""
-    from scipy.sparse import csr_matrix
-
-    n_way = np.bincount(index.episodes, minlength=n_episodes)
-    shape = (n_episodes, len(index.present))
-    return csr_matrix((1 / n_way[index.episodes], (index.episodes, index.columns)), shape=shape)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -293,14 +329,11 @@ def variance_of_pairs(noise: FloatArray, variance: float, index: ClassIndex) -> 
         index: The classes.
     """
     n_classes, n_episodes = len(index.present), len(noise)
-    n_way = len(index.episodes) // n_episodes
-    if np.any(np.bincount(index.episodes, minlength=n_episodes) != n_way):
+    if index.of_pairs is None:
         return 0.0, 0.0
-    if (design := pair_design(n_classes, n_way)) is None:
+    if (design := pair_design(n_classes, len(index.episodes) // n_episodes)) is None:
         return 0.0, 0.0
-    has = _design(index, n_episodes)
-    has.data[:] = 1.0
-    sums = has.T @ has.multiply(noise[:, np.newaxis]).tocsr()  # (C, C): of the noise over episodes with both classes
-    of_pairs = (float(sums.multiply(sums).sum()) - float(np.square(sums.diagonal()).sum())) / 2
+    episodes, starts = index.of_pairs
+    of_pairs = float(np.square(np.add.reduceat(noise[episodes], starts)).sum()) if len(starts) else 0.0
     excess = (of_pairs - variance * n_episodes * float(design.weights[-1])) / n_episodes**2
     return excess * design.to_variance, variance * design.deviation / n_episodes

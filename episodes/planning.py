@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
@@ -58,7 +59,7 @@ def power(components: Components, design: Design, difference: float, *, scope: S
     Raises:
         ValueError: The test cannot be made with so few classes, episodes or seeds, or the seeds' spread is unknown.
     """
-    return _Test.make(components, design, scope, level).power(difference)
+    return _test(components, design, scope, level).power(difference)
 
 
 def smallest_difference(
@@ -69,7 +70,7 @@ def smallest_difference(
     Raises:
         ValueError: As `power`.
     """
-    return _Test.make(components, design, scope, level).smallest_difference(at_power)
+    return _test(components, design, scope, level).smallest_difference(at_power)
 
 
 def expected_width(components: Components, design: Design, *, scope: Scope, level: float = 0.05) -> float:
@@ -78,7 +79,7 @@ def expected_width(components: Components, design: Design, *, scope: Scope, leve
     Raises:
         ValueError: As `power`.
     """
-    test = _Test.make(components, design, scope, level)
+    test = _test(components, design, scope, level)
     return float(test.weights @ test.critical)
 
 
@@ -135,10 +136,6 @@ class _Test:
     weights: FloatArray
     error: float
 
-    @classmethod
-    def make(cls, components: Components, design: Design, scope: Scope, level: float) -> _Test:
-        return {"pool": _pool, "classes": _classes, "seeds": _seeds}[scope](components, design, level)
-
     def power(self, difference: float) -> float:
         from scipy.special import ndtr
 
@@ -156,6 +153,11 @@ class _Test:
         while self.power(widest) < at_power:
             widest *= 2
         return float(brentq(lambda difference: self.power(difference) - at_power, 0.0, widest, rtol=1e-8))
+
+
+@lru_cache(maxsize=1024)  # one test has a power, a smallest difference and a width
+def _test(components: Components, design: Design, scope: Scope, level: float) -> _Test:
+    return {"pool": _pool, "classes": _classes, "seeds": _seeds}[scope](components, design, level)
 
 
 def _pool(components: Components, design: Design, level: float) -> _Test:

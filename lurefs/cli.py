@@ -89,10 +89,11 @@ def _report(error: Exception, arguments: Sequence[str]) -> str:
     text = f"lurefs {__version__}, Python {sys.version}\nlurefs {shlex.join(arguments)}\n"
     saved = "its traceback could not be saved"
     try:
-        with tempfile.NamedTemporaryFile("w", prefix="lurefs-error-", suffix=".txt", delete=False) as file:
-            file.write(without_secrets(text + "".join(traceback.format_exception(error))))
+        text += "".join(traceback.format_exception(error))
+        with tempfile.NamedTemporaryFile("wb", prefix="lurefs-error-", suffix=".txt", delete=False) as file:
+            file.write(without_secrets(text).encode(errors=PLAIN_ERRORS))
             saved = f"please report it with {file.name}"
-    except (OSError, UnicodeError):
+    except OSError:
         print(without_secrets("".join(traceback.format_exception(error))), file=sys.stderr)
     words = without_secrets(first_line(error))[:200]
     return f"error: lurefs failed ({type(error).__name__}: {words}), which it should not; {saved}"

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from lurefs import locks
-from lurefs.config.checks import check_name
+from lurefs.config.names import check_name
 from lurefs.errors import UserError
 from lurefs.runs.directory import RunDirectory
 
@@ -71,3 +71,10 @@ def test_numbers_of_the_locks_are_those_of_the_system() -> None:
 def test_names_that_windows_cannot_store_are_refused(name: str) -> None:
     with pytest.raises(UserError, match="cannot be the name of a file"):
         check_name(name)
+
+
+def test_a_name_that_the_locale_cannot_store_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "fsencode", lambda name: name.encode("ascii"))
+    check_name("naive")
+    with pytest.raises(UserError, match="cannot be the name of a file in the encoding"):
+        check_name("naïve")

@@ -69,6 +69,7 @@ def main() -> None:
 
 def _measured(name: str, share: float) -> tuple[float, float, float]:
     """Return peak resident memory, the peak of anonymous memory at the ends of the task's steps, and CPU seconds."""
+    sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
     with tempfile.TemporaryDirectory() as folder:
         own = max(_anonymous_gib() for _ in TASKS[name](Path(folder), share))
     used = resource.getrusage(resource.RUSAGE_SELF)
@@ -127,12 +128,45 @@ def many_classes(folder: Path, share: float) -> Iterator[None]:
     yield
 
 
-def many_runs(folder: Path, share: float) -> Iterator[None]:
-    """Compare 1,000 runs of 2,000 episodes, as tables, files and a page."""
-    sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+def page_of_many_classes(folder: Path, share: float, *, command: str) -> Iterator[None]:
+    """Write the page of a run, or compare two runs, on 20,000 episodes of 10,000 classes with stored answers."""
     write_run = importlib.import_module("made_up_runs").write_run
+    n_classes, n_episodes = round(10_000 * share), round(20_000 * share)
+    rng = np.random.default_rng(0)
+    labels = np.repeat(np.arange(n_classes), 20)
+    centres = rng.normal(size=(n_classes, 64)).astype(np.float32)
+    form = {"n_way": 5, "n_shot": 1, "n_query": 15, "n_episodes": n_episodes, "seed": 0}
+    names = ["lure", "warm"] if command == "compare" else ["lure"]
+    for name, strategy in zip(names, ("by_saliency", "nothing"), strict=False):
+        bank = FeatureBank.from_arrays(3 * rng.standard_normal((len(labels), 64)) + centres[labels], labels)
+        manifest = draw_manifest(bank, _spec(n_episodes), seed=0)
+        scored = score(bank, manifest, Probe(name="centroid", classifier=nearest_centroid()))
+        table = collect(scored, {"manifest": manifest.hash})
+        config = {
+            "name": name,
+            "unlearn": {"name": strategy},
+            "benchmarks": {"novel": form},
+            "probes": {"centroid": {"name": "nearest_centroid"}},
+        }
+        write_run(folder / "runs" / name, config, {"novel": {"centroid": table}}, {"novel": manifest})
+        yield
+    del bank, manifest, table
+    began = time.process_time()
+    if command == "compare":
+        lurefs(["compare", str(folder / "runs"), "--output", str(folder / "page")])
+        page = folder / "page" / "report.html"
+    else:
+        lurefs(["report", str(folder / "runs" / "lure")])
+        page = folder / "runs" / "lure" / "report.html"
+    print(f"{command} alone took {time.process_time() - began:.0f} s", file=sys.stderr)
+    print(f"the page has {page.stat().st_size / 2**20:.1f} MiB", file=sys.stderr)
+    yield
 
-    n_runs, n_episodes = round(1000 * share), 2000
+
+def many_runs(folder: Path, share: float, *, n_most: int) -> Iterator[None]:
+    """Compare up to 1,000 runs of 2,000 episodes, as tables, files and a page."""
+    write_run = importlib.import_module("made_up_runs").write_run
+    n_runs, n_episodes = round(n_most * share), 2000
     spec = EpisodeSpec(n_way=5, n_shot=1, n_query=15, n_episodes=n_episodes)
     manifest = make_manifest(np.repeat(np.arange(20), 30), spec, seed=0, images_digest="made up")
     form = {"n_way": 5, "n_shot": 1, "n_query": 15, "n_episodes": n_episodes, "seed": 0}
@@ -185,7 +219,10 @@ TASKS: Mapping[str, Callable[[Path, float], Iterator[None]]] = MappingProxyType(
         "centroids on many features": partial(many_features, probe="nearest_centroid"),
         "regression on many features": partial(many_features, probe="logistic_regression"),
         "many classes": many_classes,
-        "many runs": many_runs,
+        "page of many classes": partial(page_of_many_classes, command="report"),
+        "compare on many classes": partial(page_of_many_classes, command="compare"),
+        "all pairs of 100 runs": partial(many_runs, n_most=100),
+        "many runs": partial(many_runs, n_most=1000),
     }
 )
 

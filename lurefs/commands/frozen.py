@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from lurefs import console, plugins
-from lurefs.config.load import RunGroup, absolute, group_of, parse_overrides
+from lurefs.config.load import RunGroup, group_of, parse_overrides
+from lurefs.config.paths import absolute
 from lurefs.config.schema import FEATURES
 from lurefs.config.weight_files import LOCAL_DIR
 from lurefs.data.features_file import difference, holds_features

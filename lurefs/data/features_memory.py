@@ -10,7 +10,7 @@ import numpy as np
 
 from episodes.bank import FeatureBank
 from episodes.files import atomic_path
-from lurefs.config.checks import check_name
+from lurefs.config.names import check_name
 from lurefs.data.features_file import checked_classes, checked_features
 from lurefs.errors import UserError
 

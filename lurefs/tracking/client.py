@@ -17,7 +17,7 @@ from typing import Any, Literal
 from episodes.files import write_text
 from lurefs.records import Row
 from lurefs.tracking.agent import AgentRun
-from lurefs.tracking.labels import Card
+from lurefs.tracking.labels import Card, fitting
 from lurefs.tracking.records import Chart, Record, Table
 
 START_SECONDS = 20.0
@@ -171,8 +171,8 @@ class Client:
             entity=self._entity,
             dir=self._home,
             id=self.id_of(card),
-            name=card.name,
-            group=card.group,
+            name=fitting(card.name),
+            group=fitting(card.group),
             job_type=card.job_type,
             tags=card.tags,
             config={**card.config, **(agent.parameters if agent else {})},

@@ -17,6 +17,8 @@ from lurefs.runs.outcomes import ChunkOutcome
 from lurefs.runs.summary import RunSummary
 
 _REGIME = ("replay", "schedule", "class_order", "images_per_class", "label_noise")
+MAX_NAME = 128
+"""Most characters of a name or a group at W&B."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,6 +184,11 @@ def tags(config: RunConfig) -> tuple[str, ...]:
 def without_none(row: Row) -> Row:
     """Return a row without None, which W&B would show as a value."""
     return {key: value for key, value in row.items() if value is not None}
+
+
+def fitting(name: str) -> str:
+    """Return a name or group of at most 128 characters, as W&B requires; a digest keeps shortened ones different."""
+    return name if len(name) <= MAX_NAME else f"{name[: MAX_NAME - 14]}… {digest(name)}"
 
 
 def _short(wanted: Iterable[str]) -> tuple[str, ...]:

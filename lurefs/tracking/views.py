@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+import unicodedata
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -123,7 +124,7 @@ def workspace(content: Content, entity: str) -> Any:
     return ws.Workspace(
         entity=entity,
         project=content.project,
-        name=named,
+        name=_plain(named),
         sections=[
             ws.Section(name="Accuracy with intervals", panels=_interval_charts(entity), **few),
             ws.Section(name="Accuracy by backbone", panels=_bars(), **few),
@@ -142,6 +143,11 @@ def workspace(content: Content, entity: str) -> Any:
             ],
         ),
     )
+
+
+def _plain(name: str) -> str:
+    """Return a workspace's name without symbols, of which W&B takes none: currencies, mathematics, emoji."""
+    return "".join("_" if unicodedata.category(character)[0] == "S" else character for character in name)
 
 
 def report(content: Content, entity: str) -> Any:

@@ -59,12 +59,16 @@ def test_latex_keeps_its_rows(found: Standings) -> None:
     assert r"50\% \& \$x\$ \textasciitilde{} \{y\} \textasciicircum{}\_ &" in text
 
 
-@pytest.mark.skipif(shutil.which("lualatex") is None, reason="needs LuaLaTeX")
-def test_latex_compiles(found: Standings, tmp_path: Path) -> None:
+@pytest.mark.parametrize("engine", ["lualatex", "pdflatex"])
+def test_latex_compiles(directories: list[RunDirectory], engine: str, tmp_path: Path) -> None:
+    if shutil.which(engine) is None:
+        pytest.skip(f"needs {engine}")
+    chosen = [run for run, name in zip(directories, NAMES, strict=True) if engine == "lualatex" or name.isascii()]
+    found = standings(read_runs(chosen))
     body = to_latex(text_tables(found), legend(found))
     text = f"\\documentclass{{article}}\\usepackage{{booktabs}}\\begin{{document}}\n{body}\\end{{document}}\n"
     (tmp_path / "paper.tex").write_text(text, encoding="utf-8")
-    command = ["lualatex", "-interaction=nonstopmode", "-halt-on-error", "paper.tex"]
+    command = [engine, "-interaction=nonstopmode", "-halt-on-error", "paper.tex"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-2000:]
 

@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from lurefs.cli import main
-from lurefs.config.checks import GROUP_FILES
+from lurefs.config.names import GROUP_FILES
 from lurefs.runs.directory import RunDirectory
 
 NAMES = ["lure--seed-0", "lure--seed-1", "warm--seed-0", "warm--seed-1"]

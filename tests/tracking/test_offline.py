@@ -3,13 +3,16 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from lurefs.config.schema import TrackersConfig
 from lurefs.runs.outcomes import ChunkOutcome
 from lurefs.tracking import rows
+from lurefs.tracking.labels import fitting
 from made_up_runs import accuracy, change_probe
 
 COST = {"n_macs": 4_000_000, "images_per_second": 500.0, "device": "cpu", "n_threads": 1}
@@ -176,3 +179,25 @@ def test_outcome_on_disk_is_what_counts(run: Any, outcome: Any) -> None:
     tracker.finish_pretrain()
     tracker.close()
     assert [row["chunk_index"] for row in run.read_log("pretrain").history] == [0, 1, 2]
+
+
+@pytest.mark.parametrize("name", ["x" * 200, "漢字😀" * 20, "שלום עולם", "$5 & 50% _^{~} `@=1+1` [a](b)"])
+def test_names_fit_into_the_limits_of_wandb(run: Any, name: str) -> None:
+    config = replace(run.config, name=name, trackers=with_tags(run.config.trackers, name))
+    type(run)(config=config, directory=run.directory).go()
+    for log in (run.read_log("pretrain"), run.read_log(PROBE), run.read_log("report")):
+        attributes = log.attributes
+        assert all(len(attributes[kind]) <= 128 for kind in ("name", "group", "id"))
+        assert attributes["name"].startswith(name[:100])
+        assert {len(tag) <= 64 for tag in attributes["tags"]} == {True} and name[:64] in attributes["tags"]
+        assert log.exit_code == 0 and log.config["run_name"] == name
+
+
+def test_shortened_names_stay_different() -> None:
+    one, other = (fitting("x" * 200 + end) for end in "ab")
+    assert one != other and len(one) == len(other) == 128
+    assert fitting("x" * 128) == "x" * 128
+
+
+def with_tags(trackers: TrackersConfig, *tags: str) -> TrackersConfig:
+    return replace(trackers, wandb=replace(trackers.wandb, tags=[*tags]))

@@ -112,3 +112,13 @@ def test_missing_package_is_told(run: Any, monkeypatch: pytest.MonkeyPatch, caps
     error = capsys.readouterr().err
     assert "lurefs views needs a library that cannot be imported" in error and "expected: " in error
     assert 'pip install "lurefs[wandb]"' in error
+
+
+@pytest.mark.parametrize("benchmark", ["$5 + 1-shot", "bénch−1 ✓", "漢字😀", "שלום ^_` ~"])
+def test_names_with_symbols_have_views(benchmark: str) -> None:
+    from lurefs.tracking.views import Content, specifications
+
+    content = Content(project="lurefs", entity=None, cells={benchmark: ["centroid"]}, curves=["test_accuracy"])
+    found = specifications(content, "someone")
+    assert found.keys() == {"workspace", "report"}
+    assert benchmark in json.dumps(found["report"], ensure_ascii=False)
