@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
+from unittest import mock
 
 from bad_input_kinds.commands import bad_commands
 from bad_input_kinds.configs import bad_configs
@@ -77,6 +78,13 @@ def battery(folder: Path, seed: int = 0, n: int = 1000, *, kinds: tuple[str, ...
         n: Number of cases.
         kinds: Keys of `KINDS`.
     """
+    tools = str(Path(__file__).resolve().parent)
+    others = [path for path in sys.path if path != tools]  # a library may import the package `coverage`
+    with mock.patch.object(sys, "path", others):
+        yield from _battery(folder, seed, n, kinds)
+
+
+def _battery(folder: Path, seed: int, n: int, kinds: tuple[str, ...]) -> Iterator[Outcome]:
     world = make_world(folder.resolve())
     streams = {kind: KINDS[kind](world, random.Random(f"{seed} {kind}")) for kind in kinds}
     for number in range(n):

@@ -30,6 +30,8 @@ _LISTS = ("benchmarks", "probes")
 _GROUP_KEYS = ("variants", "seeds", "workers")
 """Keys of a recipe for its runs together; all others are settings of each run."""
 _DATASETS = ("dataset", "benchmarks.*.dataset", "transfer.*.dataset")
+_NOT_YAML = (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError, RecursionError)
+"""What PyYAML raises at a document; the last four at values that do not suit their tags, such as `!!bool maybe`."""
 _PATHS = (
     "class_split.file",
     "backbone.checkpoint_path",
@@ -116,6 +118,7 @@ def group_of(
     n_workers = check_workers("workers", rest.get("workers", plain.get("workers", 1)))
     seeds = _seeds_of(plain, rest)
     check_name(name)
+    _refuse_empty(plain, rest)
     variants = plain.get("variants")
     if variants is not None:
         _check_variants(variants, seeds)
@@ -190,11 +193,11 @@ def yaml_values(content: bytes) -> Any:
         if depth < MAX_DEPTH and hasattr(yaml, "CSafeLoader"):
             try:
                 return yaml.load(content, yaml.CSafeLoader)
-            except (yaml.YAMLError, ValueError):
+            except _NOT_YAML:
                 pass  # Python's words say what is wrong
         return yaml.safe_load(content)
-    except yaml.YAMLError as error:
-        raise ValueError(str(error)) from error
+    except _NOT_YAML as error:
+        raise ValueError(_in_words(error)) from error
 
 
 def to_yaml(config: RunConfig) -> str:
@@ -258,13 +261,35 @@ def read_yaml(path: Path, *, resolve: bool = True) -> dict[str, Any]:
         loaded = OmegaConf.load(path)
         _refuse_environment(OmegaConf.to_container(loaded, resolve=False), str(path))
         values = OmegaConf.to_container(loaded, resolve=resolve)
-    except (yaml.YAMLError, OmegaConfBaseException, ValueError, RecursionError, OSError) as error:
+    except (*_NOT_YAML, OmegaConfBaseException, OSError) as error:
         raise UserError(
-            f"{path} cannot be read as YAML: {error}", "a YAML mapping of settings", "correct the file"
+            f"{path} cannot be read as YAML: {_in_words(error)}", "a YAML mapping of settings", _yaml_fix(error)
         ) from error
     if not isinstance(values, dict):
         raise UserError(f"{path} holds no settings", "a YAML mapping such as 'name: my-run'", "write one")
     return {str(key): value for key, value in values.items()}
+
+
+def _in_words(error: BaseException) -> str:
+    """Return what is wrong with a document."""
+    if "node expansion exceeds" in str(error):
+        return "it holds more than 10,000 values"
+    if isinstance(error, KeyError | AttributeError | TypeError):
+        return f"a value does not suit its tag: {error}"
+    return str(error)
+
+
+def _yaml_fix(error: BaseException) -> str:
+    """Return what helps with a file that is no YAML document."""
+    if isinstance(error, UnicodeError) or "#x0000" in str(error):
+        return "save the file in UTF-8"
+    if "cannot start any token" in str(error):
+        return "indent by spaces instead of tabs, and quote texts that start with @ or `"
+    if "node expansion exceeds" in str(error):
+        return "write fewer; long lists of classes can be a file of their own: class_split.file"
+    if "expected a single document" in str(error):
+        return "leave one document in the file, without lines of '---' inside"
+    return "correct the file"
 
 
 def _refuse_environment(value: Any, source: str) -> None:
@@ -302,9 +327,9 @@ def parse_overrides(texts: Sequence[str]) -> dict[str, Any]:
         parsed = OmegaConf.from_dotlist(list(texts))
         _refuse_environment(OmegaConf.to_container(parsed, resolve=False), "an override")
         values = OmegaConf.to_container(parsed, resolve=True)
-    except (yaml.YAMLError, OmegaConfBaseException, ValueError, RecursionError) as error:
+    except (*_NOT_YAML, OmegaConfBaseException) as error:
         raise UserError(
-            f"an override cannot be read: {error}", "key.sub=value with a YAML value", "quote the value"
+            f"an override cannot be read: {_in_words(error)}", "key.sub=value with a YAML value", "quote the value"
         ) from error
     assert isinstance(values, dict)
     check_plain(values)
@@ -326,6 +351,24 @@ def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]
         else:
             merged[key] = value
     return merged
+
+
+def _refuse_empty(base: Mapping[str, Any], changes: Mapping[str, Any], where: str = "") -> None:
+    """Refuse changes of a mapping to `{}`: merged, they change nothing, while they look as if they cleared it.
+
+    Raises:
+        UserError: There is one.
+    """
+    for key, value in changes.items():
+        old, path = base.get(key), f"{where}.{key}".lstrip(".")
+        if isinstance(old, Mapping) and old and isinstance(value, Mapping):
+            if not value:
+                raise UserError(
+                    f"{path}={{}} would change nothing: {path} keeps {', '.join(map(str, old))}",
+                    f"settings below {path}",
+                    f"leave {path}={{}} out; to remove entries, delete them from a copy of the recipe",
+                )
+            _refuse_empty(old, value, path)
 
 
 def _name_of(name: Any) -> str:
@@ -386,6 +429,12 @@ def _check_variants(variants: Any, seeds: tuple[int, ...] | None) -> None:
         if changes is not None and not isinstance(changes, Mapping):
             raise UserError(
                 f"variants.{variant} is {changes!r}", "a mapping of settings", "indent the changes below it"
+            )
+        if changes is not None and "name" in changes:
+            raise UserError(
+                f"variants.{variant}.name is {changes['name']!r}",
+                f"no name of its own: the run is called {variant!r}",
+                f"leave variants.{variant}.name out, or rename variants.{variant}",
             )
         if seeds is not None and changes is not None and "seed" in changes:
             raise UserError(

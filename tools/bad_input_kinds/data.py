@@ -55,7 +55,7 @@ def bad_data(world: World, rng: random.Random) -> Iterator[Case]:
     fine = {"names with escapes", "names with NUL", "names of surrogates", "empty names", "pages as names",
             "long names", "huge labels", "boolean features"}  # fmt: skip
     for name, path in arrays.items():
-        yield Case(name=name, commands=[_evaluate(path)], is_meaningless=name not in fine)
+        yield Case(name=name, commands=[_evaluate(path, is_images="images" in name)], is_meaningless=name not in fine)
     odd: dict[str, Callable[[Path], Any]] = {
         "10^13 labels": lambda path: _lying_npz(path, "labels", (10**13,)),
         "features of 10^13 rows": lambda path: _lying_npz(path, "features", (10**13, 8)),
@@ -72,7 +72,8 @@ def bad_data(world: World, rng: random.Random) -> Iterator[Case]:
         for ending in (".npz", ".npy", ".parquet", ".zip", ".csv", ".tar"):
             path = world.fresh(f"odd{ending}")
             write(path)
-            yield Case(name=f"{name} as {ending}", commands=[_evaluate(path)], is_meaningless=True)
+            is_images = name.startswith("images") or ending not in (".npz", ".npy")
+            yield Case(name=f"{name} as {ending}", commands=[_evaluate(path, is_images=is_images)], is_meaningless=True)
     folders: dict[str, Callable[[Path], Any]] = {
         "a pipe": lambda folder: os.mkfifo(folder / "class 0" / "p.png"),
         "a device": lambda folder: (folder / "class 0" / "d.png").symlink_to("/dev/zero"),
@@ -90,21 +91,17 @@ def bad_data(world: World, rng: random.Random) -> Iterator[Case]:
         folder = world.fresh("photos")
         shutil.copytree(world.photos, folder)
         write_in(folder)
-        yield Case(name=f"{name} in a folder", commands=[_evaluate(folder)])
+        yield Case(name=f"{name} in a folder", commands=[_evaluate(folder, is_images=True)])
     while True:
         source = rng.choice((world.images, world.features))
         path = world.fresh(source.name)
         path.write_bytes(damaged_bytes(source.read_bytes(), rng))
-        yield Case(name=f"bytes of {source.name}", commands=[_evaluate(path)])
+        yield Case(name=f"bytes of {source.name}", commands=[_evaluate(path, is_images=source == world.images)])
 
 
-def _evaluate(path: Path) -> list[str]:
+def _evaluate(path: Path, *, is_images: bool) -> list[str]:
     words = ["evaluate", str(path), "--way", "2", "--shots", "1", "--dry-run", "--run-dir", str(path) + "-run"]
-    return (
-        words
-        if path.suffix in (".npz", ".npy") and "photos" not in path.name
-        else [*words, "--backbone", "test_resnet"]
-    )
+    return [*words, "--backbone", "test_resnet", "backbone.pretrained=false"] if is_images else words
 
 
 def _remove(*folders: Path) -> None:
