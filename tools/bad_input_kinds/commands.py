@@ -32,6 +32,23 @@ def bad_commands(world: World, rng: random.Random) -> Iterator[Case]:
         "run --config quickstart seeds=[] --dry-run", "run --config quickstart seeds=[0,0] --dry-run",
         "run --config quickstart a=b --dry-run", "run --config quickstart = --dry-run",
         "run --config quickstart 'learner=5' --dry-run", "run --config quickstart learner.epochs.x=5 --dry-run",
+        "sweep --config one_backbone seed=[1,1] --dry-run", "sweep --config one_backbone seed=[null] --dry-run",
+        "sweep --config one_backbone seed=[[1,2]] --dry-run", "sweep --config one_backbone seed=[1,2] --slurm x",
+        "sweep --config one_backbone seed=[1,2] --workers -1", "sweep --config compare_backbones method=random",
+        "sweep --config compare_backbones parameters.seed.values=[] --dry-run", "sweep a b", "sweep", "plan", "extract",
+        f"plan {world.run} --difference 0", f"plan {world.run} --power 1", f"plan {world.run} --classes 2",
+        f"plan {world.run} --benchmark x", f"plan {world.run} --seeds 1000000000000",
+        f"compare {world.run} --probe ''", f"compare {world.run} --output {world.run}", f"compare {world.run} nosuch",
+        f"compare {world.run} --over episodes", f"reproduce {world.run} --output {world.run}", "reproduce ''",
+        f"views {world.manifest} --dry-run", f"push {world.manifest} --dry-run",
+        f"report {world.run} --output /dev/full",
+        f"episodes show {world.run}/summary.json", f"episodes verify {world.run}", "episodes make", "episodes",
+        f"episodes verify {world.manifest} --episode 99", f"evaluate {world.features} {world.features}",
+        f"evaluate {world.features} --backbone x", f"evaluate {world.images} --backbone ,", "cache --max-gb 0",
+        f"evaluate {world.images} --backbone test_resnet --weights /nowhere --dry-run",
+        f"init {world.photos} --output {world.photos}", f"init {world.photos} --backbone no_such --output x.yaml",
+        f"run --run-dir {world.run} seed=5 --dry-run", f"run {world.run}/identity.json --dry-run",
+        "run quickstart --run-dir a --run-root b --dry-run", "run --run-root b --config quickstart --dry-run",
     ]  # fmt: skip
     rng.shuffle(lines)
     for line in lines:

@@ -20,18 +20,26 @@ SETTINGS: dict[str, tuple[str, ...]] = {
         "eval_batch_size=1000000000000", "optimizer.params.weight_decay=x", "optimizer.params.weight_decay=1e30",
         "optimizer.params.nesterov=5", "optimizer.params.eps=x", "optimizer.name=no_such", "l2_init=1e30",
         "augment.crop_padding=1000000", "n_workers=1000000", "epochs=1000000000000", "freeze=['*']",
+        "optimizer={name: adamw, params: {lr: 0.1, betas: [0.9]}}", "optimizer.params.dampening=5",
+        "optimizer={name: adamw, params: {lr: 0.1, maximize: true}}",
+        "optimizer={name: rmsprop, params: {lr: 0.1, alpha: 5}}", "optimizer={}", "optimizer.params={}",
     ),
     "chunks": ("n_chunks=1000000000000", "buffer_size=5", "label_noise=1", "first_share=0.9"),
     "probes.logistic_regression": (
         "transform=''", "transform='l2,,l2'", "transform='l2,none'", "transform=pca:1000000000000", "params.C=0",
         "params.C=-1", "params.C=.nan", "params.C=x", "params.max_iter=x", "params.max_iter=1.5", "params.no_such=1",
-        "solver=other", "transform=power:1e300",
+        "solver=other", "transform=power:1e300", "params.C=1e300", "params.C=1e-300", "params.max_iter=0",
+        "params.tol=1e9", "choose=[]", "choose={}", "choose={C: []}", "choose={C: 1}", "choose={C: [[1]]}",
+        "choose={C: [0]}", "choose={C: [1, 1.0]}", "choose={C: [1e300]}", "choose={C: [.nan]}", "choose={C: [x]}",
+        "choose={C: [true]}", "choose={C: [null]}", "choose={name: [ridge]}", "choose={max_iter: [0]}",
+        "choose={transform: [x]}", "choose_by=accuracy",
     ),
     "benchmarks.novel": (
         "n_episodes=1000000000000", "n_way=1000000", "n_shot=1000000000000", "n_query=true", "query_alpha=.nan",
         "query_alpha=1e300", "shots=[1]", "target_ci95=0.5", "seed=-1", "manifest=no_such_file.parquet",
     ),
-    "transfer.all": ("sizes=[0]", "sizes=[]", "grid={C: [x]}", "grid={C: [0]}", "grid={no_such: [1]}", "val=0",
+    "transfer.all": ("sizes=[0]", "sizes=[]", "grid={C: [x]}", "grid={C: [0]}", "grid={no_such: [1]}",
+                     "grid={C: [1e300]}", "val=0",
                      "n_repeats=1000000000000"),
     "unlearn": (
         "params.keep_ratio=a", "params.keep_ratio=2", "params.keep_ratio=0", "params.saliency_images=1.5",
@@ -40,9 +48,21 @@ SETTINGS: dict[str, tuple[str, ...]] = {
     "backbone": ("image_size=1000000000000", "name=no_such_model", "params.no_such=1", "params.drop_rate=x",
                  "features.layer=99", "features.n_layers=1000", "checkpoint_path=~nosuchuser/x", "name=''"),
     "after_chunk": ("n_episodes=1000000000000",),
+    "calibrate": ("alpha=0", "alpha=1", "alpha=.nan", "alpha=x", "alpha=true", "alpha=[0.1]", "no_such=1"),
+    "dataset": ("params.image_size=0", "params.image_size=1000000000", "params.path=[a]", "params={}"),
+    "executor": ("name=Serial", "params.n_jobs=2", "params={n_workers: 2}"),
     "image_split": ("val=0.9", "test=0.99"),
 }  # fmt: skip
 """Settings that mean nothing, by section; each is refused."""
+WHOLE = (
+    "a=", "=b", "a.b.c=1", "a[0]=1", "+seed=1", "~seed=1", "seed", "seed=", "seed==1", "seed =1", ".seed=1",
+    "learner..epochs=1", "learner.=1", "learner.epochs[0]=1", "learner.epochs.x=1", "learner={}", "learner=null",
+    "probes={}", "benchmarks={}", "benchmarks.novel=null", "transfer={}", "calibrate=yes", "calibrate=[]",
+    "seed=!!bool maybe", "seed=!!timestamp x", "seed=!!python/name:os.system", "seed=${seed}", "seed=[1", "seed=1.0",
+    "seed=0o10", "seed=1:30:x", "seed=.inf", "seeds=[0,0]", "variants.a.name=b", "device=meta", "device=''", "device=x",
+    "robustness.severities=[0]", "robustness.attacks={fgsm: [2]}", "class_split.base=2", "class_split.file=/dev/zero",
+)  # fmt: skip
+"""Settings outside of the sections: odd forms, tags, and those of the whole run."""
 
 
 OTHER_PROBES: dict[str, tuple[dict[str, Any], ...]] = {
@@ -74,10 +94,11 @@ PATHS = (":", "..x:y", "math:pi", "builtins:exit", "x", "", "a:b:c", "os:system"
 
 def bad_settings(world: World, rng: random.Random) -> Iterator[Case]:
     """Yield settings that mean nothing, then random numbers and words for random settings."""
-    listed = [(section, text) for section, texts in SETTINGS.items() for text in texts]
+    listed = [f"{section}.{text}" for section, texts in SETTINGS.items() for text in texts]
+    listed += WHOLE
     rng.shuffle(listed)
-    for section, text in listed:
-        yield Case(name=f"{section}.{text}", commands=[world.dry_run({}, f"{section}.{text}")], is_meaningless=True)
+    for text in listed:
+        yield Case(name=text, commands=[world.dry_run({}, text)], is_meaningless=True)
     stored = yaml.safe_load((world.run / "config.yaml").read_text())
     while True:
         path = [str(key) for key in rng.choice(list(places(stored)))]
