@@ -15,7 +15,7 @@ import inspect
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from multiprocessing import parent_process
@@ -218,7 +218,7 @@ def folders_of(names: Iterable[str]) -> tuple[Path, ...]:
     return tuple(dict.fromkeys(root for root in roots if str(root) not in sys.path))
 
 
-def check(kind: str, name: str, params: Mapping[str, Any], *, where: str) -> None:
+def check(kind: str, name: str, params: Mapping[str, Any], *, where: str, chosen: Collection[str] = ()) -> None:
     """Raise if a plug-in does not accept the given parameters, without calling it.
 
     Args:
@@ -226,6 +226,7 @@ def check(kind: str, name: str, params: Mapping[str, Any], *, where: str) -> Non
         name: The plug-in's name or import path.
         params: Keyword arguments of the plug-in.
         where: The plug-in's dotted path in the config, for the error message.
+        chosen: Parameters that the config has below `choose` instead of `params`.
 
     Raises:
         UserError: The name is unknown, it is no factory, or the factory does not accept the parameters or their types.
@@ -242,7 +243,9 @@ def check(kind: str, name: str, params: Mapping[str, Any], *, where: str) -> Non
             f"parameters {', '.join(accepted)}" if accepted else "no parameters",
             f"did you mean {guess!r}?" if guess else f"change {where}.params",
         ) from error
-    check_types(signature, params, where=f"{where}.params")
+    for part in ("params", "choose"):
+        of_part = {key: value for key, value in params.items() if (key in chosen) == (part == "choose")}
+        check_types(signature, of_part, where=f"{where}.{part}")
 
 
 def check_types(signature: inspect.Signature, params: Mapping[str, Any], *, where: str) -> None:

@@ -220,6 +220,8 @@ def describe(hint: Any) -> str:
     if origin is Literal:
         return "one of " + ", ".join(str(choice) for choice in get_args(hint))
     if origin in (list, tuple, Sequence):
+        if get_args(hint)[0] is Any:
+            return "a list"
         return f"a list, each entry {describe(get_args(hint)[0])}"
     if dataclasses.is_dataclass(hint) or origin is not None:
         return "a mapping"

@@ -49,7 +49,7 @@ HOMES = {
         "lurefs.stages.identity",
     },
     "datasets": {"lurefs.data.hub"},
-    "omegaconf": {"lurefs.config.load"},
+    "omegaconf": {"lurefs.config.documents"},
     "wandb": {"lurefs.tracking.tracker", "lurefs.tracking.client", "lurefs.commands.push", "lurefs.tracking.views"},
     "wandb_workspaces": {"lurefs.tracking.views"},
     "sklearn": {

@@ -14,7 +14,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from lurefs.config.load import merge, parse_overrides, run_config
+from lurefs.config.documents import parse_overrides
+from lurefs.config.load import merge, run_config
 from lurefs.runs.directory import RunDirectory
 from lurefs.runs.outcomes import UnlearnReport
 from lurefs.stages.plan import make_plan

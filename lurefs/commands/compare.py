@@ -45,7 +45,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Compare runs: print the tables, write the files and the page; return the exit code.
 
     Raises:
-        UserError: A run cannot be found or is unfinished, or the runs were scored on different episodes.
+        UserError: A run cannot be found or is unfinished, the runs were scored on different episodes, or the output is
+            the folder of a run.
     """
     runs = comparable_runs(
         find_runs(arguments.runs),
@@ -56,6 +57,12 @@ def run(arguments: argparse.Namespace) -> int:
         skip_unfinished=arguments.skip_unfinished,
     )
     output = arguments.output or Path("comparisons") / _folder_name(runs)
+    if RunDirectory(output).config_path.is_file():
+        raise UserError(
+            f"--output is {output}, the folder of a run, whose page would be replaced",
+            "a folder of its own for the comparison",
+            "give another --output, or leave it out",
+        )
     chosen = {"benchmark": arguments.benchmark, "probe": arguments.probe}
     paths = write_comparison(runs, output, **chosen, is_over_images=arguments.over == "images")
     _print_what_can_be_shown(runs, arguments.benchmark, arguments.probe)

@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from lurefs import console, plugins
-from lurefs.config.load import RunGroup, group_of, parse_overrides
+from lurefs.config.documents import parse_overrides
+from lurefs.config.learning_schema import BackboneConfig
+from lurefs.config.load import RunGroup, group_of
 from lurefs.config.paths import absolute
 from lurefs.config.schema import FEATURES
 from lurefs.config.weight_files import LOCAL_DIR
@@ -90,6 +92,11 @@ def run(arguments: argparse.Namespace) -> int:
         )
     _check_places(arguments)
     text = recipe(arguments)
+    if arguments.backbone is not None:
+        from lurefs.learning.timm_models import check_backbone
+
+        for backbone in _backbones_of(arguments.backbone).values():
+            check_backbone(BackboneConfig(name=backbone))
     path = arguments.output or Path(f"{_name(arguments)}.yaml")
     if path.exists():
         raise UserError(f"{path} exists", "the name of a new file", "give another --output, or delete the file")

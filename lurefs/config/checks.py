@@ -9,6 +9,7 @@ from episodes.specs import SpecError
 from episodes.stopping import MIN_EPISODES
 from episodes.transforms import parse_chain
 from lurefs import plugins
+from lurefs.config.bounds import check_optimizer_bounds, check_probe_bounds
 from lurefs.config.choosing import all_params, check_choices, transforms_of
 from lurefs.config.fine_tuning import check_fine_tunings, fine_tunings
 from lurefs.config.learning_schema import BackboneConfig, ChunksConfig, FeaturesConfig, LearnerConfig
@@ -26,16 +27,7 @@ from lurefs.config.schema import (
 )
 from lurefs.config.weight_files import LOCAL_DIR
 from lurefs.errors import UserError, unknown_name, without_secrets
-from lurefs.records import check_bounds, convert, to_mapping
-
-OPTIMIZER_BOUNDS: Mapping[str, Mapping[str, float]] = {
-    "lr": {"above": 0, "high": 1e3},
-    "momentum": {"low": 0, "below": 1},
-    "weight_decay": {"low": 0, "high": 1e3},
-    "eps": {"above": 0, "high": 1},
-    "layer_decay": {"above": 0, "below": 1},
-}
-"""Bounds of parameters that most optimizers have, as in the metadata of a config's fields."""
+from lurefs.records import to_mapping
 
 WEIGHT_SOURCES = {"file", "url", "hf_hub_id", "hf_hub_filename", "state_dict"}
 """Keys of timm's cards of weights that name some."""
@@ -67,7 +59,7 @@ def _check_plugins(config: RunConfig) -> None:
     probes |= {f"transfer.{name}.probe": transfer.probe for name, transfer in config.transfer.items()}
     for where, probe in probes.items():
         for params in all_params(probe):
-            plugins.check("probe", probe.name, params, where=where)
+            plugins.check("probe", probe.name, params, where=where, chosen=tuple(probe.choose or ()))
 
 
 def check_settings(config: RunConfig) -> None:
@@ -231,10 +223,7 @@ def _check_learner(learner: LearnerConfig) -> None:
         )
     if learner.freeze == []:
         raise UserError("learner.freeze is empty", "names or patterns, or a number of stages", "leave it out")
-    for key, value in learner.optimizer.params.items():
-        if key in OPTIMIZER_BOUNDS and value is not None:
-            path = f"learner.optimizer.params.{key}"
-            check_bounds(convert(float, value, path), OPTIMIZER_BOUNDS[key], path)
+    check_optimizer_bounds(learner.optimizer.params)
 
 
 def _check_schedule(chunks: ChunksConfig) -> None:
@@ -312,7 +301,7 @@ def _check_transfer(where: str, transfer: TransferConfig) -> None:
             "classes: all, since the class split is only for the run's data set",
             f"set {where}.classes to all",
         )
-    _check_probe(f"{where}.probe", transfer.probe)
+    _check_probe(f"{where}.probe", transfer.probe, transfer.grid)
     sizes = transfer.sizes
     if not sizes or len(set(sizes)) < len(sizes) or any(size != "all" and size < 1 for size in sizes):
         raise UserError(
@@ -325,7 +314,8 @@ def _check_transfer(where: str, transfer: TransferConfig) -> None:
         )
 
 
-def _check_probe(where: str, probe: ProbeConfig) -> None:
+def _check_probe(where: str, probe: ProbeConfig, grid: Mapping[str, list[Any]] | None = None) -> None:
+    check_probe_bounds(where, probe, grid)
     for path, chain in transforms_of(where, probe).items():
         try:
             parse_chain(chain)

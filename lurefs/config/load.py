@@ -13,6 +13,7 @@ import yaml
 import lurefs
 from lurefs import plugins
 from lurefs.config.checks import check_config, check_settings
+from lurefs.config.documents import parse_overrides, read_yaml
 from lurefs.config.learning_schema import BackboneConfig
 from lurefs.config.names import check_name, check_variant_names
 from lurefs.config.paths import absolute
@@ -22,8 +23,6 @@ from lurefs.errors import UserError, nearest
 from lurefs.records import check_plain, from_mapping, to_mapping
 
 MAX_WORKERS = 1024
-MAX_DEPTH = 2000
-"""Bound of a document's depth below which libyaml may read it."""
 _LISTS = ("benchmarks", "probes")
 _GROUP_KEYS = ("variants", "seeds", "workers")
 """Keys of a recipe for its runs together; all others are settings of each run."""
@@ -106,6 +105,7 @@ def group_of(
     n_workers = check_workers("workers", rest.get("workers", plain.get("workers", 1)))
     seeds = _seeds_of(plain, rest)
     check_name(name)
+    _refuse_empty(plain, rest)
     variants = plain.get("variants")
     if variants is not None:
         _check_variants(variants, seeds)
@@ -167,26 +167,6 @@ def _of_features(config: RunConfig) -> RunConfig:
     return replace(config, backbone=backbone, controls=False)
 
 
-def yaml_values(content: bytes) -> Any:
-    """Return the value of a YAML document.
-
-    libyaml is eight times as fast as Python, but crashes on deep nesting and has other messages.
-
-    Raises:
-        ValueError: It is no valid document.
-    """
-    depth = content.count(b"[") + content.count(b"{") + 2 * max(map(len, content.splitlines()), default=0)
-    try:
-        if depth < MAX_DEPTH and hasattr(yaml, "CSafeLoader"):
-            try:
-                return yaml.load(content, yaml.CSafeLoader)
-            except (yaml.YAMLError, ValueError):
-                pass  # Python's words say what is wrong
-        return yaml.safe_load(content)
-    except yaml.YAMLError as error:
-        raise ValueError(str(error)) from error
-
-
 def to_yaml(config: RunConfig) -> str:
     """Return the resolved configuration as a YAML document that `load` reads back."""
     return yaml.safe_dump(to_mapping(config), sort_keys=False, allow_unicode=True, width=120)
@@ -235,72 +215,6 @@ def find_recipe(source: str | Path) -> Path:
     )
 
 
-def read_yaml(path: Path, *, resolve: bool = True) -> dict[str, Any]:
-    """Read a YAML file of settings; with `resolve`, replace each `${name}` in it by the setting of that name.
-
-    Raises:
-        UserError: The file is not a YAML mapping.
-    """
-    from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
-
-    try:
-        loaded = OmegaConf.load(path)
-        _refuse_environment(OmegaConf.to_container(loaded, resolve=False), str(path))
-        values = OmegaConf.to_container(loaded, resolve=resolve)
-    except (yaml.YAMLError, OmegaConfBaseException, ValueError, RecursionError, OSError) as error:
-        raise UserError(
-            f"{path} cannot be read as YAML: {error}", "a YAML mapping of settings", "correct the file"
-        ) from error
-    if not isinstance(values, dict):
-        raise UserError(f"{path} holds no settings", "a YAML mapping such as 'name: my-run'", "write one")
-    return {str(key): value for key, value in values.items()}
-
-
-def _refuse_environment(value: Any, source: str) -> None:
-    """Raise if settings ask for an environment variable: its value would be stored with the run and shown on the page.
-
-    Raises:
-        UserError: They do.
-    """
-    if isinstance(value, Mapping):
-        value = list(value.values())
-    if isinstance(value, list):
-        for entry in value:
-            _refuse_environment(entry, source)
-    elif isinstance(value, str) and "${" in value and "oc.env" in value:
-        raise UserError(
-            f"{source} reads an environment variable: {value!r}",
-            "settings without secrets, since a run stores them and its page shows them",
-            'write the value, or give it on the command line, e.g. dataset.params.path="$DATA"',
-        )
-
-
-def parse_overrides(texts: Sequence[str]) -> dict[str, Any]:
-    """Parse `key.sub=value` texts into nested mappings.
-
-    Raises:
-        UserError: A text has no key, or its value is not YAML.
-    """
-    from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
-
-    for text in texts:
-        if "=" not in text or text.startswith("="):
-            raise UserError(f"override {text!r} has no 'key='", "key.sub=value", "write e.g. learner.epochs=5")
-    try:
-        parsed = OmegaConf.from_dotlist(list(texts))
-        _refuse_environment(OmegaConf.to_container(parsed, resolve=False), "an override")
-        values = OmegaConf.to_container(parsed, resolve=True)
-    except (yaml.YAMLError, OmegaConfBaseException, ValueError, RecursionError) as error:
-        raise UserError(
-            f"an override cannot be read: {error}", "key.sub=value with a YAML value", "quote the value"
-        ) from error
-    assert isinstance(values, dict)
-    check_plain(values)
-    return {str(key): value for key, value in values.items()}
-
-
 def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     """Return `base` with `changes` merged into it, mapping by mapping.
 
@@ -316,6 +230,24 @@ def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]
         else:
             merged[key] = value
     return merged
+
+
+def _refuse_empty(base: Mapping[str, Any], changes: Mapping[str, Any], where: str = "") -> None:
+    """Refuse changes of a mapping to `{}`: merged, they change nothing, while they look as if they cleared it.
+
+    Raises:
+        UserError: There is one.
+    """
+    for key, value in changes.items():
+        old, path = base.get(key), f"{where}.{key}".lstrip(".")
+        if isinstance(old, Mapping) and old and isinstance(value, Mapping):
+            if not value:
+                raise UserError(
+                    f"{path}={{}} would change nothing: {path} keeps {', '.join(map(str, old))}",
+                    f"settings below {path}",
+                    f"leave {path}={{}} out; to remove entries, delete them from a copy of the recipe",
+                )
+            _refuse_empty(old, value, path)
 
 
 def _name_of(name: Any) -> str:
@@ -376,6 +308,12 @@ def _check_variants(variants: Any, seeds: tuple[int, ...] | None) -> None:
         if changes is not None and not isinstance(changes, Mapping):
             raise UserError(
                 f"variants.{variant} is {changes!r}", "a mapping of settings", "indent the changes below it"
+            )
+        if changes is not None and "name" in changes:
+            raise UserError(
+                f"variants.{variant}.name is {changes['name']!r}",
+                f"no name of its own: the run is called {variant!r}",
+                f"leave variants.{variant}.name out, or rename variants.{variant}",
             )
         if seeds is not None and changes is not None and "seed" in changes:
             raise UserError(

@@ -24,20 +24,22 @@ LEAST_OF_16_BITS = 1 << 14
 """The brightest grey of an image of 16 bits is above this, unless it uses 14 bits or fewer."""
 REPLACE = "replace the file or delete it"
 """What helps with an image that is damaged."""
+MAX_IMAGE_SIZE = 16384
+"""Pixels; the bound of `backbone.image_size`, too."""
 MAX_RATIO = 100
 """Of images that are longer than this many times their width, only the middle is resized, to save memory."""
 
 
 def check_image_size(image_size: int, *, where: str) -> None:
-    """Raise if a side length is not a positive whole number of pixels.
+    """Raise if a side length is not a positive whole number of pixels, or larger than any image that can be learned.
 
     Raises:
-        UserError: `image_size` is below 1 or not an integer.
+        UserError: `image_size` is below 1, above `MAX_IMAGE_SIZE` or not an integer.
     """
-    if isinstance(image_size, bool) or not isinstance(image_size, int) or image_size < 1:
+    if isinstance(image_size, bool) or not isinstance(image_size, int) or not 1 <= image_size <= MAX_IMAGE_SIZE:
         raise UserError(
             f"{where}: image_size is {image_size!r}",
-            "a whole number of pixels, 1 or more",
+            f"a whole number of pixels from 1 to {MAX_IMAGE_SIZE}",
             "set image_size to e.g. 32",
         )
 

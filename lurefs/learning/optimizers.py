@@ -39,17 +39,48 @@ def build_optimizer(model: nn.Module, config: PluginConfig) -> torch.optim.Optim
         for factory in (create_optimizer_v2, get_optimizer_class(config.name)):
             check_types(inspect.signature(factory), config.params, where="learner.optimizer.params")
         optimizer: torch.optim.Optimizer = create_optimizer_v2(model, opt=config.name, **config.params)
-    except (TypeError, ValueError) as error:
-        raise UserError(
-            f"learner.optimizer.params {config.params} do not suit {config.name!r}: {error}",
-            "what the optimizer takes, e.g. lr, momentum, weight_decay",
-            "change learner.optimizer.params",
-        ) from error
+    except (TypeError, ValueError, LookupError, ArithmeticError) as error:
+        raise _unsuitable(config, first_line(error)) from error
     except (AssertionError, ImportError, RuntimeError) as error:
         raise _cannot_be_used(config.name, first_line(error)) from error
     for group in optimizer.param_groups:
         group["initial_lr"] = group["lr"] * group.get("lr_scale", 1)  # timm's layer_decay
     return optimizer
+
+
+def try_out(config: PluginConfig) -> None:
+    """Let an optimizer take two steps down a slope, on a small layer of its own and without decay.
+
+    Some parameters have no bounds in timm: an `alpha` of 5 makes RMSprop's first step NaN, and `maximize` climbs.
+
+    Raises:
+        UserError: A step fails, ends at values that are not finite, or leads uphill.
+    """
+    params = {key: value for key, value in config.params.items() if key != "layer_decay"} | {"weight_decay": 0.0}
+    with torch.random.fork_rng(devices=[]):  # an optimizer may draw
+        layer = nn.Linear(3, 2)
+        optimizer = build_optimizer(layer, PluginConfig(name=config.name, params=params))
+        for parameter in layer.parameters():
+            torch.nn.init.zeros_(parameter)
+        try:
+            for _ in range(2):
+                before = [parameter.detach().clone() for parameter in layer.parameters()]
+                for parameter in layer.parameters():
+                    parameter.grad = torch.ones_like(parameter)
+                optimizer.step()
+        except Exception as error:  # of any optimizer's code
+            raise _unsuitable(config, f"a step fails: {first_line(error)}") from error
+    moves = [parameter.detach() - old for parameter, old in zip(layer.parameters(), before, strict=True)]
+    if not all(move.isfinite().all() and move.sum() <= 0 for move in moves):
+        raise _unsuitable(config, "its steps lead uphill, or to values that are not finite")
+
+
+def _unsuitable(config: PluginConfig, reason: str) -> UserError:
+    return UserError(
+        f"learner.optimizer.params {config.params} do not suit {config.name!r}: {reason}",
+        "what the optimizer takes, e.g. lr, momentum, weight_decay",
+        "change learner.optimizer.params",
+    )
 
 
 def _cannot_be_used(name: str, reason: str) -> UserError:

@@ -18,7 +18,8 @@ from episodes.manifest import Manifest
 from episodes.table import EpisodeTable
 from episodes.transfer.table import TransferTable
 from lurefs import locks
-from lurefs.config.load import stored_config, to_yaml, yaml_values
+from lurefs.config.documents import yaml_values
+from lurefs.config.load import stored_config, to_yaml
 from lurefs.config.schema import RunConfig
 from lurefs.errors import UserError, first_line
 from lurefs.records import check_plain, convert, from_mapping, no_number, to_mapping, whole_number

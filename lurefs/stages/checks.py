@@ -17,6 +17,7 @@ from episodes.transfer.fits import transfer
 from episodes.transfer.split import RowSplit
 from episodes.transforms import needs_reference
 from lurefs import plugins
+from lurefs.config.bounds import OPTIMIZER_BOUNDS
 from lurefs.config.choosing import grid_of, points, with_settings
 from lurefs.config.fine_tuning import fine_tunings, fixed_probes
 from lurefs.data.corruptions import MIN_IMAGE_SIZE, check_corruptible
@@ -25,7 +26,7 @@ from lurefs.learning.backbones import Backbone, build_twin
 from lurefs.learning.boundary import apply_strategy
 from lurefs.learning.fine_tuning import trained_names
 from lurefs.learning.freezing import freeze_parameters, frozen_names
-from lurefs.learning.optimizers import build_optimizer
+from lurefs.learning.optimizers import build_optimizer, try_out
 from lurefs.learning.schedule import epoch_sizes, n_batches
 from lurefs.learning.timm_models import check_backbone
 from lurefs.learning.unlearn.contract import ProbeImages
@@ -67,7 +68,10 @@ def check(plan: Plan) -> None:
     backbone = plan_backbone(plan)
     if not plan.config.frozen:
         freeze_parameters(backbone.model, frozen_names(backbone.model, plan.config.learner.freeze))
-        build_optimizer(backbone.model, plan.config.learner.optimizer)
+        optimizer = plan.config.learner.optimizer
+        build_optimizer(backbone.model, optimizer)
+        if optimizer.params.keys() - OPTIMIZER_BOUNDS.keys():  # a step may compile for a minute, so not always
+            try_out(optimizer)
         check_batches(plan, backbone)
         check_unlearn(plan, backbone)
     for settings in fine_tunings(plan.config).values():

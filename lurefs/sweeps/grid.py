@@ -14,8 +14,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from lurefs.config.documents import parse_overrides, read_yaml
 from lurefs.config.identity import digest, run_identity
-from lurefs.config.load import find_recipe, load, parse_overrides, read_yaml
+from lurefs.config.load import find_recipe, load
 from lurefs.config.schema import RunConfig
 from lurefs.errors import UserError
 

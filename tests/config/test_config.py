@@ -305,6 +305,19 @@ def test_merge_keeps_what_a_change_does_not_name() -> None:
         ('name: "a\\eb"', "cannot be the name of a file"),
         ('benchmarks: {"a\\u202eb": {}}', "cannot be the name of a file"),
         ("a: [unclosed", "cannot be read as YAML"),
+        ("frozen: !!bool maybe", "a value does not suit its tag: 'maybe'"),
+        ("seed: !!timestamp x", "a value does not suit its tag"),
+        ("learner:\n\tepochs: 1", "indent by spaces"),
+        ("name: a\n---\nname: b", "leave one document in the file"),
+        (f"seeds: {list(range(20_000))}", "it holds more than 10,000 values"),
+        ("variants: {a: {name: b}}", "variants.a.name is 'b'"),
+        ("probes: {p: {params: {C: 1.0e+300}}}", "probes.p.params.C is 1e+300"),
+        ("probes: {p: {params: {max_iter: 0}}}", "probes.p.params.max_iter is 0"),
+        ("probes: {p: {choose: {C: [1, 0]}}}", "probes.p.choose.C is 0"),
+        ("probes: {p: {choose: {C: [1, x]}}}", "probes.p.choose.C is 'x'"),
+        ("probes: {p: {choose: {C: 1}}}", "expected: a list\n"),
+        ("probes: {p: {name: ridge, choose: {alpha: [-1]}}}", "probes.p.choose.alpha is -1"),
+        ("transfer: {all: {grid: {C: [0, 1]}}}", "transfer.all.grid.C is 0"),
     ],
 )
 def test_wrong_files_are_refused_in_useful_words(tmp_path: Path, text: str, words: str) -> None:
@@ -314,6 +327,23 @@ def test_wrong_files_are_refused_in_useful_words(tmp_path: Path, text: str, word
     assert words in refused
     assert "expected:" in refused
     assert "to fix:" in refused
+
+
+def test_a_file_in_another_encoding_is_answered_with_the_right_one(tmp_path: Path) -> None:
+    for encoding in ("utf-16", "utf-16-le"):
+        (tmp_path / "wrong.yaml").write_text("name: a\n", encoding=encoding)
+        assert "save the file in UTF-8" in refusal(str(tmp_path / "wrong.yaml"))
+
+
+def test_an_empty_override_that_would_clear_nothing_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text("transfer: {all: {sizes: [1]}}")
+    with pytest.raises(UserError, match=r"transfer=\{\} would change nothing: transfer keeps all"):
+        load(path, ["transfer={}"])
+    with pytest.raises(UserError, match=r"transfer\.all=\{\} would change nothing: transfer\.all keeps sizes"):
+        load(path, ["transfer.all={}"])
+    (run,) = load(path, ["calibrate={}", "transfer.other={}"]).runs.values()
+    assert run.calibrate is not None and list(run.transfer) == ["all", "other"]
 
 
 def test_parameters_without_plain_annotations_are_left_to_the_factory() -> None:

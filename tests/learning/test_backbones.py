@@ -109,6 +109,8 @@ def test_an_image_too_small_for_the_model_is_refused() -> None:
 def test_a_device_that_is_not_there_is_refused() -> None:
     with pytest.raises(UserError, match="set device=auto"):
         resolve_device("cuda:99")
+    with pytest.raises(UserError, match="device 'meta' cannot be used"):
+        resolve_device("meta")
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from lurefs.learning.optimizers import (
     pull_to,
     refuse_divergence,
     set_learning_rate,
+    try_out,
 )
 
 
@@ -56,6 +57,7 @@ def test_steps_after_a_reset_are_as_many_times_a_new_optimizers_as_its_docstring
     [
         (PluginConfig(name="sdg"), "unknown optimizer 'sdg'"),
         (PluginConfig(name="sgd", params={"lr": 0.1, "momentun": 0.9}), "do not suit 'sgd'"),
+        (PluginConfig(name="adamw", params={"lr": 0.1, "betas": [0.9]}), "do not suit 'adamw'"),
     ],
 )
 def test_wrong_optimizers_are_refused(config: PluginConfig, words: str) -> None:
@@ -113,6 +115,25 @@ def test_other_optimizers_keep_no_weights_that_would_come_back(name: str) -> Non
 def test_parameters_of_a_wrong_type_are_refused(name: str, params: dict[str, Any], words: str) -> None:
     with pytest.raises(UserError, match=words):
         build_optimizer(torch.nn.Linear(2, 1), PluginConfig(name=name, params=params))
+
+
+@pytest.mark.parametrize(
+    ("name", "params"),
+    [
+        ("adamw", {"maximize": True}),
+        ("rmsprop", {"alpha": 5}),
+        ("sgd", {"momentum": 0.9, "nesterov": False, "dampening": 5}),
+        ("adamw", {"betas": [[0.9], 0.9]}),
+    ],
+)
+def test_optimizers_whose_steps_lead_uphill_or_nowhere_are_refused(name: str, params: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match=f"do not suit '{name}'"):
+        try_out(PluginConfig(name=name, params={"lr": 0.1, **params}))
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_each_optimizer_leads_downhill(name: str) -> None:
+    try_out(PluginConfig(name=name, params={"lr": 0.1}))
 
 
 def test_a_last_step_that_diverges_is_told_although_the_loss_before_it_is_finite() -> None:

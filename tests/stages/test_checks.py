@@ -43,7 +43,7 @@ MakeConfig = Callable[..., RunConfig]
         ("trackers.wandb={mode: online, strict: true}", "W&B did not start online: no API key was found"),
         ("device=cuda:99", "device 'cuda:99' cannot be used"),
         ("device=gpu", "device 'gpu' cannot be used"),
-        ("probes.logistic_regression.params.C=-1", "cannot be fitted on benchmark"),
+        ("probes.logistic_regression.params.solver=x", "cannot be fitted on benchmark"),
         ("probes.p.name=sklearn.linear_model:LinearRegression", "LinearRegression is no classifier"),
         ("probes.p.name=sklearn.cluster:KMeans", "KMeans is no classifier"),
         ("transfer.t.probe.name=sklearn.cluster:KMeans", "transfer.t.probe is 'sklearn.cluster:KMeans'"),
@@ -80,11 +80,14 @@ def test_a_probe_that_suits_the_backbone_but_not_a_control_is_refused(make_confi
 @pytest.mark.parametrize(
     ("probe", "words"),
     [
-        ({"name": "logistic_regression", "params": {"C": -1.0}}, "cannot be fitted on benchmark 'novel-3way-1shot'"),
+        (
+            {"name": "logistic_regression", "params": {"solver": "x"}},
+            "cannot be fitted on benchmark 'novel-3way-1shot'",
+        ),
         ({"name": "logistic_regression", "params": {"nonsense": 1}}, "nonsense"),
         ({"name": "knn", "params": {"n_neighbors": 50}}, "3-way 1-shot"),
         ({"name": "sklearn.linear_model:LogisticRegression", "params": {"max_iter": "x"}}, "'max_iter' parameter"),
-        ({"name": "sklearn.linear_model:LogisticRegression", "params": {"tol": -1.0}}, "'tol' parameter"),
+        ({"name": "sklearn.linear_model:LogisticRegression", "params": {"l1_ratio": -1.0}}, "'l1_ratio' parameter"),
     ],
 )
 def test_probes_that_cannot_be_fitted_are_refused_before_the_work(
