@@ -234,7 +234,7 @@ class DecodedImages:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # a part of the image still fitted
             os.pwrite(files.sums, _checksum(image), row * _SUM_BYTES)
         except OSError as error:
-            return image, f"decoded images cannot be stored in {cache.cache_dir()}: {error.strerror or error}"
+            return image, cache.unusable(error)
         return image, ""
 
     def _try(self, row: int) -> Decoding:

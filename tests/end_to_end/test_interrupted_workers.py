@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -32,7 +33,12 @@ def test_processes_of_joblib_end_without_a_word(
     path.write_text(yaml.safe_dump(to_mapping(config)))
     command = [sys.executable, "-m", "lurefs", "run", "--config", str(path), "--run-dir", str(tmp_path / "run")]
     with subprocess.Popen(
-        command, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True
+        command,
+        env=environment,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),  # tests in the background ignore it
     ) as process:
         while not _has_workers(process.pid):
             assert process.poll() is None
