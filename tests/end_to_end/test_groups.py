@@ -120,6 +120,24 @@ def test_a_run_that_fails_costs_no_other_and_stages_go_one_by_one(
     assert "finished, nothing to do" in capsys.readouterr().out
 
 
+def test_a_page_that_cannot_be_written_is_told_after_the_runs_that_failed(
+    group_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = tmp_path / "pair"
+    (root / "report.html").mkdir(parents=True)  # no page can take its place
+    arguments = ["run", "--config", str(group_file), "--run-dir", str(root), "seed=0"]
+    with RunDirectory(root / "lure--seed-0").locked(), pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == 2
+    out, err = capsys.readouterr()
+    told = err.index("failed: lure--seed-0\nanother process is working")
+    assert err.index(f"error: {root} cannot be written") > told
+    assert "warm--seed-0" in out and f"results    {root}" in out
+    (root / "report.html").rmdir()
+    main(arguments)
+    assert "lure--seed-0" in (root / "report.html").read_text()
+
+
 def test_a_dry_run_names_the_runs_and_says_what_each_variant_would_do(
     group_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
