@@ -6,8 +6,11 @@ item and yields the results in the items' order. Results do not depend on the ex
 
 from __future__ import annotations
 
+import os
+import signal
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Protocol, TypeVar
 
 Item = TypeVar("Item")
@@ -49,9 +52,10 @@ def joblib(n_workers: int = -1) -> Executor:
         from joblib import Parallel, delayed, parallel_config
 
         with parallel_config(backend="loky", inner_max_num_threads=1):
-            results = Parallel(n_jobs=n_workers, return_as="generator")(
-                delayed(function)(*shared, item) for item in items
-            )
+            with _children_that_end_quietly():
+                results = Parallel(n_jobs=n_workers, return_as="generator")(
+                    delayed(function)(*shared, item) for item in items
+                )
             try:
                 for result in results:  # noqa: UP028 (`yield from` would close it first)
                     yield result
@@ -61,6 +65,35 @@ def joblib(n_workers: int = -1) -> Executor:
                     results.close()
 
     return run
+
+
+@contextmanager
+def _children_that_end_quietly() -> Iterator[None]:
+    """Let processes of joblib that start in the block end without words if this one is interrupted.
+
+    Workers get no Ctrl-C of a terminal; they are ended by their parent. And the process that removes their semaphores
+    and memory maps afterwards says nothing about it.
+    """
+    from joblib.externals.loky.backend import resource_tracker
+
+    warned = os.environ.get("PYTHONWARNINGS")
+    os.environ["PYTHONWARNINGS"] = ",".join(filter(None, [warned, f"ignore:::{resource_tracker.__name__}"]))
+    try:
+        resource_tracker.ensure_running()
+    finally:
+        del os.environ["PYTHONWARNINGS"]
+        os.environ.update({} if warned is None else {"PYTHONWARNINGS": warned})
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    from multiprocessing import resource_tracker as of_python
+
+    of_python.ensure_running()  # joblib would start it later, which unblocks the signal
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])  # processes and threads inherit it
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 def dask(address: str | None = None, n_workers: int = 2) -> Executor:

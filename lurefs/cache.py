@@ -26,6 +26,10 @@ _CARD = "entry.json"
 """Says what an entry is; it is written at every use, and carries the lock of the processes that use the entry."""
 
 
+WITHOUT = "images are decoded, and features computed, whenever they are used"
+"""What a run does without the cache."""
+
+
 class NoCacheError(Exception):
     """An entry cannot be made or used; the text says why."""
 
@@ -111,7 +115,21 @@ def opened(kind: str, key: str, *, about: str, n_bytes: int) -> Iterator[tuple[P
                 os.close(in_use)
                 raise
     except OSError as error:
-        raise NoCacheError(f"the cache folder {cache_dir()} cannot be used: {error.strerror or error}") from error
+        raise NoCacheError(unusable(error)) from error
+
+
+def unusable(error: OSError) -> str:
+    """Return what is said of the cache folder if an error of the file system says that it cannot be used."""
+    return f"the cache folder {cache_dir()} cannot be used: {error.strerror or error}"
+
+
+def problem() -> str:
+    """Return why no entry can be made in the cache folder; empty if nothing is known against it."""
+    try:
+        with _locked():
+            return ""
+    except OSError as error:
+        return unusable(error)
 
 
 @contextmanager

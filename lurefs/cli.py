@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import argparse
 import codecs
 import io
 import os
 import re
 import shlex
 import sys
-import tempfile
-import traceback
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from lurefs import __version__
 from lurefs.errors import UserError, first_line, of_the_machine, without_secrets
 from lurefs.interrupts import ended_by_signals
+
+if TYPE_CHECKING:
+    import argparse
 
 EXIT_USER_ERROR = 2
 EXIT_UNFORESEEN = 70
@@ -86,6 +87,9 @@ def _interrupted(arguments: Sequence[str]) -> str:
 
 def _report(error: Exception, arguments: Sequence[str]) -> str:
     """Save the traceback of an unforeseen error; return one line on it."""
+    import tempfile
+    import traceback
+
     text = f"lurefs {__version__}, Python {sys.version}\nlurefs {shlex.join(arguments)}\n"
     saved = "its traceback could not be saved"
     try:
@@ -101,7 +105,9 @@ def _report(error: Exception, arguments: Sequence[str]) -> str:
 
 def make_parser() -> argparse.ArgumentParser:
     """Return the parser of all commands; the parsed `run` is a function from the arguments to the exit code."""
-    from lurefs.commands import (  # late, so that a signal meets a handler as early as possible
+    import argparse  # late like all that is imported in this file, so that a signal meets a handler early
+
+    from lurefs.commands import (
         cache,
         compare,
         episodes,

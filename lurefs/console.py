@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import textwrap
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -26,6 +27,12 @@ def note(text: str) -> None:
     from rich.console import Console
 
     Console(stderr=True, highlight=False).print(text, markup=False, soft_wrap=True)
+
+
+@cache
+def note_once(text: str) -> None:
+    """Print one line to stderr, the first time in a process that it is to be printed."""
+    note(text)
 
 
 def track(items: Iterable[T], total: int, description: str) -> Iterator[T]:

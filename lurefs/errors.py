@@ -79,7 +79,7 @@ def of_the_machine(error: BaseException) -> UserError | None:
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Return whether Python, NumPy or torch, on a CPU or a GPU, could not get the memory that they asked for."""
-    of_torch = "can't allocate memory", "out of memory"
+    of_torch = "can't allocate memory", "not enough memory", "out of memory"
     return isinstance(error, MemoryError) or (
         isinstance(error, RuntimeError) and any(words in str(error) for words in of_torch)
     )

@@ -6,6 +6,9 @@ Each command runs once undisturbed. Then it is killed again and again at random 
 continued, and its files are compared with those of the undisturbed run: all bytes but times must be the same, and no
 file of finished work may be written again. Most lives are forks of this process, which has the libraries loaded; every
 fifth one is a new process, killed while it imports. `tools/torture_faults.py` has the other batteries.
+
+The row of a battery is printed when it ends, and what goes wrong at once, on stderr. Both versions of a file that
+differs are kept in a folder that is named.
 """
 
 from __future__ import annotations
@@ -147,9 +150,10 @@ class Tally:
     details: list[str] = field(default_factory=list)
 
     def tell(self, what: str, detail: str, n: int = 1) -> None:
-        """Count something that went wrong."""
+        """Count something that went wrong, and print it on stderr at once."""
         setattr(self, what, getattr(self, what) + n)
         self.details.append(f"{self.battery}: {what}: {detail}")
+        print(self.details[-1], file=sys.stderr, flush=True)
 
 
 COLUMNS = ("battery", "tried", "tracebacks", "accepted", "survived", "lost", "again", "hung")
@@ -311,13 +315,23 @@ def _bury(group: int) -> int:
 
 
 def differences(whole: Path, other: Path, *, is_exact: bool = False) -> list[str]:
-    """Return the files that differ otherwise than in times, or that only one of two folders has."""
-    names = [{str(path.relative_to(root)) for path in _files(root)} for root in (whole, other)]
-    missing = [f"{name} is only in {whole if name in names[0] else other}" for name in names[0] ^ names[1]]
-    both = sorted(names[0] & names[1])
-    return sorted(missing) + [
-        name for name in both if content(whole / name, is_exact=is_exact) != content(other / name, is_exact=is_exact)
-    ]
+    """Return the names of files that differ otherwise than in times, or that only one of two folders has."""
+    names = {str(path.relative_to(root)) for root in (whole, other) for path in _files(root)}
+    return sorted(
+        name for name in names if content(whole / name, is_exact=is_exact) != content(other / name, is_exact=is_exact)
+    )
+
+
+def tell_lost(tally: Tally, whole: Path, other: Path, names: Sequence[str], what: str) -> None:
+    """Count files that differ from those of an undisturbed run, and keep both versions of each for a comparison."""
+    for number, name in enumerate(names, start=len(tally.details)):
+        kept = Path(tempfile.gettempdir(), f"torture-lost-{os.getpid()}", f"{tally.battery} {number}")
+        for root, version in ((whole, "undisturbed"), (other, "disturbed")):
+            if (root / name).is_file():
+                (kept / version).mkdir(parents=True, exist_ok=True)
+                shutil.copy2(root / name, kept / version)
+        missing = [str(root / name) for root in (whole, other) if not (root / name).is_file()]
+        tally.tell("lost", f"{what}: {name}{' (missing: ' + missing[0] + ')' if missing else ''}, kept in {kept}")
 
 
 def _files(root: Path) -> Iterator[Path]:
@@ -423,7 +437,7 @@ def kill_command(command: Command, base: Path, n_kills: int, rng: random.Random)
     shutil.rmtree(whole, ignore_errors=True)
     work.rename(whole)
     restore(work, copy)
-    n_here, finished = 0, _finished(work)
+    n_here, kills, finished = 0, [], _finished(work)
     while tally.tried < n_kills or n_here:
         is_last = tally.tried >= n_kills or n_here >= KILLS_PER_FOLDER
         is_cold = not is_last and tally.tried % COLD_EVERY == COLD_EVERY - 1
@@ -437,16 +451,16 @@ def kill_command(command: Command, base: Path, n_kills: int, rng: random.Random)
         finished = _finished(work)
         if kill is not None and life.was_killed:
             tally.tried, n_here = tally.tried + 1, n_here + 1
+            kills.append((*kill, is_cold))
         elif life.code != 0:
             tally.tell("lost", f"it cannot go on: {life.code}, {life.output[-2000:]}")
         if not life.was_killed:
-            for name in differences(whole, work, is_exact=command.is_exact):
-                tally.tell("lost", name)
+            tell_lost(tally, whole, work, differences(whole, work, is_exact=command.is_exact), f"after {kills}")
             if command.is_exact and life.output != undisturbed.output:
                 tally.tell("lost", f"its words: {life.output[-2000:]}")
             tally.survived += n_here
             restore(work, copy)
-            n_here, finished = 0, _finished(work)
+            n_here, kills, finished = 0, [], _finished(work)
     return tally
 
 
@@ -463,11 +477,9 @@ def _judge(tally: Tally, life: Life, kill: tuple[float, int] | None) -> None:
 
 
 def print_row(tally: Tally) -> None:
-    """Print a row of the table, and on stderr what went wrong."""
+    """Print a row of the table."""
     values = [str(getattr(tally, name)) for name in COLUMNS]
     print(f"| {' | '.join(values)} | {tally.slowest:.2f} |", flush=True)
-    for detail in tally.details:
-        print(detail, file=sys.stderr, flush=True)
 
 
 def sum_of(tallies: Sequence[Tally]) -> Tally:

@@ -20,7 +20,7 @@ from pathlib import Path
 from unittest import mock
 
 import bad_inputs
-from torture import RUN, Life, Tally, differences, live, prepare, restore
+from torture import RUN, Life, Tally, differences, live, prepare, restore, tell_lost
 
 REPORT = ("report", "out", "--output", "page")
 DAMAGES: dict[str, Callable[[bytes], bytes | None]] = {
@@ -72,9 +72,11 @@ def damaged_files(base: Path, n: int, rng: random.Random) -> Tally:
             tally.tell("lost", f"{what}: the advice does not help: {life.output[-1500:]}")
         elif differences(whole / "page", work / "page"):
             tally.tell("accepted", what)
-        for other in set(differences(whole / "out", work / "out")) - {name.removeprefix("out/")}:
-            if not other.startswith(("figures", "report", name.removeprefix("out/"))):
-                tally.tell("lost", f"{what}: {other}")
+        others = differences(whole / "out", work / "out")
+        not_lost = ("figures", "report", name.removeprefix("out/"))
+        tell_lost(
+            tally, whole / "out", work / "out", [other for other in others if not other.startswith(not_lost)], what
+        )
     return tally
 
 
@@ -149,8 +151,9 @@ def unusable_caches(base: Path, n: int, rng: random.Random) -> Tally:
             life = live(work, RUN, environment=environment)
         tally.tried += 1
         judge(tally, life, kind)
-        if life.code != 0 or differences(whole, work):
-            tally.tell("lost", f"{kind}: code {life.code}, {differences(whole, work)}: {life.output[-1500:]}")
+        if life.code != 0:
+            tally.tell("lost", f"{kind}: code {life.code}: {life.output[-1500:]}")
+        tell_lost(tally, whole, work, differences(whole, work), kind)
     return tally
 
 
@@ -183,8 +186,7 @@ def mend(tally: Tally, whole: Path, work: Path, what: str) -> None:
     life = live(work, RUN)
     if life.code != 0:
         tally.tell("lost", f"{what}: it cannot go on: {life.output[-1500:]}")
-    for name in differences(whole, work):
-        tally.tell("lost", f"{what}: {name}")
+    tell_lost(tally, whole, work, differences(whole, work), what)
 
 
 def bad_input(base: Path, n: int, rng: random.Random) -> Tally:

@@ -109,24 +109,30 @@ def note_finished(plans: Mapping[str, Plan], waiting: Mapping[str, Plan]) -> Non
 def finish(
     stage: str, directories: Mapping[str, RunDirectory], root: Path, failures: Mapping[str, Failure], *, is_group: bool
 ) -> int:
-    """Print the results of the runs and their paths, write the page and tables of all; return the exit code."""
+    """Print the results of the runs and their paths, write the page and tables of all; return the exit code.
+
+    Raises:
+        UserError: A file of a run is damaged, or the page cannot be written; why runs failed is printed before.
+    """
     from lurefs.comparing.finished_runs import read_runs
     from lurefs.reporting.page import write_page
     from lurefs.sweeps import cells
 
     done = [directory for name, directory in directories.items() if name not in failures]
     paths = [("results", root)]
-    if done and stage in ("run", "evaluate"):
-        runs = read_runs(done)
-        print_transfers(runs)
-        if is_group and stage == "run":
-            _note_others(root, done)
-            paths += compare.write_comparison(runs, root)
-        else:
-            compare.print_comparison(runs)
-            paths += [("report", write_page(runs, root))] if stage == "run" else []
-    console.print_paths(paths)
-    cells.tell_failures(failures)
+    try:
+        if done and stage in ("run", "evaluate"):
+            runs = read_runs(done)
+            print_transfers(runs)
+            if is_group and stage == "run":
+                _note_others(root, done)
+                paths += compare.write_comparison(runs, root)
+            else:
+                compare.print_comparison(runs)
+                paths += [("report", write_page(runs, root))] if stage == "run" else []
+    finally:
+        console.print_paths(paths)
+        cells.tell_failures(failures)
     return cells.exit_code(failures)
 
 

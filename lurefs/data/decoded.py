@@ -30,8 +30,8 @@ from lurefs.errors import UserError
 KIND = "images"
 """Kind of these entries of the cache."""
 _SUMS, _SUM_BYTES = "checksums.bin", 8
-_WRITTEN = 1 << 32
-"""Added to a checksum, so that none is zero: zero is a missing record."""
+_LOW = np.uint64(2**32 - 1)
+"""The bits of a stored checksum that hold it; the others hold its complement, so that damage is noticed."""
 
 
 class Decoding(NamedTuple):
@@ -168,10 +168,11 @@ class DecodedImages:
         return _dataset(replace(self, kept=np.delete(all_rows, rows)))
 
     def _sums(self) -> NDArray[np.uint64]:
-        """Return the stored checksum of each image of the source; 0 for those that are not stored."""
+        """Return the stored checksum of each image of the source; 0 for those that are missing or damaged."""
         n_bytes = _SUM_BYTES * len(self.source)
         stored = b"" if self._files is None else os.pread(self._files.sums, n_bytes, 0)
-        return np.frombuffer(stored.ljust(n_bytes, b"\0"), "<u8").astype(np.uint64)
+        sums = np.frombuffer(stored.ljust(n_bytes, b"\0"), "<u8").astype(np.uint64)
+        return np.where(sums >> 32 == ~sums & _LOW, sums, np.uint64(0))
 
     def _source_rows(self, rows: IntArray) -> IntArray:
         return rows if self.kept is None else self.kept[rows]
@@ -233,7 +234,7 @@ class DecodedImages:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # a part of the image still fitted
             os.pwrite(files.sums, _checksum(image), row * _SUM_BYTES)
         except OSError as error:
-            return image, f"decoded images cannot be stored in {cache.cache_dir()}: {error.strerror or error}"
+            return image, cache.unusable(error)
         return image, ""
 
     def _try(self, row: int) -> Decoding:
@@ -272,4 +273,5 @@ def _dataset(decoded: DecodedImages) -> ImageDataset:
 
 
 def _checksum(image: ImageArray) -> bytes:
-    return (zlib.crc32(image.data) | _WRITTEN).to_bytes(_SUM_BYTES, "little")
+    checksum = zlib.crc32(image.data)
+    return (checksum | (~checksum & int(_LOW)) << 32).to_bytes(_SUM_BYTES, "little")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import json
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import fields
 from functools import cache
 from pathlib import Path
@@ -12,9 +14,6 @@ import episodes
 import lurefs
 from lurefs.comparing.finished_runs import Run
 from lurefs.config.identity import digest
-
-_TAIL = 200
-"""Number of bytes at the end of a page that hold what `with_origin` adds."""
 
 
 def made_from(runs: Sequence[Run]) -> str:
@@ -27,20 +26,24 @@ def made_from(runs: Sequence[Run]) -> str:
     return digest([_code(), read])
 
 
-def with_origin(page: str, origin: str) -> str:
-    """Return the page with the digest of its sources at its end."""
-    return f"{page.rstrip()}\n{_mark(origin)}\n"
+def with_origin(page: str, origin: str, figures: Iterable[str]) -> str:
+    """Return the page with the digest of its sources, and the names of its figures' files, at its end."""
+    names = json.dumps(sorted(figures)).replace(">", "\\u003e")  # no name ends the comment
+    return f"{page.rstrip()}\n<!-- made from {origin} with {names} -->\n"
 
 
 def is_current(path: Path, origin: str) -> bool:
-    """Return whether a page and its figures exist and were made from these sources."""
-    if not path.is_file() or not (path.parent / "figures").is_dir():
+    """Return whether a page and all of its figures exist and were made from these sources."""
+    if not path.is_file():
         return False
-    return path.read_bytes()[-_TAIL:].decode("utf-8", errors="replace").endswith(f"{_mark(origin)}\n")
-
-
-def _mark(origin: str) -> str:
-    return f"<!-- made from {origin} -->"
+    last = path.read_bytes().rpartition(b"\n<!-- ")[2].decode("utf-8", errors="replace")
+    found = re.fullmatch(r"made from (\w+) with (\[.*\]) -->\n", last)
+    if found is None or found[1] != origin:
+        return False
+    try:
+        return all((path.parent / "figures" / name).is_file() for name in json.loads(found[2]))
+    except (ValueError, TypeError):  # somebody changed the names
+        return False
 
 
 @cache

@@ -410,7 +410,7 @@ def _unwritable(path: Path, reason: str) -> UserError:
     return UserError(
         f"the run directory {path} cannot be written: {reason}",
         "a folder that can be created and written",
-        "give another one with --run-dir",
+        "give another one with --run-dir, or --output of reproduce",
     )
 
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import cache
 from itertools import chain
 
 import numpy as np
 
 from episodes.arrays import IntArray
-from lurefs import console, plugins
+from lurefs import cache, console, plugins
 from lurefs.config.fields import PluginConfig
 from lurefs.config.schema import RunConfig
 from lurefs.data.dataset import ImageDataset
@@ -45,7 +44,7 @@ def open_dataset(part: PluginConfig, config: RunConfig) -> ImageDataset:
             "at least one image that can be read in each class",
             "replace the files, or delete the class",
         )
-    note_once(
+    console.note_once(
         f"{len(damages)} of {len(dataset):,} images of {dataset.name} cannot be read and are left out:"
         f"{_listed(damages)}"
     )
@@ -101,7 +100,7 @@ def _fill(decoded: DecodedImages, rows: IntArray, n_workers: int) -> dict[int, D
             if each.damage:
                 damages[int(row)] = each
     if unstored:
-        note_once(f"{unstored}; images are decoded whenever they are used")
+        console.note_once(f"{unstored}; {cache.WITHOUT}")
     return damages
 
 
@@ -121,9 +120,3 @@ def _listed(damages: Mapping[str, str]) -> str:
     ]
     n_more = len(damages) - len(lines)
     return "".join(lines) + (f"\n    and {n_more:,} more" if n_more else "")
-
-
-@cache
-def note_once(text: str) -> None:
-    """Print a line to stderr, once in a process."""
-    console.note(text)

@@ -22,7 +22,6 @@ from episodes.files import atomic_path, write_text
 from lurefs import cache, console, plugins
 from lurefs.config.identity import run_identity
 from lurefs.config.schema import dataset_names
-from lurefs.stages.decode import note_once
 from lurefs.stages.identity import library_versions, machine_card
 from lurefs.stages.plan import ImageSet
 from lurefs.stages.stage import Stage
@@ -95,7 +94,8 @@ def give(stage: Stage, images: ImageSet, bank: FeatureBank, cost: Mapping[str, A
         finally:
             os.close(in_use)
     except (cache.NoCacheError, OSError) as error:
-        note_once(f"features are not stored for other runs: {error}")
+        reason = str(error) if isinstance(error, cache.NoCacheError) else cache.unusable(error)
+        console.note_once(f"{reason}; {cache.WITHOUT}")
 
 
 def key_of(stage: Stage, images: ImageSet, identity: Mapping[str, Any]) -> str | None:

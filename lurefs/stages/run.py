@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 
-from lurefs.console import note
+from lurefs.console import note_once
 from lurefs.errors import UserError, first_line, is_out_of_memory
 from lurefs.learning.padding import padding_note
 from lurefs.ranks import ranks_of
@@ -61,7 +61,7 @@ def run_stage(
         stage = open_stage(plan, directory, is_tracked=stage_name != "extract", ranks=ranks, uses_store=uses_store)
         try:
             if stage.tracker.note:
-                note(stage.tracker.note)
+                note_once(stage.tracker.note)
             if ranks.is_first and stage_name != "evaluate":
                 tell_duplicates(stage)
             if stage_name in ("run", "pretrain") and not plan.config.frozen:

@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from lurefs import console, plugins
+from lurefs import cache, console, plugins
 from lurefs.config.identity import digest, run_identity
 from lurefs.config.load import RunGroup
 from lurefs.config.schema import RunConfig, plugin_names
@@ -199,6 +199,8 @@ def run_in_workers(
     check_places(plans, directories, stage)
     configs = {name: plan.config for name, plan in plans.items()}
     folders = plugins.folders_of(name for config in configs.values() for name in plugin_names(config))
+    if elsewhere is None and (problem := cache.problem()):  # what workers say is not seen
+        console.note_once(f"{problem}; {cache.WITHOUT}")
     failures = {}
     with Workers(n_workers if elsewhere is None else 1) as workers:
         refuse(_check_in(workers, list(configs.values()), folders, stage, is_here=elsewhere is None), len(plans))

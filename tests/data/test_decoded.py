@@ -116,6 +116,16 @@ def test_a_damaged_entry_gives_the_right_images(
     assert not decodes
 
 
+def test_damaged_checksums_are_not_taken_for_those_of_images(photos: Path, own_cache: Path) -> None:
+    expected = store_of(images_of(photos)).checksums(ALL)
+    sums = pixels_of(own_cache).with_name("checksums.bin")
+    flipped = bytearray(sums.read_bytes())
+    flipped[8] ^= 1
+    for content in (bytes(flipped), np.random.default_rng(0).bytes(len(flipped))):
+        sums.write_bytes(content)
+        assert np.array_equal(store_of(images_of(photos)).checksums(ALL), expected)
+
+
 def test_an_entry_that_is_cut_short_while_it_is_open_gives_the_right_images(photos: Path, own_cache: Path) -> None:
     dataset = images_of(photos)
     expected = dataset.read(ALL)

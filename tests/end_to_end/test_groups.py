@@ -120,6 +120,24 @@ def test_a_run_that_fails_costs_no_other_and_stages_go_one_by_one(
     assert "finished, nothing to do" in capsys.readouterr().out
 
 
+def test_a_page_that_cannot_be_written_is_told_after_the_runs_that_failed(
+    group_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = tmp_path / "pair"
+    (root / "report.html").mkdir(parents=True)  # no page can take its place
+    arguments = ["run", "--config", str(group_file), "--run-dir", str(root), "seed=0"]
+    with RunDirectory(root / "lure--seed-0").locked(), pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == 2
+    out, err = capsys.readouterr()
+    told = err.index("failed: lure--seed-0\nanother process is working")
+    assert err.index(f"error: {root} cannot be written") > told
+    assert "warm--seed-0" in out and f"results    {root}" in out
+    (root / "report.html").rmdir()
+    main(arguments)
+    assert "lure--seed-0" in (root / "report.html").read_text()
+
+
 def test_a_dry_run_names_the_runs_and_says_what_each_variant_would_do(
     group_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -147,8 +165,9 @@ def test_places_and_numbers_that_a_group_cannot_have_are_refused(
     assert not (tmp_path / "pair").exists()
 
 
-def test_an_interrupt_ends_all_processes_of_a_group(
-    group_file: Path, tmp_path: Path, environment: dict[str, str]
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_a_signal_to_a_group_of_runs_ends_all_their_processes(
+    number: signal.Signals, group_file: Path, tmp_path: Path, environment: dict[str, str]
 ) -> None:
     root = tmp_path / "pair"
     command = [sys.executable, "-m", "lurefs", "run", "--config", str(group_file), "--run-dir", str(root)]
@@ -164,15 +183,20 @@ def test_an_interrupt_ends_all_processes_of_a_group(
     until = time.monotonic() + 240
     while len(list(root.glob("*/identity.json"))) < 2 and time.monotonic() < until:
         time.sleep(0.1)
-    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+    if number == signal.SIGINT:
+        os.killpg(process.pid, number)  # as a terminal does
+    else:
+        process.kill()
     try:
         _, error = process.communicate(timeout=60)
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)  # nothing may go on learning for ever
         raise
-    assert process.returncode == 130
-    assert "interrupted: all that was finished is kept" in error and "Traceback" not in error
-    assert error.endswith(f"  lurefs {shlex.join(command[3:])}\n")
+    assert process.returncode == (130 if number == signal.SIGINT else -number)
+    assert "Traceback" not in error
+    if number == signal.SIGINT:
+        assert "interrupted: all that was finished is kept" in error
+        assert error.endswith(f"  lurefs {shlex.join(command[3:])}\n")
     while time.monotonic() < until:
         try:
             os.killpg(process.pid, 0)

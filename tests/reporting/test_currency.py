@@ -27,7 +27,7 @@ def run(make_config: Callable[..., RunConfig], tmp_path: Path) -> Run:
 def test_a_page_is_made_again_only_if_what_it_was_made_from_has_changed(run: Run, tmp_path: Path) -> None:
     path = write_page([run], tmp_path / "page")
     first = path.read_bytes()
-    path.write_bytes(b"drawn by hand" + first[-100:])
+    path.write_bytes(b"drawn by hand" + b"\n" + first.splitlines(keepends=True)[-1])
     assert write_page([run], tmp_path / "page").read_bytes().startswith(b"drawn by hand")
 
     other = replace(run, label="another name")
@@ -47,4 +47,8 @@ def test_a_page_that_was_cut_or_has_lost_its_figures_is_made_again(run: Run, tmp
     assert write_page([run], tmp_path / "page").read_bytes() == first
     (tmp_path / "page" / "figures").rename(tmp_path / "figures")
     write_page([run], tmp_path / "page")
-    assert any((tmp_path / "page" / "figures").iterdir())
+    names = {path.name for path in (tmp_path / "figures").iterdir()}
+    assert {path.name for path in (tmp_path / "page" / "figures").iterdir()} == names
+    (tmp_path / "page" / "figures" / min(names)).unlink()
+    write_page([run], tmp_path / "page")
+    assert {path.name for path in (tmp_path / "page" / "figures").iterdir()} == names

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lurefs import cache
+from lurefs import cache, console
 from lurefs.cli import main
 from lurefs.config.identity import run_identity
 from lurefs.config.load import run_config
@@ -20,7 +20,6 @@ from lurefs.data import encoded
 from lurefs.errors import UserError
 from lurefs.records import to_mapping
 from lurefs.runs.directory import RunDirectory
-from lurefs.stages import decode
 from lurefs.stages.plan import make_plan
 from lurefs.stages.run import run_stage
 
@@ -28,7 +27,7 @@ from lurefs.stages.run import run_stage
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv(cache.PLACE, str(tmp_path / "cache"))
-    decode.note_once.cache_clear()
+    console.note_once.cache_clear()
     return tmp_path / "cache"
 
 
@@ -170,6 +169,6 @@ def test_a_run_without_a_cache_gives_the_same_numbers_and_says_so_once(
     own_cache.write_text("no folder")
     capsys.readouterr()
     run_stage(make_plan(of_photos()), without, "run")
-    assert capsys.readouterr().err.count("images are decoded whenever they are used") == 1
+    assert capsys.readouterr().err.count("images are decoded, and features computed, whenever they are used") == 1
     found, expected = (run.read_bank("novel-3way-1shot").features for run in (without, kept))
     assert found.tobytes() == expected.tobytes()

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+from lurefs.comparing.finished_runs import read_runs
 from lurefs.config.schema import CorruptConfig, RunConfig
 from lurefs.data.dataset import ImageDataset
 from lurefs.errors import UserError
@@ -301,6 +302,60 @@ def test_other_damaged_files_are_told_by_name(make_config: MakeConfig, directory
     (directory.path / name).write_bytes(b'{"broken')
     with pytest.raises(UserError, match=f"{Path(name).name} is damaged"):
         run_stage(make_plan(make_config()), directory, "run")
+
+
+@pytest.mark.parametrize("n_left", [None, 2])
+def test_a_run_without_some_outcomes_is_not_read_as_a_finished_one(
+    n_left: int | None, make_config: MakeConfig, directory: RunDirectory
+) -> None:
+    plan = make_plan(make_config())
+    run_stage(plan, directory, "run", with_page=False)
+    lines = directory.chunks_path.read_text().splitlines(keepends=True)
+    directory.chunks_path.unlink()
+    if n_left is not None:
+        directory.chunks_path.write_text("".join(lines[:n_left]))
+    with pytest.raises(UserError, match=f"it has {n_left or 0} of the 3 chunks in summary.json"):
+        read_runs([directory])
+    directory.chunks_path.unlink(missing_ok=True)
+    run_stage(plan, directory, "run", with_page=False)
+    assert len(read_runs([directory])[0].outcomes) == 3
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("[enforce fail at alloc_cpu.cpp:121] . DefaultCPUAllocator: can't allocate memory: you tried"),
+        torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+        MemoryError(),
+    ],
+    ids=["CPU", "CUDA", "Python"],
+)
+def test_too_little_memory_for_training_is_told_and_the_run_resumes(
+    error: Exception, make_config: MakeConfig, directory: RunDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = make_plan(make_config())
+
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.Tensor, "backward", fail)
+        with pytest.raises(UserError, match="too little memory") as caught:
+            run_stage(plan, directory, "run", with_page=False)
+    assert "learner.batch_size" in caught.value.fix
+    run_stage(plan, directory, "run", with_page=False)
+    assert directory.read_summary().pretrain is not None
+
+
+def test_another_error_of_training_is_not_taken_for_one_of_memory(
+    make_config: MakeConfig, directory: RunDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("element 0 of tensors does not require grad")
+
+    monkeypatch.setattr(torch.Tensor, "backward", fail)
+    with pytest.raises(RuntimeError, match="does not require grad"):
+        run_stage(make_plan(make_config()), directory, "pretrain")
 
 
 def test_a_held_directory_is_refused(make_config: MakeConfig, directory: RunDirectory) -> None:

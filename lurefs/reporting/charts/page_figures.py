@@ -44,6 +44,11 @@ class PageFigures:
         """Keep a sheet of images."""
         self._files[f"{name}.png"] = image_sheets.png_bytes(image)
 
+    @property
+    def names(self) -> list[str]:
+        """The names of the files."""
+        return list(self._files)
+
     def write(self) -> None:
         """Write all files."""
         for name, content in self._files.items():
