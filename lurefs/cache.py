@@ -26,7 +26,7 @@ _CARD = "entry.json"
 """Says what an entry is; it is written at every use, and carries the lock of the processes that use the entry."""
 
 
-WITHOUT = "images are decoded, and features computed, whenever they are used"
+WITHOUT = "images are decoded, and features and controls computed, whenever they are used"
 """What a run does without the cache."""
 
 

@@ -18,9 +18,8 @@ from typing import Any
 
 import episodes
 from episodes.files import atomic_path, write_text
-from lurefs import cache
+from lurefs import cache, console
 from lurefs.stages import feature_store
-from lurefs.stages.decode import note_once
 from lurefs.stages.plan import ImageSet
 from lurefs.stages.stage import Stage
 
@@ -91,7 +90,8 @@ def give(key: str, files: Sequence[Path], about: str) -> None:
         finally:
             os.close(in_use)
     except (cache.NoCacheError, OSError) as error:
-        note_once(f"results of controls are not stored for other runs: {error}")
+        reason = str(error) if isinstance(error, cache.NoCacheError) else cache.unusable(error)
+        console.note_once(f"{reason}; {cache.WITHOUT}")
 
 
 @computed_once
