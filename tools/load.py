@@ -153,10 +153,10 @@ def page_of_many_classes(folder: Path, share: float, *, command: str) -> Iterato
     del bank, manifest, table
     began = time.process_time()
     if command == "compare":
-        lurefs(["compare", str(folder / "runs"), "--output", str(folder / "page")])
+        _command(["compare", str(folder / "runs"), "--output", str(folder / "page")])
         page = folder / "page" / "report.html"
     else:
-        lurefs(["report", str(folder / "runs" / "lure")])
+        _command(["report", str(folder / "runs" / "lure")])
         page = folder / "runs" / "lure" / "report.html"
     print(f"{command} alone took {time.process_time() - began:.0f} s", file=sys.stderr)
     print(f"the page has {page.stat().st_size / 2**20:.1f} MiB", file=sys.stderr)
@@ -195,9 +195,16 @@ def many_runs(folder: Path, share: float, *, n_most: int) -> Iterator[None]:
         write_run(folder / "runs" / str(number), config, {"novel": {"centroid": table}}, {"novel": manifest})
     yield
     began = time.process_time()
-    lurefs(["compare", str(folder / "runs"), "--output", str(folder / "comparison")])
+    _command(["compare", str(folder / "runs"), "--output", str(folder / "comparison")])
     print(f"comparing alone took {time.process_time() - began:.0f} s", file=sys.stderr)
     yield
+
+
+def _command(arguments: list[str]) -> None:
+    try:
+        lurefs(arguments)
+    except SystemExit as error:  # it would end the worker, and the pool would wait for ever
+        raise RuntimeError(f"lurefs {' '.join(arguments)} ended with {error.code}") from error
 
 
 def _spec(n_episodes: int) -> EpisodeSpec:

@@ -173,6 +173,12 @@ def recipe(arguments: argparse.Namespace) -> str:
     """
     overrides = parse_overrides(getattr(arguments, "overrides", ()))
     name, params = dataset_of(arguments.data, overrides)
+    if name != FEATURES and arguments.backbone is None and _has_features(arguments):
+        raise UserError(
+            f"{arguments.data} holds features, and dataset.name is {name!r}",
+            f"the data set {FEATURES!r}, which needs no backbone",
+            "leave dataset.name out, or point at images and add --backbone",
+        )
     shots, n_way = _shots_of(SHOTS if arguments.shots is None else arguments.shots), arguments.way
     n_way = WAY if n_way is None else n_way
     dataset: ImageDataset = plugins.build("dataset", name, params)

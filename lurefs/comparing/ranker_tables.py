@@ -28,7 +28,7 @@ def ranker_notes(ranking: Ranking) -> list[str]:
     row = ranking.rows[0]
     notes = [f"Regret: over {_OVER[row.regret_scope]}. Tau: over {_OVER[row.tau_scope]}."]
     if missing := [ranker for ranker in RANKERS if ranker not in ranking.scores]:
-        notes.append(f"Not known of all backbones: {joined(missing)}.")
+        notes.append(f"Rankers without a score of some backbone are left out: {joined(missing)}.")
     if ranking.left_out:
         notes.append(
             f"Without scores, and left out: {joined(ranking.left_out)}. 'lurefs evaluate' with the run's --config and "

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 from lurefs.comparing.across_sets import AcrossSets, SetsRow
+from lurefs.comparing.calibration_words import calibration_notes
 from lurefs.comparing.choices import choice_notes
 from lurefs.comparing.data_words import data_notes
 from lurefs.comparing.estimates import Estimate, Scope
@@ -219,6 +220,7 @@ def _notes(verdicts: Verdicts) -> list[str]:
     said += idle_resets(verdicts.groups)
     said += [note for control in verdicts.controls if (note := control_note(control))]
     said += choice_notes(verdicts.groups, verdicts.benchmark, verdicts.probe)
+    said += calibration_notes(verdicts.groups, verdicts.benchmark, verdicts.probe)
     said += data_notes(verdicts.groups, verdicts.benchmark)
     if words := correction_words(verdicts):
         said.append(f"p: {words}")

@@ -115,6 +115,14 @@ def load_progress(
     return progress
 
 
+def stored_seconds(path: Path | str) -> float:
+    """Return the seconds of work that stored progress holds; 0 if there is none, or it is damaged."""
+    try:
+        return float(torch.load(path, map_location="cpu", weights_only=True)["progress"]["seconds"])
+    except Exception:  # torch raises errors of many kinds for a damaged file
+        return 0.0
+
+
 def _unusable(path: Path, reason: str) -> UserError:
     return UserError(
         f"{path} {reason}",

@@ -63,6 +63,7 @@ class FewShotScore:
         ci95_episodes: Half width of the 95 % interval over episodes of this pool, fraction.
         corrupt: Which images were corrupted, and how, in words; empty for none.
         images: Digest of the images of the benchmark.
+        settings: Digest of the probe's settings.
     """
 
     manifest: str
@@ -72,6 +73,7 @@ class FewShotScore:
     ci95_episodes: float
     corrupt: str = ""
     images: str = ""
+    settings: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

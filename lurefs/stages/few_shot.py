@@ -68,6 +68,7 @@ def with_few_shot(
             ci95_episodes=summary.ci95_episodes,
             corrupt=_corrupt_words(benchmark),
             images=_images_of(benchmark, backbone),
+            settings=digest(probe_config),
         )
     return replace(outcome, few_shot=few_shot)
 
@@ -75,19 +76,26 @@ def with_few_shot(
 def complete_few_shot(
     stage: Stage, outcomes: Sequence[ChunkOutcome], backbone: Backbone, manifests: Mapping[str, Manifest]
 ) -> list[ChunkOutcome]:
-    """Measure few-shot accuracy again if benchmarks changed; drop outdated results without a checkpoint."""
+    """Measure few-shot accuracy again if benchmarks or the probe changed; drop outdated ones without checkpoint."""
     config = stage.plan.config
     n_episodes = {name: min(len(manifest), config.after_chunk.n_episodes) for name, manifest in manifests.items()}
-    probe = next(iter(fixed_probes(config)), "")
+    probe, settings = next(((name, digest(found)) for name, found in fixed_probes(config).items()), ("", ""))
     wanted = {
-        name: (manifest.hash, probe, n_episodes[name], _corrupt_words(benchmark), _images_of(benchmark, backbone))
+        name: (
+            manifest.hash,
+            probe,
+            n_episodes[name],
+            _corrupt_words(benchmark),
+            _images_of(benchmark, backbone),
+            settings,
+        )
         for name, manifest in manifests.items()
         for benchmark in [stage.plan.benchmarks[name]]
     }
     completed = list(outcomes)
     for position, outcome in enumerate(outcomes):
         found = {
-            name: (few.manifest, few.probe, few.n_episodes, few.corrupt, few.images)
+            name: (few.manifest, few.probe, few.n_episodes, few.corrupt, few.images, few.settings)
             for name, few in outcome.few_shot.items()
         }
         if not config.after_chunk.few_shot or found == wanted:

@@ -16,12 +16,14 @@ from episodes.files import write_text
 from episodes.manifest import Manifest
 from episodes.probes import Probe
 from lurefs import console
+from lurefs.comparing.texts import duration
 from lurefs.config.identity import digest
 from lurefs.config.learning_schema import FeaturesConfig
 from lurefs.config.schema import RunConfig
 from lurefs.data.content import content_of
 from lurefs.errors import UserError
 from lurefs.learning.backbones import Backbone, resolve_device
+from lurefs.learning.progress import stored_seconds
 from lurefs.learning.weights import classifier_names, state_sha256
 from lurefs.records import through_json, to_mapping
 from lurefs.runs.directory import RunDirectory
@@ -29,11 +31,15 @@ from lurefs.stages.features import viewed
 from lurefs.stages.places import BASE_PIXELS, another_run, files_stamp, has_results, refuse_another, weights_card
 from lurefs.stages.plan import Benchmark, Plan
 
+LONG_SECONDS = 600.0
+"""A start of another configuration is not replaced if so much work on its first chunk is stored."""
+
 
 def claim(plan: Plan, directory: RunDirectory, backbone: Backbone | None) -> None:
     """Store the run's identity in its directory, or refuse a directory that holds results of another run.
 
-    What a start of another configuration has left without results, such as one that diverged, is removed.
+    What a start of another configuration has left without results, such as one that diverged, is removed, but for
+    progress of more than `LONG_SECONDS`.
 
     Args:
         plan: The plan.
@@ -54,9 +60,15 @@ def claim(plan: Plan, directory: RunDirectory, backbone: Backbone | None) -> Non
             stored = directory.read_identity().get("loaded_sha256", loaded)
             if loaded is not None and stored != loaded:
                 raise another_run(directory, [f"the SHA-256 of the loaded weights was {stored} and is now {loaded}"])
-        except UserError:
+        except UserError as error:
             if has_results(directory):
                 raise
+            if (seconds := stored_seconds(directory.progress_path)) > LONG_SECONDS:
+                raise UserError(
+                    f"{error.problem}; {duration(seconds)} of work on its first chunk are stored",
+                    error.expected,
+                    "resume it with its own configuration, give another --run-dir, or delete the directory",
+                ) from error
             console.note(f"{directory.path} holds a start of another configuration without results; it is replaced")
             directory.progress_path.unlink(missing_ok=True)
             directory.identity_path.unlink()

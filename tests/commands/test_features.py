@@ -76,6 +76,7 @@ def test_files_are_compared_on_the_same_episodes_without_a_backbone(
         (["near.npz", "near.npz"], "do not differ in their names"),
         (["near.npz", "backbone.pretrained=true"], "backbone has settings other than its name"),
         (["near.npz", "frozen=false"], "frozen is false"),
+        (["near.npz", "dataset.name=folder"], "near.npz holds features, and dataset.name is 'folder'"),
         (["near.npz", "benchmarks.5way-1shot.dataset.name=digits"], "features in all parts of a run"),
         (["near.npz", "probes.logistic_regression.name=fine_tuning"], "is fine-tuned"),
     ],

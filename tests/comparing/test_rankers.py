@@ -113,7 +113,7 @@ def test_seeds_of_one_backbone_are_one(make_run: MakeRun) -> None:
     assert row.tau_scope == "seeds"
     assert found.rankings[0].scores["LogME"]["a (3 seeds)"] == pytest.approx(GAINS[0] + 0.2)
     assert "parameters" not in found.rankings[0].scores
-    assert "Not known of all backbones: parameters." in ranker_notes(found.rankings[0])
+    assert "Rankers without a score of some backbone are left out: parameters." in ranker_notes(found.rankings[0])
 
 
 def test_runs_on_other_episodes_are_not_ranked(make_run: MakeRun) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 from lurefs.cli import main
@@ -84,6 +85,18 @@ def test_runs_that_differ_only_by_device_or_executor_are_all_checked(
     assert "run other: device 'cuda:99'" in refused(["run", *arguments, variants, "--dry-run"], capsys)
     variants = "variants={one: {}, other: {executor: {name: joblib, params: {n_workers: 0}}}}"
     assert "run other: executor 'joblib'" in refused(["run", *arguments, variants, "--dry-run"], capsys)
+
+
+def test_a_long_start_of_other_settings_is_kept(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    diverging = ["checkpoints.every_seconds=0", "learner.optimizer.params.lr=1000"]
+    refused(["run", *arguments, *diverging], capsys)
+    directory = RunDirectory(Path(arguments[-1]))
+    torch.save({"progress": {"seconds": 601.0}}, directory.progress_path)
+    words = refused(["run", *arguments, "learner.optimizer.params.lr=0.01"], capsys)
+    assert "10 min 01 s of work on its first chunk are stored" in words and "give another --run-dir" in words
+    torch.save({"progress": {"seconds": 599.0}}, directory.progress_path)
+    main(["run", *arguments, "learner.optimizer.params.lr=0.01"])
+    assert "it is replaced" in capsys.readouterr().err
 
 
 def test_a_start_that_diverged_leaves_a_directory_that_a_corrected_command_takes(

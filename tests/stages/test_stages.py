@@ -236,6 +236,27 @@ def test_weights_that_are_not_to_be_kept_are_removed(
     assert all(set(outcome.few_shot) <= {"other"} for outcome in directory.read_outcomes())
 
 
+def test_few_shot_accuracy_follows_changed_settings_of_the_probe(
+    make_config: MakeConfig, directory: RunDirectory
+) -> None:
+    def scores() -> list[str]:
+        return [few.settings for outcome in directory.read_outcomes() for few in outcome.few_shot.values()]
+
+    def config(n_neighbors: int) -> RunConfig:
+        probes = {"knn": {"name": "knn", "params": {"n_neighbors": n_neighbors}}}
+        spec = {"n_way": 2, "n_shot": 3, "n_query": 5, "n_episodes": 12}
+        return make_config(probes=probes, checkpoints={"keep": "all"}, benchmarks={"novel": spec})
+
+    run_stage(make_plan(config(1)), directory, "run")
+    before, learned = scores(), [outcome.test_accuracy for outcome in directory.read_outcomes()]
+    run_stage(make_plan(config(5)), directory, "run")
+    changed = scores()
+    assert len(changed) == len(before) == 3 and not {*changed} & {*before}
+    assert [outcome.test_accuracy for outcome in directory.read_outcomes()] == learned
+    run_stage(make_plan(config(1)), directory, "run")
+    assert scores() == before
+
+
 def test_stages_one_by_one_give_what_the_whole_line_gives(make_config: MakeConfig, tmp_path: Path) -> None:
     whole, parts = RunDirectory(tmp_path / "whole"), RunDirectory(tmp_path / "parts")
     run_stage(make_plan(make_config()), whole, "run")

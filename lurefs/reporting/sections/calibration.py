@@ -8,6 +8,7 @@ from typing import Any
 from episodes.calibration import MAX_TEMPERATURE, MIN_TEMPERATURE, Temperature
 from episodes.conformal import SetSummary
 from episodes.metrics import Reliability
+from lurefs.comparing.calibration_words import few_classes
 from lurefs.comparing.finished_runs import Run
 from lurefs.comparing.texts import MISSING, half_width, number, percent
 from lurefs.errors import UserError
@@ -129,6 +130,7 @@ def _notes(found: Mapping[str, Measured]) -> list[str]:
             f"Sets from an episode's own support are full, since so few labels allow no alpha below {number(most, 3)}; "
             "they are left out."
         )
+    notes += few_classes(figures)
     without = [probe for probe, measured in found.items() if all(each.temperature is None for _, _, each in measured)]
     if without:
         notes.append(f"No temperature for {', '.join(without)}: there are no probabilities to scale.")

@@ -100,6 +100,14 @@ def test_an_alpha_that_the_validation_episodes_do_not_allow_is_said() -> None:
     assert found["sets"][PROBE][0]["accuracy"] == "–"
 
 
+def test_a_temperature_of_few_classes_is_warned_of() -> None:
+    assert FOUND.temperature is not None
+    few = replace(FOUND, temperature=replace(FOUND.temperature, n_classes=3))
+    words = "The temperature is from 3 validation classes"
+    assert any(note.startswith(words) for note in calibration.section([run(few)], NAME, [PROBE])["notes"])
+    assert not any(words[:18] in note for note in calibration.section([run()], NAME, [PROBE])["notes"])
+
+
 def test_a_probe_without_probabilities_has_no_temperature_and_a_note_says_so() -> None:
     bare = replace(FOUND, temperature=None, nll=None, brier=None, ece=None)
     found = calibration.section([run(bare)], NAME, [PROBE])
