@@ -132,10 +132,10 @@ def refuse_changed_files(plan: Plan, directory: RunDirectory, before: str) -> No
     Raises:
         UserError: Files were changed, added or removed, and not all images are in the cache.
     """
-    stores = [dataset.decoded for dataset in _datasets(plan) if dataset.decoded is not None]
-    if all(not len(store.missing(np.arange(len(store.source)))) for store in stores):
-        return
-    if before and before != files_stamp(plan):
+    is_read = any(
+        len(each.decoded.missing(np.arange(len(each)))) for each in _datasets(plan) if each.decoded is not None
+    )
+    if before and is_read and before != files_stamp(plan):
         directory.progress_path.unlink(missing_ok=True)
         raise UserError(
             "files of images were changed while the run read them",
