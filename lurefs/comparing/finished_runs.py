@@ -17,7 +17,7 @@ from lurefs.config.identity import run_identity
 from lurefs.config.schema import RunConfig
 from lurefs.errors import UserError
 from lurefs.records import to_mapping
-from lurefs.runs.directory import RunDirectory, damaged
+from lurefs.runs.directory import RunDirectory
 from lurefs.runs.outcomes import ChunkOutcome
 from lurefs.runs.summary import BenchmarkSummary, ProbeSummary, RunSummary, known
 
@@ -149,24 +149,17 @@ def read_runs(directories: Sequence[RunDirectory]) -> list[Run]:
     configs = [directory.read_config() for directory in directories]
     labels = _labels([config.name for config in configs], [directory.path for directory in directories])
     return [
-        _read(label, directory, config) for label, directory, config in zip(labels, directories, configs, strict=True)
+        Run(
+            label=label,
+            directory=directory,
+            config=config,
+            summary=directory.read_summary(),
+            outcomes=directory.read_outcomes(),
+            identity=directory.read_identity(),
+            cost=directory.read_cost(),
+        )
+        for label, directory, config in zip(labels, directories, configs, strict=True)
     ]
-
-
-def _read(label: str, directory: RunDirectory, config: RunConfig) -> Run:
-    summary, outcomes = directory.read_summary(), directory.read_outcomes()
-    if summary.pretrain is not None and len(outcomes) < summary.pretrain.n_chunks:
-        n_chunks = summary.pretrain.n_chunks
-        raise damaged(directory.chunks_path, f"it has {len(outcomes)} of the {n_chunks} chunks in summary.json")
-    return Run(
-        label=label,
-        directory=directory,
-        config=config,
-        summary=summary,
-        outcomes=outcomes,
-        identity=directory.read_identity(),
-        cost=directory.read_cost(),
-    )
 
 
 def reference_run(runs: Sequence[Run]) -> Run:

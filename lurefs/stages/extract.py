@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from episodes.bank import FeatureBank, write_bank
 from lurefs.config.identity import digest
@@ -17,7 +20,7 @@ from lurefs.stages.cost import Speed, cost_card
 from lurefs.stages.features import as_needed, feature_identity
 from lurefs.stages.identity import backbone_card
 from lurefs.stages.needed import image_sets
-from lurefs.stages.places import last_checkpoint
+from lurefs.stages.places import last_checkpoint, refuse_changed_files
 from lurefs.stages.plan import ImageSet
 from lurefs.stages.stage import (
     Stage,
@@ -79,7 +82,7 @@ def _embed(stage: Stage, backbone: Backbone, images: ImageSet, identity: Mapping
     if batches is not None:
         write_bank(
             stage.directory.features_dir(images.name),
-            batches,
+            _of_unchanged_files(stage, batches),
             n_features=backbone.n_features,
             labels=images.labels,
             image_ids=images.image_ids,
@@ -92,6 +95,11 @@ def _embed(stage: Stage, backbone: Backbone, images: ImageSet, identity: Mapping
         if cost:
             stage.directory.write_cost(cost)
         feature_store.give(stage, images, bank, cost, stage.plan.config.backbone.name)
+
+
+def _of_unchanged_files(stage: Stage, batches: Iterator[NDArray[np.float32]]) -> Iterator[NDArray[np.float32]]:
+    yield from batches
+    refuse_changed_files(stage.plan, stage.directory, stage.files)  # before the bank is complete
 
 
 def _take(stage: Stage, images: ImageSet, identity: Mapping[str, Any]) -> None:

@@ -26,6 +26,7 @@ from lurefs.runs.directory import REFERENCE, RunDirectory
 from lurefs.seeding import seed_stream
 from lurefs.stages.features import embed_batches
 from lurefs.stages.identity import claim
+from lurefs.stages.places import files_stamp
 from lurefs.stages.plan import Benchmark, ImageSet, Plan
 from lurefs.tracking.tracker import Tracker, start
 
@@ -41,6 +42,7 @@ class Stage:
         device: Device of the backbone.
         ranks: The processes of the run.
         uses_store: Whether features, and scores of controls, of other runs of this machine are taken.
+        files: The state of the data's files when the stages began, see `files_stamp`; empty if it does not matter.
     """
 
     plan: Plan
@@ -49,6 +51,7 @@ class Stage:
     device: torch.device
     ranks: Ranks = ONE_PROCESS
     uses_store: bool = True
+    files: str = ""
 
 
 def open_stage(
@@ -66,7 +69,7 @@ def open_stage(
     Raises:
         UserError: The directory holds a run of another configuration, or the device cannot be used.
     """
-    config = plan.config
+    config, files = plan.config, files_stamp(plan) if ranks.is_first else ""
     torch.set_num_threads(config.num_threads)
     device = resolve_device(config.device)
     if ranks.world_size > 1 and device == torch.device("cuda"):
@@ -79,7 +82,15 @@ def open_stage(
         claim(plan, directory, backbone)
     ranks.wait()
     tracker = start(config, directory) if is_tracked and ranks.is_first else Tracker("")
-    return Stage(plan=plan, directory=directory, tracker=tracker, device=device, ranks=ranks, uses_store=uses_store)
+    return Stage(
+        plan=plan,
+        directory=directory,
+        tracker=tracker,
+        device=device,
+        ranks=ranks,
+        uses_store=uses_store,
+        files=files,
+    )
 
 
 def plan_backbone(plan: Plan) -> Backbone:

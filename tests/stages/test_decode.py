@@ -158,6 +158,32 @@ def test_a_class_without_a_readable_image_is_refused(of_photos: Callable[..., Ru
         make_plan(of_photos(on_bad_image="skip"))
 
 
+def test_images_that_change_while_a_run_without_a_cache_reads_them_are_refused(
+    of_photos: Callable[..., RunConfig],
+    own_cache: Path,
+    photos: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    own_cache.write_text("no folder")
+    directory, image = RunDirectory(tmp_path / "run"), photos / "class 1" / "0.png"
+    content, write = image.read_bytes(), RunDirectory.write_outcomes
+
+    def write_and_replace(self: RunDirectory, outcomes: Any) -> None:
+        write(self, outcomes)
+        (photos / "new.png").write_bytes((photos / "class 1" / "1.png").read_bytes())
+        (photos / "new.png").replace(image)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunDirectory, "write_outcomes", write_and_replace)
+        with pytest.raises(UserError, match="files of images were changed while the run read them"):
+            run_stage(make_plan(of_photos()), directory, "run")
+    assert len(directory.read_outcomes()) == 1 and not directory.progress_path.exists()
+    image.write_bytes(content)
+    run_stage(make_plan(of_photos()), directory, "run")
+    assert len(directory.read_outcomes()) == len(make_plan(of_photos()).chunks)
+
+
 def test_a_run_without_a_cache_gives_the_same_numbers_and_says_so_once(
     of_photos: Callable[..., RunConfig], own_cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

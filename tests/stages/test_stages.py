@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 import torch
 
-from lurefs.comparing.finished_runs import read_runs
 from lurefs.config.schema import CorruptConfig, RunConfig
 from lurefs.data.dataset import ImageDataset
 from lurefs.errors import UserError
@@ -323,23 +322,6 @@ def test_other_damaged_files_are_told_by_name(make_config: MakeConfig, directory
     (directory.path / name).write_bytes(b'{"broken')
     with pytest.raises(UserError, match=f"{Path(name).name} is damaged"):
         run_stage(make_plan(make_config()), directory, "run")
-
-
-@pytest.mark.parametrize("n_left", [None, 2])
-def test_a_run_without_some_outcomes_is_not_read_as_a_finished_one(
-    n_left: int | None, make_config: MakeConfig, directory: RunDirectory
-) -> None:
-    plan = make_plan(make_config())
-    run_stage(plan, directory, "run", with_page=False)
-    lines = directory.chunks_path.read_text().splitlines(keepends=True)
-    directory.chunks_path.unlink()
-    if n_left is not None:
-        directory.chunks_path.write_text("".join(lines[:n_left]))
-    with pytest.raises(UserError, match=f"it has {n_left or 0} of the 3 chunks in summary.json"):
-        read_runs([directory])
-    directory.chunks_path.unlink(missing_ok=True)
-    run_stage(plan, directory, "run", with_page=False)
-    assert len(read_runs([directory])[0].outcomes) == 3
 
 
 @pytest.mark.parametrize(
