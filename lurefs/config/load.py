@@ -105,7 +105,7 @@ def group_of(
     n_workers = check_workers("workers", rest.get("workers", plain.get("workers", 1)))
     seeds = _seeds_of(plain, rest)
     check_name(name)
-    _refuse_empty(plain, rest)
+    _refuse_empty(_with_defaults(plain), rest)
     variants = plain.get("variants")
     if variants is not None:
         _check_variants(variants, seeds)
@@ -241,6 +241,8 @@ def _refuse_empty(base: Mapping[str, Any], changes: Mapping[str, Any], where: st
     for key, value in changes.items():
         old, path = base.get(key), f"{where}.{key}".lstrip(".")
         if isinstance(old, Mapping) and old and isinstance(value, Mapping):
+            if value.get("name", old.get("name")) != old.get("name"):
+                continue  # another plug-in, without the parameters of the old one
             if not value:
                 raise UserError(
                     f"{path}={{}} would change nothing: {path} keeps {', '.join(map(str, old))}",

@@ -161,7 +161,7 @@ def _told_in_words(config: BackboneConfig, images: str) -> Iterator[None]:
     """Turn the errors with which timm refuses to create a model into those that a user can act on."""
     try:
         yield
-    except (TypeError, ValueError, AssertionError, AttributeError) as error:
+    except (TypeError, ValueError, AssertionError, AttributeError, LookupError, ArithmeticError) as error:
         raise UserError(
             f"timm cannot build {config.name!r} for {images} images with {config.params}: {error}",
             "parameters that this model takes, and images that it can read",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -105,7 +105,7 @@ class ChoiceSummary:
     """
 
     settings: dict[str, Any]
-    by: str
+    by: Literal["nll", "accuracy"]
     n_episodes: int
     n_classes: int
     at_edge: list[str]

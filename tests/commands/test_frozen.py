@@ -180,6 +180,14 @@ def test_a_written_recipe_means_the_same_model_folder_from_any_folder(
     assert run.backbone.name == f"local-dir:{tmp_path / 'model'}" and run.backbone.pretrained
 
 
+def test_a_recipe_of_an_unknown_backbone_is_not_written(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--backbone", "resnet1", "--output", str(tmp_path / "a.yaml")]
+    assert "did you mean 'resnet18'?" in failing(["init", str(photos), *words], capsys)
+    assert not (tmp_path / "a.yaml").exists()
+
+
 def test_a_recipe_is_not_written_over(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "mine.yaml").write_text("name: mine\n")
     assert "mine.yaml exists" in failing(["init", str(photos), "--output", str(tmp_path / "mine.yaml")], capsys)

@@ -163,6 +163,12 @@ def test_refuses_a_place_that_cannot_be_written(make_run: MakeRun, capsys: pytes
     assert "file/out cannot be written" in refused(["lure", "--output", "file/out"], capsys)
 
 
+def test_is_not_written_into_a_run(make_run: MakeRun, capsys: pytest.CaptureFixture[str]) -> None:
+    run = make_run("lure")
+    assert "the folder of a run" in refused([str(run.path), "--output", str(run.path)], capsys)
+    assert not (run.path / "comparison.json").exists()
+
+
 def test_numbers_need_no_torch(make_run: MakeRun) -> None:
     make_run("lure")
     make_run("warm", unlearn="nothing")

@@ -342,6 +342,10 @@ def test_an_empty_override_that_would_clear_nothing_is_refused(tmp_path: Path) -
         load(path, ["transfer={}"])
     with pytest.raises(UserError, match=r"transfer\.all=\{\} would change nothing: transfer\.all keeps sizes"):
         load(path, ["transfer.all={}"])
+    with pytest.raises(UserError, match=r"learner\.optimizer\.params=\{\} would change nothing: .* keeps lr, momentum"):
+        load(path, ["learner.optimizer.params={}"])
+    (run,) = load(path, ["unlearn={name: nothing, params: {}}"]).runs.values()
+    assert run.unlearn.params == {}
     (run,) = load(path, ["calibrate={}", "transfer.other={}"]).runs.values()
     assert run.calibrate is not None and list(run.transfer) == ["all", "other"]
 

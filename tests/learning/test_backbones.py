@@ -113,6 +113,12 @@ def test_a_device_that_is_not_there_is_refused() -> None:
         resolve_device("meta")
 
 
+@pytest.mark.parametrize("key", ["act_layer", "norm_layer"])
+def test_layers_that_timm_does_not_have_are_refused(key: str) -> None:
+    with pytest.raises(UserError, match=f"timm cannot build 'test_byobnet' .*'{key}': 'no_such'"):
+        build("test_byobnet", params={key: "no_such"})
+
+
 @pytest.mark.parametrize(
     ("name", "expected"),
     [("test_resnet", ["fc"]), ("test_convnext", ["head.fc"]), ("levit_128s", ["head", "head_dist"])],

@@ -10,9 +10,10 @@ import pytest
 from episodes.transfer.table import SizeSummary, TransferFigure
 from lurefs.config.schema import CorruptConfig
 from lurefs.errors import UserError
+from lurefs.records import from_mapping
 from lurefs.runs.directory import RunDirectory
 from lurefs.runs.outcomes import RobustnessScores
-from lurefs.runs.summary import RunSummary, TransferSummary
+from lurefs.runs.summary import ChoiceSummary, RunSummary, TransferSummary
 from made_up_runs import benchmark, control, outcome, probe, summary
 
 FIGURE = TransferFigure(mean=0.5, n=1, std=None, ci95_repeats=None, ci95_images=(0.25, 0.75))
@@ -104,3 +105,10 @@ def test_a_newer_version_is_refused_with_both_ways_out(directory: RunDirectory) 
     assert caught.value.problem == f"{directory.summary_path} has the version 2, which this lurefs does not know"
     assert caught.value.expected == "version 1"
     assert "with the lurefs that wrote it, or delete" in caught.value.fix
+
+
+def test_a_choice_by_an_unknown_score_is_damage() -> None:
+    values = {"settings": {"C": 1}, "by": "x", "n_episodes": 10, "n_classes": 5, "at_edge": [], "curve": []}
+    assert from_mapping(ChoiceSummary, values | {"by": "nll"}).by == "nll"
+    with pytest.raises(UserError, match="by is 'x'\n  expected: one of nll, accuracy"):
+        from_mapping(ChoiceSummary, values)
