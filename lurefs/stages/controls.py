@@ -117,7 +117,7 @@ class _Control:
             target_ci95=benchmark.target_ci95,
         )
         score_cell(cell, executor, self.stage.device).save(path)
-        if key is not None:
+        if key is not None and key == self._store_key(benchmark, manifest, config):  # no file has changed meanwhile
             about = f"{probe_name} on {benchmark.name} of {benchmark.images.dataset.name}, control {self.name!r}"
             control_store.give(key, files, about)
 
