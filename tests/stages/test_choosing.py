@@ -301,7 +301,7 @@ def test_grids_that_cannot_be_are_refused_when_the_recipe_is_read(
 @pytest.mark.parametrize(
     ("probe", "words"),
     [
-        ({"choose": {"C": [1.0, -1.0]}}, "with {'C': -1.0} cannot be fitted"),
+        ({"choose": {"C": [1.0, -1.0]}}, r"choose.C is -1.0"),
         ({"choose": {"D": [1.0]}}, "probes.p is 'logistic_regression' with {'D': 1.0}"),
         ({"name": "knn", "choose": {"n_neighbors": [1, 7]}}, "with {'n_neighbors': 7} cannot be fitted"),
         ({"choose": {"transform": ["l2", "pca:5000"]}}, "pca:5000"),
