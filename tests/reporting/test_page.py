@@ -413,6 +413,7 @@ class TestMissingThings:
         run.chunks_path.unlink()
         text = read(write_report([run], tmp_path / "out")).text
         assert "Learning, chunk by chunk" not in text
+        assert f"is not shown: there is no {run.chunks_path}." in text
         assert "Time and images" in text
 
     def test_images(self, make_run: MakeRun, tmp_path: Path, data_path: Path) -> None:

@@ -44,15 +44,24 @@ Chart = dict[str, Any]
 def section(
     runs: Sequence[Run], groups: Sequence[Group], judged: Mapping[Cell, Verdicts], kept: PageFigures
 ) -> dict[str, Any]:
-    """Return the section on learning, with controls in charts of few-shot accuracy; empty if no run learned here."""
+    """Return the section on learning, with controls in charts of few-shot accuracy.
+
+    If no run learned here, it has nothing but sentences on runs whose file of outcomes is missing.
+    """
+    missing = [
+        f"Learning of {run.label} is not shown: there is no {run.directory.chunks_path}."
+        for run in runs
+        if not (run.outcomes or run.config.frozen)
+    ]
     learned = [run for run in runs if run.outcomes]
     groups = [group for group in groups if group.runs[0].outcomes]
     if not groups:
-        return {}
+        return {"missing": missing}
     names = list(benchmarks_of(runs))
     benchmarks = [_few_shot(learned, name, judged) for name in names]
     scored = [name for name in names if any(name in run.outcomes[-1].few_shot for run in learned)]
     return {
+        "missing": missing,
         "notes": [f"{group.label}: {joined([run.label for run in group.runs])}" for group in groups if group.is_pooled],
         "idle": [f"{text}." for text in idle_resets(groups)],
         "main": [
