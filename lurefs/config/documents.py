@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ MAX_DEPTH = 2000
 """Bound of a document's depth below which libyaml may read it."""
 _NOT_YAML = (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError, RecursionError)
 """What PyYAML raises at a document; the middle three at values that do not suit their tags, such as `!!bool maybe`."""
+_OTHER_BASE = re.compile(r"[-+]?(0[0-7_]+|[0-9][0-9_]*(:[0-5]?[0-9])+(\.[0-9_]*)?)")
+"""Texts that YAML 1.1 reads as numbers of base 8 or 60."""
 
 
 def yaml_values(content: bytes) -> Any:
@@ -50,6 +53,7 @@ def read_yaml(path: Path, *, resolve: bool = True) -> dict[str, Any]:
         loaded = OmegaConf.load(path)
         _refuse_environment(OmegaConf.to_container(loaded, resolve=False), str(path))
         values = OmegaConf.to_container(loaded, resolve=resolve)
+        _refuse_other_bases(path.read_bytes(), f"{path}, line ")
     except (*_NOT_YAML, OmegaConfBaseException, OSError) as error:
         raise UserError(
             f"{path} cannot be read as YAML: {_in_words(error)}", "a YAML mapping of settings", _yaml_fix(error)
@@ -100,6 +104,26 @@ def _refuse_environment(value: Any, source: str) -> None:
         )
 
 
+def _refuse_other_bases(document: bytes | str, where: str) -> None:
+    """Raise if a valid document has a number such as 010 or 1:30, which YAML reads as 8 and 90.
+
+    Raises:
+        UserError: It does.
+    """
+    for event in yaml.parse(document, Loader=yaml.SafeLoader):
+        if not isinstance(event, yaml.ScalarEvent) or not event.implicit[0]:
+            continue
+        text = event.value
+        if not _OTHER_BASE.fullmatch(text) or isinstance(number := yaml.safe_load(text), str):
+            continue
+        line = event.start_mark.line + 1 if event.start_mark else 1
+        raise UserError(
+            f"{where}{line}: {text} is {number} in YAML, a number of base {60 if ':' in text else 8}",
+            "numbers without a leading zero or a colon; texts in quotes",
+            f"write '{text}' with the quotes if it is a name, otherwise the number that you mean",
+        )
+
+
 def parse_overrides(texts: Sequence[str]) -> dict[str, Any]:
     """Parse `key.sub=value` texts into nested mappings.
 
@@ -116,6 +140,8 @@ def parse_overrides(texts: Sequence[str]) -> dict[str, Any]:
         parsed = OmegaConf.from_dotlist(list(texts))
         _refuse_environment(OmegaConf.to_container(parsed, resolve=False), "an override")
         values = OmegaConf.to_container(parsed, resolve=True)
+        for text in texts:
+            _refuse_other_bases(text.partition("=")[2], f"override {text!r}, line ")
     except (*_NOT_YAML, OmegaConfBaseException) as error:
         raise UserError(
             f"an override cannot be read: {_in_words(error)}", "key.sub=value with a YAML value", "quote the value"
