@@ -103,7 +103,8 @@ def test_frozen_backbones_killed_after_the_first_go_on_with_the_second(
     process = evaluate(tmp_path / "killed")
     summary = tmp_path / "killed" / "test_byobnet" / "summary.json"
     deadline = time.monotonic() + 240
-    while not summary.exists():
+    identity = summary.with_name("identity.json")
+    while not (summary.exists() and '"files"' in identity.read_text()):  # which is noted last
         assert process.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.01)

@@ -195,6 +195,6 @@ def test_a_run_without_a_cache_gives_the_same_numbers_and_says_so_once(
     own_cache.write_text("no folder")
     capsys.readouterr()
     run_stage(make_plan(of_photos()), without, "run")
-    assert capsys.readouterr().err.count("images are decoded, and features computed, whenever they are used") == 1
+    assert capsys.readouterr().err.count("images are decoded, and features and controls computed, whenever they are used") == 1
     found, expected = (run.read_bank("novel-3way-1shot").features for run in (without, kept))
     assert found.tobytes() == expected.tobytes()

@@ -133,7 +133,7 @@ def test_the_grid_is_over_c_unless_the_probe_sets_it(make_config: MakeConfig) ->
         ({"val": 0.5, "test": 0.5}, "leaves none to train on"),
         ({"grid": {"C": [1, 0.1]}}, "ascending values"),
         ({"grid": {"alpha": [1.0]}}, "no setting 'alpha'"),
-        ({"grid": {"C": [-1.0, 1.0]}}, "the probe of transfer 'curve' cannot be fitted"),
+        ({"grid": {"C": [-1.0, 1.0]}}, "transfer.curve.grid.C is -1.0"),
         ({"probe": {"name": "knm"}}, "did you mean 'knn'"),
         ({"dataset": {"name": "digits"}}, "set transfer.curve.classes to all"),
         ({"classes": "validation"}, "raise class_split.validation"),
