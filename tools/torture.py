@@ -479,7 +479,8 @@ def _judge(tally: Tally, life: Life, kill: tuple[float, int] | None) -> None:
 def print_row(tally: Tally) -> None:
     """Print a row of the table."""
     values = [str(getattr(tally, name)) for name in COLUMNS]
-    print(f"| {' | '.join(values)} | {tally.slowest:.2f} |", flush=True)
+    slowest = f"{tally.slowest:.2f}" if tally.slowest else "–"
+    print(f"| {' | '.join(values)} | {slowest} |", flush=True)
 
 
 def sum_of(tallies: Sequence[Tally]) -> Tally:
