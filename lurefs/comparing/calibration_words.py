@@ -36,8 +36,8 @@ def few_classes(figures: Iterable[CalibrationSummary]) -> list[str]:
     if not n_classes or min(n_classes) >= FEW_CLASSES:
         return []
     return [
-        f"The temperature is from {min(n_classes)} validation classes: of fewer than {FEW_CLASSES} it may raise ECE on "
-        "other classes."
+        f"The temperature is from {min(n_classes)} validation classes; one from fewer than {FEW_CLASSES} may raise ECE "
+        "on other classes."
     ]
 
 

@@ -19,8 +19,8 @@ from lurefs.stages import feature_store
 from lurefs.stages.cost import Speed, cost_card
 from lurefs.stages.features import as_needed, feature_identity
 from lurefs.stages.identity import backbone_card
-from lurefs.stages.needed import image_sets
-from lurefs.stages.places import last_checkpoint, refuse_changed_files
+from lurefs.stages.needed import image_sets, refuse_changed_files
+from lurefs.stages.places import last_checkpoint
 from lurefs.stages.plan import ImageSet
 from lurefs.stages.stage import (
     Stage,
@@ -82,7 +82,7 @@ def _embed(stage: Stage, backbone: Backbone, images: ImageSet, identity: Mapping
     if batches is not None:
         write_bank(
             stage.directory.features_dir(images.name),
-            _of_unchanged_files(stage, batches),
+            _of_unchanged_files(stage, backbone, batches),
             n_features=backbone.n_features,
             labels=images.labels,
             image_ids=images.image_ids,
@@ -97,9 +97,11 @@ def _embed(stage: Stage, backbone: Backbone, images: ImageSet, identity: Mapping
         feature_store.give(stage, images, bank, cost, stage.plan.config.backbone.name)
 
 
-def _of_unchanged_files(stage: Stage, batches: Iterator[NDArray[np.float32]]) -> Iterator[NDArray[np.float32]]:
+def _of_unchanged_files(
+    stage: Stage, backbone: Backbone, batches: Iterator[NDArray[np.float32]]
+) -> Iterator[NDArray[np.float32]]:
     yield from batches
-    refuse_changed_files(stage.plan, stage.directory, stage.files)  # before the bank is complete
+    refuse_changed_files(stage, backbone, "extract")  # before the bank is complete
 
 
 def _take(stage: Stage, images: ImageSet, identity: Mapping[str, Any]) -> None:

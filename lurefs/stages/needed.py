@@ -1,4 +1,4 @@
-"""The images that a stage of a run uses."""
+"""The images that a stage of a run uses: decoded before it begins, and the same until it ends."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ import numpy as np
 
 from episodes.arrays import IntArray
 from lurefs.data.dataset import ImageDataset
+from lurefs.errors import UserError
 from lurefs.learning.backbones import Backbone
 from lurefs.stages.decode import decode
 from lurefs.stages.features import as_needed, viewed
+from lurefs.stages.places import files_stamp
 from lurefs.stages.plan import ImageSet, Plan
-from lurefs.stages.stage import plan_backbone, probes_need_reference, reference_images
+from lurefs.stages.stage import Stage, plan_backbone, probes_need_reference, reference_images
 from lurefs.stages.transfer_plan import plan_transfers
 from lurefs.stages.validation import validation_images, wants_validation
 
@@ -26,6 +28,32 @@ def decode_needed(plan: Plan, stage_name: str) -> None:
     datasets = [plan.dataset, *(images.dataset for images in image_sets(plan))]
     if any(dataset.decoded is not None for dataset in datasets):
         decode(_needed(plan, plan_backbone(plan), stage_name), plan.config.learner.n_workers)
+
+
+def refuse_changed_files(stage: Stage, backbone: Backbone, stage_name: str) -> None:
+    """Refuse images that a stage read from files which changed since the run was started or resumed.
+
+    Files do not matter whose images the stage does not use, or took from the cache.
+
+    Args:
+        stage: The context. What is unfinished in its directory is removed, since it may come from other images.
+        backbone: The backbone, which says in which view images are read.
+        stage_name: `pretrain` or `extract`.
+
+    Raises:
+        UserError: Files were changed or removed, and not all images that the stage uses are in the cache.
+    """
+    is_read = any(
+        dataset.decoded is not None and len(dataset.decoded.missing(rows))
+        for dataset, rows in _needed(stage.plan, backbone, stage_name)
+    )
+    if stage.files and is_read and stage.files != files_stamp(stage.plan):
+        stage.directory.progress_path.unlink(missing_ok=True)
+        raise UserError(
+            "files of images were changed while the run read them",
+            "images that stay as they are until a run ends",
+            "put them back, then the same command learns the unfinished chunk again; or give another --run-dir",
+        )
 
 
 def image_sets(plan: Plan) -> list[ImageSet]:

@@ -6,11 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from lurefs.config.identity import digest, pretrain_identity
 from lurefs.data.content import settings_of
-from lurefs.data.dataset import ImageDataset
 from lurefs.errors import UserError
 from lurefs.ranks import ranks_of
 from lurefs.records import differences, through_json
@@ -117,38 +114,10 @@ def weights_card(plan: Plan) -> dict[str, Any]:
 
 def files_stamp(plan: Plan) -> str:
     """Return a digest of what the file system says about the files of all data sets of a run; fast, opens none."""
-    datasets = _datasets(plan)
-    return digest([dataset.stamp() if dataset.stamp is not None else dataset.identity for dataset in datasets])
-
-
-def refuse_changed_files(plan: Plan, directory: RunDirectory, before: str) -> None:
-    """Refuse images that were read from files which changed since the run was started or resumed.
-
-    Args:
-        plan: The run's plan.
-        directory: The run directory; what is unfinished in it is removed, since it may come from other images.
-        before: The `files_stamp` of that moment; empty if it does not matter.
-
-    Raises:
-        UserError: Files were changed, added or removed, and not all images are in the cache.
-    """
-    is_read = any(
-        len(each.decoded.missing(np.arange(len(each)))) for each in _datasets(plan) if each.decoded is not None
-    )
-    if before and is_read and before != files_stamp(plan):
-        directory.progress_path.unlink(missing_ok=True)
-        raise UserError(
-            "files of images were changed while the run read them",
-            "images that stay as they are until a run ends",
-            "put them back, then the same command learns the unfinished chunk again; or give another --run-dir",
-        )
-
-
-def _datasets(plan: Plan) -> list[ImageDataset]:
-    """Return all data sets of a run, each once."""
     datasets = [benchmark.images.dataset for benchmark in plan.benchmarks.values()]
     datasets += [transfer.images.dataset for transfer in plan_transfers(plan).values()] if plan.config.transfer else []
-    return list({id(dataset): dataset for dataset in (plan.dataset, *datasets)}.values())
+    own = {id(dataset): dataset for dataset in (plan.dataset, *datasets)}
+    return digest([dataset.stamp() if dataset.stamp is not None else dataset.identity for dataset in own.values()])
 
 
 def _base_digest(plan: Plan) -> str:

@@ -23,7 +23,7 @@ from lurefs.runs.outcomes import ChunkOutcome
 from lurefs.stages.checks import smallest_batch
 from lurefs.stages.features import viewed
 from lurefs.stages.few_shot import complete_few_shot, with_few_shot
-from lurefs.stages.places import refuse_changed_files
+from lurefs.stages.needed import refuse_changed_files
 from lurefs.stages.plan import Plan
 from lurefs.stages.robustness import complete_robustness, with_robustness
 from lurefs.stages.stage import Stage, plan_backbone, read_or_draw_manifest
@@ -97,7 +97,7 @@ def _measure_and_store(
     """
     directory, backbone = stage.directory, learner.backbone
     path = directory.checkpoint_path(outcome.chunk_index)
-    refuse_changed_files(stage.plan, directory, stage.files)
+    refuse_changed_files(stage, backbone, "pretrain")
     checkpoints.save_checkpoint(path, backbone.model, learner.optimizer, _checkpoint_card(stage, backbone, outcome))
     directory.write_outcomes([*earlier, outcome])
     directory.progress_path.unlink(missing_ok=True)

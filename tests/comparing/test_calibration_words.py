@@ -61,8 +61,8 @@ def test_several_runs_have_the_lowest_and_the_highest() -> None:
 def test_a_temperature_of_few_classes_is_warned_of() -> None:
     few = replace(FOUND, temperature=replace(FOUND.temperature, n_classes=3))
     said = calibration_notes(groups_of([run(few)]), *ASKED)
-    assert (
-        said[1] == "The temperature is from 3 validation classes: of fewer than 10 it may raise ECE on other classes."
+    assert said[1] == (
+        "The temperature is from 3 validation classes; one from fewer than 10 may raise ECE on other classes."
     )
     just_enough = replace(FOUND, temperature=replace(FOUND.temperature, n_classes=10))
     assert len(calibration_notes(groups_of([run(just_enough)]), *ASKED)) == 1

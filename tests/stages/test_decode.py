@@ -184,6 +184,29 @@ def test_images_that_change_while_a_run_without_a_cache_reads_them_are_refused(
     assert len(directory.read_outcomes()) == len(make_plan(of_photos()).chunks)
 
 
+@pytest.mark.parametrize("changes", [{}, {"backbone": {"image_size": 32}}])
+def test_files_of_images_that_a_run_took_from_the_cache_may_change_while_it_learns(
+    changes: dict[str, Any],
+    of_photos: Callable[..., RunConfig],
+    photos: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    write = RunDirectory.write_outcomes
+
+    def write_and_touch(self: RunDirectory, outcomes: Any) -> None:
+        write(self, outcomes)
+        for image in photos.rglob("*.png"):
+            image.touch()
+
+    monkeypatch.setattr(RunDirectory, "write_outcomes", write_and_touch)
+    names = sorted(path.name for path in photos.iterdir() if path.is_dir())
+    split = {"base": names[:2], "validation": [], "novel": names[2:5]}  # the images of other classes are never decoded
+    plan = make_plan(of_photos(class_split=split, **changes))
+    run_stage(plan, RunDirectory(tmp_path / "run"), "run")
+    assert len(RunDirectory(tmp_path / "run").read_outcomes()) == len(plan.chunks)
+
+
 def test_a_run_without_a_cache_gives_the_same_numbers_and_says_so_once(
     of_photos: Callable[..., RunConfig], own_cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -195,6 +218,6 @@ def test_a_run_without_a_cache_gives_the_same_numbers_and_says_so_once(
     own_cache.write_text("no folder")
     capsys.readouterr()
     run_stage(make_plan(of_photos()), without, "run")
-    assert capsys.readouterr().err.count("images are decoded, and features and controls computed, whenever they are used") == 1
+    assert capsys.readouterr().err.count(cache.WITHOUT) == 1
     found, expected = (run.read_bank("novel-3way-1shot").features for run in (without, kept))
     assert found.tobytes() == expected.tobytes()
