@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -134,6 +135,7 @@ def test_an_extraction_killed_anywhere_leaves_no_bank_that_looks_whole(
     assert extract(tmp_path / "whole").wait(timeout=240) == 0
     for file in (tmp_path / "cache").rglob("checksums.bin"):
         file.write_bytes(b"")  # the images are decoded again, too
+    shutil.rmtree(tmp_path / "cache" / "features")
     for moment in ("decoding", "embedding"):
         process = extract(tmp_path / "killed")
         deadline = time.monotonic() + 240
