@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from lurefs import __version__
 from lurefs.errors import UserError, first_line, of_the_machine, without_secrets
-from lurefs.interrupts import ended_by_signals
+from lurefs.interrupts import ended_by_signals, interruption_first
 
 if TYPE_CHECKING:
     import argparse
@@ -55,7 +55,7 @@ def _main(arguments: Sequence[str] | None) -> None:
             stream.reconfigure(errors=PLAIN_ERRORS)
     try:
         parsed = parse(arguments)
-        with plugins.code_allowed(getattr(parsed, "allow_code", False)):
+        with interruption_first(), plugins.code_allowed(getattr(parsed, "allow_code", False)):
             code = parsed.run(parsed)
         sys.stdout.flush()
     except UserError as error:

@@ -20,20 +20,17 @@ GRACE_SECONDS = 0.6
 """How long a command may take to tidy up: end its processes, and close what it has open."""
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _SHOW_CURSOR = "\x1b[?25h"
-
-
-class _Interrupted(KeyboardInterrupt):
-    def __init__(self, number: int) -> None:
-        super().__init__()
-        self.number = number
+_arrived: list[int] = []
+"""The number of the signal that ends this process, once it has arrived."""
 
 
 @contextmanager
 def ended_by_signals(words: str) -> Iterator[None]:
     """End the process if SIGINT or SIGTERM arrives while the block runs; the exit code is 128 + the signal's number.
 
-    A `KeyboardInterrupt` leaves the block. If that takes over `GRACE_SECONDS`, the process ends all the same. A signal
-    that is ignored stays ignored. In another thread than the main one, signals do what they did before.
+    A `KeyboardInterrupt` leaves the block. If that takes over `GRACE_SECONDS`, the process ends all the same; also if a
+    library catches it, or raises an exception of its own in its place. A signal that is ignored stays ignored. In
+    another thread than the main one, signals do what they did before.
 
     Args:
         words: Printed on stderr before the process ends; empty for none.
@@ -65,22 +62,37 @@ def ended_by_signals(words: str) -> Iterator[None]:
     threading.Thread(target=watch, daemon=True).start()
     try:
         yield
-    except KeyboardInterrupt as error:
-        with suppress(OSError, ValueError):
-            sys.stdout.flush()
-        end(error.number if isinstance(error, _Interrupted) else signal.SIGINT)
+    except KeyboardInterrupt:
+        if not _arrived:  # raised by Python's own handler, or by a library
+            _arrived.append(signal.SIGINT)
     finally:
+        if _arrived:
+            with suppress(OSError, ValueError):
+                sys.stdout.flush()
+            end(_arrived[0])
         signal.set_wakeup_fd(wakeup)
         for number, handler in before.items():
             signal.signal(number, handler)
         os.close(writing)
 
 
+@contextmanager
+def interruption_first() -> Iterator[None]:
+    """Raise the interruption where a library that tidies up after it has put an exception of its own in its place."""
+    try:
+        yield
+    except Exception:
+        if _arrived:
+            raise KeyboardInterrupt from None
+        raise
+
+
 def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
+    _arrived.append(number)
     for each in SIGNALS:
         signal.signal(each, signal.SIG_IGN)  # a second Ctrl-C must not break the tidying up
     sys.unraisablehook = _say_nothing  # called where the exception meets a finaliser, which cannot pass it on
-    raise _Interrupted(number)
+    raise KeyboardInterrupt
 
 
 def _say_nothing(_: object) -> None:
@@ -100,6 +112,7 @@ def _restore_in_children() -> None:
     """Give forked processes Python's own handlers: theirs would write into the pipe of this one."""
 
     def restore() -> None:
+        _arrived.clear()
         if signal.getsignal(signal.SIGTERM) is _interrupt:
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGTERM, signal.SIG_DFL)

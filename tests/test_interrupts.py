@@ -16,6 +16,30 @@ try:
 finally:
     hashlib.pbkdf2_hmac('sha256', b'', b'', 10**9)
 """
+FAILING_TO_TIDY_UP = """
+try:
+    time.sleep(60)
+finally:
+    raise RuntimeError('cannot join thread before it is started')
+"""
+CATCHING = """
+try:
+    time.sleep(60)
+except BaseException:
+    pass
+"""
+OF_A_COMMAND = """
+import types
+from lurefs import cli
+from lurefs.sweeps.workers import Call, answer
+def work():
+    try:
+        print('working', flush=True), time.sleep(60)
+    finally:
+        raise {error}
+cli.parse = lambda arguments: types.SimpleNamespace(run=lambda parsed: {call})
+cli._main([])
+"""
 
 
 def started(work: str, *, ignored: bool = False) -> subprocess.Popen[str]:
@@ -36,7 +60,7 @@ def started(work: str, *, ignored: bool = False) -> subprocess.Popen[str]:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("work", [IN_PYTHON, IN_A_LIBRARY, TIDYING_UP])
+@pytest.mark.parametrize("work", [IN_PYTHON, IN_A_LIBRARY, TIDYING_UP, FAILING_TO_TIDY_UP, CATCHING])
 def test_a_process_ends_within_a_second_and_says_why(work: str, number: signal.Signals) -> None:
     process = started(work)
     time.sleep(0.2)  # the work has begun
@@ -45,6 +69,16 @@ def test_a_process_ends_within_a_second_and_says_why(work: str, number: signal.S
     _, error = process.communicate(timeout=60)
     assert time.monotonic() - sent < 1.5  # one second, and some for a busy machine
     assert (process.returncode, error) == (128 + number, "all is kept\n")
+
+
+@pytest.mark.parametrize("call", ["work()", "print(answer(Call(work)))"])
+@pytest.mark.parametrize("error", ["RuntimeError('in the wrong state')", "OSError(28, 'No space left')"])
+def test_what_a_library_raises_while_it_tidies_up_is_no_failure(error: str, call: str) -> None:
+    process = started(OF_A_COMMAND.format(error=error, call=call))
+    assert process.stdout is not None and process.stdout.readline() == "working\n"
+    process.send_signal(signal.SIGTERM)
+    output, errors = process.communicate(timeout=60)
+    assert (process.returncode, output, errors) == (128 + signal.SIGTERM, "", "all is kept\n")
 
 
 def test_a_signal_that_meets_a_finaliser_ends_the_process_without_a_traceback() -> None:

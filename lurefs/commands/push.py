@@ -17,6 +17,7 @@ from typing import Any
 from lurefs import console
 from lurefs.config.schema import RunConfig, WandbConfig
 from lurefs.errors import UserError
+from lurefs.interrupts import interruption_first
 from lurefs.runs.directory import RunDirectory
 from lurefs.runs.find import find_runs, runs_below
 from lurefs.tracking import records, tracker
@@ -72,8 +73,9 @@ def run(arguments: argparse.Namespace) -> int:
     failures = {}
     for parcel in parcels:
         try:
-            for line in describe(parcel) if arguments.dry_run else send(parcel):
-                print(line, flush=True)
+            with interruption_first():
+                for line in describe(parcel) if arguments.dry_run else send(parcel):
+                    print(line, flush=True)
         except Exception as error:  # one folder must not cost the others
             reason, way_out = one_line(error), "run the same command again to complete it"
             if isinstance(error, UserError):

@@ -22,6 +22,7 @@ from typing import Any
 
 from lurefs import plugins
 from lurefs.errors import of_the_machine, without_secrets
+from lurefs.interrupts import interruption_first
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,7 +104,7 @@ class Workers:
 def answer(call: Call) -> Any:
     """Make a call; return its result, or a `Failure` if it raises an exception."""
     try:
-        with plugins.modules_in(*call.folders):
+        with interruption_first(), plugins.modules_in(*call.folders):
             return call.function(*call.arguments)
     except Exception as error:
         if (told := of_the_machine(error)) is not None:

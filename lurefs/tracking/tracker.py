@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 from lurefs.config.schema import RunConfig, WandbConfig
 from lurefs.errors import UserError
+from lurefs.interrupts import interruption_first
 from lurefs.runs.directory import RunDirectory
 from lurefs.runs.outcomes import ChunkOutcome
 from lurefs.tracking import records
@@ -212,7 +213,7 @@ class WandbTracker(Tracker):
 
     def _attempt(self, action: Callable[[], None]) -> None:
         try:
-            with environment(self._client.folder):
+            with interruption_first(), environment(self._client.folder):
                 action()
         except UserError:
             raise
