@@ -151,12 +151,31 @@ def stored_config(values: Mapping[str, Any]) -> RunConfig:
     """Build and check the configuration of a run directory, which may be anyone's: no code that it names is run.
 
     Raises:
-        UserError: A key is unknown, a value is wrong, or settings contradict each other.
+        UserError: A key is unknown, a value is wrong, settings contradict each other, or the end is missing.
     """
     check_plain(values)
     config = from_mapping(RunConfig, _with_defaults(values))
     check_settings(config)
+    last = _last_setting(to_mapping(config))
+    if not _states(values, last):  # a file without its end may hold settings all the same
+        raise UserError(
+            f"it was cut off: it has no {'.'.join(last)}",
+            "all settings of the run",
+            "start 'lurefs run' with the same --config and --run-dir, which writes it again",
+        )
     return config
+
+
+def _last_setting(values: Any) -> list[str]:
+    """Return the path of the last setting in the order of the file."""
+    if not isinstance(values, Mapping) or not values:
+        return []
+    name = list(values)[-1]
+    return [name, *_last_setting(values[name])]
+
+
+def _states(values: Any, path: Sequence[str]) -> bool:
+    return not path or (isinstance(values, Mapping) and path[0] in values and _states(values[path[0]], path[1:]))
 
 
 def _of_features(config: RunConfig) -> RunConfig:

@@ -124,14 +124,15 @@ def is_finished(plan: Plan, directory: RunDirectory) -> bool:
     """
     if not all(path.is_file() for path in directory.result_paths(plan.config, len(plan.chunks))):
         return False
+    wanted = digest(run_identity(plan.config))
     try:
-        directory.read_config()
+        stored = digest(run_identity(directory.read_config()))
     except UserError:
         return False  # the run writes it again
     summary = directory.read_summary()
     identity = directory.read_identity()
     return (
-        summary.run.digest == digest(run_identity(plan.config))
+        stored == summary.run.digest == wanted
         and identity.get("dataset") == through_json(plan.dataset.identity)
         and identity.get("files") == files_stamp(plan)
         and len(directory.read_outcomes()) == len(plan.chunks)

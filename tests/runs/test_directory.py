@@ -92,6 +92,22 @@ def test_a_stored_configuration_that_is_refused_is_told_by_its_file(
         assert caught.value.problem == f"{path}: {problem}"
 
 
+def test_a_stored_configuration_that_was_cut_off_is_refused(
+    make_config: Callable[..., RunConfig], tmp_path: Path
+) -> None:
+    directory = RunDirectory(tmp_path)
+    directory.write_config(make_config())
+    whole = directory.config_path.read_bytes()
+    for n_bytes in range(0, len(whole.rstrip()), 7):
+        directory.config_path.write_bytes(whole[:n_bytes])
+        with pytest.raises(UserError) as caught:
+            directory.read_config()
+        assert caught.value.problem.startswith(str(directory.config_path))
+    directory.config_path.write_bytes(whole[: whole.index(b"learner:")])  # the settings before it are whole
+    with pytest.raises(UserError, match=r"it was cut off: it has no trackers\.wandb\.strict"):
+        directory.read_config()
+
+
 def test_a_path_may_be_text(make_config: Callable[..., RunConfig], tmp_path: Path) -> None:
     directory = RunDirectory(str(tmp_path / "run"))
     directory.write_config(make_config())

@@ -192,9 +192,11 @@ def test_a_damaged_configuration_of_a_finished_cell_is_written_again(grid_file: 
     directory = RunDirectory(tmp_path / "runs" / name)
     cells.run_one(plan.config, directory, "run")
     content, weights = directory.config_path.read_bytes(), directory.checkpoint_path(1).stat().st_mtime_ns
-    directory.config_path.write_bytes(content[:200])
-    main(["sweep", "--config", str(grid_file), "seed=0"])
-    assert directory.config_path.read_bytes() == content
+    for damaged in (content[:200], content.replace(b"n_query: 5", b"n_query: 4")):
+        assert damaged != content
+        directory.config_path.write_bytes(damaged)
+        main(["sweep", "--config", str(grid_file), "seed=0"])
+        assert directory.config_path.read_bytes() == content
     assert directory.checkpoint_path(1).stat().st_mtime_ns == weights
 
 
