@@ -17,6 +17,7 @@ from episodes.manifest import Manifest
 from episodes.summary import Summary, Tails
 from episodes.table import EpisodeTable
 from lurefs.comparing.finished_runs import Run
+from lurefs.config.identity import digest, run_identity
 from lurefs.config.load import run_config
 from lurefs.config.schema import RunConfig
 from lurefs.runs.directory import RunDirectory
@@ -185,7 +186,8 @@ def write_run(
             },
             **manifest.spec.counts,
         )
-    directory.write_summary(summary(benchmarks, name=run.name, outcomes=outcomes, seed=run.seed, seconds=seconds))
+    stated = {"digest": digest(run_identity(run)), "seed": run.seed, "seconds": seconds}
+    directory.write_summary(summary(benchmarks, name=run.name, outcomes=outcomes, **stated))
     return directory
 
 

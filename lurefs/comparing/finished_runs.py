@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,7 +14,7 @@ from typing import Any
 from episodes.accuracies import Accuracies
 from episodes.manifest import Manifest
 from episodes.summary import Summary
-from lurefs.config.identity import run_identity
+from lurefs.config.identity import digest, run_identity
 from lurefs.config.schema import RunConfig
 from lurefs.errors import UserError
 from lurefs.records import to_mapping
@@ -144,21 +145,31 @@ def read_runs(directories: Sequence[RunDirectory]) -> list[Run]:
     """Read the configuration, figures and outcomes of runs; their episodes are read when needed.
 
     Raises:
-        UserError: A directory is not a finished run, or one of its files is damaged.
+        UserError: A directory is not a finished run, one of its files is damaged, or its settings are not those of its
+            results.
     """
     configs = [directory.read_config() for directory in directories]
+    summaries = [directory.read_summary() for directory in directories]
+    for directory, config, summary in zip(directories, configs, summaries, strict=True):
+        if digest(run_identity(config)) != summary.run.digest:
+            raise UserError(
+                f"{directory.config_path} states other settings than those of the results beside it",
+                "the settings by which the run was measured",
+                "restore the file, or measure by the new settings: "
+                f"lurefs run --run-dir {shlex.quote(str(directory.path))}",
+            )
     labels = _labels([config.name for config in configs], [directory.path for directory in directories])
     return [
         Run(
             label=label,
             directory=directory,
             config=config,
-            summary=directory.read_summary(),
+            summary=summary,
             outcomes=directory.read_outcomes(),
             identity=directory.read_identity(),
             cost=directory.read_cost(),
         )
-        for label, directory, config in zip(labels, directories, configs, strict=True)
+        for label, directory, config, summary in zip(labels, directories, configs, summaries, strict=True)
     ]
 
 

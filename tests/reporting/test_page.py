@@ -30,6 +30,7 @@ from lurefs.comparing.standings import standings
 from lurefs.comparing.text_tables import text_tables
 from lurefs.comparing.verdict_words import verdict_sentences
 from lurefs.comparing.verdicts import Verdicts, judge_all
+from lurefs.config.identity import digest, run_identity
 from lurefs.config.learning_schema import ChunksConfig
 from lurefs.data.dataset import ImageDataset
 from lurefs.errors import UserError
@@ -77,7 +78,11 @@ def make_run(tmp_path: Path, data_path: Path) -> MakeRun:
         training_seed: int = 0,
     ) -> RunDirectory:
         directory = _make_run(tmp_path / (folder or name), data_path, name, unlearn=unlearn, gain=gain, seed=seed)
-        directory.write_config(replace(directory.read_config(), seed=training_seed))
+        trained = replace(directory.read_config(), seed=training_seed)
+        directory.write_config(trained)
+        found = directory.read_summary()
+        stated = replace(found.run, seed=training_seed, digest=digest(run_identity(trained)))
+        directory.write_summary(replace(found, run=stated))
         return directory
 
     return make
@@ -375,7 +380,7 @@ class TestOneRun:
         text = one_page.text
         assert f"lurefs run --config '{one_run.config_path}'" in text
         manifest = one_run.read_manifest("novel").hash
-        for part in ("digest of lure", "ba9876543210", "torch 2.9.9", manifest, "nearest_centroid"):
+        for part in (one_run.read_summary().run.digest, "ba9876543210", "torch 2.9.9", manifest, "nearest_centroid"):
             assert part in text
 
     def test_episode_is_the_first_nearest_to_the_median(self, one_run: RunDirectory, one_page: _Text) -> None:
@@ -796,9 +801,7 @@ class TestPage:
         assert "Changed images" not in read(write_report(runs[1:], tmp_path / "other")).text
 
     def test_runs_that_differ_by_their_seed_are_one_curve(self, make_run: MakeRun, tmp_path: Path) -> None:
-        runs = [make_run(f"lure-seed{seed}") for seed in range(3)]
-        for seed, run in enumerate(runs):
-            run.config_path.write_text(run.config_path.read_text().replace("seed: 0", f"seed: {seed}", 1))
+        runs = [make_run(f"lure-seed{seed}", training_seed=seed) for seed in range(3)]
         page = read(write_report(runs, tmp_path / "out"))
         assert "lure (3 seeds): lure-seed0, lure-seed1 and lure-seed2." in page.text
         labels = [value for tag, name, value in page.attributes if (tag, name) == ("svg", "aria-label")]
@@ -809,12 +812,12 @@ class TestPage:
     ) -> None:
         gains = {"lure": (1.0, 2.0, 3.0), "warm": (0.0, 0.0, 1.0)}
         runs = {
-            name: [make_run(f"{name}-s{seed}", unlearn=unlearn, gain=gains[name][seed]) for seed in range(3)]
+            name: [
+                make_run(f"{name}-s{seed}", unlearn=unlearn, gain=gains[name][seed], training_seed=seed)
+                for seed in range(3)
+            ]
             for name, unlearn in (("lure", "by_saliency"), ("warm", "nothing"))
         }
-        for of_name in runs.values():
-            for seed, run in enumerate(of_name):
-                run.config_path.write_text(run.config_path.read_text().replace("seed: 0", f"seed: {seed}", 1))
         lure, warm = (np.stack([values(run)[0] for run in runs[name]]) for name in runs)
         mean, difference = summarise_seeds(lure), summarise_seeds(lure - warm)
         page = read(write_report([*runs["lure"], *runs["warm"]], tmp_path / "out"))

@@ -187,7 +187,9 @@ def test_a_cell_with_a_damaged_file_is_told_by_its_name(
         assert f"{path} is damaged" in capsys.readouterr().err
 
 
-def test_a_damaged_configuration_of_a_finished_cell_is_written_again(grid_file: Path, tmp_path: Path) -> None:
+def test_a_damaged_configuration_of_a_finished_cell_is_written_again(
+    grid_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     ((name, plan),) = plans_of(grid_file, "seed=0").items()
     directory = RunDirectory(tmp_path / "runs" / name)
     cells.run_one(plan.config, directory, "run")
@@ -198,6 +200,16 @@ def test_a_damaged_configuration_of_a_finished_cell_is_written_again(grid_file: 
         main(["sweep", "--config", str(grid_file), "seed=0"])
         assert directory.config_path.read_bytes() == content
     assert directory.checkpoint_path(1).stat().st_mtime_ns == weights
+    directory.config_path.write_bytes(damaged)
+    capsys.readouterr()
+    with pytest.raises(SystemExit, match="2"):
+        main(["report", str(directory.path)])
+    error = capsys.readouterr().err
+    assert f"{directory.config_path} states other settings than those of the results beside it" in error
+    assert f"measure by the new settings: lurefs run --run-dir {directory.path}" in error
+    main(["run", "--run-dir", str(directory.path)])
+    main(["report", str(directory.path)])
+    assert directory.read_manifest("novel-3way-1shot").spec.n_query == 4
 
 
 def test_a_cell_keeps_what_it_said_and_why_it_failed(

@@ -19,6 +19,7 @@ import pytest
 
 from episodes.metrics import empty_reliability
 from episodes.table import EpisodeTable
+from lurefs.config.identity import digest, run_identity
 from lurefs.config.load import run_config
 from lurefs.config.schema import RunConfig
 from lurefs.runs.directory import RunDirectory
@@ -129,7 +130,9 @@ class FakeRun:
         }
         found = benchmark_of(probes, manifest=MANIFEST, controls=controls)
         outcomes = self.directory.read_outcomes()
-        self.directory.write_summary(summary_of({BENCHMARK: found}, name="demo", outcomes=outcomes))
+        self.directory.write_summary(
+            summary_of({BENCHMARK: found}, name="demo", outcomes=outcomes, digest=digest(run_identity(self.config)))
+        )
 
     def go(self) -> Tracker:
         """Do all that a whole run does with its tracker."""
