@@ -39,7 +39,8 @@ def key_of(stage: Stage, made_from: Mapping[str, Any], features: Mapping[str, tu
     if None in keys.values():
         return None
     versions = {name: version(name) for name in ("scikit-learn", "scipy")} | {"episodes": _source_digest()}
-    return cache.key_of({"made_from": dict(made_from), "features": keys, "versions": versions})
+    machine = feature_store.machine_of(stage)  # features may not depend on the device, but scores do
+    return cache.key_of({"made_from": dict(made_from), "features": keys, "versions": versions, "machine": machine})
 
 
 def take(key: str, files: Sequence[Path]) -> bool:

@@ -81,8 +81,9 @@ def give(stage: Stage, images: ImageSet, bank: FeatureBank, cost: Mapping[str, A
 def key_of(stage: Stage, images: ImageSet, identity: Mapping[str, Any]) -> str | None:
     """Return the key of features, of all that they depend on to the last bit; None if that is not known.
 
-    Data sets of a user's code are not known, nor the library that corrupts images. Files of images count by their
-    stamps, since identities hold names and sizes of files, not their bytes.
+    Features that no backbone computes depend on no settings of one, and not on the device of the run. Data sets of a
+    user's code are not known, nor the library that corrupts images. Files of images count by their stamps, since
+    identities hold names and sizes of files, not their bytes.
 
     Args:
         stage: The context.
@@ -94,20 +95,25 @@ def key_of(stage: Stage, images: ImageSet, identity: Mapping[str, Any]) -> str |
     is_unstamped = dataset.viewed is not None and dataset.stamp is None
     if is_of_code or is_unstamped or "corruption" in dataset.identity:
         return None
-    return cache.key_of(
-        {
-            "features": dict(identity),
-            "files": None if dataset.stamp is None else dataset.stamp(),
-            "backbone": run_identity(config)["backbone"],
-            "batches": [config.learner.eval_batch_size, config.learner.channels_last],
-            "versions": library_versions(),
-            "machine": {**machine_card(config), "device": _name_of(stage.device)},
-        }
-    )
+    made_from: dict[str, Any] = {
+        "features": dict(identity),
+        "files": None if dataset.stamp is None else dataset.stamp(),
+        "versions": library_versions(),
+        "machine": machine_of(stage),
+    }
+    if "backbone" in identity:
+        made_from["backbone"] = run_identity(config)["backbone"]
+        made_from["batches"] = [config.learner.eval_batch_size, config.learner.channels_last]
+    else:
+        del made_from["machine"]["device"]
+    return cache.key_of(made_from)
 
 
-def _name_of(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
+def machine_of(stage: Stage) -> dict[str, Any]:
+    """Return processor, threads and the device of this stage, on which numbers may depend."""
+    device = stage.device
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
+    return {**machine_card(stage.plan.config), "device": name}
 
 
 def _save(features: NDArray[np.float32], output: store.Output) -> None:

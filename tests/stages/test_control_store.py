@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from episodes.table import EpisodeTable
 from lurefs import cache
 from lurefs.config.schema import RunConfig
 from lurefs.runs.directory import RunDirectory
@@ -81,6 +82,51 @@ def test_another_seed_shares_the_image_statistics_only(
 ) -> None:
     evaluated("first")
     assert evaluated("seed", seed=1)[1] == ["control 'untrained_twin'"]
+
+
+OTHER_BACKBONES = {
+    "another model": {"backbone": {"name": "test_resnet", "image_size": 32}},
+    "another size": {"backbone": {"name": "test_byobnet", "image_size": 48}},
+    "another stem": {"backbone": {"name": "test_byobnet", "image_size": 32, "stem": "small"}},
+    "other batches": {"learner": {"eval_batch_size": 7}},
+}
+
+
+@pytest.mark.parametrize("other", OTHER_BACKBONES)
+def test_runs_of_other_backbones_share_the_image_statistics_as_each_would_compute_them(
+    other: str, evaluated: Callable[..., tuple[RunDirectory, list[str]]]
+) -> None:
+    evaluated("first")
+    shared, scored = evaluated("shared", **OTHER_BACKBONES[other])
+    assert scored == ["control 'untrained_twin'"]
+    own, scored = evaluated("own", uses_store=False, **OTHER_BACKBONES[other])
+    assert len(scored) == 2
+    one, same = (run.path / "controls" / "image_statistics" for run in (shared, own))
+    assert without_times(one) == without_times(same)
+
+
+def without_times(folder: Path) -> dict[str, tuple[bytes, dict[str, Any]]]:
+    """Return the results of the image statistics per episode but for seconds, as bytes, and their identities."""
+    tables = {path.name: EpisodeTable.load(path) for path in sorted(folder.glob("*.parquet"))}
+    assert tables
+    return {
+        name: (
+            b"".join(
+                getattr(table, column).tobytes()
+                for column in ("index", "classes", "accuracy", "nll", "brier", "converged")
+            ),
+            dict(table.identity),
+        )
+        for name, table in tables.items()
+    }
+
+
+def test_images_of_another_size_have_their_own_statistics(
+    evaluated: Callable[..., tuple[RunDirectory, list[str]]], npz_path: Path
+) -> None:
+    evaluated("first")
+    dataset = {"name": "npz", "params": {"path": str(npz_path), "image_size": 10}}
+    assert len(evaluated("other", dataset=dataset)[1]) == 2
 
 
 @pytest.mark.parametrize(
