@@ -10,6 +10,8 @@ import pytest
 
 from episodes.table import EpisodeTable
 from lurefs import cache
+from lurefs.comparing.finished_runs import read_runs
+from lurefs.comparing.standings import standings
 from lurefs.config.schema import RunConfig
 from lurefs.runs.directory import RunDirectory
 from lurefs.stages import control_store, controls
@@ -75,6 +77,19 @@ def test_a_second_run_copies_scores_and_choices(evaluated: Callable[..., tuple[R
     assert len(control_files(second)) >= CHOICES_AND_SCORES
     cards = [run.read_summary().benchmarks[BENCHMARK].controls for run in (first, second)]
     assert cards[0] == cards[1]
+
+
+def test_the_time_of_a_copied_control_is_no_cost_of_a_run(
+    evaluated: Callable[..., tuple[RunDirectory, list[str]]],
+) -> None:
+    directory, _ = evaluated("first")
+    summary = directory.read_summary()
+    (own,) = summary.benchmarks[BENCHMARK].probes.values()
+    n_episodes = summary.benchmarks[BENCHMARK].n_episodes
+    assert summary.run.seconds == pytest.approx(own.ms_per_episode * n_episodes / 1000)
+    rows = standings(read_runs([directory])).controls
+    assert len(rows) == 2
+    assert [row.ms_per_episode for row in rows] == [None, None]
 
 
 def test_another_seed_shares_the_image_statistics_only(
