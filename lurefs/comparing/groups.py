@@ -16,7 +16,7 @@ from lurefs.comparing.finished_runs import (
     unique_labels,
 )
 from lurefs.comparing.pairs import by_episode
-from lurefs.comparing.texts import LABEL_LENGTH, seeds_in_words, short
+from lurefs.comparing.texts import seeds_in_words
 
 MAX_RANKED = 100
 """Of more groups each is compared with the reference alone: their pairs would be too many to test and to rank."""
@@ -123,8 +123,7 @@ def _labels(members: Sequence[Sequence[Run]]) -> list[str]:
         names_of_groups.append(shared or _settings(group[0], [other[0] for other in members]))
     labels = []
     for name, group in zip(in_folders(names_of_groups, [g[0].directory.path for g in members]), members, strict=True):
-        n_seeds = _n_seeds(len(group)) if len(group) > 1 else ""
-        labels.append(short(name, LABEL_LENGTH - len(n_seeds)) + n_seeds if n_seeds else name)
+        labels.append(name + _n_seeds(len(group)) if len(group) > 1 else name)
     return labels
 
 

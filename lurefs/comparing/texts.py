@@ -17,7 +17,6 @@ from lurefs.config.fields import PluginConfig
 from lurefs.config.learning_schema import ChunksConfig
 
 MISSING = "–"
-LABEL_LENGTH = 30
 PERFECT = (
     "every answer is right, so no spread can be measured: one-sided 95\u00a0% bounds, about 3 / n, n is the number of "
     "episodes for this pool, of classes for new classes, of seeds for new seeds"
@@ -175,9 +174,3 @@ def regime(config: ChunksConfig) -> str:
         f"{100 * config.label_noise:g}\u00a0% of the labels wrong": config.label_noise > 0,
     }
     return "".join(f", {words}" for words, is_so in parts.items() if is_so)
-
-
-def short(label: str, length: int = LABEL_LENGTH) -> str:
-    """Return a name cut to `length`, guarded so that matplotlib does not hide it if it starts with `_`."""
-    text = label if len(label) <= length else label[: length - 1] + "…"
-    return f"\u200b{text}" if text.startswith("_") else text

@@ -148,7 +148,7 @@ class ControlSummary:
     """Figures of one control on the episodes of one benchmark.
 
     Attributes:
-        probes: By the probe's name in the configuration.
+        probes: By the probe's name. Their times are those of the run that scored them, perhaps another.
         feature_spread: How much its features differ between images, see `FeatureBank.spread`; null if unknown.
     """
 

@@ -1,31 +1,28 @@
 """Results of controls that all runs of a machine share, in its cache: what no weights of a run change is scored once.
 
-An entry holds the files of one probe on one benchmark, and a card with their checksums, which is written last. They are
-copied into a run's folder and checked there like results of the run itself.
+An entry holds the files of one probe on one benchmark. They are copied into a run's folder and checked there like
+results of the run itself.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
-import os
-import zlib
 from collections.abc import Mapping, Sequence
 from functools import cache as computed_once
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import episodes
-from episodes.files import atomic_path, write_text
-from lurefs import cache, console
-from lurefs.stages import feature_store
+from episodes.files import atomic_path
+from lurefs import cache
+from lurefs.stages import feature_store, store
 from lurefs.stages.plan import ImageSet
 from lurefs.stages.stage import Stage
 
 KIND = "controls"
 """Kind of these entries of the cache."""
-_CARD = "card.json"
 
 
 def key_of(stage: Stage, made_from: Mapping[str, Any], features: Mapping[str, tuple[ImageSet, Any]]) -> str | None:
@@ -42,7 +39,8 @@ def key_of(stage: Stage, made_from: Mapping[str, Any], features: Mapping[str, tu
     if None in keys.values():
         return None
     versions = {name: version(name) for name in ("scikit-learn", "scipy")} | {"episodes": _source_digest()}
-    return cache.key_of({"made_from": dict(made_from), "features": keys, "versions": versions})
+    machine = feature_store.machine_of(stage)  # features may not depend on the device, but scores do
+    return cache.key_of({"made_from": dict(made_from), "features": keys, "versions": versions, "machine": machine})
 
 
 def take(key: str, files: Sequence[Path]) -> bool:
@@ -52,19 +50,12 @@ def take(key: str, files: Sequence[Path]) -> bool:
         key: See `key_of`.
         files: The places of all files of the entry; their order tells them apart.
     """
-    try:
-        with cache.found(KIND, key) as folder:
-            if folder is None or not (folder / _CARD).is_file():
-                return False
-            contents = [(folder / str(number)).read_bytes() for number in range(len(files))]
-            card = json.loads((folder / _CARD).read_bytes())
-        if card["crc32"] != [zlib.crc32(content) for content in contents]:
-            return False
-    except (OSError, ValueError, KeyError, TypeError):
+    taken = store.take(KIND, key, [str(number) for number in range(len(files))])
+    if taken is None:
         return False
-    for path, content in zip(files, contents, strict=True):
+    for path, content in zip(files, taken[0], strict=True):
         with atomic_path(path) as temporary:
-            temporary.write_bytes(content)
+            temporary.write_bytes(content.data)
     return True
 
 
@@ -76,22 +67,13 @@ def give(key: str, files: Sequence[Path], about: str) -> None:
         files: The files.
         about: What they hold, in words.
     """
-    if cache.bound() == 0:
-        return
-    contents = [path.read_bytes() for path in files]
-    try:
-        with cache.opened(KIND, key, about=about, n_bytes=sum(map(len, contents))) as (folder, in_use):
-            pass
-        try:
-            for number, content in enumerate(contents):
-                with atomic_path(folder / str(number)) as temporary:
-                    temporary.write_bytes(content)
-            write_text(folder / _CARD, json.dumps({"crc32": [zlib.crc32(content) for content in contents]}))
-        finally:
-            os.close(in_use)
-    except (cache.NoCacheError, OSError) as error:
-        reason = str(error) if isinstance(error, cache.NoCacheError) else cache.unusable(error)
-        console.note_once(f"{reason}; {cache.WITHOUT}")
+    contents = {str(number): path.read_bytes() for number, path in enumerate(files)}
+    writers = {name: partial(_write, content) for name, content in contents.items()}
+    store.give(KIND, key, writers, about=about, n_bytes=sum(map(len, contents.values())), notes={})
+
+
+def _write(content: bytes, output: store.Output) -> None:
+    output.write(content)
 
 
 @computed_once

@@ -8,7 +8,10 @@ from typing import Any
 
 import pytest
 
+from episodes.table import EpisodeTable
 from lurefs import cache
+from lurefs.comparing.finished_runs import read_runs
+from lurefs.comparing.standings import standings
 from lurefs.config.schema import RunConfig
 from lurefs.runs.directory import RunDirectory
 from lurefs.stages import control_store, controls
@@ -76,11 +79,69 @@ def test_a_second_run_copies_scores_and_choices(evaluated: Callable[..., tuple[R
     assert cards[0] == cards[1]
 
 
+def test_the_time_of_a_copied_control_is_no_cost_of_a_run(
+    evaluated: Callable[..., tuple[RunDirectory, list[str]]],
+) -> None:
+    directory, _ = evaluated("first")
+    summary = directory.read_summary()
+    (own,) = summary.benchmarks[BENCHMARK].probes.values()
+    n_episodes = summary.benchmarks[BENCHMARK].n_episodes
+    assert summary.run.seconds == pytest.approx(own.ms_per_episode * n_episodes / 1000)
+    rows = standings(read_runs([directory])).controls
+    assert len(rows) == 2
+    assert [row.ms_per_episode for row in rows] == [None, None]
+
+
 def test_another_seed_shares_the_image_statistics_only(
     evaluated: Callable[..., tuple[RunDirectory, list[str]]],
 ) -> None:
     evaluated("first")
     assert evaluated("seed", seed=1)[1] == ["control 'untrained_twin'"]
+
+
+OTHER_BACKBONES = {
+    "another model": {"backbone": {"name": "test_resnet", "image_size": 32}},
+    "another size": {"backbone": {"name": "test_byobnet", "image_size": 48}},
+    "another stem": {"backbone": {"name": "test_byobnet", "image_size": 32, "stem": "small"}},
+    "other batches": {"learner": {"eval_batch_size": 7}},
+}
+
+
+@pytest.mark.parametrize("other", OTHER_BACKBONES)
+def test_runs_of_other_backbones_share_the_image_statistics_as_each_would_compute_them(
+    other: str, evaluated: Callable[..., tuple[RunDirectory, list[str]]]
+) -> None:
+    evaluated("first")
+    shared, scored = evaluated("shared", **OTHER_BACKBONES[other])
+    assert scored == ["control 'untrained_twin'"]
+    own, scored = evaluated("own", uses_store=False, **OTHER_BACKBONES[other])
+    assert len(scored) == 2
+    one, same = (run.path / "controls" / "image_statistics" for run in (shared, own))
+    assert without_times(one) == without_times(same)
+
+
+def without_times(folder: Path) -> dict[str, tuple[bytes, dict[str, Any]]]:
+    """Return the results of the image statistics per episode but for seconds, as bytes, and their identities."""
+    tables = {path.name: EpisodeTable.load(path) for path in sorted(folder.glob("*.parquet"))}
+    assert tables
+    return {
+        name: (
+            b"".join(
+                getattr(table, column).tobytes()
+                for column in ("index", "classes", "accuracy", "nll", "brier", "converged")
+            ),
+            dict(table.identity),
+        )
+        for name, table in tables.items()
+    }
+
+
+def test_images_of_another_size_have_their_own_statistics(
+    evaluated: Callable[..., tuple[RunDirectory, list[str]]], npz_path: Path
+) -> None:
+    evaluated("first")
+    dataset = {"name": "npz", "params": {"path": str(npz_path), "image_size": 10}}
+    assert len(evaluated("other", dataset=dataset)[1]) == 2
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from lurefs.comparing.texts import short
+from lurefs.reporting.charts.names import fitted
 from lurefs.reporting.charts.style import (
     MAX_NAMED,
     MUTED,
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 MAX_MARKERS = 12
+NAME_WIDTH = 26
+"""Most letters in a line of a row's name."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -222,13 +224,14 @@ def intervals(
         note_label: Header of the rows' notes.
     """
     with chart_context(name):
-        figure, axes = new_chart(height_inches=0.75 + (0.42 if len(rows) <= MAX_NAMED else 0.27) * len(rows))
+        are_few = len(rows) <= MAX_NAMED
+        figure, axes = new_chart(height_inches=0.75 + (0.42 if are_few else 0.27) * len(rows))
         for place, row in enumerate(rows):
             _draw_interval(axes, row, place)
         if zero_line:
             axes.axvline(0, color=MUTED, lw=1, zorder=1)
         axes.set_ylim(len(rows) - 0.5, -0.5)
-        axes.set_yticks(range(len(rows)), [short(row.label) for row in rows])
+        axes.set_yticks(range(len(rows)), fitted([row.label for row in rows], NAME_WIDTH, n_lines=2 if are_few else 1))
         axes.tick_params(axis="y", length=0)
         if note_label:
             beside = axes.secondary_yaxis("right")

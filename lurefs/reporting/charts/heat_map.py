@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
-from lurefs.comparing.texts import short
-from lurefs.reporting.charts.style import COLOURS, INK, MUTED, PAPER, chart_context, mark, new_chart, to_svg
+from lurefs.reporting.charts.names import fitted, n_cells
+from lurefs.reporting.charts.style import (
+    CELLS_PER_INCH,
+    COLOURS,
+    INK,
+    MUTED,
+    PAPER,
+    WIDTH_INCHES,
+    chart_context,
+    mark,
+    new_chart,
+    to_svg,
+)
 
+NUMBER_WIDTH = 7
+"""Of a column of numbers, in small letters."""
 DEEPEST = 0.5
 """Highest opacity of a cell; the numbers keep a contrast of 4.5 on light and dark pages."""
 
@@ -34,7 +46,15 @@ def heat_map(
     with chart_context(name):
         from matplotlib.patches import Rectangle
 
-        figure, axes = new_chart(height_inches=0.8 + 0.3 * len(labels))
+        room = CELLS_PER_INCH * WIDTH_INCHES
+        down = fitted(labels, max(14.0, min(26.0, room - NUMBER_WIDTH * len(columns))), n_lines=2)
+        height_of_row = 0.42 if any("\n" in label for label in down) else 0.3
+        room -= max(n_cells(line) for label in down for line in label.split("\n"))
+        room_of_column = room / len(columns) - 1
+        are_turned = max(map(n_cells, columns)) > 2 * room_of_column
+        across = fitted(columns, 26) if are_turned else fitted(columns, room_of_column, n_lines=2)
+        height_of_head = max(map(n_cells, across)) / CELLS_PER_INCH if are_turned else 0.3
+        figure, axes = new_chart(height_inches=0.5 + height_of_head + height_of_row * len(labels))
         for column, benchmark in enumerate(columns):
             n_runs = len(values) - n_controls
             depths = [*_depths([row[column] for row in values[:n_runs]]), *[0.0] * n_controls]
@@ -51,9 +71,8 @@ def heat_map(
         axes.set_xlim(0, len(columns))
         axes.set_ylim(len(labels), 0)
         axes.xaxis.tick_top()
-        turn: Any = {"rotation": 30, "ha": "left"} if len(columns) > 3 else {}
-        axes.set_xticks([place + 0.5 for place in range(len(columns))], [short(text, 20) for text in columns], **turn)
-        axes.set_yticks([place + 0.5 for place in range(len(labels))], [short(label, 26) for label in labels])
+        axes.set_xticks([place + 0.5 for place in range(len(columns))], across, rotation=90 if are_turned else 0)
+        axes.set_yticks([place + 0.5 for place in range(len(labels))], down)
         axes.tick_params(length=0, labelsize=10)
         axes.grid(visible=False)
         for spine in axes.spines.values():

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lurefs.comparing.texts import short
 from lurefs.reporting.charts.curves import Line, told
+from lurefs.reporting.charts.names import fitted, n_cells
 from lurefs.reporting.charts.style import (
     INK,
     MAX_NAMED,
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 LOG_FROM = 20
 """Ratio of the largest to the smallest cost from which the axis is logarithmic."""
-NAME_LENGTH, NAME_SIZE = 22, 9.5
+NAME_WIDTH, NAME_SIZE = 22, 9.5
 Point = tuple[float, float]
 Box = tuple[float, float, float, float]
 """Left, bottom, right, top, in pixels."""
@@ -87,7 +87,9 @@ def scatter(
         figure.draw_without_rendering()
         figure.set_layout_engine("none")
         steps = _step_boxes(axes, [points[place] for place in members]) if has_front else []
-        _name_points(axes, points, steps, [(place, names[place], place in members) for place in named])
+        shown = fitted([names[place] for place in named], NAME_WIDTH)
+        written = [(place, text, place in members) for place, text in zip(named, shown, strict=True)]
+        _name_points(axes, points, steps, written)
         return to_svg(figure, name)
 
 
@@ -145,9 +147,8 @@ def _name_points(
     taken: list[Box] = [(x - 5, y - 5, x + 5, y + 5) for x, y in places]
     area = axes.get_window_extent()
     limits: Box = (area.x0, area.y0, area.x1 + 4, area.y1 + 18)
-    for place, label, is_member in named:
-        text = short(label, NAME_LENGTH)
-        width, height = (0.68 if is_member else 0.58) * NAME_SIZE * len(text) * scale, 1.15 * NAME_SIZE * scale
+    for place, text, is_member in named:
+        width, height = (0.68 if is_member else 0.58) * NAME_SIZE * n_cells(text) * scale, 1.15 * NAME_SIZE * scale
         off_the_front = _free_boxes(places[place], width, height, [*taken, *steps], limits)
         anywhere = _free_boxes(places[place], width, height, taken, limits)
         found = next(chain(off_the_front, anywhere if is_member else ()), None)

@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from html import escape, unescape
 from typing import TYPE_CHECKING, Any
 
-from lurefs.comparing.texts import short
+from lurefs.reporting.charts.names import fitted, n_cells
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
@@ -129,24 +129,24 @@ def name_axes(axes: Axes, x_label: str, y_label: str) -> None:
     axes.set_ylabel(y_label)
 
 
-CHARACTERS_PER_INCH = 11
-"""Characters of a legend that fit into an inch, most of them wide; its lines and gaps take ten a column."""
+CELLS_PER_INCH = 12.5
+"""Small letters of a legend that fit into an inch, see `n_cells`; its lines and gaps take ten a column."""
+NAME_LINES = 4
+"""The most lines of a name in a legend."""
 
 
 def add_legend(axes: Axes, handles: Sequence[Any], labels: Sequence[str]) -> None:
-    """Add a legend above the chart if there are several curves; the chart grows with many names."""
+    """Add a legend above the chart, over its full width, if there are several curves; the chart grows with it."""
     if len(labels) < 2:
         return
-    shown = [short(label) for label in labels]
     figure = axes.get_figure(root=True)
     assert figure is not None
-    n_characters = int(CHARACTERS_PER_INCH * figure.get_figwidth())
-    n_columns = max(1, min(len(shown), n_characters // (max(len(label) for label in shown) + 10)))
-    n_rows = -(-len(shown) // n_columns)
-    figure.set_figheight(figure.get_figheight() + 0.21 * max(0, n_rows - 2))
-    axes.legend(
-        handles, shown, loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=n_columns, handlelength=2.8, fontsize=10
-    )
+    room = CELLS_PER_INCH * figure.get_figwidth()
+    shown = fitted(labels, room - 10, n_lines=NAME_LINES)
+    n_columns = max(1, min(len(shown), int(room // (max(map(n_cells, shown)) + 10))))
+    n_lines = -(-len(shown) // n_columns) if n_columns > 1 else sum(1 + text.count("\n") for text in shown)
+    figure.set_figheight(figure.get_figheight() + 0.21 * max(0, n_lines - 2))
+    figure.legend(handles, shown, loc="outside upper left", ncols=n_columns, handlelength=2.8, fontsize=10)
 
 
 def mark(artist: Artist, style: int, texts: Sequence[str]) -> None:

@@ -11,9 +11,10 @@ import numpy as np
 from episodes.arrays import FloatArray
 from episodes.confusion import Confusion, count_confusions, order_by_likeness
 from lurefs.comparing.answers import Answers
-from lurefs.comparing.texts import count, counted, percent, short
+from lurefs.comparing.texts import count, counted, percent
 from lurefs.errors import UserError
 from lurefs.records import Row
+from lurefs.reporting.charts.names import fitted
 from lurefs.reporting.charts.page_figures import PageFigures
 from lurefs.reporting.charts.style import COLOURS, INK, MUTED, RULE, chart_context, name_axes, new_chart, to_svg
 
@@ -178,7 +179,7 @@ def heat_map(rate: FloatArray, names: Sequence[str], *, name: str) -> str:
         axes.set_ylim(n - 0.5, -0.5)
         axes.set_aspect("equal")
         axes.grid(visible=False)
-        shown = [short(label, 18) for label in names]
+        shown = fitted(names, 18)
         axes.set_xticks(range(n), shown, rotation=90, fontsize=9)
         axes.set_yticks(range(n), shown, fontsize=9)
         axes.tick_params(length=0)

@@ -13,9 +13,9 @@ from episodes.arrays import IntArray
 from episodes.bank import FeatureBank
 from episodes.projection import PERPLEXITY, project
 from lurefs.comparing.finished_runs import Run
-from lurefs.comparing.texts import short
 from lurefs.errors import UserError
 from lurefs.reporting.charts.episode_sheets import spread
+from lurefs.reporting.charts.names import fitted, n_cells
 from lurefs.reporting.charts.page_figures import PageFigures
 from lurefs.reporting.charts.style import INK, PAPER, chart_context, look_of, new_chart, to_svg
 
@@ -74,7 +74,7 @@ def scatter_classes(places: NDArray[np.float64], labels: IntArray, names: Sequen
         for style, group in enumerate(groups):
             look = {**look_of(style), "linestyle": "none", "markersize": 4.5, "alpha": 0.75, "markeredgewidth": 0}
             axes.plot(*group.T, **look)
-        shown = [short(text, 18) for text in names]
+        shown = fitted(names, 18)
         above = np.array([_above(group) for group in groups])
         for style, (x, y) in enumerate(_apart(above / span, shown) * span):
             frame = {"edgecolor": look_of(style)["color"], "facecolor": PAPER, "alpha": 0.85, "lw": 0.8, "pad": 1.5}
@@ -99,7 +99,7 @@ def _above(group: NDArray[np.float64]) -> tuple[float, float]:
 def _apart(places: NDArray[np.float64], names: Sequence[str]) -> NDArray[np.float64]:
     """Move names down where they overlap, and return their (n, 2) places in shares of the chart."""
     apart = places.copy()
-    widths = np.array([LETTER * (len(text) + 2) for text in names])
+    widths = np.array([LETTER * (n_cells(text) + 2) for text in names])
     placed: list[int] = []
     for index in np.argsort(-places[:, 1], kind="stable"):
         for other in placed:  # from top to bottom, so that none of those before is met again

@@ -8,7 +8,6 @@ from itertools import combinations
 import matplotlib
 import pytest
 
-from lurefs.comparing.texts import short
 from lurefs.reporting.charts.curves import Interval, Level, Line, curves, intervals
 from lurefs.reporting.charts.heat_map import DEEPEST, heat_map
 from lurefs.reporting.charts.pareto import front, scatter
@@ -100,11 +99,6 @@ def test_a_name_that_the_font_cannot_draw_stays_text_and_warns_nobody() -> None:
 def test_a_name_that_starts_with_an_underscore_stands_in_the_legend() -> None:
     lines = [Line(label=label, x=[1], y=[1.0], style=0) for label in ("_hidden", "other")]
     assert any(text.endswith("_hidden") for text in texts(curves(lines, name="hidden", x_label="chunk", y_label="y")))
-
-
-def test_a_long_name_is_cut() -> None:
-    assert short("x" * 31) == "x" * 29 + "…"
-    assert short("x" * 30) == "x" * 30
 
 
 def test_more_runs_than_colours_are_told_apart_by_their_markers() -> None:

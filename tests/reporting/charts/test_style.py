@@ -59,7 +59,6 @@ def test_the_names_of_a_legend_end_within_the_chart(names: list[str]) -> None:
         add_legend(axes, [axes.plot([0, 1], [0, 1])[0] for _ in names], names)
         canvas = FigureCanvasAgg(figure)
         canvas.draw()
-        legend = axes.get_legend()
-        assert legend is not None
+        [legend] = figure.legends
         assert [text.get_text() for text in legend.get_texts()] == names
         assert legend.get_window_extent(canvas.get_renderer()).x1 < figure.bbox.x1
