@@ -9,7 +9,7 @@ from episodes.specs import SpecError
 from episodes.stopping import MIN_EPISODES
 from episodes.transforms import parse_chain
 from lurefs import plugins
-from lurefs.config.bounds import check_optimizer_bounds, check_probe_bounds
+from lurefs.config.bounds import check_drop_rates, check_optimizer_bounds, check_probe_bounds
 from lurefs.config.choosing import all_params, check_choices, transforms_of
 from lurefs.config.fine_tuning import check_fine_tunings, fine_tunings
 from lurefs.config.learning_schema import BackboneConfig, ChunksConfig, FeaturesConfig, LearnerConfig
@@ -70,7 +70,7 @@ def check_settings(config: RunConfig) -> None:
     """
     check_names(config)
     _check_chunks(config.chunks)
-    _check_weights(config.backbone)
+    _check_backbone(config.backbone)
     _check_features(config.backbone.features)
     _check_learner(config.learner)
     _check_class_split(config.class_split)
@@ -146,7 +146,8 @@ def _check_chunks(chunks: ChunksConfig) -> None:
             )
 
 
-def _check_weights(backbone: BackboneConfig) -> None:
+def _check_backbone(backbone: BackboneConfig) -> None:
+    check_drop_rates(backbone.params)
     if (
         backbone.checkpoint_sha256 is not None
         and backbone.checkpoint_path is None

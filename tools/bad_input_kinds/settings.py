@@ -46,6 +46,7 @@ SETTINGS: dict[str, tuple[str, ...]] = {
         "params.keep_ratio=true", "params.no_such=1",
     ),
     "backbone": ("image_size=1000000000000", "name=no_such_model", "params.no_such=1", "params.drop_rate=x",
+                 "params.drop_path_rate=1", "params.drop_rate=1.0", "params.attn_drop_rate=-0.1",
                  "params.act_layer=x", "params.norm_layer=x", "params.in_chans=7",
                  "features.layer=99", "features.n_layers=1000", "checkpoint_path=~nosuchuser/x", "name=''"),
     "after_chunk": ("n_episodes=1000000000000",),
