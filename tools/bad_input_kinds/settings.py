@@ -124,6 +124,8 @@ def bad_plugins(world: World, rng: random.Random) -> Iterator[Case]:
             cases.append((f"{kind} {name!r}", {kind: plugin}))
         cases.append((f"probe {name!r}", {"probes": {"p": plugin}}))
         cases.append((f"optimizer {name!r}", {"learner": {"optimizer": plugin}}))
+    for address in ("nonsense", "", "foo://x", "tcp://127.0.0.1:port"):
+        cases.append((f"dask at {address!r}", {"executor": {"name": "dask", "params": {"address": address}}}))
     for params in ({"n_jobs": "x"}, {"n_jobs": 0}, {"n_workers": 0}, {"no_such": 1}):
         cases.append((f"joblib {params}", {"executor": {"name": "joblib", "params": params}}))
         cases.append((f"dask {params}", {"executor": {"name": "dask", "params": params}}))
