@@ -10,7 +10,7 @@ PERPLEXITY = 30.0
 
 
 def project(features: NDArray[np.float32], *, seed: int) -> NDArray[np.float64]:
-    """Project features to (n, 2) points of a plane by t-SNE, initialised with their principal components if there are two.
+    """Project features to (n, 2) points of a plane by t-SNE, initialised with principal components.
 
     Neighbours stay neighbours, but distances between groups and their sizes mean nothing. One thread is used, so that
     equal features give equal points.
