@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from lurefs.comparing.texts import short
-from lurefs.reporting.charts.style import COLOURS, INK, MUTED, PAPER, chart_context, mark, new_chart, to_svg
+from lurefs.reporting.charts.style import COLOURS, INK, MUTED, PAPER, chart_context, drawn, mark, new_chart, to_svg
 
 DEEPEST = 0.5
 """Highest opacity of a cell; the numbers keep a contrast of 4.5 on light and dark pages."""
 
 
+@drawn
 def heat_map(
     labels: Sequence[str],
     styles: Sequence[int],
