@@ -29,6 +29,8 @@ from lurefs.config.weight_files import LOCAL_DIR
 from lurefs.errors import UserError, unknown_name, without_secrets
 from lurefs.records import to_mapping
 
+NOT_IN_PROJECTS, MAX_PROJECT = set("/\\#?%:"), 128
+"""What W&B refuses in the name of a project, after the work has begun, and the length that it takes."""
 WEIGHT_SOURCES = {"file", "url", "hf_hub_id", "hf_hub_filename", "state_dict"}
 """Keys of timm's cards of weights that name some."""
 
@@ -40,6 +42,7 @@ def check_config(config: RunConfig) -> None:
         UserError: Settings contradict each other, or a plug-in does not exist or does not accept its parameters.
     """
     _check_secrets(to_mapping(config))
+    _check_project(config.trackers.wandb.project)
     _check_plugins(config)
     check_settings(config)
 
@@ -108,6 +111,15 @@ def _check_secrets(values: Any, path: str = "") -> None:
             f"{path} holds a password or the key of a service",
             "settings without secrets, since a run stores them and its page shows them",
             "let the library read it from its environment variable or its own login",
+        )
+
+
+def _check_project(project: str) -> None:
+    if not project or len(project) > MAX_PROJECT or set(project) & NOT_IN_PROJECTS:
+        raise UserError(
+            f"trackers.wandb.project is {project!r}",
+            f"a name of W&B: 1 to {MAX_PROJECT} characters, none of {' '.join(sorted(NOT_IN_PROJECTS))}",
+            "change trackers.wandb.project; the owner goes into trackers.wandb.entity",
         )
 
 

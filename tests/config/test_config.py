@@ -272,6 +272,8 @@ def test_merge_keeps_what_a_change_does_not_name() -> None:
         ("variants: {lure: {}, LURE: {}}", "variants has 'lure' and 'LURE'"),
         ("variants: {a: {}, b: {}, c: {seed: 5}}", "the variants 'a' and 'b' are equal in all settings"),
         ("variants: {a: {}, b: {unlearn: {params: {keep_ratio: 0.5}}}, c: {}}\nseeds: [0, 1]", "'a--seed-0' and 'c-"),
+        ("trackers: {wandb: {project: me/photos}}", "the owner goes into trackers.wandb.entity"),
+        ("trackers: {wandb: {project: ''}}", "trackers.wandb.project is ''"),
         ("backbone: {params: {drop_path_rate: 1}}", "backbone.params.drop_path_rate is 1"),
         ("backbone: {params: {drop_rate: -0.1}}", "backbone.params.drop_rate is -0.1"),
         ("backbone: {params: {attn_drop_rate: 1.5}}", "a number of less than 1"),

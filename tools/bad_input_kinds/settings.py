@@ -57,6 +57,8 @@ SETTINGS: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 """Settings that mean nothing, by section; each is refused."""
 WHOLE = (
+    "trackers.wandb.project=a/b", "trackers.wandb.project=''", "++seed=1", "seed@x=1", "--multirun", "seed=1,2",
+    "seed='range(3)'", "learner/optimizer=adam", "optimizer.lr=0.1", "backbone.name=timm/resnet18.a1_in1k",
     "a=", "=b", "a.b.c=1", "a[0]=1", "+seed=1", "~seed=1", "seed", "seed=", "seed==1", "seed =1", ".seed=1",
     "learner..epochs=1", "learner.=1", "learner.epochs[0]=1", "learner.epochs.x=1", "learner={}", "learner=null",
     "probes={}", "benchmarks={}", "benchmarks.novel=null", "transfer={}", "calibrate=yes", "calibrate=[]",
