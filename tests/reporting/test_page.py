@@ -956,3 +956,14 @@ def test_a_figure_that_cannot_be_drawn_leaves_the_rest_and_is_made_by_the_next_r
     assert "This figure could not be drawn" in capsys.readouterr().err
     assert "Map of the features" in page.read_text()
     assert "could not be drawn" not in write_report([run], tmp_path / "out").read_text()
+
+
+def test_a_page_without_pictures_is_made_again_when_the_images_are_back(
+    make_run: MakeRun, tmp_path: Path, data_path: Path
+) -> None:
+    run = make_run()
+    data_path.rename(tmp_path / "away.npz")
+    without = write_report([run], tmp_path / "out").read_text()
+    (tmp_path / "away.npz").rename(data_path)
+    assert "data:image/" not in without
+    assert "data:image/" in write_report([run], tmp_path / "out").read_text()

@@ -19,7 +19,7 @@ class PageFigures:
         folder: Where the files go.
 
     Attributes:
-        is_whole: Whether all charts could be drawn.
+        is_whole: Whether all charts could be drawn, and the images be read that the data set has.
     """
 
     def __init__(self, folder: Path) -> None:
