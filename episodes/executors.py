@@ -113,6 +113,7 @@ def dask(address: str | None = None, n_workers: int = 2) -> Executor:
         from distributed import Client, LocalCluster
 
         if address is not None:
+            check_cluster(address)
             with Client(address) as client:
                 yield from _gather(client, function, shared, items)
             return
@@ -123,6 +124,27 @@ def dask(address: str | None = None, n_workers: int = 2) -> Executor:
             yield from _gather(client, function, shared, items)
 
     return run
+
+
+def check_cluster(address: str) -> None:
+    """Check that a Dask scheduler answers, within `distributed.comm.timeouts.connect` of Dask's settings (30 s).
+
+    Raises:
+        OSError: It is no address, nobody listens there, or something else does.
+    """
+    import asyncio
+    from concurrent.futures import ThreadPoolExecutor
+
+    from distributed.comm import connect
+
+    async def connect_once() -> None:
+        await (await connect(address)).close()
+
+    try:
+        with ThreadPoolExecutor(1) as pool:  # a notebook's own thread has an event loop already
+            pool.submit(lambda: asyncio.run(connect_once())).result()
+    except Exception as error:  # of many kinds: what answers may be any program
+        raise OSError(f"no Dask scheduler answers at {address!r}: {error}") from error
 
 
 def _gather(

@@ -10,7 +10,7 @@ PERPLEXITY = 30.0
 
 
 def project(features: NDArray[np.float32], *, seed: int) -> NDArray[np.float64]:
-    """Project features to (n, 2) points of a plane by t-SNE, initialised with their principal components.
+    """Project features to (n, 2) points of a plane by t-SNE, initialised with principal components.
 
     Neighbours stay neighbours, but distances between groups and their sizes mean nothing. One thread is used, so that
     equal features give equal points.
@@ -25,8 +25,8 @@ def project(features: NDArray[np.float32], *, seed: int) -> NDArray[np.float64]:
     lengths = np.linalg.norm(features, axis=1, keepdims=True)
     unit = features / np.where(lengths > 0, lengths, 1)
     perplexity = min(PERPLEXITY, (len(unit) - 1) / 3)
-    begin = np.ptp(unit) > 0
+    has_components = np.ptp(unit) > 0 and unit.shape[1] > 1
     with threadpool_limits(limits=1):
-        tsne = TSNE(perplexity=perplexity, init="pca" if begin else "random", random_state=seed, n_jobs=1)
+        tsne = TSNE(perplexity=perplexity, init="pca" if has_components else "random", random_state=seed, n_jobs=1)
         places: NDArray[np.float64] = tsne.fit_transform(unit).astype(np.float64)
     return places

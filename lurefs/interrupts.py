@@ -57,11 +57,18 @@ def ended_by_signals(words: str) -> Iterator[None]:
                     time.sleep(GRACE_SECONDS)
                     end(arrived[0])
 
-    before = {number: signal.signal(number, _interrupt) for number in handled}
-    wakeup = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
     threading.Thread(target=watch, daemon=True).start()
+    wakeup = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+    before = {number: signal.getsignal(number) for number in handled}
     try:
-        yield
+        try:
+            for number in handled:
+                signal.signal(number, _interrupt)
+            yield
+        finally:
+            for number, handler in before.items():
+                if signal.getsignal(number) is _interrupt:  # not if it is ignored since the process ends
+                    signal.signal(number, handler)
     except KeyboardInterrupt:
         if not _arrived:  # raised by Python's own handler, or by a library
             _arrived.append(signal.SIGINT)
@@ -71,8 +78,6 @@ def ended_by_signals(words: str) -> Iterator[None]:
                 sys.stdout.flush()
             end(_arrived[0])
         signal.set_wakeup_fd(wakeup)
-        for number, handler in before.items():
-            signal.signal(number, handler)
         os.close(writing)
 
 

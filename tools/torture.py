@@ -5,7 +5,8 @@
 Each command runs once undisturbed. Then it is killed again and again at random moments by SIGKILL, SIGTERM or Ctrl-C,
 continued, and its files are compared with those of the undisturbed run: all bytes but times must be the same, and no
 file of finished work may be written again. Most lives are forks of this process, which has the libraries loaded; every
-fifth one is a new process, killed while it imports. `tools/torture_faults.py` has the other batteries.
+fifth one is a new process, killed while it imports. `tools/torture_faults.py` and `tools/torture_places.py` have the
+other batteries.
 
 The row of a battery is printed when it ends, and what goes wrong at once, on stderr. Both versions of a file that
 differs are kept in a folder that is named.
@@ -503,13 +504,15 @@ def load_libraries() -> None:
 
 def main() -> None:
     """Run the batteries that are asked for; exit with 1 if anything went wrong."""
-    from torture_faults import BATTERIES  # it uses this module
+    from torture_faults import BATTERIES as OF_FILES  # they use this module
+    from torture_places import places_that_fail
 
+    batteries = (*OF_FILES, places_that_fail)
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=100, help="of all commands together")
     parser.add_argument("--faults", type=int, default=30, help="of each kind")
     parser.add_argument("--seed", type=int, default=0)
-    names = [*(command.name for command in COMMANDS), *(battery.__name__ for battery in BATTERIES)]
+    names = [*(command.name for command in COMMANDS), *(battery.__name__ for battery in batteries)]
     parser.add_argument("--only", nargs="+", default=names, choices=names, metavar="NAME", help=", ".join(names))
     arguments = parser.parse_args()
     adopt_orphans()
@@ -518,7 +521,7 @@ def main() -> None:
     tallies: list[Tally] = []
     print(f"| {' | '.join(COLUMNS)} | slowest end, s |\n|{'---|' * (len(COLUMNS) + 1)}", flush=True)
     with tempfile.TemporaryDirectory(prefix="torture-") as base:
-        for battery in (each for each in BATTERIES if each.__name__ in arguments.only):
+        for battery in (each for each in batteries if each.__name__ in arguments.only):
             tallies.append(battery(Path(base) / battery.__name__, arguments.faults, rng))
             print_row(tallies[-1])
         commands = [command for command in COMMANDS if command.name in arguments.only]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -25,6 +26,21 @@ PROBE_BOUNDS: Mapping[str, Mapping[str, float]] = {
 """Bounds of parameters that several probes have; with C = 1e300 a fit overflows or does not end."""
 NAMED_PROBE_BOUNDS: Mapping[str, Mapping[str, float]] = {**PROBE_BOUNDS, "max_iter": {"low": 1}}
 """Those of probes that come with lurefs; scikit-learn's SVC means no limit by a `max_iter` of -1."""
+
+DROP_RATE = re.compile(r"drop\w*_rate")
+"""Parameters of timm's models that are shares of what is dropped: with all dropped, nothing is left to learn from."""
+RATE_BOUNDS: Mapping[str, float] = {"low": 0, "below": 1}
+
+
+def check_drop_rates(params: Mapping[str, Any]) -> None:
+    """Check the numbers among a backbone's parameters that are rates of dropout.
+
+    Raises:
+        UserError: One is out of bounds.
+    """
+    for key, value in params.items():
+        if DROP_RATE.search(key) and isinstance(value, int | float) and not isinstance(value, bool):
+            check_bounds(value, RATE_BOUNDS, f"backbone.params.{key}")
 
 
 def check_optimizer_bounds(params: Mapping[str, Any]) -> None:

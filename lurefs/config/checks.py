@@ -9,7 +9,7 @@ from episodes.specs import SpecError
 from episodes.stopping import MIN_EPISODES
 from episodes.transforms import parse_chain
 from lurefs import plugins
-from lurefs.config.bounds import check_optimizer_bounds, check_probe_bounds
+from lurefs.config.bounds import check_drop_rates, check_optimizer_bounds, check_probe_bounds
 from lurefs.config.choosing import all_params, check_choices, transforms_of
 from lurefs.config.fine_tuning import check_fine_tunings, fine_tunings
 from lurefs.config.learning_schema import BackboneConfig, ChunksConfig, FeaturesConfig, LearnerConfig
@@ -29,6 +29,8 @@ from lurefs.config.weight_files import LOCAL_DIR
 from lurefs.errors import UserError, unknown_name, without_secrets
 from lurefs.records import to_mapping
 
+NOT_IN_PROJECTS, MAX_PROJECT = set("/\\#?%:"), 128
+"""What W&B refuses in the name of a project, after the work has begun, and the length that it takes."""
 WEIGHT_SOURCES = {"file", "url", "hf_hub_id", "hf_hub_filename", "state_dict"}
 """Keys of timm's cards of weights that name some."""
 
@@ -40,6 +42,7 @@ def check_config(config: RunConfig) -> None:
         UserError: Settings contradict each other, or a plug-in does not exist or does not accept its parameters.
     """
     _check_secrets(to_mapping(config))
+    _check_project(config.trackers.wandb.project)
     _check_plugins(config)
     check_settings(config)
 
@@ -70,7 +73,7 @@ def check_settings(config: RunConfig) -> None:
     """
     check_names(config)
     _check_chunks(config.chunks)
-    _check_weights(config.backbone)
+    _check_backbone(config.backbone)
     _check_features(config.backbone.features)
     _check_learner(config.learner)
     _check_class_split(config.class_split)
@@ -111,6 +114,15 @@ def _check_secrets(values: Any, path: str = "") -> None:
         )
 
 
+def _check_project(project: str) -> None:
+    if not project or len(project) > MAX_PROJECT or set(project) & NOT_IN_PROJECTS:
+        raise UserError(
+            f"trackers.wandb.project is {project!r}",
+            f"a name of W&B: 1 to {MAX_PROJECT} characters, none of {' '.join(sorted(NOT_IN_PROJECTS))}",
+            "change trackers.wandb.project; the owner goes into trackers.wandb.entity",
+        )
+
+
 def _check_chunks(chunks: ChunksConfig) -> None:
     if chunks.n_chunks is not None and chunks.chunk_size is not None:
         raise UserError(
@@ -146,7 +158,8 @@ def _check_chunks(chunks: ChunksConfig) -> None:
             )
 
 
-def _check_weights(backbone: BackboneConfig) -> None:
+def _check_backbone(backbone: BackboneConfig) -> None:
+    check_drop_rates(backbone.params)
     if (
         backbone.checkpoint_sha256 is not None
         and backbone.checkpoint_path is None

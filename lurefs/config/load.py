@@ -14,6 +14,7 @@ import lurefs
 from lurefs import plugins
 from lurefs.config.checks import check_config, check_settings
 from lurefs.config.documents import parse_overrides, read_yaml
+from lurefs.config.identity import digest
 from lurefs.config.learning_schema import BackboneConfig
 from lurefs.config.names import check_name, check_variant_names
 from lurefs.config.paths import absolute
@@ -121,6 +122,7 @@ def group_of(
         for seed in seeds:
             run_name = f"{variant}--seed-{seed}"
             runs[run_name] = run_config({**values, "name": run_name, "seed": seed})
+    _refuse_equal(runs)
     if len(seeds or ()) > 1 and all(run.is_as_loaded for run in runs.values()):
         raise UserError(
             f"seeds is {list(seeds or ())}, but the weights are loaded and nothing is learned (frozen: true)",
@@ -128,6 +130,24 @@ def group_of(
             "leave seeds out",
         )
     return RunGroup(name=name, runs=runs, variants=tuple(variants or ()), seeds=seeds, n_workers=n_workers)
+
+
+def _refuse_equal(runs: Mapping[str, RunConfig]) -> None:
+    """Refuse runs that differ in nothing but their names: the same would be computed twice, and nothing compared.
+
+    Raises:
+        UserError: There are two.
+    """
+    found: dict[str, str] = {}
+    for name, run in runs.items():
+        other = found.setdefault(digest(replace(run, name="")), name)
+        if other != name:
+            raise UserError(
+                f"the variants {other!r} and {name!r} are equal in all settings",
+                "variants that differ",
+                "leave one of them out; if a setting on the command line made them equal, give it to one of them, as "
+                f"variants.{name}.KEY=VALUE; for several seeds write e.g. seeds: [0, 1, 2]",
+            )
 
 
 def run_config(values: Mapping[str, Any]) -> RunConfig:

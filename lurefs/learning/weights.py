@@ -130,12 +130,19 @@ def load_into(
         loaded = needed - missing
     if loaded != needed:
         raise _misfit(weights, state, own, heads, needed - loaded)
-    broken = [name for name, tensor in model.state_dict().items() if name in needed and not tensor.isfinite().all()]
+    found = {name: tensor for name, tensor in model.state_dict().items() if name in needed}
+    broken = [name for name, tensor in found.items() if not tensor.isfinite().all()]
     if broken:
         raise UserError(
             f"{weights.path} holds NaN or infinite numbers, in {len(broken)} tensors of the model ({broken[0]} ...)",
             "finite weights",
             "take the weights of an earlier epoch: this training diverged",
+        )
+    if not any(tensor.any() for tensor in found.values() if tensor.ndim > 1):
+        raise UserError(
+            f"all weights of the model in {weights.path} are zero",
+            "weights that were learned: with these, all images have the same features",
+            "take another file",
         )
     return model, _words(weights, prefix, len(loaded), n_left)
 

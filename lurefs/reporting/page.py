@@ -130,7 +130,7 @@ def write_page(runs: Sequence[Run], destination: Path | str, *, judged: Mapping[
         "n_flips": count(N_FLIPS),
         "has_calibration": any(run.config.calibrate is not None for run in runs),
     }
-    page = with_origin(_render(context), origin, kept.names)
+    page = with_origin(_render(context), origin if kept.is_whole else "0", kept.names)  # made again if not
     try:
         kept.write()
         write_text(path, page)

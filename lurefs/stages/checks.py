@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from episodes.bank import FeatureBank
+from episodes.executors import check_cluster
 from episodes.manifest import Manifest
 from episodes.probes import Probe, check_classifier
 from episodes.scoring import score
@@ -127,10 +128,10 @@ def check_classifiers(plan: Plan) -> None:
 
 
 def check_executor(plan: Plan) -> None:
-    """Check that the executor can be built, and that dask is installed if the executor needs it.
+    """Check that the executor can be built, and that dask is installed and answers if the executor needs it.
 
     Raises:
-        UserError: The executor refuses a parameter, or dask is missing.
+        UserError: The executor refuses a parameter, dask is missing, or no cluster answers at its address.
     """
     executor = plan.config.executor
     try:
@@ -146,6 +147,15 @@ def check_executor(plan: Plan) -> None:
             import distributed  # noqa: F401
         except ImportError as error:
             raise not_installed("executor.name=dask", "dask", error) from error
+        try:
+            if (address := executor.params.get("address")) is not None:
+                check_cluster(address)
+        except OSError as error:
+            raise UserError(
+                f"the executor cannot be used: {first_line(error)}",
+                "the address of a cluster that answers, e.g. tcp://10.0.0.1:8786",
+                "check executor.params.address, or set executor.name=serial",
+            ) from error
 
 
 def check_transforms(plan: Plan) -> None:

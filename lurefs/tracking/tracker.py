@@ -85,6 +85,7 @@ def start(config: RunConfig, directory: RunDirectory) -> Tracker:
         if settings.strict and mode == "online":
             raise _no_online_start(one_line(error)) from error
         return Tracker("W&B: not installed; the records are only in the run directory")
+    logging.raiseExceptions = False  # on a full disk W&B's own log would print a traceback per line
     tracker = WandbTracker(config, directory, mode, reason)
     tracker.start_pretrain()
     return tracker

@@ -22,6 +22,8 @@ benchmarks:
   {benchmark}: {{n_way: 2, n_shot: 1, n_query: 3, n_episodes: 20}}
 after_chunk: {{n_episodes: 5}}
 trackers: {{wandb: {{tags: [é, 漢字]}}}}
+"""
+VARIANTS = """
 variants:
   {variant}: {{}}
   other: {{unlearn: {{name: nothing}}}}
@@ -35,6 +37,9 @@ for command in (
     "compare out --output compared", "report out --output page", "plan out", "push out --dry-run",
     "views out --dry-run", f"reproduce out/{variant}", "init photos --way 3 --output own.yaml",
     "sweep --config recipe.yaml --dry-run", "evaluate photos --way 3 --backbone test_vit --pretrained",
+    "sweep --config one.yaml seed=[0,1] --run-dir swept", "pretrain --config one.yaml --run-dir staged",
+    "extract --config one.yaml --run-dir staged", "evaluate --config one.yaml --run-dir staged",
+    "evaluate photos --way 3 --shots 1 --backbone test_byobnet backbone.pretrained=false --run-dir frozen",
     "episodes make --config recipe.yaml --output drawn.parquet", "episodes show drawn.parquet",
     "episodes verify drawn.parquet", "compare nowhere✓",
 ):
@@ -68,7 +73,9 @@ def test_all_commands_print_what_can_be_shown(
             image = Image.fromarray(rng.integers(0, 255, (32, 32, 3), dtype=np.uint8))
             image.save(tmp_path / "photos" / label / f"ü{number}.png")
     name, benchmark, variant = names
-    (tmp_path / "recipe.yaml").write_text(RECIPE.format(name=name, benchmark=benchmark, variant=variant), "utf-8")
+    recipe = RECIPE.format(name=name, benchmark=benchmark)
+    (tmp_path / "one.yaml").write_text(recipe, "utf-8")
+    (tmp_path / "recipe.yaml").write_text(recipe + VARIANTS.format(variant=variant), "utf-8")
     (tmp_path / "commands.py").write_text(COMMANDS, "utf-8")
     done = subprocess.run(
         [sys.executable, "commands.py", variant],
@@ -88,4 +95,6 @@ def test_all_commands_print_what_can_be_shown(
         assert "?" not in text
     for path in (tmp_path / "out" / variant).glob("*.json"):
         path.read_text("utf-8")
-    assert benchmark in (tmp_path / "out" / "report.html").read_text("utf-8")
+    pages = {"out/report.html": benchmark, "swept/report.html": benchmark, "frozen/report.html": "3way-1shot"}
+    for path, expected in {**pages, "staged/summary.json": benchmark}.items():
+        assert expected in (tmp_path / path).read_text("utf-8")

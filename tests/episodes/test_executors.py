@@ -1,15 +1,17 @@
 from __future__ import annotations
 
 import operator
+import socket
 import warnings
 from collections.abc import Iterator
+from threading import Thread
 from typing import Any
 
 import numpy as np
 import pytest
 
 from episodes import EpisodeSpec, FeatureBank, Manifest, Probe, collect, make_manifest, score, score_in_parallel
-from episodes.executors import Executor, dask, joblib, serial
+from episodes.executors import Executor, check_cluster, dask, joblib, serial
 from episodes.probes import lda, logistic_regression
 
 
@@ -96,3 +98,27 @@ def test_work_that_nobody_takes_is_ended_without_a_warning() -> None:
         warnings.simplefilter("always")
         results.close()  # type: ignore[attr-defined]
     assert not [each for each in caught if "tasks" in str(each.message)]
+
+
+@pytest.mark.parametrize("address", ["nonsense", "", "foo://x", "tcp://127.0.0.1:port", "tcp://127.0.0.1:1"])
+def test_an_address_without_a_cluster_is_refused(address: str) -> None:
+    settings = pytest.importorskip("dask")
+    pytest.importorskip("distributed")
+    with (
+        settings.config.set({"distributed.comm.timeouts.connect": "0.2s"}),
+        pytest.raises(OSError, match="no Dask scheduler answers at"),
+    ):
+        check_cluster(address)
+
+
+def test_another_program_is_no_cluster() -> None:
+    pytest.importorskip("distributed")
+
+    def answer(server: socket.socket) -> None:
+        with server.accept()[0] as connection:
+            connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        Thread(target=answer, args=(server,), daemon=True).start()
+        with pytest.raises(OSError, match="no Dask scheduler answers at"):
+            check_cluster(f"tcp://127.0.0.1:{server.getsockname()[1]}")

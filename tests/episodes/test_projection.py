@@ -23,6 +23,6 @@ def test_equal_features_give_equal_places_whatever_their_length() -> None:
     assert np.array_equal(project(features(), seed=0), project(features() * 4, seed=0))
 
 
-def test_features_that_are_all_alike_or_few_have_places_too() -> None:
-    for alike in (np.zeros((10, 8)), np.ones((5, 8))):
+def test_features_that_are_all_alike_or_few_or_of_one_number_have_places_too() -> None:
+    for alike in (np.zeros((10, 8)), np.ones((5, 8)), np.arange(10.0)[:, None]):
         assert np.isfinite(project(alike.astype(np.float32), seed=0)).all()

@@ -251,6 +251,12 @@ def test_weights_of_a_training_that_diverged_are_refused(tmp_path: Path, weights
         load(saved({**weights, name: weights[name] * torch.nan}, tmp_path / "w.pth"))
 
 
+def test_weights_of_zeros_are_refused(tmp_path: Path, weights: State) -> None:
+    without = {name: tensor * (tensor.ndim < 2) for name, tensor in weights.items()}
+    with pytest.raises(UserError, match=r"all weights of the model in \S+ are zero"):
+        load(saved(without, tmp_path / "w.pth"))
+
+
 def test_complex_numbers_and_named_pipes_are_no_weights(tmp_path: Path, weights: State) -> None:
     name = next(iter(weights))
     with pytest.raises(UserError, match=f"{name} holds complex numbers"):

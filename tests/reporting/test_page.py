@@ -34,7 +34,7 @@ from lurefs.config.identity import digest, run_identity
 from lurefs.config.learning_schema import ChunksConfig
 from lurefs.data.dataset import ImageDataset
 from lurefs.errors import UserError
-from lurefs.reporting.charts import episode_sheets
+from lurefs.reporting.charts import curves, episode_sheets, style
 from lurefs.reporting.page import write_report
 from lurefs.reporting.sections import narrative
 from lurefs.reporting.sections.headline import Headline, headline
@@ -941,3 +941,32 @@ class TestEpisodes:
         assert narrative.hardest_caption(sheet, 1) == (
             "Episode 4, with the lowest accuracy: 6 of 9 images classified correctly (66.67\u00a0%)."
         )
+
+
+def test_a_figure_that_cannot_be_drawn_leaves_the_rest_and_is_made_by_the_next_report(
+    make_run: MakeRun,
+    tmp_path: Path,
+    undrawn: object,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    run = make_run()
+    with monkeypatch.context() as patched:
+        patched.setattr(style, "_undrawn", undrawn)
+        patched.setattr(curves, "draw_line", lambda *_, **__: 1 / 0)
+        page = write_report([run], tmp_path / "out")
+    assert page.read_text().count("This figure could not be drawn: ZeroDivisionError: division by zero") >= 1
+    assert "This figure could not be drawn" in capsys.readouterr().err
+    assert "Map of the features" in page.read_text()
+    assert "could not be drawn" not in write_report([run], tmp_path / "out").read_text()
+
+
+def test_a_page_without_pictures_is_made_again_when_the_images_are_back(
+    make_run: MakeRun, tmp_path: Path, data_path: Path
+) -> None:
+    run = make_run()
+    data_path.rename(tmp_path / "away.npz")
+    without = write_report([run], tmp_path / "out").read_text()
+    (tmp_path / "away.npz").rename(data_path)
+    assert "data:image/" not in without
+    assert "data:image/" in write_report([run], tmp_path / "out").read_text()

@@ -48,6 +48,7 @@ def bad_configs(world: World, rng: random.Random) -> Iterator[Case]:
         "a control character": b"name: a\x07b\n",
         "a variant's own name": b"variants: {a: {name: b}}\n",
         "variants in variants": b"variants: {a: {variants: {b: {}}}}\n",
+        "equal variants": b"variants: {a: {}, b: {seed: 0}}\n",
         "UTF-16 without a BOM": "name: a\n".encode("utf-16-le"),
         "BOM and UTF-16": "name: a\n".encode("utf-16"),
         "dates as names": b"name: 2020-01-01\n",

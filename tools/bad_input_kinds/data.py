@@ -52,6 +52,9 @@ def bad_data(world: World, rng: random.Random) -> Iterator[Case]:
         "pages as names": npz("pages", features=f, labels=np.array([f"<script>{v}" for v in labels])),
         "long names": npz("long", features=f, labels=np.array([f"{v}" * 3000 for v in labels])),
     }
+    one = npz("one", features=f[:, :1], labels=labels)  # no dry run: the page failed
+    run = [word for word in _evaluate(one, is_images=False) if word != "--dry-run"]
+    yield Case(name="features of one number", commands=[[*run, "benchmarks.2way-1shot.n_episodes=4"]])
     fine = {"names with escapes", "names with NUL", "names of surrogates", "empty names", "pages as names",
             "long names", "huge labels", "boolean features"}  # fmt: skip
     for name, path in arrays.items():

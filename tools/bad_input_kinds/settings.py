@@ -46,6 +46,7 @@ SETTINGS: dict[str, tuple[str, ...]] = {
         "params.keep_ratio=true", "params.no_such=1",
     ),
     "backbone": ("image_size=1000000000000", "name=no_such_model", "params.no_such=1", "params.drop_rate=x",
+                 "params.drop_path_rate=1", "params.drop_rate=1.0", "params.attn_drop_rate=-0.1",
                  "params.act_layer=x", "params.norm_layer=x", "params.in_chans=7",
                  "features.layer=99", "features.n_layers=1000", "checkpoint_path=~nosuchuser/x", "name=''"),
     "after_chunk": ("n_episodes=1000000000000",),
@@ -56,6 +57,8 @@ SETTINGS: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 """Settings that mean nothing, by section; each is refused."""
 WHOLE = (
+    "trackers.wandb.project=a/b", "trackers.wandb.project=''", "++seed=1", "seed@x=1", "--multirun", "seed=1,2",
+    "seed='range(3)'", "learner/optimizer=adam", "optimizer.lr=0.1", "backbone.name=timm/resnet18.a1_in1k",
     "a=", "=b", "a.b.c=1", "a[0]=1", "+seed=1", "~seed=1", "seed", "seed=", "seed==1", "seed =1", ".seed=1",
     "learner..epochs=1", "learner.=1", "learner.epochs[0]=1", "learner.epochs.x=1", "learner={}", "learner=null",
     "probes={}", "benchmarks={}", "benchmarks.novel=null", "transfer={}", "calibrate=yes", "calibrate=[]",
@@ -123,6 +126,8 @@ def bad_plugins(world: World, rng: random.Random) -> Iterator[Case]:
             cases.append((f"{kind} {name!r}", {kind: plugin}))
         cases.append((f"probe {name!r}", {"probes": {"p": plugin}}))
         cases.append((f"optimizer {name!r}", {"learner": {"optimizer": plugin}}))
+    for address in ("nonsense", "", "foo://x", "tcp://127.0.0.1:port"):
+        cases.append((f"dask at {address!r}", {"executor": {"name": "dask", "params": {"address": address}}}))
     for params in ({"n_jobs": "x"}, {"n_jobs": 0}, {"n_workers": 0}, {"no_such": 1}):
         cases.append((f"joblib {params}", {"executor": {"name": "joblib", "params": params}}))
         cases.append((f"dask {params}", {"executor": {"name": "dask", "params": params}}))

@@ -25,6 +25,8 @@ def bad_weights(world: World, rng: random.Random) -> Iterator[Case]:
         "a sparse tensor": {**state, first: state[first].to_sparse()},
         "a meta tensor": {**state, first: state[first].to("meta")},
         "NaN": {**state, first: state[first] * float("nan")},
+        "zeros": {name: tensor * 0 for name, tensor in state.items()},
+        "filters of zeros": {name: tensor * (tensor.ndim < 2) for name, tensor in state.items()},
         "a list": [1, 2],
         "a number": 7,
         "no tensors": {"epoch": 3},

@@ -19,6 +19,7 @@ from lurefs.reporting.charts.style import (
     PAPER,
     add_legend,
     chart_context,
+    drawn,
     look_of,
     mark,
     name_axes,
@@ -90,6 +91,7 @@ class Interval:
     note: str = ""
 
 
+@drawn
 def curves(
     lines: Sequence[Line],
     *,
@@ -147,6 +149,7 @@ def _draw_levels(axes: Axes, levels: Sequence[Level]) -> None:
         )
 
 
+@drawn
 def reliability(lines: Sequence[Line], *, name: str) -> str:
     """Draw accuracy against confidence, both in percent, with the diagonal on which a calibrated probe lies."""
     with chart_context(name):
@@ -211,6 +214,7 @@ def draw_lines(axes: Axes, lines: Sequence[Line], shifts: Sequence[float]) -> No
     add_legend(axes, [artist for artist, _ in entries], [label for _, label in entries])
 
 
+@drawn
 def intervals(
     rows: Sequence[Interval], *, name: str, x_label: str, zero_line: bool = False, note_label: str = ""
 ) -> str:

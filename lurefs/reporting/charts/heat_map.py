@@ -13,6 +13,7 @@ from lurefs.reporting.charts.style import (
     PAPER,
     WIDTH_INCHES,
     chart_context,
+    drawn,
     mark,
     new_chart,
     to_svg,
@@ -24,6 +25,7 @@ DEEPEST = 0.5
 """Highest opacity of a cell; the numbers keep a contrast of 4.5 on light and dark pages."""
 
 
+@drawn
 def heat_map(
     labels: Sequence[str],
     styles: Sequence[int],

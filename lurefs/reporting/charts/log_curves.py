@@ -7,12 +7,13 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from lurefs.reporting.charts.curves import Line, draw_line
-from lurefs.reporting.charts.style import add_legend, chart_context, name_axes, new_chart, to_svg
+from lurefs.reporting.charts.style import add_legend, chart_context, drawn, name_axes, new_chart, to_svg
 
 SHIFT = 0.06
 """Shift between curves, as a share of a doubling, so that their bars do not overlap."""
 
 
+@drawn
 def log_curves(lines: Sequence[Line], ticks: Mapping[float, str], *, name: str, x_label: str) -> str:
     """Draw accuracies in percent against an amount, on a log2 axis.
 

@@ -17,10 +17,14 @@ class PageFigures:
 
     Args:
         folder: Where the files go.
+
+    Attributes:
+        is_whole: Whether all charts could be drawn, and the images be read that the data set has.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.is_whole = True
         self._files: dict[str, bytes] = {}
 
     def chart(self, name: str, svg: str, *, caption: str, title: str = "", said: str = "") -> dict[str, Any]:
@@ -35,6 +39,7 @@ class PageFigures:
         """
         from markupsafe import Markup
 
+        self.is_whole &= style.UNDRAWN not in svg
         label = " ".join(text for text in (f"{title}." if title else "", caption, said) if text)
         element = style.inline(svg, name=f"chart{len(self._files)}", label=label)
         self._files[f"{name}.svg"] = svg.encode()

@@ -16,6 +16,7 @@ from lurefs.reporting.charts.style import (
     MUTED,
     PAPER,
     chart_context,
+    drawn,
     look_of,
     mark,
     name_axes,
@@ -48,6 +49,7 @@ def front(points: Sequence[Point]) -> list[int]:
     return members
 
 
+@drawn
 def scatter(
     lines: Sequence[Line],
     *,

@@ -12,11 +12,14 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import wraps
 from html import escape, unescape
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ParamSpec
 
+from lurefs import console
+from lurefs.errors import first_line, of_the_machine
 from lurefs.reporting.charts.names import fitted, n_cells
 
 if TYPE_CHECKING:
@@ -34,8 +37,33 @@ DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1.5, 1.5)), (0, (6, 2, 1.5, 2)
 INK, MUTED, RULE, PAPER = "#20242b", "#5b6472", "#d9dde3", "#fffffe"
 WIDTH_INCHES = 4.6
 HEIGHT_INCHES = 3.1
+UNDRAWN = "This figure could not be drawn"
+P = ParamSpec("P")
 MAX_NAMED = 10
 """If there are more curves, those with a higher style are thin, grey and without a name in the legend."""
+
+
+def drawn(draw: Callable[P, str]) -> Callable[P, str]:
+    """Let a drawing that fails be an SVG that says so, so that the rest of its page is made."""
+
+    @wraps(draw)
+    def draw_or_tell(*args: P.args, **kwargs: P.kwargs) -> str:
+        try:
+            return draw(*args, **kwargs)
+        except Exception as error:
+            if of_the_machine(error) is not None:
+                raise
+            return _undrawn(kwargs.get("name"), error)
+
+    return draw_or_tell
+
+
+def _undrawn(name: object, error: Exception) -> str:
+    """Say on stderr that a figure is missing; return an SVG that says it."""
+    words = f"{UNDRAWN}: {type(error).__name__}: {first_line(error)}"
+    console.note(f"{name}: {words}")
+    text = f'<text x="4" y="24" font-size="11" style="fill: {INK}">{escape(words[:110])}</text>'
+    return f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 660 40">{text}</svg>'
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from lurefs.errors import UserError
 from lurefs.records import Row
 from lurefs.reporting.charts.names import fitted
 from lurefs.reporting.charts.page_figures import PageFigures
-from lurefs.reporting.charts.style import COLOURS, INK, MUTED, RULE, chart_context, name_axes, new_chart, to_svg
+from lurefs.reporting.charts.style import COLOURS, INK, MUTED, RULE, chart_context, drawn, name_axes, new_chart, to_svg
 
 N_PAIRS, N_CLASSES, N_CELLS = 12, 40, 12
 MAX_CLASSES = 1000
@@ -155,6 +155,7 @@ def _heat_map_chart(
     return [kept.chart(name, svg, caption=caption, title="Confusions", said=said)]
 
 
+@drawn
 def heat_map(rate: FloatArray, names: Sequence[str], *, name: str) -> str:
     """Draw (n, n) rates as a heat map with percentages; darker is higher."""
     n = len(names)

@@ -38,6 +38,7 @@ def section(runs: Sequence[Run], kept: PageFigures) -> Shown:
             answers, episode_sheets.hardest_episodes(answers), dataset, only_wrong=True
         )
     except (UserError, OSError) as error:
+        kept.is_whole &= chosen[0][0].config.brings_features  # images may come back
         return {"missing": reason_of(error)}
     kept.sheet("episode", image_sheets.episode_sheet(typical))
     for place, sheet in enumerate(hardest, start=1):
@@ -96,5 +97,6 @@ def samples(config: RunConfig, kept: PageFigures) -> dict[str, Any]:
                     {"title": title, "n_classes": len(group), "strips": shown, "ink": strips[0].is_ink}
                 )
     except (UserError, OSError) as error:
+        kept.is_whole &= config.brings_features
         pictures["missing"].append(reason_of(error))
     return pictures

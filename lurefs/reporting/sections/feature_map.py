@@ -17,7 +17,7 @@ from lurefs.errors import UserError
 from lurefs.reporting.charts.episode_sheets import spread
 from lurefs.reporting.charts.names import fitted, n_cells
 from lurefs.reporting.charts.page_figures import PageFigures
-from lurefs.reporting.charts.style import INK, PAPER, chart_context, look_of, new_chart, to_svg
+from lurefs.reporting.charts.style import INK, PAPER, chart_context, drawn, look_of, new_chart, to_svg
 
 MAX_CLASSES, MAX_IMAGES = 12, 50
 MIN_POINTS = 10
@@ -58,6 +58,7 @@ def rows_to_map(bank: FeatureBank) -> IntArray:
     return np.concatenate([spread(np.flatnonzero(bank.labels == label), MAX_IMAGES) for label in classes])
 
 
+@drawn
 def scatter_classes(places: NDArray[np.float64], labels: IntArray, names: Sequence[str], *, name: str) -> str:
     """Draw a scatter plot of images, one marker and colour per class, with the class names.
 
