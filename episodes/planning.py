@@ -15,9 +15,16 @@ from typing import Literal
 import numpy as np
 
 from episodes.arrays import FloatArray
-from episodes.components import Components, design_of_pairs, pairs_around_classes, per_pair, twice_counted
+from episodes.components import (
+    MOST_SKEWNESS,
+    Components,
+    design_of_pairs,
+    pairs_around_classes,
+    per_pair,
+    twice_counted,
+)
 from episodes.intervals import student_quantile
-from episodes.over_classes import EPISODES_PER_CLASS, MIN_CLASSES, ClassError
+from episodes.over_classes import EPISODES_PER_CLASS, MIN_CLASSES, ClassError, widening_by_skewness
 from episodes.over_seeds import MIN_SEEDS
 
 Scope = Literal["pool", "classes", "seeds"]
@@ -27,6 +34,8 @@ Quantity = Literal["n_classes", "n_episodes", "n_seeds", "n_images"]
 LIMITS: dict[Quantity, int] = {"n_classes": 100_000, "n_episodes": 1_000_000, "n_seeds": 1_000, "n_images": 100_000}
 """No more than this is looked for."""
 _N_NODES = 48
+_N_SETS, _MOST_DRAWN = 1_000, 200
+"""Sets of classes, and most classes of a set, from which the expected widening by skewness is had."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +56,10 @@ class Design:
 
 
 def power(components: Components, design: Design, difference: float, *, scope: Scope, level: float = 0.05) -> float:
-    """Return the chance that the test of a scope calls a true difference real, in either direction.
+    """Return the chance that the test of a scope calls a true difference real.
+
+    If effects of classes are skewed, one direction of the difference is harder to show than the other. It is not known
+    beforehand which of two models is the better one, so the chance is that of the harder direction.
 
     Args:
         components: Those of the difference of the two models.
@@ -124,24 +136,29 @@ def needed(
 class _Test:
     """A test as what decides it: its critical values, with their chances, and the true error of the mean.
 
-    The mean and its estimated error are taken as independent, as they are for normal values.
-
     Attributes:
         critical: (n,) least absolute mean that is called a difference.
         weights: (n,) chance of each; they sum to 1.
-        error: Standard error of the mean.
+        error: Standard error of the mean where the critical value is known.
+        shifts: (n,) expected error of the mean with each critical value; zero for values that are not skewed, whose
+            mean and estimated error are independent.
     """
 
     critical: FloatArray
     weights: FloatArray
     error: float
+    shifts: FloatArray | float = 0.0
 
     def power(self, difference: float) -> float:
-        from scipy.special import ndtr
-
         if self.error == 0:
             return float(abs(difference) > 0)
-        above, below = (ndtr((sign * difference - self.critical) / self.error) for sign in (1, -1))
+        return min(self._power_of(difference), self._power_of(-difference))
+
+    def _power_of(self, difference: float) -> float:
+        from scipy.special import ndtr
+
+        means = difference + self.shifts
+        above, below = (ndtr((sign * means - self.critical) / self.error) for sign in (1, -1))
         return float(self.weights @ (above + below))
 
     def smallest_difference(self, at_power: float) -> float:
@@ -175,6 +192,10 @@ def _classes(components: Components, design: Design, level: float) -> _Test:
 
     Expectations follow `error_over_classes`. Episodes have some classes more often than others: this adds noise to the
     classes' part of the mean, which the jackknife counts as often as that of episodes.
+
+    Skewed effects of classes widen the interval, make the jackknife's square vary more, as those of a gamma
+    distribution of this skewness, and make it depend on the mean. Their covariance is the third moment of an effect by
+    the square of the number of classes; the mean's expectation is taken as linear in the jackknife's square.
     """
     n_classes, n_episodes, n_way = design.n_classes, design.n_episodes, components.n_way
     if n_classes < MIN_CLASSES or n_classes <= n_way:
@@ -189,26 +210,44 @@ def _classes(components: Components, design: Design, level: float) -> _Test:
     shares = 1 / n_way - 1 / n_classes
     uneven = (of_class + 4 * of_pair / (n_classes - 1)) * shares / n_episodes
     jackknife = of_classes + twice_counted(n_classes) * of_pairs + inflation * (noise + uneven)
-    ratios, weights = _chi_square_ratios(n_classes - 1)
-    if n_episodes < EPISODES_PER_CLASS * n_classes:
-        errors = [ClassError(jackknife=jackknife * ratio, freedom=n_classes - 1) for ratio in ratios]
-    else:
-        taken_off = _pairs_taken_off(components, design, noise, of_pairs)
-        errors = [
-            ClassError(
-                jackknife=jackknife * ratio,
-                freedom=n_classes - 1,
-                noise=noise,
-                inflation=inflation,
-                pairs=taken_off,
-            )
-            for ratio in ratios
-        ]
-    return _Test(
-        critical=np.array([error.least_mean(level) for error in errors]),
-        weights=weights,
-        error=float(np.sqrt(of_classes + of_pairs + noise + uneven)),
+    skewness = float(np.clip(components.skewness, -MOST_SKEWNESS, MOST_SKEWNESS))
+    share = of_classes / jackknife if jackknife > 0 else 0.0
+    varies = 2 / (n_classes - 1) + 1.5 * skewness**2 * share**2 / n_classes
+    ratios, weights = _chi_square_ratios(2 / varies)
+    expected = ClassError(
+        jackknife=jackknife,
+        freedom=n_classes - 1,
+        widening=_expected_widening(n_classes, skewness * share**1.5),
     )
+    if n_episodes >= EPISODES_PER_CLASS * n_classes:
+        taken_off = _pairs_taken_off(components, design, noise, of_pairs)
+        expected = replace(expected, noise=noise, inflation=inflation, pairs=taken_off)
+    slope = skewness * share * np.sqrt(of_classes / n_classes) / varies
+    variance = of_classes + of_pairs + noise + uneven
+    return _Test(
+        critical=np.array([replace(expected, jackknife=jackknife * ratio).least_mean(level) for ratio in ratios]),
+        weights=weights,
+        error=float(np.sqrt(max(variance - slope**2 * varies, 0.0))),
+        shifts=slope * (ratios - 1),
+    )
+
+
+def _expected_widening(n_classes: int, skewness: float) -> float:
+    """Return the expected factor by which `widening_by_skewness` widens an interval over classes.
+
+    Values of this skewness are a z + b (z^2 - 1) of normal z. At most `_MOST_DRAWN` classes are drawn: what the factor
+    has above 1 is inverse to the number of further ones.
+    """
+    n_drawn = min(n_classes, _MOST_DRAWN)
+    square = np.sqrt(2) * np.sin(np.arcsin(abs(skewness) / np.sqrt(8)) / 3)
+    drawn = _normal_sets()[:, :n_drawn]
+    values = np.sqrt(1 - 2 * square**2) * drawn + square * (drawn * drawn - 1)
+    return float(1 + (widening_by_skewness(values).mean() - 1) * n_drawn / n_classes)
+
+
+@lru_cache(maxsize=1)
+def _normal_sets() -> FloatArray:
+    return np.random.default_rng(0).standard_normal((_N_SETS, _MOST_DRAWN))
 
 
 def _seeds(components: Components, design: Design, level: float) -> _Test:

@@ -102,9 +102,18 @@ def _spreads(made: Made) -> TextTable:
     ]
     is_alone = all("−" not in spread.name and spread.benchmark for spread, _ in made)
     heads = [head.replace(" × model", "") if is_alone else head for head, _ in columns]
-    rows = [(spread.name, *(percent(getattr(components, name)) for _, name in columns)) for spread, components in known]
+    rows = [[spread.name, *(percent(getattr(components, name)) for _, name in columns)] for spread, components in known]
+    if any(components.skewness for _, components in known):
+        heads.append("skewness")
+        for row, (_, components) in zip(rows, known, strict=True):
+            row.append(number(components.skewness, 1))
     what = "What accuracies vary by" if is_alone else "What differences vary by"
-    return TextTable(title=_title(made, f"{what}: standard deviations, points"), columns=("", *heads), rows=tuple(rows))
+    return TextTable(
+        title=_title(made, f"{what}: standard deviations, points"),
+        columns=("", *heads),
+        rows=tuple(map(tuple, rows)),
+        optional=(len(heads),) if "skewness" in heads else (),
+    )
 
 
 def _needs(made: Made, difference: float) -> TextTable:

@@ -110,7 +110,20 @@ def test_assumed_spreads_are_those_of_the_library(capsys: pytest.CaptureFixture[
     assert found["plans"][0]["smallest"] == smallest_difference(spread, design, scope="classes")
     assert found["plans"][0]["needed"]["n_episodes"] is None
     main(["plan", *ASSUMED])
-    assert "none" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "none" in said and "skewness" not in said
+
+
+def test_assumed_skewness_is_planned_with_and_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    skewed = ["--assume", f"{ASSUMED[1]},skewness=-2", *ASSUMED[2:]]
+    found = planned(skewed, capsys)["plans"][0]
+    spread = Components(n_way=5, of_class=0.03, of_pair=0.05, of_episode=0.05, skewness=-2.0)
+    assert found["smallest"] == smallest_difference(spread, Design(n_classes=20, n_episodes=2000), scope="classes")
+    assert found["smallest"] > planned(ASSUMED, capsys)["plans"][0]["smallest"]
+    main(["plan", *skewed])
+    said = capsys.readouterr().out
+    assert "skewness" in said and "−2.0" in said
+    assert max(map(len, map(str.rstrip, said.splitlines()))) <= 80
 
 
 @pytest.mark.parametrize(
@@ -134,6 +147,8 @@ def test_assumed_spreads_are_those_of_the_library(capsys: pytest.CaptureFixture[
         (["--assume", "class=3,episode=5", "--classes", "5", "--episodes", "90"], "--classes is 5"),
         (["--assume", "class=3,episode=5,class=4", *ASSUMED[2:]], "names class twice"),
         (["--assume", "class=3,episode=5,way=2.5", *ASSUMED[2:]], "way is '2.5'"),
+        (["--assume", "class=3,episode=5,skewness=nan", *ASSUMED[2:]], "skewness is 'nan'"),
+        (["--assume", "class=3,episode=5,skewness=-3", *ASSUMED[2:]], "skewness is '-3'"),
         (["nowhere"], "nowhere"),
     ],
 )
