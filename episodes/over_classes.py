@@ -219,8 +219,13 @@ def error_over_classes(
         values: (n_episodes,) finite.
         classes: (n_episodes, n_way) int64; negative entries mean no class. Or their index.
         left: Result of `around_classes` for these values, if it is known.
+
+    Raises:
+        ValueError: A value is not finite.
     """
     values = np.asarray(values, dtype=np.float64)
+    if not np.isfinite(values).all():
+        raise ValueError("a value of an episode is not finite; leave out episodes that were not measured")
     index = classes if isinstance(classes, ClassIndex) else index_classes(classes)
     n_classes, n_episodes = len(index.present), len(values)
     if n_classes < MIN_CLASSES:

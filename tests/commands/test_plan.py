@@ -69,10 +69,28 @@ def test_two_runs_are_planned_on_this_pool_and_on_new_classes(capsys: pytest.Cap
     assert found["spreads"][0]["design"] == {"n_classes": 12, "n_episodes": 60, "n_seeds": 1, "n_images": None}
     pool = found["plans"][1]
     assert pool["smallest"] > pool["with_endless_episodes"] > 0
+    classes = found["plans"][0]
+    least, most = classes["smallest_between"]
+    assert least < classes["smallest"] < most and pool["smallest_between"] is pool["classes_between"] is None
+    assert found["spreads"][0]["pilot"]["n_classes"] == 12
     assert pool["needed"]["n_episodes"] > 60
     more = planned(["--episodes", "6000", "runs"], capsys)["plans"][1]
     assert more["smallest"] == pytest.approx(pool["smallest"] / 10, rel=0.05)
     assert 0.8 < more["power"] <= 1
+
+
+def test_a_plan_says_how_sure_the_number_of_classes_is(capsys: pytest.CaptureFixture[str]) -> None:
+    make_run("lure", "by_saliency", gain=0.1)
+    make_run("warm_start", "nothing")
+    wanted = ["runs", "--difference", "9", "--episodes", "6000", "--classes", "100"]
+    found = planned(wanted, capsys)
+    least, most = found["plans"][0]["classes_between"]
+    assert least <= found["plans"][0]["needed"]["n_classes"] < most
+    assert found["spreads"][0]["design"]["n_classes"] == 100 and found["spreads"][0]["pilot"]["n_classes"] == 12
+    main(["plan", *wanted])
+    said = " ".join(capsys.readouterr().out.split())
+    assert f"from what 12 classes showed, {least} to {most} are needed (95 % confidence)" in said
+    assert planned(ASSUMED, capsys)["plans"][0]["classes_between"] is None
 
 
 def test_seeds_are_planned_from_two_of_them_on(capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,7 +16,7 @@ from episodes.components import (
 )
 from episodes.over_classes import ClassError, error_over_classes
 from episodes.over_seeds import summarise_seeds
-from episodes.planning import Design, Quantity, Scope, expected_width, needed, power, smallest_difference
+from episodes.planning import Design, Quantity, Scope, expected_width, needed, plausible, power, smallest_difference
 
 TRUTH = Components(n_way=5, of_class=0.03, of_pair=0.05, of_episode=0.05, of_seed=0.01, of_rest=0.04)
 DESIGN = Design(n_classes=20, n_episodes=1000, n_seeds=4)
@@ -150,6 +150,28 @@ def test_skewness_of_classes_is_found_again_and_its_sign_is_that_of_the_effects(
     chance = [variance_components(*drawn(rng, design)).skewness for _ in range(40)]
     assert abs(np.mean(chance)) < 0.2 and np.median(np.abs(chance)) < 0.2
     assert all(abs(skewness) <= MOST_SKEWNESS for skewness in found + chance)
+
+
+def test_the_true_effect_of_classes_is_between_the_plausible_ones_of_a_pilot() -> None:
+    rng, design = np.random.default_rng(8), Design(n_classes=12, n_episodes=100)
+    below = above = 0
+    for _ in range(300):
+        least, most = plausible(variance_components(*drawn(rng, design)), design)
+        below += most.of_class < TRUTH.of_class
+        above += least.of_class > TRUTH.of_class
+    assert 0 < below + above < 27  # 15 are expected; effects of zero are never too large
+
+
+def test_more_classes_make_a_plan_surer_and_what_never_varies_is_sure() -> None:
+    widths = []
+    for n_classes in (8, 20, 85):
+        least, most = plausible(TRUTH, Design(n_classes=n_classes, n_episodes=2000))
+        assert least.of_class < TRUTH.of_class < most.of_class
+        assert replace(most, of_class=TRUTH.of_class) == TRUTH
+        widths.append(most.of_class - least.of_class)
+    assert widths == sorted(widths, reverse=True)
+    still = Components(n_way=5, of_episode=0.0)
+    assert plausible(still, DESIGN) == (still, still)
 
 
 def test_power_over_seeds_agrees_with_simulated_tests() -> None:
