@@ -151,7 +151,12 @@ def test_assumed_skewness_is_planned_with_and_shown(capsys: pytest.CaptureFixtur
         (["runs", *ASSUMED], "both runs and --assume"),
         ([*ASSUMED, "--difference", "0"], "--difference is 0"),
         ([*ASSUMED, "--difference", "nan"], "--difference is nan"),
+        ([*ASSUMED, "--difference", "-2"], "--difference is -2"),
+        ([*ASSUMED, "--difference", "100.5"], "--difference is 100.5"),
+        ([*ASSUMED, "--power", "0"], "--power is 0"),
         ([*ASSUMED, "--power", "1"], "--power is 1"),
+        ([*ASSUMED, "--classes", "2"], "--classes is 2"),
+        ([*ASSUMED, "--episodes", "1"], "--episodes is 1"),
         ([*ASSUMED, "--seeds", "0"], "--seeds is 0"),
         ([*ASSUMED, "--seeds", "5"], "one seed does not show"),
         ([*ASSUMED, "--images", "5"], "effect of images is unknown"),
@@ -167,6 +172,7 @@ def test_assumed_skewness_is_planned_with_and_shown(capsys: pytest.CaptureFixtur
         (["--assume", "class=3,episode=5,way=2.5", *ASSUMED[2:]], "way is '2.5'"),
         (["--assume", "class=3,episode=5,skewness=nan", *ASSUMED[2:]], "skewness is 'nan'"),
         (["--assume", "class=3,episode=5,skewness=-3", *ASSUMED[2:]], "skewness is '-3'"),
+        (["plan.json"], "plan.json is no directory"),
         (["nowhere"], "nowhere"),
     ],
 )
@@ -174,6 +180,7 @@ def test_what_cannot_be_planned_is_refused(
     arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     Path("runs").mkdir()
+    Path("plan.json").write_text('{"version": 1, "plans": []}')
     with pytest.raises(SystemExit) as caught:
         main(["plan", *arguments])
     error = capsys.readouterr().err
