@@ -61,7 +61,7 @@ def paired_difference(
         n_flips: Number of flips drawn then.
 
     Raises:
-        ValueError: The two differ in length, or have fewer than two episodes.
+        ValueError: The two differ in length, have fewer than two episodes, or have a value that is not finite.
     """
     if len(a) != len(b):
         raise ValueError(f"{len(a)} and {len(b)} episodes cannot be paired")
@@ -90,9 +90,11 @@ def paired_differences(
         n_flips: Number of flips.
 
     Raises:
-        ValueError: A pair has fewer than two episodes in common.
+        ValueError: A pair has fewer than two episodes in common, or a value is not finite.
     """
     arrays = [np.asarray(array, dtype=np.float64) for array in values]
+    if not all(np.isfinite(array).all() for array in arrays):
+        raise ValueError("a value of an episode is not finite; leave out episodes that were not measured")
     n_common = {(i, j): min(len(arrays[i]), len(arrays[j])) for i, j in pairs}
     signs = draw_signs(max(n_common.values(), default=0), n_flips, rng=rng)
     lengths: dict[int, set[int]] = {model: set() for pair in pairs for model in pair}

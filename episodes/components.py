@@ -15,8 +15,14 @@ from episodes.over_classes import (
     error_over_classes,
     index_classes,
     pair_design,
+    skewness,
     variance_of_pairs,
 )
+
+MOST_SKEWNESS = 2.8
+"""Largest skewness of classes' effects, either way, that a plan follows; that of an exponential distribution is 2."""
+LEAST_SHARE = 0.1
+"""A smaller share of the classes in what the jackknife sees does not show how their effects are skewed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +41,7 @@ class Components:
         least_images: Images of a class that an episode takes, as support and queries.
         of_seed: Of a training seed's effect on all episodes; None if unknown.
         of_rest: Of what one seed gets in one episode, a part of what episodes vary by; None if unknown.
+        skewness: Of the classes' effects, a number: below zero if a few classes have a far lower value than the others.
     """
 
     n_way: float
@@ -46,13 +53,15 @@ class Components:
     least_images: float = 1
     of_seed: float | None = None
     of_rest: float | None = None
+    skewness: float = 0.0
 
 
 def variance_components(values: FloatArray, classes: IntArray) -> Components:
     """Return what makes the values of episodes vary, by the moments that `error_over_classes` uses.
 
-    An estimate below zero becomes zero. Classes and pairs cannot be told apart exactly by few episodes: each estimate
-    itself has an error, of the classes' deviation about 1 / sqrt(2 C) of it for C classes.
+    An estimate below zero becomes zero, and so does skewness that chance explains. Classes and pairs cannot be told
+    apart exactly by few episodes: each estimate itself has an error, of the classes' deviation about 1 / sqrt(2 C) of
+    it for C classes.
 
     Args:
         values: (n_episodes,) finite; for a comparison the differences of two models.
@@ -62,7 +71,7 @@ def variance_components(values: FloatArray, classes: IntArray) -> Components:
         ValueError: There are too few classes or episodes, or a class is in every episode.
     """
     index = index_classes(classes)
-    return _from_variances(_variances(np.asarray(values, dtype=np.float64), index), index, len(values))
+    return _from_moments(_moments(np.asarray(values, dtype=np.float64), index), index, len(values))
 
 
 def components_over_seeds(values: FloatArray, classes: IntArray) -> Components:
@@ -80,13 +89,13 @@ def components_over_seeds(values: FloatArray, classes: IntArray) -> Components:
     if n_seeds < 2:
         raise ValueError("a single seed does not show how seeds vary; give at least two")
     index = index_classes(classes)
-    of_each = np.mean([_variances(row, index) for row in values], axis=0)
+    of_each = np.mean([_moments(row, index) for row in values], axis=0)
     of_seed, of_episode = values.mean(axis=1), values.mean(axis=0)
     left = values - of_seed[:, np.newaxis] - of_episode + values.mean()
     rest = float(np.square(left).sum()) / ((n_seeds - 1) * (n_episodes - 1))
     seed = max(float(of_seed.var(ddof=1)) - rest / n_episodes, 0.0)
     return replace(
-        _from_variances(of_each, index, n_episodes), of_seed=float(np.sqrt(seed)), of_rest=float(np.sqrt(rest))
+        _from_moments(of_each, index, n_episodes), of_seed=float(np.sqrt(seed)), of_rest=float(np.sqrt(rest))
     )
 
 
@@ -111,8 +120,8 @@ def deviation_of_images(values: FloatArray, images: IntArray, classes: IntArray)
     return float(np.sqrt(max(float(np.square(sums).sum() - np.square(left).sum()) / n_products, 0.0)))
 
 
-def _variances(values: FloatArray, index: ClassIndex) -> FloatArray:
-    """Return estimates of the variances of class, pair and episode; negative ones are zero."""
+def _moments(values: FloatArray, index: ClassIndex) -> FloatArray:
+    """Return the variances of class, pair and episode, negative ones as zero, and the skewness of the class."""
     n_classes, n_episodes = len(index.present), len(values)
     found = error_over_classes(values, index)
     if isinstance(found, str):
@@ -138,13 +147,19 @@ def _variances(values: FloatArray, index: ClassIndex) -> FloatArray:
         - found.inflation * (found.noise + 4 * of_pair / (n_classes - 1) * shares / n_episodes)
     )
     of_episode = around - of_pair * pairs_around_classes(n_way, n_classes)
-    return np.maximum([of_both / (1 / n_classes + uneven), of_pair, of_episode], 0.0)
+    of_class = max(of_both / (1 / n_classes + uneven), 0.0)
+    # Pairs and noise are symmetric: they add to the spread that the jackknife sees, and not to the third moment.
+    share = min(of_class / n_classes / found.jackknife, 1.0) if found.jackknife > 0 else 0.0
+    skewed = -float(skewness(index.means_without(values))) / share**1.5 if share > LEAST_SHARE else 0.0
+    return np.array([of_class, of_pair, max(of_episode, 0.0), float(np.clip(skewed, -MOST_SKEWNESS, MOST_SKEWNESS))])
 
 
-def _from_variances(variances: FloatArray, index: ClassIndex, n_episodes: int) -> Components:
-    of_class, of_pair, of_episode = map(float, np.sqrt(variances))
+def _from_moments(moments: FloatArray, index: ClassIndex, n_episodes: int) -> Components:
+    of_class, of_pair, of_episode = map(float, np.sqrt(moments[:3]))
     n_way = len(index.episodes) / n_episodes
-    return Components(n_way=n_way, of_episode=of_episode, of_class=of_class, of_pair=of_pair)
+    return Components(
+        n_way=n_way, of_episode=of_episode, of_class=of_class, of_pair=of_pair, skewness=float(moments[3])
+    )
 
 
 def per_pair(n_classes: float) -> float:

@@ -61,6 +61,11 @@ class ClassIndex:
         sums = np.bincount(self.episodes, weights=values[self.columns], minlength=self.n_episodes)
         return sums.astype(np.float64)
 
+    def means_without(self, values: FloatArray) -> FloatArray:
+        """Return (C,) means of the values over the episodes without each class."""
+        means: FloatArray = (np.sum(values) - self.sums(values)) / (self.n_episodes - self.n_of_class)
+        return means
+
     @cached_property
     def design(self) -> Any:
         """(n_episodes, C), sparse: 1 / n_way for each class of an episode, otherwise 0."""
@@ -214,18 +219,22 @@ def error_over_classes(
         values: (n_episodes,) finite.
         classes: (n_episodes, n_way) int64; negative entries mean no class. Or their index.
         left: Result of `around_classes` for these values, if it is known.
+
+    Raises:
+        ValueError: A value is not finite.
     """
     values = np.asarray(values, dtype=np.float64)
+    if not np.isfinite(values).all():
+        raise ValueError("a value of an episode is not finite; leave out episodes that were not measured")
     index = classes if isinstance(classes, ClassIndex) else index_classes(classes)
     n_classes, n_episodes = len(index.present), len(values)
     if n_classes < MIN_CLASSES:
         return f"{n_classes} classes are too few"
-    n_without = n_episodes - index.n_of_class
-    if n_without.min() == 0:
+    if index.n_of_class.max() == n_episodes:
         return "a class is in every episode"
-    without = (np.sum(values) - index.sums(values)) / n_without
+    without = index.means_without(values)
     jackknife = float((n_classes - 1) / n_classes * np.square(without - without.mean()).sum())
-    widening = widening_by_skewness(without)
+    widening = float(widening_by_skewness(without))
     if not index.shows_noise:
         return ClassError(jackknife=jackknife, freedom=n_classes - 1, widening=widening)
     left = around_classes(values, index) if left is None else left
@@ -241,24 +250,39 @@ def error_over_classes(
     )
 
 
-def widening_by_skewness(values: FloatArray) -> float:
-    """Return the factor that a 95 % interval of Student's t needs, for the mean of skewed values.
+def widening_by_skewness(values: FloatArray) -> FloatArray:
+    """Return the factor that a 95 % interval of Student's t needs, for the mean of skewed values; at least 1.
 
     By the Edgeworth expansion of Student's statistic (Hall 1992, "The Bootstrap and Edgeworth Expansion", section 2.6),
-    skewness g moves the quantile z of a two-sided interval of n values to z (1 + g^2 (z^4 + 2 z^2 - 3) / (18 n)). What
-    normal values show on average by chance is taken off g^2.
+    skewness g moves the quantile z of a two-sided interval of n values to z (1 + g^2 (z^4 + 2 z^2 - 3) / (18 n)). It is
+    at most `WIDEST`.
 
     Args:
-        values: (n,), one for each class. With fewer than `FEWEST_FOR_SKEWNESS` the factor is 1.
+        values: (n,), one for each class; or (n_sets, n), to get a factor for each set.
     """
-    n, around = len(values), values - values.mean()
-    spread = float(np.square(around).mean())
-    if n < FEWEST_FOR_SKEWNESS or spread <= np.finfo(np.float64).eps * float(np.square(values).mean()):
-        return 1.0
-    squared = float((around**3).mean()) ** 2 / spread**3 * n * (n - 1) / (n - 2) ** 2
+    z, n = NORMAL_95, np.shape(values)[-1]
+    factor: FloatArray = 1 + np.square(skewness(values)) * (z**4 + 2 * z**2 - 3) / (18 * n)
+    return np.minimum(factor, WIDEST)
+
+
+def skewness(values: FloatArray) -> FloatArray:
+    """Return the skewness of a value for each class, less what normal values show on average by chance.
+
+    The square of what chance shows is taken off the square. Zero if there are fewer than `FEWEST_FOR_SKEWNESS` values,
+    or all are equal.
+
+    Args:
+        values: (n,), or (n_sets, n), to get the skewness of each set.
+    """
+    values = np.asarray(values, dtype=np.float64)
+    n, around = values.shape[-1], values - values.mean(axis=-1, keepdims=True)
+    if n < FEWEST_FOR_SKEWNESS:
+        return np.zeros(values.shape[:-1])
+    spread, cubes = np.square(around).mean(axis=-1), (around * around * around).mean(axis=-1)
+    varies = spread > np.finfo(np.float64).eps * np.square(values).mean(axis=-1)
+    squared = np.square(cubes) / np.where(varies, spread, 1.0) ** 3 * n * (n - 1) / (n - 2) ** 2
     by_chance = 6 * n * (n - 1) / ((n - 2) * (n + 1) * (n + 3))
-    z = NORMAL_95
-    return min(1 + max(squared - by_chance, 0.0) * (z**4 + 2 * z**2 - 3) / (18 * n), WIDEST)
+    return np.asarray(np.where(varies, np.sign(cubes) * np.sqrt(np.maximum(squared - by_chance, 0.0)), 0.0))
 
 
 def around_classes(values: FloatArray, index: ClassIndex) -> FloatArray:

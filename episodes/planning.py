@@ -15,9 +15,16 @@ from typing import Literal
 import numpy as np
 
 from episodes.arrays import FloatArray
-from episodes.components import Components, design_of_pairs, pairs_around_classes, per_pair, twice_counted
+from episodes.components import (
+    MOST_SKEWNESS,
+    Components,
+    design_of_pairs,
+    pairs_around_classes,
+    per_pair,
+    twice_counted,
+)
 from episodes.intervals import student_quantile
-from episodes.over_classes import EPISODES_PER_CLASS, MIN_CLASSES, ClassError
+from episodes.over_classes import EPISODES_PER_CLASS, MIN_CLASSES, ClassError, widening_by_skewness
 from episodes.over_seeds import MIN_SEEDS
 
 Scope = Literal["pool", "classes", "seeds"]
@@ -27,6 +34,8 @@ Quantity = Literal["n_classes", "n_episodes", "n_seeds", "n_images"]
 LIMITS: dict[Quantity, int] = {"n_classes": 100_000, "n_episodes": 1_000_000, "n_seeds": 1_000, "n_images": 100_000}
 """No more than this is looked for."""
 _N_NODES = 48
+_N_SETS, _MOST_DRAWN = 1_000, 200
+"""Sets of classes, and most classes of a set, from which the expected widening by skewness is had."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +56,10 @@ class Design:
 
 
 def power(components: Components, design: Design, difference: float, *, scope: Scope, level: float = 0.05) -> float:
-    """Return the chance that the test of a scope calls a true difference real, in either direction.
+    """Return the chance that the test of a scope calls a true difference real.
+
+    If effects of classes are skewed, one direction of the difference is harder to show than the other. It is not known
+    beforehand which of two models is the better one, so the chance is that of the harder direction.
 
     Args:
         components: Those of the difference of the two models.
@@ -68,8 +80,9 @@ def smallest_difference(
     """Return the true difference, fraction, that the test of a scope shows with a chance of `at_power`.
 
     Raises:
-        ValueError: As `power`.
+        ValueError: As `power`, or the wanted chance is not above the level and below 1.
     """
+    _check_chance(at_power, level)
     return _test(components, design, scope, level).smallest_difference(at_power)
 
 
@@ -99,8 +112,9 @@ def needed(
     suffice for (`EPISODES_PER_CLASS`) are not considered: their noise could not be taken off.
 
     Raises:
-        ValueError: Images are asked for and their effect is unknown, or as `power`.
+        ValueError: Images are asked for and their effect is unknown, or as `smallest_difference`.
     """
+    _check_chance(at_power, level)
     if quantity == "n_images" and (components.of_image is None or components.n_images is None):
         raise ValueError("the effect of images is unknown, so that no number of them can be found")
     least = {
@@ -120,28 +134,63 @@ def needed(
     return _first(suffices, least, most)
 
 
+def _check_chance(at_power: float, level: float) -> None:
+    if not level < at_power < 1:
+        raise ValueError(f"the chance wanted is {at_power:g}, but it must be above {level:g}, the level, and below 1")
+
+
+def plausible(components: Components, pilot: Design, *, level: float = 0.05) -> tuple[Components, Components]:
+    """Return components with the least and with the largest effect of classes that a pilot leaves plausible.
+
+    The effect of classes is an estimate from the pilot's classes: the jackknife's square that it is had from varies as
+    a chi-square by its degrees of freedom. What pairs, episodes and seeds add is taken as known.
+
+    Args:
+        components: Those that the pilot gave.
+        pilot: How much it measured.
+        level: Chance that the true effect is outside.
+
+    Raises:
+        ValueError: The pilot has too few classes or episodes.
+    """
+    from scipy.special import gammaincinv
+
+    expected = expectations(components, pilot)
+    half = 1 / expected.varies
+    ends = []
+    for chance in (1 - level / 2, level / 2):
+        surplus = expected.jackknife * (half / gammaincinv(half, chance) - 1)
+        square = max(components.of_class**2 + surplus / expected.per_class, 0.0)
+        ends.append(replace(components, of_class=float(np.sqrt(square))))
+    return ends[0], ends[1]
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Test:
     """A test as what decides it: its critical values, with their chances, and the true error of the mean.
 
-    The mean and its estimated error are taken as independent, as they are for normal values.
-
     Attributes:
         critical: (n,) least absolute mean that is called a difference.
         weights: (n,) chance of each; they sum to 1.
-        error: Standard error of the mean.
+        error: Standard error of the mean where the critical value is known.
+        shifts: (n,) expected error of the mean with each critical value; zero where no effects are skewed.
     """
 
     critical: FloatArray
     weights: FloatArray
     error: float
+    shifts: FloatArray | float = 0.0
 
     def power(self, difference: float) -> float:
-        from scipy.special import ndtr
-
         if self.error == 0:
             return float(abs(difference) > 0)
-        above, below = (ndtr((sign * difference - self.critical) / self.error) for sign in (1, -1))
+        return min(self._power_of(difference), self._power_of(-difference))
+
+    def _power_of(self, difference: float) -> float:
+        from scipy.special import ndtr
+
+        means = difference + self.shifts
+        above, below = (ndtr((sign * means - self.critical) / self.error) for sign in (1, -1))
         return float(self.weights @ (above + below))
 
     def smallest_difference(self, at_power: float) -> float:
@@ -170,16 +219,70 @@ def _pool(components: Components, design: Design, level: float) -> _Test:
     return _Test(critical=student_quantile(freedom, level) * error * np.sqrt(ratios), weights=weights, error=error)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Expectations:
+    """Expectations of what `error_over_classes` measures.
+
+    Episodes have some classes more often than others: this adds noise to the classes' part of the mean, which the
+    jackknife counts as often as that of episodes.
+
+    Attributes:
+        of_classes: Square of the part of the error that is due to classes.
+        of_pairs: Likewise, to pairs of them.
+        noise: Likewise, to single episodes.
+        uneven: Likewise, to uneven numbers of episodes with a class.
+        inflation: How often the jackknife counts the last two.
+        jackknife: Square of the jackknife's error.
+        per_class: By how much it grows with the variance of a class's effect.
+        varies: Its relative variance.
+        skewness: Of all that the jackknife sees of a class.
+    """
+
+    of_classes: float
+    of_pairs: float
+    noise: float
+    uneven: float
+    inflation: float
+    jackknife: float
+    per_class: float
+    varies: float
+    skewness: float
+
+
 def _classes(components: Components, design: Design, level: float) -> _Test:
     """Return the test over new classes; the jackknife's square is its expectation times a chi-square by its freedom.
 
-    Expectations follow `error_over_classes`. Episodes have some classes more often than others: this adds noise to the
-    classes' part of the mean, which the jackknife counts as often as that of episodes.
+    Skewed effects of classes widen the interval, make the jackknife's square vary more, as those of a gamma
+    distribution of this skewness, and make it depend on the mean. Their covariance is the third moment of an effect by
+    the square of the number of classes; the mean's expectation is taken as linear in the jackknife's square.
     """
+    found, n_classes, n_episodes = expectations(components, design), design.n_classes, design.n_episodes
+    ratios, weights = _chi_square_ratios(2 / found.varies)
+    expected = ClassError(
+        jackknife=found.jackknife,
+        freedom=n_classes - 1,
+        widening=_expected_widening(n_classes, found.skewness),
+    )
+    if n_episodes >= EPISODES_PER_CLASS * n_classes:
+        taken_off = _pairs_taken_off(components, design, found.noise, found.of_pairs)
+        expected = replace(expected, noise=found.noise, inflation=found.inflation, pairs=taken_off)
+    slope = found.skewness * np.sqrt(found.jackknife / n_classes) / found.varies
+    variance = found.of_classes + found.of_pairs + found.noise + found.uneven
+    return _Test(
+        critical=np.array([replace(expected, jackknife=found.jackknife * ratio).least_mean(level) for ratio in ratios]),
+        weights=weights,
+        error=float(np.sqrt(max(variance - slope**2 * found.varies, 0.0))),
+        shifts=slope * (ratios - 1),
+    )
+
+
+def expectations(components: Components, design: Design) -> Expectations:
+    """Return what `error_over_classes` is expected to measure; a ValueError says why it would measure nothing."""
     n_classes, n_episodes, n_way = design.n_classes, design.n_episodes, components.n_way
     if n_classes < MIN_CLASSES or n_classes <= n_way:
-        least = max(MIN_CLASSES, int(n_way) + 1)
-        raise ValueError(f"{n_classes} classes are too few: an interval on new classes needs {least}")
+        raise ValueError(
+            f"{n_classes} classes are too few: an interval on new classes needs {max(MIN_CLASSES, int(n_way) + 1)}"
+        )
     if n_episodes < 2:
         raise ValueError(f"{n_episodes} episodes are too few; an interval on new classes needs two")
     of_class, of_pair = _of_class(components, design), components.of_pair**2
@@ -189,26 +292,38 @@ def _classes(components: Components, design: Design, level: float) -> _Test:
     shares = 1 / n_way - 1 / n_classes
     uneven = (of_class + 4 * of_pair / (n_classes - 1)) * shares / n_episodes
     jackknife = of_classes + twice_counted(n_classes) * of_pairs + inflation * (noise + uneven)
-    ratios, weights = _chi_square_ratios(n_classes - 1)
-    if n_episodes < EPISODES_PER_CLASS * n_classes:
-        errors = [ClassError(jackknife=jackknife * ratio, freedom=n_classes - 1) for ratio in ratios]
-    else:
-        taken_off = _pairs_taken_off(components, design, noise, of_pairs)
-        errors = [
-            ClassError(
-                jackknife=jackknife * ratio,
-                freedom=n_classes - 1,
-                noise=noise,
-                inflation=inflation,
-                pairs=taken_off,
-            )
-            for ratio in ratios
-        ]
-    return _Test(
-        critical=np.array([error.least_mean(level) for error in errors]),
-        weights=weights,
-        error=float(np.sqrt(of_classes + of_pairs + noise + uneven)),
+    skewness = float(np.clip(components.skewness, -MOST_SKEWNESS, MOST_SKEWNESS))
+    share = of_classes / jackknife if jackknife > 0 else 0.0
+    varies = 2 / (n_classes - 1) + 1.5 * skewness**2 * share**2 / n_classes
+    return Expectations(
+        of_classes=of_classes,
+        of_pairs=of_pairs,
+        noise=noise,
+        uneven=uneven,
+        inflation=inflation,
+        jackknife=jackknife,
+        per_class=1 / n_classes + inflation * shares / n_episodes,
+        varies=varies,
+        skewness=skewness * share**1.5,
     )
+
+
+def _expected_widening(n_classes: int, skewness: float) -> float:
+    """Return the expected factor by which `widening_by_skewness` widens an interval over classes.
+
+    Values of this skewness are a z + b (z^2 - 1) of normal z. At most `_MOST_DRAWN` classes are drawn: what the factor
+    has above 1 is inverse to the number of further ones.
+    """
+    n_drawn = min(n_classes, _MOST_DRAWN)
+    square = np.sqrt(2) * np.sin(np.arcsin(abs(skewness) / np.sqrt(8)) / 3)
+    drawn = _normal_sets()[:, :n_drawn]
+    values = np.sqrt(1 - 2 * square**2) * drawn + square * (drawn * drawn - 1)
+    return float(1 + (widening_by_skewness(values).mean() - 1) * n_drawn / n_classes)
+
+
+@lru_cache(maxsize=1)
+def _normal_sets() -> FloatArray:
+    return np.random.default_rng(0).standard_normal((_N_SETS, _MOST_DRAWN))
 
 
 def _seeds(components: Components, design: Design, level: float) -> _Test:

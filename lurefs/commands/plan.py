@@ -24,7 +24,8 @@ EXAMPLES = """examples:
       the same for 1 point, with 85 classes and 5,000 episodes in place of those of the runs
   lurefs plan --assume class=3,pair=5,episode=5 --classes 20 --episodes 2000
       without runs: standard deviations of the difference of two models, in points, by class, by pair of classes and
-      by episode; add seed=1,rest=5 and --seeds 5 for new seeds, image=20,images=30 and --images 10 for images
+      by episode; add seed=1,rest=5 and --seeds 5 for new seeds, image=20,images=30 and --images 10 for images,
+      skewness=-2 if a few classes are much harder than the others
 
 A plan is for the test that 'lurefs compare' makes: the paired difference on the same episodes, over new classes,
 over this pool of classes, or over new seeds. With several runs the test is corrected for all their pairs."""
@@ -37,6 +38,7 @@ ASSUMED = {
     "images": "n_images",
     "seed": "of_seed",
     "rest": "of_rest",
+    "skewness": "skewness",
 }
 """Words of `--assume`, and the fields of `Components`; those that start with `of_` are in points."""
 VERSION = 1
@@ -210,11 +212,21 @@ def _assumed(arguments: argparse.Namespace) -> Spread:
 
 
 def _number(word: str, text: str) -> float:
-    """Return a spread as a fraction, or a count."""
+    """Return a spread as a fraction, or another number as it is."""
+    from episodes.components import MOST_SKEWNESS
+
     try:
         value = float(text)
     except ValueError:
-        value = -1.0
+        value = float("nan")
+    if word == "skewness":
+        if not abs(value) <= MOST_SKEWNESS:
+            raise UserError(
+                f"skewness is {text!r}",
+                f"a number from -{MOST_SKEWNESS:g} to {MOST_SKEWNESS:g}; 0 if no few classes lie apart",
+                "give e.g. skewness=-2, if a few classes are much harder than the others",
+            )
+        return value
     is_count = not ASSUMED[word].startswith("of_")
     least, most = (2.0 if word == "way" else 1.0, 1e6) if is_count else (0.0, 1e3)
     if not least <= value <= most or (word == "way" and value != int(value)):

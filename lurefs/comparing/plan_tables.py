@@ -102,9 +102,18 @@ def _spreads(made: Made) -> TextTable:
     ]
     is_alone = all("−" not in spread.name and spread.benchmark for spread, _ in made)
     heads = [head.replace(" × model", "") if is_alone else head for head, _ in columns]
-    rows = [(spread.name, *(percent(getattr(components, name)) for _, name in columns)) for spread, components in known]
+    rows = [[spread.name, *(percent(getattr(components, name)) for _, name in columns)] for spread, components in known]
+    if any(components.skewness for _, components in known):
+        heads.append("skewness")
+        for row, (_, components) in zip(rows, known, strict=True):
+            row.append(number(components.skewness, 1))
     what = "What accuracies vary by" if is_alone else "What differences vary by"
-    return TextTable(title=_title(made, f"{what}: standard deviations, points"), columns=("", *heads), rows=tuple(rows))
+    return TextTable(
+        title=_title(made, f"{what}: standard deviations, points"),
+        columns=("", *heads),
+        rows=tuple(map(tuple, rows)),
+        optional=(len(heads),) if "skewness" in heads else (),
+    )
 
 
 def _needs(made: Made, difference: float) -> TextTable:
@@ -118,11 +127,12 @@ def _needs(made: Made, difference: float) -> TextTable:
     notes = [words for words in [left_out([spread for spread, _ in made])] if words]
     notes += [f"{spread.name}: no plan, since {spread.why_not}" for spread, _ in made if spread.why_not]
     notes += [f"{plan.name}, {WHERE[plan.scope]}: {plan.why_not}" for plan in plans if plan.why_not]
+    notes += [_between(plan, spread.pilot) for spread, of_spread in made for plan in of_spread if spread.pilot]
     return TextTable(
         title=_title(made, f"To show {_points(difference)}, with {' or '.join(designs)}" if designs else "No plan"),
         columns=("", "smallest", "endless", "chance", *(_HEADS[name] for name in quantities)),
         rows=tuple(rows),
-        notes=tuple(dict.fromkeys(notes)),
+        notes=tuple(dict.fromkeys(filter(None, notes))),
         optional=(3,),
     )
 
@@ -137,6 +147,15 @@ def _needed(plan: Plan, quantity: Quantity) -> str:
         return MISSING
     found = plan.needed[quantity]
     return "none" if found is None else count(found)
+
+
+def _between(plan: Plan, pilot: Design) -> str:
+    """Say how sure a number of classes is that was estimated from a pilot's; "" if there is none."""
+    if plan.classes_between is None:
+        return ""
+    least, most = ("none" if number is None else count(number) for number in plan.classes_between)
+    which = f"{plan.name}: from what {counted(pilot.n_classes, 'class')} showed"
+    return f"{which}, {least if least == most else f'{least} to {most}'} are needed (95 % confidence)"
 
 
 def _points(difference: float) -> str:

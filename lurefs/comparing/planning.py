@@ -12,7 +12,7 @@ from episodes.arrays import FloatArray, IntArray
 from episodes.comparison import LEVEL
 from episodes.components import Components, components_over_seeds, deviation_of_images, variance_components
 from episodes.over_classes import EPISODES_PER_CLASS
-from episodes.planning import LIMITS, Design, Quantity, Scope, needed, power, smallest_difference
+from episodes.planning import LIMITS, Design, Quantity, Scope, needed, plausible, power, smallest_difference
 from lurefs.comparing.answers import read_answers
 from lurefs.comparing.finished_runs import Run, reference_run
 from lurefs.comparing.groups import MAX_RANKED, Group, groups_of, n_compared
@@ -38,6 +38,7 @@ class Spread:
         components: Of the difference; None if they cannot be had.
         accuracy: Of the accuracies of the first of the two; None if unknown.
         design: What is at hand; None without components.
+        pilot: How much was measured; None for assumed components.
         scopes: What lurefs tests the difference over: new classes, and this pool or new seeds.
         n_pairs: For how many pairs its p-value is corrected.
         n_left_out: Number of differences that are left out: of many groups, only those of the highest are examined.
@@ -51,6 +52,7 @@ class Spread:
     components: Components | None = None
     accuracy: Components | None = None
     design: Design | None = None
+    pilot: Design | None = None
     scopes: tuple[Scope, ...] = ()
     n_pairs: int = 1
     n_left_out: int = 0
@@ -74,6 +76,9 @@ class Plan:
         power: Chance to show the wanted difference; None if there is no test yet.
         needed: Quantity -> least number that shows the wanted difference, all others being those of the design; None if
             no number does. Quantities that the scope does not depend on, or whose spread is unknown, are left out.
+        smallest_between: Between what the smallest difference is with 95 % confidence, as far as the effect of classes
+            is known from those measured; None for assumed components and over other scopes.
+        classes_between: Likewise the number of classes that shows the wanted difference; None in it if no number does.
         why_not: Why there is no test yet; "" if there is one.
     """
 
@@ -87,6 +92,8 @@ class Plan:
     with_endless_episodes: float | None
     power: float | None
     needed: dict[Quantity, int | None]
+    smallest_between: tuple[float, float] | None = None
+    classes_between: tuple[int | None, int | None] | None = None
     why_not: str = ""
 
     def to_mapping(self) -> dict[str, Any]:
@@ -189,6 +196,16 @@ def _plan(spread: Spread, scope: Scope, difference: float, at_power: float, *, i
         found["power"] = power(components, design, difference, scope=scope, level=level)
     except ValueError as error:
         why_not = str(error)
+    if scope == "classes" and spread.pilot is not None and found["smallest"] is not None:
+        ends = plausible(components, spread.pilot)
+        found["smallest_between"] = tuple(
+            smallest_difference(end, design, scope=scope, at_power=at_power, level=level) for end in ends
+        )
+        if not is_short:
+            found["classes_between"] = tuple(
+                needed("n_classes", end, design, difference, scope=scope, at_power=at_power, level=level)
+                for end in ends
+            )
     numbers: dict[Quantity, int | None] = {}
     for quantity in () if is_short else _quantities(components, scope):
         try:
@@ -237,6 +254,8 @@ def _spread(group: Group, less: Group | None, benchmark: str, probe: str, *, n_p
             components_over_seeds(values, classes) if len(pairs) > 1 else variance_components(values[0], classes)
         )
         accuracy = variance_components(own, classes)
+        n_classes = len(np.unique(classes[classes >= 0]))
+        measured = Design(n_classes=n_classes, n_episodes=values.shape[1], n_seeds=len(pairs))
     except UserError as error:
         return replace(spread, why_not=error.problem)
     except ValueError as error:
@@ -245,7 +264,8 @@ def _spread(group: Group, less: Group | None, benchmark: str, probe: str, *, n_p
         spread,
         components=_with_images(components, run, other, benchmark, probe) if with_images else components,
         accuracy=accuracy,
-        design=Design(n_classes=len(np.unique(classes[classes >= 0])), n_episodes=values.shape[1], n_seeds=len(pairs)),
+        design=measured,
+        pilot=measured,
         scopes=("classes", "seeds" if len(pairs) > 1 else "pool"),
     )
 

@@ -69,10 +69,28 @@ def test_two_runs_are_planned_on_this_pool_and_on_new_classes(capsys: pytest.Cap
     assert found["spreads"][0]["design"] == {"n_classes": 12, "n_episodes": 60, "n_seeds": 1, "n_images": None}
     pool = found["plans"][1]
     assert pool["smallest"] > pool["with_endless_episodes"] > 0
+    classes = found["plans"][0]
+    least, most = classes["smallest_between"]
+    assert least < classes["smallest"] < most and pool["smallest_between"] is pool["classes_between"] is None
+    assert found["spreads"][0]["pilot"]["n_classes"] == 12
     assert pool["needed"]["n_episodes"] > 60
     more = planned(["--episodes", "6000", "runs"], capsys)["plans"][1]
     assert more["smallest"] == pytest.approx(pool["smallest"] / 10, rel=0.05)
     assert 0.8 < more["power"] <= 1
+
+
+def test_a_plan_says_how_sure_the_number_of_classes_is(capsys: pytest.CaptureFixture[str]) -> None:
+    make_run("lure", "by_saliency", gain=0.1)
+    make_run("warm_start", "nothing")
+    wanted = ["runs", "--difference", "9", "--episodes", "6000", "--classes", "100"]
+    found = planned(wanted, capsys)
+    least, most = found["plans"][0]["classes_between"]
+    assert least <= found["plans"][0]["needed"]["n_classes"] < most
+    assert found["spreads"][0]["design"]["n_classes"] == 100 and found["spreads"][0]["pilot"]["n_classes"] == 12
+    main(["plan", *wanted])
+    said = " ".join(capsys.readouterr().out.split())
+    assert f"from what 12 classes showed, {least} to {most} are needed (95 % confidence)" in said
+    assert planned(ASSUMED, capsys)["plans"][0]["classes_between"] is None
 
 
 def test_seeds_are_planned_from_two_of_them_on(capsys: pytest.CaptureFixture[str]) -> None:
@@ -110,7 +128,20 @@ def test_assumed_spreads_are_those_of_the_library(capsys: pytest.CaptureFixture[
     assert found["plans"][0]["smallest"] == smallest_difference(spread, design, scope="classes")
     assert found["plans"][0]["needed"]["n_episodes"] is None
     main(["plan", *ASSUMED])
-    assert "none" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "none" in said and "skewness" not in said
+
+
+def test_assumed_skewness_is_planned_with_and_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    skewed = ["--assume", f"{ASSUMED[1]},skewness=-2", *ASSUMED[2:]]
+    found = planned(skewed, capsys)["plans"][0]
+    spread = Components(n_way=5, of_class=0.03, of_pair=0.05, of_episode=0.05, skewness=-2.0)
+    assert found["smallest"] == smallest_difference(spread, Design(n_classes=20, n_episodes=2000), scope="classes")
+    assert found["smallest"] > planned(ASSUMED, capsys)["plans"][0]["smallest"]
+    main(["plan", *skewed])
+    said = capsys.readouterr().out
+    assert "skewness" in said and "−2.0" in said
+    assert max(map(len, map(str.rstrip, said.splitlines()))) <= 80
 
 
 @pytest.mark.parametrize(
@@ -120,7 +151,12 @@ def test_assumed_spreads_are_those_of_the_library(capsys: pytest.CaptureFixture[
         (["runs", *ASSUMED], "both runs and --assume"),
         ([*ASSUMED, "--difference", "0"], "--difference is 0"),
         ([*ASSUMED, "--difference", "nan"], "--difference is nan"),
+        ([*ASSUMED, "--difference", "-2"], "--difference is -2"),
+        ([*ASSUMED, "--difference", "100.5"], "--difference is 100.5"),
+        ([*ASSUMED, "--power", "0"], "--power is 0"),
         ([*ASSUMED, "--power", "1"], "--power is 1"),
+        ([*ASSUMED, "--classes", "2"], "--classes is 2"),
+        ([*ASSUMED, "--episodes", "1"], "--episodes is 1"),
         ([*ASSUMED, "--seeds", "0"], "--seeds is 0"),
         ([*ASSUMED, "--seeds", "5"], "one seed does not show"),
         ([*ASSUMED, "--images", "5"], "effect of images is unknown"),
@@ -134,6 +170,9 @@ def test_assumed_spreads_are_those_of_the_library(capsys: pytest.CaptureFixture[
         (["--assume", "class=3,episode=5", "--classes", "5", "--episodes", "90"], "--classes is 5"),
         (["--assume", "class=3,episode=5,class=4", *ASSUMED[2:]], "names class twice"),
         (["--assume", "class=3,episode=5,way=2.5", *ASSUMED[2:]], "way is '2.5'"),
+        (["--assume", "class=3,episode=5,skewness=nan", *ASSUMED[2:]], "skewness is 'nan'"),
+        (["--assume", "class=3,episode=5,skewness=-3", *ASSUMED[2:]], "skewness is '-3'"),
+        (["plan.json"], "plan.json is no directory"),
         (["nowhere"], "nowhere"),
     ],
 )
@@ -141,6 +180,7 @@ def test_what_cannot_be_planned_is_refused(
     arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     Path("runs").mkdir()
+    Path("plan.json").write_text('{"version": 1, "plans": []}')
     with pytest.raises(SystemExit) as caught:
         main(["plan", *arguments])
     error = capsys.readouterr().err

@@ -7,10 +7,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from episodes.components import Components, components_over_seeds, deviation_of_images, variance_components
+from episodes.components import (
+    MOST_SKEWNESS,
+    Components,
+    components_over_seeds,
+    deviation_of_images,
+    variance_components,
+)
 from episodes.over_classes import ClassError, error_over_classes
 from episodes.over_seeds import summarise_seeds
-from episodes.planning import Design, Quantity, Scope, expected_width, needed, power, smallest_difference
+from episodes.planning import Design, Quantity, Scope, expected_width, needed, plausible, power, smallest_difference
 
 TRUTH = Components(n_way=5, of_class=0.03, of_pair=0.05, of_episode=0.05, of_seed=0.01, of_rest=0.04)
 DESIGN = Design(n_classes=20, n_episodes=1000, n_seeds=4)
@@ -80,9 +86,9 @@ def test_power_on_new_classes_is_that_of_the_non_central_t_where_only_classes_va
     from scipy.stats import nct, t
 
     truth = Components(n_way=5, of_episode=0.0, of_class=0.05)
-    design = Design(n_classes=12, n_episodes=10**9)
-    quantile, shift = t.ppf(0.975, 11), 0.04 / (0.05 / np.sqrt(12))
-    expected = nct.sf(quantile, 11, shift) + nct.cdf(-quantile, 11, shift)
+    design = Design(n_classes=7, n_episodes=10**9)  # so few classes that no interval is widened
+    quantile, shift = t.ppf(0.975, 6), 0.04 / (0.05 / np.sqrt(7))
+    expected = nct.sf(quantile, 6, shift) + nct.cdf(-quantile, 6, shift)
     assert power(truth, design, 0.04, scope="classes") == pytest.approx(expected, abs=1e-4)
 
 
@@ -97,6 +103,75 @@ def test_power_on_new_classes_agrees_with_simulated_tests() -> None:
         assert isinstance(error, ClassError)
         found.append(error.p(float(values.mean()) + difference) < 0.05)
     assert np.mean(found) == pytest.approx(0.8, abs=0.05)
+
+
+@pytest.mark.parametrize(("n_classes", "skewness", "of_pair"), [(8, -1.5, 0.02), (20, -2.0, 0.0), (20, 1.5, 0.02)])
+def test_power_for_skewed_classes_agrees_with_simulated_tests_in_the_harder_direction(
+    n_classes: int, skewness: float, of_pair: float
+) -> None:
+    rng = np.random.default_rng(6)
+    truth = replace(TRUTH, of_pair=of_pair, skewness=skewness)
+    design = Design(n_classes=n_classes, n_episodes=200)
+    difference = smallest_difference(truth, design, scope="classes")
+    assert difference > 1.01 * smallest_difference(replace(truth, skewness=0.0), design, scope="classes")
+    shape, found = 4 / skewness**2, []
+    for _ in range(400):
+        values, classes = drawn(rng, design, replace(truth, of_class=0.0))
+        effects = np.sign(skewness) * (rng.gamma(shape, size=n_classes) - shape) / np.sqrt(shape)
+        values += truth.of_class * effects[classes].mean(axis=1)
+        error = error_over_classes(values, classes)
+        assert isinstance(error, ClassError)
+        found.append([error.p(float(values.mean()) + shift) < 0.05 for shift in (difference, -difference)])
+    one, other = np.mean(found, axis=0)
+    harder, easier = (one, other) if skewness < 0 else (other, one)
+    assert harder == pytest.approx(0.8, abs=0.05)
+    assert easier > 0.8
+
+
+def test_a_plan_is_the_same_for_either_sign_of_skewness_and_of_the_difference() -> None:
+    left, right = (replace(TRUTH, skewness=skewness) for skewness in (-1.5, 1.5))
+    chances = {
+        round(power(components, DESIGN, difference, scope="classes"), 9)
+        for components in (left, right)
+        for difference in (-0.02, 0.02)
+    }
+    assert len(chances) == 1
+    assert power(left, DESIGN, 0.02, scope="pool") == power(TRUTH, DESIGN, 0.02, scope="pool")
+
+
+def test_skewness_of_classes_is_found_again_and_its_sign_is_that_of_the_effects() -> None:
+    rng, found = np.random.default_rng(7), []
+    design = Design(n_classes=85, n_episodes=1500)
+    for _ in range(40):
+        values, classes = drawn(rng, design, replace(TRUTH, of_class=0.0, of_pair=0.02))
+        values += 0.03 * (1 - rng.exponential(size=85))[classes].mean(axis=1)
+        found.append(variance_components(values, classes).skewness)
+    assert np.mean(found) == pytest.approx(-2, abs=0.6)
+    chance = [variance_components(*drawn(rng, design)).skewness for _ in range(40)]
+    assert abs(np.mean(chance)) < 0.2 and np.median(np.abs(chance)) < 0.2
+    assert all(abs(skewness) <= MOST_SKEWNESS for skewness in found + chance)
+
+
+def test_the_true_effect_of_classes_is_between_the_plausible_ones_of_a_pilot() -> None:
+    rng, design = np.random.default_rng(8), Design(n_classes=12, n_episodes=100)
+    below = above = 0
+    for _ in range(300):
+        least, most = plausible(variance_components(*drawn(rng, design)), design)
+        below += most.of_class < TRUTH.of_class
+        above += least.of_class > TRUTH.of_class
+    assert 0 < below + above < 27  # 15 are expected; effects of zero are never too large
+
+
+def test_more_classes_make_a_plan_surer_and_what_never_varies_is_sure() -> None:
+    widths = []
+    for n_classes in (8, 20, 85):
+        least, most = plausible(TRUTH, Design(n_classes=n_classes, n_episodes=2000))
+        assert least.of_class < TRUTH.of_class < most.of_class
+        assert replace(most, of_class=TRUTH.of_class) == TRUTH
+        widths.append(most.of_class - least.of_class)
+    assert widths == sorted(widths, reverse=True)
+    still = Components(n_way=5, of_episode=0.0)
+    assert plausible(still, DESIGN) == (still, still)
 
 
 def test_power_over_seeds_agrees_with_simulated_tests() -> None:

@@ -9,6 +9,7 @@ from lurefs.comparing.finished_runs import reference_run
 from lurefs.comparing.groups import Group
 from lurefs.comparing.plan_tables import WHERE, at_hand, left_out, needs_texts
 from lurefs.comparing.planning import Spread, plans, smallest_by_classes, spreads
+from lurefs.comparing.texts import percent
 from lurefs.comparing.verdicts import Cell
 from lurefs.reporting.charts import curves
 from lurefs.reporting.charts.page_figures import PageFigures
@@ -26,7 +27,13 @@ def section(groups: Sequence[Group], cells: Iterable[Cell], kept: PageFigures) -
     for name, probe in reversed(list(first.items())):
         found = spreads(groups, reference, name, probe, with_images=False)
         rows = [
-            {"name": plan.name, "where": WHERE[plan.scope], "at_hand": at_hand(plan.design), "texts": needs_texts(plan)}
+            {
+                "name": plan.name,
+                "where": WHERE[plan.scope],
+                "at_hand": at_hand(plan.design),
+                "texts": needs_texts(plan),
+                "between": " to ".join(percent(end) for end in plan.smallest_between or ()),
+            }
             for spread in found
             for plan in plans(spread, is_short=True)
         ]

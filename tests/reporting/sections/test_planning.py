@@ -30,5 +30,8 @@ def test_two_runs_have_a_row_per_scope_and_a_curve_over_the_number_of_classes(tm
     assert [row["where"] for row in found["rows"]] == ["new classes", "this pool"]
     assert found["rows"][0]["name"] == "b − a" and found["rows"][0]["at_hand"] == "20 classes, 200 episodes"
     assert all(float(row["texts"][0]) > float(row["texts"][1]) > 0 for row in found["rows"])
+    between = [row["between"] for row in found["rows"]]
+    least, most = map(float, between[0].split(" to "))
+    assert least <= float(found["rows"][0]["texts"][0]) < most and between[1] == ""
     assert "classes" in found["charts"][0]["caption"]
     assert section(groups_of(runs[:1]), [("novel", "ridge")], PageFigures(tmp_path)) == []  # type: ignore[arg-type]
