@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -17,12 +16,17 @@ from lurefs.config.schema import RunConfig
 from lurefs.records import to_mapping
 from lurefs.runs.directory import RunDirectory
 from lurefs.runs.outcomes import ChunkOutcome
+from processes import Lurefs
 
 
-def start(config_file: Path, run_dir: Path, environment: dict[str, str]) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "lurefs", "run", "--config", str(config_file), "--run-dir", str(run_dir)]
-    command += ["learner.epochs=20", "trackers.wandb.mode=offline"]
-    return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+def kill_when(has_come: Callable[[], bool], command: Lurefs) -> None:
+    """Kill a command by SIGKILL at a moment that it must reach."""
+    deadline = time.monotonic() + 240
+    while not has_come():
+        assert command.is_alive, command.output
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+    command.kill()
 
 
 def numbers(run_dir: Path) -> dict[str, Any]:
@@ -34,22 +38,16 @@ def numbers(run_dir: Path) -> dict[str, Any]:
 
 
 def test_a_run_killed_in_its_third_chunk_ends_with_the_numbers_of_an_unbroken_one(
-    config_file: Path, tmp_path: Path, environment: dict[str, str]
+    config_file: Path, tmp_path: Path, start: Callable[..., Lurefs]
 ) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    assert start(config_file, whole, environment).wait(timeout=240) == 0
-    process = start(config_file, killed, environment)
+    command = ["run", "--config", config_file, "learner.epochs=20", "trackers.wandb.mode=offline", "--run-dir"]
+    start(*command, whole).finish()
     chunks = killed / "chunks.jsonl"
-    deadline = time.monotonic() + 240
-    while not (chunks.exists() and len(chunks.read_text().splitlines()) == 2):
-        assert process.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    kill_when(lambda: chunks.exists() and len(chunks.read_text().splitlines()) == 2, start(*command, killed))
     assert len(chunks.read_text().splitlines()) == 2
     assert not (killed / "checkpoints" / "chunk-002.json").exists()
-    assert start(config_file, killed, environment).wait(timeout=240) == 0
+    start(*command, killed).finish()
     assert numbers(killed) == numbers(whole)
 
 
@@ -87,68 +85,53 @@ def outcomes(run_dir: Path) -> list[ChunkOutcome]:
     ]
 
 
+FROZEN = ("--shots", "1", "--way", "3", "backbone.pretrained=false", "backbone.image_size=32")
+FROZEN += ("trackers.wandb.mode=disabled", "benchmarks.3way-1shot.n_episodes=50")
+
+
 def test_frozen_backbones_killed_after_the_first_go_on_with_the_second(
-    photos: Path, tmp_path: Path, environment: dict[str, str]
+    photos: Path, tmp_path: Path, start: Callable[..., Lurefs]
 ) -> None:
-    def evaluate(root: Path) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-m", "lurefs", "evaluate", str(photos), "--backbone", "test_byobnet,test_resnet"]
-        command += ["--shots", "1", "--way", "3", "--run-dir", str(root), "trackers.wandb.mode=disabled"]
-        command += ["backbone.pretrained=false", "backbone.image_size=32", "benchmarks.3way-1shot.n_episodes=50"]
-        return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    def evaluate(root: Path) -> Lurefs:
+        return start("evaluate", photos, "--backbone", "test_byobnet,test_resnet", *FROZEN, "--run-dir", root)
 
     def accuracies(root: Path) -> list[Any]:
         summaries = [RunDirectory(root / name).read_summary() for name in ("test_byobnet", "test_resnet")]
         return [summary.benchmarks["3way-1shot"].probes["logistic_regression"].accuracy for summary in summaries]
 
-    assert evaluate(tmp_path / "whole").wait(timeout=240) == 0
-    process = evaluate(tmp_path / "killed")
+    evaluate(tmp_path / "whole").finish()
     summary = tmp_path / "killed" / "test_byobnet" / "summary.json"
-    deadline = time.monotonic() + 240
-    identity = summary.with_name("identity.json")
-    while not (summary.exists() and '"files"' in identity.read_text()):  # which is noted last
-        assert process.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait(timeout=60)
+    identity = summary.with_name("identity.json")  # its files are noted last
+    kill_when(lambda: summary.exists() and '"files"' in identity.read_text(), evaluate(tmp_path / "killed"))
     assert not (tmp_path / "killed" / "report.html").exists()
     written = summary.stat().st_mtime_ns
-    assert evaluate(tmp_path / "killed").wait(timeout=240) == 0
+    evaluate(tmp_path / "killed").finish()
     assert summary.stat().st_mtime_ns == written
     assert accuracies(tmp_path / "killed") == accuracies(tmp_path / "whole")
     assert (tmp_path / "killed" / "report.html").exists()
 
 
 def test_an_extraction_killed_anywhere_leaves_no_bank_that_looks_whole(
-    photos: Path, tmp_path: Path, environment: dict[str, str]
+    photos: Path, tmp_path: Path, start: Callable[..., Lurefs]
 ) -> None:
-    environment = {**environment, "LUREFS_CACHE": str(tmp_path / "cache")}
+    cache = tmp_path / "cache"
 
-    def extract(run_dir: Path) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-m", "lurefs", "evaluate", str(photos), "--backbone", "test_byobnet"]
-        command += ["--shots", "1", "--way", "3", "--run-dir", str(run_dir), "trackers.wandb.mode=disabled"]
-        command += ["backbone.pretrained=false", "backbone.image_size=32", "benchmarks.3way-1shot.n_episodes=50"]
-        command += ["learner.eval_batch_size=2", "controls=false"]
-        return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    def extract(run_dir: Path) -> Lurefs:
+        command = ["evaluate", photos, "--backbone", "test_byobnet", *FROZEN, "--run-dir", run_dir]
+        return start(*command, "learner.eval_batch_size=2", "controls=false", LUREFS_CACHE=str(cache))
 
     whole, killed = (tmp_path / name / "test_byobnet" / "features" / "3way-1shot" for name in ("whole", "killed"))
-    assert extract(tmp_path / "whole").wait(timeout=240) == 0
-    for file in (tmp_path / "cache").rglob("checksums.bin"):
+    extract(tmp_path / "whole").finish()
+    for file in cache.rglob("checksums.bin"):
         file.write_bytes(b"")  # the images are decoded again, too
-    shutil.rmtree(tmp_path / "cache" / "features")
-    for moment in ("decoding", "embedding"):
-        process = extract(tmp_path / "killed")
-        deadline = time.monotonic() + 240
-        while True:
-            is_decoding = any(any(file.read_bytes()) for file in (tmp_path / "cache").rglob("checksums.bin"))
-            if is_decoding if moment == "decoding" else any(killed.glob(".features*")):
-                break
-            assert process.poll() is None
-            assert time.monotonic() < deadline
-        process.send_signal(signal.SIGKILL)
-        process.wait(timeout=60)
+    shutil.rmtree(cache / "features")
+    for has_come in (
+        lambda: any(any(file.read_bytes()) for file in cache.rglob("checksums.bin")),  # it decodes
+        lambda: any(killed.glob(".features*")),  # it embeds
+    ):
+        kill_when(has_come, extract(tmp_path / "killed"))
         assert not (killed / "bank.json").exists()
-    assert extract(tmp_path / "killed").wait(timeout=240) == 0
+    extract(tmp_path / "killed").finish()
     bank = {"bank.json", "features.npy", "labels.npy"}
     assert {file.name for file in killed.iterdir()} == bank | {"transferability.json"}
     assert (killed / "features.npy").read_bytes() == (whole / "features.npy").read_bytes()
