@@ -49,11 +49,11 @@ def start_all(start: Callable[..., Lurefs]) -> Callable[..., list[Lurefs]]:
     """Start a command in several processes, with the variables and the store that `torchrun` gives them."""
     stores = []
 
-    def start_all(n_processes: int, *arguments: object) -> list[Lurefs]:
+    def start_all(n_processes: int, *arguments: object, **variables: str) -> list[Lurefs]:
         if n_processes == 1:
-            return [start(*arguments)]
+            return [start(*arguments, **variables)]
         stores.append(distributed.TCPStore("127.0.0.1", 0, None, is_master=True))
-        variables = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(stores[-1].port), "WORLD_SIZE": str(n_processes)}
+        variables |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(stores[-1].port), "WORLD_SIZE": str(n_processes)}
         variables |= {"TORCHELASTIC_USE_AGENT_STORE": "True", "TORCHELASTIC_RESTART_COUNT": "0"}
         ranks = map(str, range(n_processes))
         return [start(*arguments, **variables, RANK=rank, LOCAL_RANK=rank) for rank in ranks]

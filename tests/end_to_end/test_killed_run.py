@@ -93,7 +93,8 @@ def test_frozen_backbones_killed_after_the_first_go_on_with_the_second(
     photos: Path, tmp_path: Path, start: Callable[..., Lurefs]
 ) -> None:
     def evaluate(root: Path) -> Lurefs:
-        return start("evaluate", photos, "--backbone", "test_byobnet,test_resnet", *FROZEN, "--run-dir", root)
+        command = ["evaluate", photos, "--backbone", "test_byobnet,test_resnet", *FROZEN, "--run-dir", root]
+        return start(*command, LUREFS_CACHE=f"{root}-cache")
 
     def accuracies(root: Path) -> list[Any]:
         summaries = [RunDirectory(root / name).read_summary() for name in ("test_byobnet", "test_resnet")]
