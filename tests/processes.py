@@ -12,13 +12,20 @@ import runpy
 import signal
 import sys
 from collections.abc import Mapping, Sequence
+from multiprocessing.context import ForkServerContext
 from pathlib import Path
 
 LIBRARIES = (
     *("torch._dynamo", "timm", "learn2learn", "sklearn.linear_model", "matplotlib.pyplot", "pyarrow.parquet"),
     *("rich.progress", "lurefs.stages.run", "lurefs.sweeps.cells", "lurefs.comparing.finished_runs"),
 )
-_context = multiprocessing.get_context("forkserver")
+
+
+def context() -> ForkServerContext:
+    """Return what starts processes that have the libraries already."""
+    found = multiprocessing.get_context("forkserver")
+    found.set_forkserver_preload(list(LIBRARIES))
+    return found
 
 
 class Lurefs:
@@ -29,9 +36,8 @@ class Lurefs:
     """
 
     def __init__(self, arguments: Sequence[str], environment: Mapping[str, str], output: Path) -> None:
-        _context.set_forkserver_preload(list(LIBRARIES))
         self._output = output
-        self._process = _context.Process(target=_be, args=(list(arguments), dict(environment), output))
+        self._process = context().Process(target=_be, args=(list(arguments), dict(environment), output))
         self._process.start()
         assert self._process.pid is not None
         self.pid = self._process.pid
@@ -67,6 +73,7 @@ class Lurefs:
 def _be(arguments: list[str], environment: dict[str, str], output: Path) -> None:
     multiprocessing.set_start_method(None, force=True)  # as in a new Python: it is inherited
     os.setsid()
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # blocked if workers of ours started the first process
     signal.signal(signal.SIGINT, signal.default_int_handler)
     os.environ.clear()
     os.environ.update(environment)
