@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -43,12 +44,15 @@ def _as_at_a_users(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def hostile(make_config: Callable[..., RunConfig], tmp_path: Path) -> Path:
-    """A finished run whose stored configuration names functions that leave a mark."""
-    folder = tmp_path / "theirs"
-    recipe = tmp_path / "mine.yaml"
-    recipe.write_text(to_yaml(make_config(frozen=True)))
-    main(["run", str(recipe), "--run-dir", str(folder)])
+def hostile(make_config: Callable[..., RunConfig], tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of one finished run, whose stored configuration names functions that leave a mark."""
+    folder, finished = tmp_path / "theirs", tmp_path_factory.getbasetemp() / "finished frozen run"
+    if not finished.exists():
+        recipe = tmp_path / "mine.yaml"
+        recipe.write_text(to_yaml(make_config(frozen=True)))
+        main(["run", str(recipe), "--run-dir", str(tmp_path / "finished")])
+        shutil.copytree(tmp_path / "finished", finished)
+    shutil.copytree(finished, folder)
     values = yaml.safe_load((folder / "config.yaml").read_text())
     values["unlearn"] = {"name": "os:system", "params": {"command": f"touch {tmp_path / MARK}"}}
     values["executor"] = {"name": "os:mkdir", "params": {"path": str(tmp_path / MARK)}}

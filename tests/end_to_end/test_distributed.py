@@ -12,10 +12,10 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-import lurefs
 from lurefs.config.schema import RunConfig
 from lurefs.records import to_mapping
 from lurefs.runs.directory import RunDirectory
+from processes import Lurefs
 
 
 @pytest.fixture
@@ -30,21 +30,13 @@ def config_file(make_config: Callable[..., RunConfig], tmp_path: Path) -> Path:
     return path
 
 
-def start(
-    n_processes: int, config_file: Path, run_dir: Path, environment: dict[str, str], *settings: str
-) -> subprocess.CompletedProcess[str]:
-    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(n_processes), "-m"]
-    command = [sys.executable, *(launch if n_processes > 1 else ["-m"]), "lurefs", "run"]
-    command += ["--config", str(config_file), "--run-dir", str(run_dir), *settings]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=400)
-
-
-def test_two_processes_learn_what_one_learns(config_file: Path, tmp_path: Path, environment: dict[str, str]) -> None:
+def test_two_processes_learn_what_one_learns(
+    config_file: Path, tmp_path: Path, start_all: Callable[..., list[Lurefs]]
+) -> None:
     one, two = RunDirectory(tmp_path / "one"), RunDirectory(tmp_path / "two")
     for n_processes, directory in enumerate((one, two), start=1):
-        result = start(n_processes, config_file, directory.path, environment)
-        assert result.returncode == 0, result.stderr
-        assert result.stdout.count("results ") == 1
+        commands = start_all(n_processes, "run", "--config", config_file, "--run-dir", directory.path)
+        assert "".join(command.finish() for command in commands).count("results ") == 1
     for expected, found in zip(one.read_outcomes(), two.read_outcomes(), strict=True):
         assert found.n_images_seen == expected.n_images_seen
         assert found.train_loss == pytest.approx(expected.train_loss, rel=1e-3)
@@ -64,15 +56,16 @@ def test_two_processes_learn_what_one_learns(config_file: Path, tmp_path: Path, 
 
 
 def test_two_processes_average_and_freeze_what_one_does(
-    config_file: Path, tmp_path: Path, environment: dict[str, str]
+    config_file: Path, tmp_path: Path, start_all: Callable[..., list[Lurefs]]
 ) -> None:
     """The weights that are kept: an average of all but the frozen first stage, which stays as it starts."""
     settings = ["learner.ema_decay=0.9", "learner.freeze=1", "unlearn.name=nothing"]
     found = []
     for n_processes in (1, 2):
         directory = RunDirectory(tmp_path / str(n_processes))
-        result = start(n_processes, config_file, directory.path, environment, *settings)
-        assert result.returncode == 0, result.stderr
+        command = ["pretrain", "--config", config_file, "--run-dir", directory.path, *settings]
+        for process in start_all(n_processes, *command):
+            process.finish()
         found.append([load_file(directory.checkpoint_path(index)) for index in range(3)])
     one, two = found
     for expected, weights in zip(one, two, strict=True):
@@ -112,16 +105,13 @@ ranks.leave()
 """
 
 
-def test_all_processes_mark_the_weights_that_one_marks(tmp_path: Path, environment: dict[str, str]) -> None:
+def test_all_processes_mark_the_weights_that_one_marks(tmp_path: Path, start_all: Callable[..., list[Lurefs]]) -> None:
     """From the same weights and images, each process seeing its half of every batch."""
     script = tmp_path / "masks.py"
     script.write_text(MASKS)
-    environment = {**environment, "PYTHONPATH": str(Path(lurefs.__file__).parent.parent)}
-    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    for command in ([], launch):
-        command = [sys.executable, *command, str(script), str(tmp_path)]
-        result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=400)
-        assert result.returncode == 0, result.stderr
+    for n_processes in (1, 2):
+        for process in start_all(n_processes, script, tmp_path):
+            process.finish()
     for name in ("by_saliency", "dash", "redo"):
         expected, *found = (torch.load(tmp_path / f"{name}-{world}.pt") for world in ("1-0", "2-0", "2-1"))
         assert any(mask.any() for mask in expected.values())
@@ -132,16 +122,17 @@ def test_all_processes_mark_the_weights_that_one_marks(tmp_path: Path, environme
 
 
 def test_too_many_processes_for_a_batch_are_refused(
-    config_file: Path, tmp_path: Path, environment: dict[str, str]
+    config_file: Path, tmp_path: Path, start_all: Callable[..., list[Lurefs]]
 ) -> None:
-    result = start(2, config_file, tmp_path / "run", environment, "learner.batch_size=3")
-    assert result.returncode != 0
-    assert "the smallest training batch has 3 images for 2 processes" in result.stderr
+    for process in start_all(2, "run", "--config", config_file, "--run-dir", tmp_path / "run", "learner.batch_size=3"):
+        assert process.wait() != 0
+        assert "the smallest training batch has 3 images for 2 processes" in process.output
 
 
 def test_two_processes_write_the_features_that_one_writes(
-    photos: Path, tmp_path: Path, environment: dict[str, str]
+    photos: Path, tmp_path: Path, start: Callable[..., Lurefs], environment: dict[str, str]
 ) -> None:
+    """Started as a user does, by `torchrun`."""
     values = {
         "name": "frozen",
         "frozen": True,
@@ -154,11 +145,15 @@ def test_two_processes_write_the_features_that_one_writes(
     }
     path = tmp_path / "frozen.yaml"
     path.write_text(yaml.safe_dump(values))
+    start("run", "--config", path, "--run-dir", tmp_path / "1", LUREFS_CACHE=str(tmp_path / "cache-1")).finish()
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
+    command += ["lurefs", "run", "--config", str(path), "--run-dir", str(tmp_path / "2")]
+    environment |= {"LUREFS_CACHE": str(tmp_path / "cache-2")}
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=400)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.count("results ") == 1
     found = []
     for n_processes in (1, 2):
-        cache = {"LUREFS_CACHE": str(tmp_path / f"cache-{n_processes}")}
-        result = start(n_processes, path, tmp_path / str(n_processes), {**environment, **cache})
-        assert result.returncode == 0, result.stderr
         folder = tmp_path / str(n_processes) / "features" / "b"
         assert sorted(file.name for file in folder.iterdir()) == [
             "bank.json",

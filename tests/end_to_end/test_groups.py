@@ -8,12 +8,14 @@ import signal
 import subprocess
 import sys
 import time
-from functools import partial
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 import yaml
 
+import processes
 from lurefs.cli import main
 from lurefs.config.names import GROUP_FILES
 from lurefs.runs.directory import RunDirectory
@@ -30,6 +32,12 @@ def group_file(config_file: Path) -> Path:
     plain |= {"variants": {"lure": {}, "warm": {"unlearn": {"name": "nothing"}}}, "seeds": [0, 1]}
     config_file.write_text(yaml.safe_dump(plain, sort_keys=False))
     return config_file
+
+
+@pytest.fixture
+def quick_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let processes of `--workers` have the libraries already; one test starts them as they are."""
+    monkeypatch.setattr("lurefs.sweeps.workers.get_context", lambda method: processes.context())
 
 
 def times(root: Path) -> dict[str, int]:
@@ -50,7 +58,7 @@ def refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
 
 
 def test_runs_in_two_processes_lead_to_one_page_and_a_second_time_to_the_same_words_at_once(
-    group_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    group_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], request: pytest.FixtureRequest
 ) -> None:
     root = tmp_path / "pair"
     arguments = ["run", "--config", str(group_file), "--run-dir", str(root)]
@@ -73,6 +81,7 @@ def test_runs_in_two_processes_lead_to_one_page_and_a_second_time_to_the_same_wo
     assert again.stderr == "4 runs, 4 of them finished\nfinished, nothing to do\n"
     assert times(root) == before
 
+    request.getfixturevalue("quick_workers")
     more = "benchmarks.more={n_way: 2, n_shot: 1, n_query: 5, n_episodes: 20}"
     main([*arguments, "--workers", "2", more])
     assert "4 runs, 0 of them finished\n" in capsys.readouterr().err
@@ -100,7 +109,7 @@ def test_one_seed_more_is_run_alone_in_this_process_beside_the_others(
 
 
 def test_a_run_that_fails_costs_no_other_and_stages_go_one_by_one(
-    group_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    group_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], quick_workers: None
 ) -> None:
     root = tmp_path / "pair"
     arguments = ["--config", str(group_file), "--run-dir", str(root), "seed=0", "workers=2"]
@@ -167,43 +176,40 @@ def test_places_and_numbers_that_a_group_cannot_have_are_refused(
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_a_signal_to_a_group_of_runs_ends_all_their_processes(
-    number: signal.Signals, group_file: Path, tmp_path: Path, environment: dict[str, str]
+    number: signal.Signals, group_file: Path, tmp_path: Path, start: Callable[..., processes.Lurefs]
 ) -> None:
     root = tmp_path / "pair"
-    command = [sys.executable, "-m", "lurefs", "run", "--config", str(group_file), "--run-dir", str(root)]
-    command += ["--workers", "2", "learner.epochs=100000"]
-    process = subprocess.Popen(
-        command,
-        env=environment,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),  # tests in the background ignore it
-    )
-    until = time.monotonic() + 240
-    while len(list(root.glob("*/identity.json"))) < 2 and time.monotonic() < until:
-        time.sleep(0.1)
-    if number == signal.SIGINT:
-        os.killpg(process.pid, number)  # as a terminal does
-    else:
-        process.kill()
-    try:
-        _, error = process.communicate(timeout=60)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)  # nothing may go on learning for ever
-        raise
-    assert process.returncode == (130 if number == signal.SIGINT else -number)
-    assert "Traceback" not in error
-    if number == signal.SIGINT:
-        assert "interrupted: all that was finished is kept" in error
-        assert error.endswith(f"  lurefs {shlex.join(command[3:])}\n")
-    while time.monotonic() < until:
-        try:
-            os.killpg(process.pid, 0)
-        except ProcessLookupError:
-            return
+    words = ["run", "--config", str(group_file), "--run-dir", str(root), "--workers", "2", "learner.epochs=100000"]
+    command = start(*words)
+    until = time.monotonic() + 400
+    while len(list(root.glob("*/identity.json"))) < 2:
+        assert command.is_alive and time.monotonic() < until, command.output
         time.sleep(0.05)
-    raise AssertionError("a process of the group is still at work")
+    if number == signal.SIGINT:
+        os.killpg(command.pid, number)  # as a terminal does
+    else:
+        os.kill(command.pid, number)
+    try:
+        assert command.wait() == (130 if number == signal.SIGINT else -number)
+        said = command.output
+        assert "Traceback" not in said
+        if number == signal.SIGINT:
+            assert "interrupted: all that was finished is kept" in said
+            assert said.endswith(f"  lurefs {shlex.join(words)}\n")
+        while _has_processes(command.pid):
+            assert time.monotonic() < until, "a process of the group is still at work"
+            time.sleep(0.05)
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(command.pid, signal.SIGKILL)  # nothing may go on learning for ever
+
+
+def _has_processes(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def test_finished_runs_that_a_page_leaves_out_are_named(

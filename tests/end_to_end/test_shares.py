@@ -1,7 +1,6 @@
 from __future__ import annotations
 
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,21 +9,20 @@ import pytest
 from lurefs.cli import main
 from lurefs.ranks import Ranks, ranks_of
 from lurefs.runs.directory import RunDirectory
+from processes import Lurefs
 
 
 def test_two_processes_extract_the_features_of_one(
-    config_file: Path, tmp_path: Path, environment: dict[str, str], capsys: pytest.CaptureFixture[str]
+    config_file: Path, tmp_path: Path, start_all: Callable[..., list[Lurefs]]
 ) -> None:
     settings = ["learner.eval_batch_size=10"]
     one, two = RunDirectory(tmp_path / "one"), RunDirectory(tmp_path / "two")
     for directory in (one, two):
         main(["pretrain", "--config", str(config_file), "--run-dir", str(directory.path), *settings])
     main(["extract", "--config", str(config_file), "--run-dir", str(one.path), *settings])
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
-    command += ["lurefs", "extract", "--config", str(config_file), "--run-dir", str(two.path), *settings]
-    result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=180)
-    assert result.returncode == 0, result.stderr
-    assert result.stdout.count("results") == 1
+    command = ["extract", "--config", config_file, "--run-dir", two.path, *settings]
+    said = "".join(process.finish() for process in start_all(2, *command, LUREFS_CACHE=str(tmp_path / "cache")))
+    assert said.count("results") == 1 and "come from the store" not in said
     expected, found = one.read_bank("novel-3way-1shot"), two.read_bank("novel-3way-1shot")
     assert np.array_equal(found.features, expected.features)
     assert not list(two.path.glob("features/*/part-*"))

@@ -25,7 +25,7 @@ def test_an_installed_wheel_runs_a_recipe_by_name(tmp_path: Path, environment: d
     where = [python, "-c", "import lurefs; print(lurefs.__file__)"]
     found = subprocess.run(where, check=True, capture_output=True, cwd=tmp_path).stdout.decode()
     assert found.startswith(str(tmp_path / "venv"))
-    command = [tmp_path / "venv" / "bin" / "lurefs", "run", "--config", "smoke"]
+    command = [tmp_path / "venv" / "bin" / "lurefs", "run", "--config", "smoke", "learner.epochs=1"]
     result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     assert (tmp_path / "runs" / "smoke" / "report.html").exists()

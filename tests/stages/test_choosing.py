@@ -95,7 +95,7 @@ def choices_of(directory: RunDirectory, probe: str = "chosen") -> dict[str, Choi
 
 def run_again(directory: RunDirectory, path: Path | None = None, **changes: Any) -> None:
     config = run_config({**to_mapping(directory.read_config()), **changes})
-    run_stage(make_plan(config), directory, "run")
+    run_stage(make_plan(config), directory, "run", with_page=False)
 
 
 def test_backbone_and_controls_choose_each_their_own_setting_and_say_how(finished: RunDirectory) -> None:
@@ -117,7 +117,12 @@ def test_the_results_are_those_of_the_chosen_setting(finished: RunDirectory, tmp
     assert table.identity["probe"]["params"] == {"C": value} and "choose" not in table.identity["probe"]
     directory = RunDirectory(tmp_path / "run")
     path = Path(str(finished.read_config().dataset.params["path"]))
-    run_stage(make_plan(config_of(path, probes={"fixed": {"params": {"C": value}}}, controls=False)), directory, "run")
+    run_stage(
+        make_plan(config_of(path, probes={"fixed": {"params": {"C": value}}}, controls=False)),
+        directory,
+        "run",
+        with_page=False,
+    )
     assert np.array_equal(directory.read_episodes(NAME, "fixed").nll, table.nll)
 
 
@@ -126,7 +131,7 @@ def test_neither_labels_nor_images_of_novel_classes_change_the_choice(
     finished: RunDirectory, tmp_path: Path, change: dict[str, Any]
 ) -> None:
     directory = RunDirectory(tmp_path / "run")
-    run_stage(make_plan(config_of(write_images(tmp_path / "other", **change))), directory, "run")
+    run_stage(make_plan(config_of(write_images(tmp_path / "other", **change))), directory, "run", with_page=False)
     assert choices_of(directory) == choices_of(finished)
     before, after = (found.read_episodes(NAME, "chosen").nll for found in (finished, directory))
     assert not np.array_equal(before, after)
@@ -134,7 +139,7 @@ def test_neither_labels_nor_images_of_novel_classes_change_the_choice(
 
 def test_other_images_of_validation_classes_change_the_curve(finished: RunDirectory, tmp_path: Path) -> None:
     directory = RunDirectory(tmp_path / "run")
-    run_stage(make_plan(config_of(write_images(tmp_path / "other", validation=7))), directory, "run")
+    run_stage(make_plan(config_of(write_images(tmp_path / "other", validation=7))), directory, "run", with_page=False)
     for name, choice in choices_of(directory).items():
         assert choice.curve != choices_of(finished)[name].curve
 

@@ -97,7 +97,7 @@ def test_a_damaged_image_that_no_run_uses_refuses_none(
     names = [f"class {label}" for label in range(6)]
     damage(photos, "class 5/0.png")
     split = {"base": names[:2], "validation": names[5:], "novel": names[2:5]}
-    run_stage(make_plan(of_photos(class_split=split)), RunDirectory(tmp_path / "run"), "run")
+    run_stage(make_plan(of_photos(class_split=split)), RunDirectory(tmp_path / "run"), "run", with_page=False)
 
 
 @pytest.mark.parametrize("options", [["--dry-run"], [], ["--workers", "2"]])
@@ -129,27 +129,27 @@ def test_skipped_images_are_named_and_those_of_base_classes_make_another_run(
     of_photos: Callable[..., RunConfig], photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     whole = RunDirectory(tmp_path / "whole")
-    run_stage(make_plan(of_photos()), whole, "run")
+    run_stage(make_plan(of_photos()), whole, "run", with_page=False)
     damage(photos, "class 4/1.png", "class 4/7.png")
     config = of_photos(on_bad_image="skip")
     assert run_identity(config) == run_identity(of_photos())
     plan, directory = make_plan(config), RunDirectory(tmp_path / "run")
     assert "2 of 48 images of folder cannot be read and are left out" in capsys.readouterr().err
     assert len(plan.dataset) == 46
-    run_stage(plan, directory, "run")
+    run_stage(plan, directory, "run", with_page=False)
     skipped = ["class 4/1.png", "class 4/7.png"]
     assert directory.read_identity()["dataset"]["skipped"] == skipped
     bank = directory.read_bank("novel-3way-1shot")
     assert not set(skipped) & set(bank.image_ids)
     before = whole.checkpoint_path(1).stat().st_mtime_ns
-    run_stage(plan, whole, "run")
+    run_stage(plan, whole, "run", with_page=False)
     assert whole.checkpoint_path(1).stat().st_mtime_ns == before
     assert len(whole.read_bank("novel-3way-1shot").image_ids) == len(bank.image_ids)
-    run_stage(make_plan(run_config({**to_mapping(directory.read_config())})), directory, "run")
+    run_stage(make_plan(run_config({**to_mapping(directory.read_config())})), directory, "run", with_page=False)
     base = plan.dataset.image_ids[plan.images.train[0]]
     damage(photos, base)
     with pytest.raises(UserError, match="have other names, classes or parts"):
-        run_stage(make_plan(config), whole, "run")
+        run_stage(make_plan(config), whole, "run", with_page=False)
 
 
 def test_a_class_without_a_readable_image_is_refused(of_photos: Callable[..., RunConfig], photos: Path) -> None:
@@ -177,10 +177,10 @@ def test_images_that_change_while_a_run_without_a_cache_reads_them_are_refused(
     with monkeypatch.context() as patch:
         patch.setattr(RunDirectory, "write_outcomes", write_and_replace)
         with pytest.raises(UserError, match="files of images were changed while the run read them"):
-            run_stage(make_plan(of_photos()), directory, "run")
+            run_stage(make_plan(of_photos()), directory, "run", with_page=False)
     assert len(directory.read_outcomes()) == 1 and not directory.progress_path.exists()
     image.write_bytes(content)
-    run_stage(make_plan(of_photos()), directory, "run")
+    run_stage(make_plan(of_photos()), directory, "run", with_page=False)
     assert len(directory.read_outcomes()) == len(make_plan(of_photos()).chunks)
 
 
@@ -203,7 +203,7 @@ def test_files_of_images_that_a_run_took_from_the_cache_may_change_while_it_lear
     names = sorted(path.name for path in photos.iterdir() if path.is_dir())
     split = {"base": names[:2], "validation": [], "novel": names[2:5]}  # the images of other classes are never decoded
     plan = make_plan(of_photos(class_split=split, **changes))
-    run_stage(plan, RunDirectory(tmp_path / "run"), "run")
+    run_stage(plan, RunDirectory(tmp_path / "run"), "run", with_page=False)
     assert len(RunDirectory(tmp_path / "run").read_outcomes()) == len(plan.chunks)
 
 
@@ -211,13 +211,13 @@ def test_a_run_without_a_cache_gives_the_same_numbers_and_says_so_once(
     of_photos: Callable[..., RunConfig], own_cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     kept, without = RunDirectory(tmp_path / "kept"), RunDirectory(tmp_path / "without")
-    run_stage(make_plan(of_photos()), kept, "run")
+    run_stage(make_plan(of_photos()), kept, "run", with_page=False)
     for path in sorted(own_cache.rglob("*"), reverse=True):
         path.unlink() if path.is_file() else path.rmdir()
     own_cache.rmdir()
     own_cache.write_text("no folder")
     capsys.readouterr()
-    run_stage(make_plan(of_photos()), without, "run")
+    run_stage(make_plan(of_photos()), without, "run", with_page=False)
     assert capsys.readouterr().err.count(cache.WITHOUT) == 1
     found, expected = (run.read_bank("novel-3way-1shot").features for run in (without, kept))
     assert found.tobytes() == expected.tobytes()

@@ -82,17 +82,17 @@ def test_a_run_stopped_before_its_scores_keeps_its_features(
     frozen: Callable[..., RunConfig], directory: RunDirectory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = RunDirectory(tmp_path / "whole")
-    run_stage(make_plan(frozen()), whole, "run")
+    run_stage(make_plan(frozen()), whole, "run", with_page=False)
 
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr("lurefs.stages.run.evaluate", stop)
-        run_stage(make_plan(frozen()), directory, "run")
+        run_stage(make_plan(frozen()), directory, "run", with_page=False)
     bank = directory.features_dir("3way-1shot") / "bank.json"
     stored = bank.stat().st_mtime_ns
-    run_stage(make_plan(frozen()), directory, "run")
+    run_stage(make_plan(frozen()), directory, "run", with_page=False)
     assert bank.stat().st_mtime_ns == stored
     one, other = (
         made.read_summary().benchmarks["3way-1shot"].probes["logistic_regression"] for made in (whole, directory)
@@ -104,7 +104,7 @@ def test_the_weights_that_were_taken_are_said_and_noted_down(
     frozen: Callable[..., RunConfig], directory: RunDirectory, weights_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = frozen(backbone={"name": "test_byobnet", "checkpoint_path": str(weights_path)})
-    run_stage(make_plan(config), directory, "run")
+    run_stage(make_plan(config), directory, "run", with_page=False)
     words = directory.read_identity()["weights"]
     assert words.startswith("state_dict_ema of trained.pth") and words.endswith("not taken: state_dict")
     assert capsys.readouterr().err.count(f"as-it-is: the weights are {words}\n") == 1
@@ -128,7 +128,7 @@ def test_pretrained_weights_are_identified_by_what_was_loaded(
     overlay = {"file": str(tmp_path / "w.safetensors")}
     backbone = {"name": "test_byobnet", "pretrained": True, "params": {"pretrained_cfg_overlay": overlay}}
     store(0)
-    run_stage(make_plan(frozen(backbone=backbone)), directory, "run")
+    run_stage(make_plan(frozen(backbone=backbone)), directory, "run", with_page=False)
     known = directory.read_identity()["loaded_sha256"]
     run_stage(make_plan(frozen(backbone=backbone)), directory, "extract")
     store(1)
@@ -173,7 +173,7 @@ def test_corrupted_images_are_those_that_the_backbone_sees(
     assert pixels.shape == (2, 160, 160, 3)
     expected = corrupt(pixels, clean.image_ids[:2], corruption="fog", severity=2)
     assert np.array_equal(foggy.read(rows), expected)
-    run_stage(plan, directory, "run")
+    run_stage(plan, directory, "run", with_page=False)
     assert directory.read_summary().benchmarks["foggy"].corrupt is not None
 
 
@@ -199,7 +199,7 @@ def test_a_chunk_of_an_own_run_sees_images_as_that_run_did(
         after_chunk={"few_shot": False},
         **shared,
     )
-    run_stage(make_plan(learned), directory, "run")
+    run_stage(make_plan(learned), directory, "run", with_page=False)
     checkpoint = directory.checkpoint_path(0)
     card = json.loads(checkpoint.with_suffix(".json").read_text())
     assert (card["image_size"], card["crop_share"]) == (40, 1.0)
@@ -230,7 +230,7 @@ def test_the_twin_of_loaded_weights_is_not_loaded(
     config = frozen(
         backbone={"name": "test_byobnet", "checkpoint_path": str(weights_path), "image_size": 32}, controls=True
     )
-    run_stage(make_plan(config), directory, "run")
+    run_stage(make_plan(config), directory, "run", with_page=False)
     own = directory.read_summary().benchmarks["3way-1shot"]
     twin = own.controls["untrained_twin"].probes["logistic_regression"]
     assert twin.accuracy != own.probes["logistic_regression"].accuracy

@@ -78,10 +78,13 @@ def test_a_second_run_computes_nothing_anew(make_config: MakeConfig, directory: 
     assert times_of_files(directory, *patterns) == before
 
 
-def test_equal_configs_give_equal_bytes(make_config: MakeConfig, tmp_path: Path) -> None:
+def test_equal_configs_give_equal_bytes(
+    make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     directories = [RunDirectory(tmp_path / name) for name in ("one", "other")]
     for directory in directories:
-        run_stage(make_plan(make_config()), directory, "run")
+        monkeypatch.setenv("LUREFS_CACHE", f"{directory.path}-cache")  # otherwise the other's features are the one's
+        run_stage(make_plan(make_config()), directory, "run", with_page=False)
     one, other = directories
     assert numbers(one) == numbers(other)
     for path in ("checkpoints/chunk-002.safetensors", "features/novel-3way-1shot/features.npy"):
@@ -102,7 +105,7 @@ def test_a_run_broken_between_chunks_ends_like_an_unbroken_one(
         after_chunk={"few_shot": False},
     )
     whole, broken = RunDirectory(tmp_path / "whole"), RunDirectory(tmp_path / "broken")
-    run_stage(make_plan(config), whole, "run")
+    run_stage(make_plan(config), whole, "run", with_page=False)
 
     from lurefs.learning import learner
 
@@ -116,9 +119,9 @@ def test_a_run_broken_between_chunks_ends_like_an_unbroken_one(
     with monkeypatch.context() as patch:
         patch.setattr(learner, "_train_epoch", fail_in_the_last_chunk)
         with pytest.raises(RuntimeError, match="killed"):
-            run_stage(make_plan(config), broken, "run")
+            run_stage(make_plan(config), broken, "run", with_page=False)
     assert len(broken.read_outcomes()) == 2
-    run_stage(make_plan(config), broken, "run")
+    run_stage(make_plan(config), broken, "run", with_page=False)
     assert numbers(broken) == numbers(whole)
     assert broken.checkpoint_path(2).read_bytes() == whole.checkpoint_path(2).read_bytes()
 
@@ -223,13 +226,18 @@ def test_weights_that_are_not_to_be_kept_are_removed(
             stage, replace(outcome, val_accuracy=accuracies[outcome.chunk_index]), *rest
         ),
     )
-    run_stage(make_plan(make_config(checkpoints={"keep": keep})), directory, "run")
+    run_stage(make_plan(make_config(checkpoints={"keep": keep})), directory, "run", with_page=False)
     assert [index for index in range(3) if directory.checkpoint_path(index).exists()] == kept
     before = numbers(directory)
-    run_stage(make_plan(make_config(checkpoints={"keep": keep})), directory, "run")
+    run_stage(make_plan(make_config(checkpoints={"keep": keep})), directory, "run", with_page=False)
     assert numbers(directory) == before
     spec = {"n_way": 2, "n_shot": 2, "n_query": 5, "n_episodes": 12}
-    run_stage(make_plan(make_config(checkpoints={"keep": keep}, benchmarks={"other": spec})), directory, "run")
+    run_stage(
+        make_plan(make_config(checkpoints={"keep": keep}, benchmarks={"other": spec})),
+        directory,
+        "run",
+        with_page=False,
+    )
     measured = [outcome.chunk_index for outcome in directory.read_outcomes() if set(outcome.few_shot) == {"other"}]
     assert measured == kept
     assert all(set(outcome.few_shot) <= {"other"} for outcome in directory.read_outcomes())
@@ -246,19 +254,19 @@ def test_few_shot_accuracy_follows_changed_settings_of_the_probe(
         spec = {"n_way": 2, "n_shot": 3, "n_query": 5, "n_episodes": 12}
         return make_config(probes=probes, checkpoints={"keep": "all"}, benchmarks={"novel": spec})
 
-    run_stage(make_plan(config(1)), directory, "run")
+    run_stage(make_plan(config(1)), directory, "run", with_page=False)
     before, learned = scores(), [outcome.test_accuracy for outcome in directory.read_outcomes()]
-    run_stage(make_plan(config(5)), directory, "run")
+    run_stage(make_plan(config(5)), directory, "run", with_page=False)
     changed = scores()
     assert len(changed) == len(before) == 3 and not {*changed} & {*before}
     assert [outcome.test_accuracy for outcome in directory.read_outcomes()] == learned
-    run_stage(make_plan(config(1)), directory, "run")
+    run_stage(make_plan(config(1)), directory, "run", with_page=False)
     assert scores() == before
 
 
 def test_stages_one_by_one_give_what_the_whole_line_gives(make_config: MakeConfig, tmp_path: Path) -> None:
     whole, parts = RunDirectory(tmp_path / "whole"), RunDirectory(tmp_path / "parts")
-    run_stage(make_plan(make_config()), whole, "run")
+    run_stage(make_plan(make_config()), whole, "run", with_page=False)
     for stage in ("pretrain", "extract", "evaluate"):
         run_stage(make_plan(make_config()), parts, stage)
     assert numbers(parts) == numbers(whole)
@@ -277,17 +285,17 @@ def test_another_configuration_in_the_same_directory_is_refused(
 ) -> None:
     run_stage(make_plan(make_config()), directory, "pretrain")
     with pytest.raises(UserError, match=r"learner\.epochs was 2 and is now 5"):
-        run_stage(make_plan(make_config(learner={"epochs": 5, "batch_size": 16})), directory, "run")
+        run_stage(make_plan(make_config(learner={"epochs": 5, "batch_size": 16})), directory, "run", with_page=False)
 
 
 def test_new_benchmarks_and_probes_are_added_without_training_anew(
     make_config: MakeConfig, directory: RunDirectory
 ) -> None:
-    run_stage(make_plan(make_config()), directory, "run")
+    run_stage(make_plan(make_config()), directory, "run", with_page=False)
     before = times_of_files(directory, "checkpoints/*")
     spec = {"n_way": 2, "n_shot": 2, "n_query": 5, "n_episodes": 12}
     config = make_config(benchmarks={"other": spec}, probes={"centroid": {"name": "nearest_centroid"}})
-    run_stage(make_plan(config), directory, "run")
+    run_stage(make_plan(config), directory, "run", with_page=False)
     assert times_of_files(directory, "checkpoints/*") == before
     assert list(directory.read_summary().benchmarks["other"].probes) == ["centroid"]
     assert [set(outcome.few_shot) for outcome in directory.read_outcomes()] == [{"other"}] * 3
@@ -303,7 +311,7 @@ def test_benchmarks_on_the_same_images_share_their_features(
     monkeypatch.setattr(extract, "embed", lambda *args, **kw: embedded.append(args[2].name) or original(*args, **kw))
     spec = {"n_way": 2, "n_query": 5, "n_episodes": 4}
     config = make_config(benchmarks={"a": spec, "b": {**spec, "n_shot": 2}}, after_chunk={"few_shot": False})
-    run_stage(make_plan(config), directory, "run")
+    run_stage(make_plan(config), directory, "run", with_page=False)
     assert embedded == ["a"]
     assert np.array_equal(directory.read_bank("a").features, directory.read_bank("b").features)
 
@@ -313,15 +321,15 @@ def test_a_truncated_checkpoint_is_told(make_config: MakeConfig, directory: RunD
     path = directory.checkpoint_path(2)
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(UserError, match="is damaged: it has 1000 bytes"):
-        run_stage(make_plan(make_config()), directory, "run")
+        run_stage(make_plan(make_config()), directory, "run", with_page=False)
 
 
 @pytest.mark.parametrize("name", ["chunks.jsonl", "identity.json", "manifests/novel-3way-1shot.parquet"])
 def test_other_damaged_files_are_told_by_name(make_config: MakeConfig, directory: RunDirectory, name: str) -> None:
-    run_stage(make_plan(make_config()), directory, "run")
+    run_stage(make_plan(make_config()), directory, "run", with_page=False)
     (directory.path / name).write_bytes(b'{"broken')
     with pytest.raises(UserError, match=f"{Path(name).name} is damaged"):
-        run_stage(make_plan(make_config()), directory, "run")
+        run_stage(make_plan(make_config()), directory, "run", with_page=False)
 
 
 @pytest.mark.parametrize(
@@ -363,7 +371,7 @@ def test_another_error_of_training_is_not_taken_for_one_of_memory(
 
 def test_a_held_directory_is_refused(make_config: MakeConfig, directory: RunDirectory) -> None:
     with directory.locked(), pytest.raises(UserError, match="another process is working"):
-        run_stage(make_plan(make_config()), directory, "run")
+        run_stage(make_plan(make_config()), directory, "run", with_page=False)
 
 
 def test_any_scikit_learn_classifier_is_a_probe_by_its_path(make_config: MakeConfig, directory: RunDirectory) -> None:
@@ -490,7 +498,7 @@ def test_the_features_are_those_of_the_last_checkpoint(make_config: MakeConfig, 
     from lurefs.stages.stage import plan_backbone
 
     plan = make_plan(make_config())
-    run_stage(plan, directory, "run")
+    run_stage(plan, directory, "run", with_page=False)
     backbone = plan_backbone(plan)
     load_checkpoint(directory.checkpoint_path(2), backbone.model)
     backbone.model.eval()
