@@ -153,9 +153,14 @@ def _between(plan: Plan, pilot: Design) -> str:
     """Say how sure a number of classes is that was estimated from a pilot's; "" if there is none."""
     if plan.classes_between is None:
         return ""
-    least, most = ("none" if number is None else count(number) for number in plan.classes_between)
-    which = f"{plan.name}: from what {counted(pilot.n_classes, 'class')} showed"
-    return f"{which}, {least if least == most else f'{least} to {most}'} are needed (95 % confidence)"
+    least, most = plan.classes_between
+    if least is None:
+        words = "no number of classes is enough"
+    elif most is None:
+        words = f"at least {count(least)} classes are needed, and perhaps no number is enough"
+    else:
+        words = f"{count(least) if least == most else f'{count(least)} to {count(most)}'} classes are needed"
+    return f"{plan.name}: judged from {counted(pilot.n_classes, 'class')}, {words} (95 % interval)"
 
 
 def _points(difference: float) -> str:

@@ -76,9 +76,10 @@ class Plan:
         power: Chance to show the wanted difference; None if there is no test yet.
         needed: Quantity -> least number that shows the wanted difference, all others being those of the design; None if
             no number does. Quantities that the scope does not depend on, or whose spread is unknown, are left out.
-        smallest_between: Between what the smallest difference is with 95 % confidence, as far as the effect of classes
-            is known from those measured; None for assumed components and over other scopes.
-        classes_between: Likewise the number of classes that shows the wanted difference; None in it if no number does.
+        smallest_between: 95 % interval of the smallest difference. It allows for the effect of classes alone, estimated
+            from those measured; None for assumed components and over other scopes.
+        classes_between: The same for the number of classes that shows the wanted difference; None in it if no number
+            does.
         why_not: Why there is no test yet; "" if there is one.
     """
 

@@ -89,7 +89,7 @@ def test_a_plan_says_how_sure_the_number_of_classes_is(capsys: pytest.CaptureFix
     assert found["spreads"][0]["design"]["n_classes"] == 100 and found["spreads"][0]["pilot"]["n_classes"] == 12
     main(["plan", *wanted])
     said = " ".join(capsys.readouterr().out.split())
-    assert f"from what 12 classes showed, {least} to {most} are needed (95 % confidence)" in said
+    assert f"judged from 12 classes, {least} to {most} classes are needed (95 % interval)" in said
     assert planned(ASSUMED, capsys)["plans"][0]["classes_between"] is None
 
 
