@@ -48,6 +48,7 @@ from lurefs.reporting.sections import (
     interval_rows,
     leaderboard,
     learning,
+    missing_files,
     narrative,
     planning,
     rankers,
@@ -100,11 +101,12 @@ def write_page(runs: Sequence[Run], destination: Path | str, *, judged: Mapping[
     first = [judged[name, probes[0]] for name, probes in benchmarks.items() if probes]
     kept = PageFigures(path.parent / "figures")
     context = {
-        "title": _title(runs, groups),
+        "title": narrative.title(runs, groups),
         "names": [run.label for run in runs],
         "styles": styles_of(groups) | {group.label: group.style for group in groups},
         "lead": narrative.lead(runs, headline.warnings(first)),
         "facts": narrative.facts(runs),
+        "missing_files": missing_files.sentences(runs),
         "settings": _settings(runs),
         "headlines": [card for verdicts in first[:N_HEADLINES] if (card := headline.headline(verdicts)) is not None],
         "has_all_pairs": all(verdicts.has_all_pairs for verdicts in judged.values()),
@@ -137,14 +139,6 @@ def write_page(runs: Sequence[Run], destination: Path | str, *, judged: Mapping[
     except OSError as error:
         raise unwritable(path.parent, error) from error
     return path
-
-
-def _title(runs: Sequence[Run], groups: Sequence[Group]) -> str:
-    """Return the title: the single label, or the number of runs or training procedures."""
-    if len(groups) == 1:
-        return groups[0].label
-    pooled = any(group.is_pooled for group in groups)
-    return f"{len(groups)} training procedures compared" if pooled else f"{len(runs)} runs compared"
 
 
 def _settings(runs: Sequence[Run]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from types import MappingProxyType
 from lurefs.comparing.answers import Answers
 from lurefs.comparing.data_words import data_notes, data_sentence
 from lurefs.comparing.finished_runs import Run
+from lurefs.comparing.groups import Group
 from lurefs.comparing.pairs import clean_benchmark
 from lurefs.comparing.texts import constancy, count, counted, joined, percent, regime, replay, settings, strategy
 from lurefs.comparing.verdict_words import not_above_controls, on_what
@@ -18,6 +19,14 @@ from lurefs.runs.summary import BenchmarkSummary, known
 
 MAX_LISTED = 5
 """If there are more runs, the facts in which they differ are only in the table of settings."""
+
+
+def title(runs: Sequence[Run], groups: Sequence[Group]) -> str:
+    """Return the title: the single label, or the number of runs or training procedures."""
+    if len(groups) == 1:
+        return groups[0].label
+    pooled = any(group.is_pooled for group in groups)
+    return f"{len(groups)} training procedures compared" if pooled else f"{len(runs)} runs compared"
 
 
 def lead(runs: Sequence[Run], warnings: Sequence[str] = ()) -> str:
