@@ -207,7 +207,9 @@ def _read_columns(path: Path) -> dict[str, Any]:
 
     try:
         table = pq.read_table(path)
-    except (ValueError, OSError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # a damaged file raises errors of many kinds
         raise damaged(path, str(error)) from error
     columns = {}
     for name in table.column_names:

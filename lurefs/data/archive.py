@@ -62,7 +62,7 @@ class Member:
                     file.seek(n_name + n_extra, io.SEEK_CUR)
                     content = file.read(self.n_packed)
             content = zlib.decompress(content, -zlib.MAX_WBITS) if self.is_deflated else content
-        except (OSError, struct.error, zlib.error) as error:
+        except Exception as error:  # a damaged file raises errors of many kinds
             raise _damaged(self.archive, f"{printable(self.name)}: {first_line(error)}") from error
         if len(content) != self.size:
             raise _damaged(self.archive, f"{printable(self.name)} is cut short")
@@ -143,20 +143,20 @@ def members(path: Path) -> Iterator[Member]:
     Raises:
         UserError: It is compressed as a whole, damaged, or no archive.
     """
-    if zipfile.is_zipfile(path):
-        yield from _in_zip(path)
-        return
+    is_zip = zipfile.is_zipfile(path)
     with path.open("rb") as file:
         start = file.read(2)
-    if start in COMPRESSED:
+    if start in COMPRESSED and not is_zip:
         raise UserError(
             f"{path} is compressed with {COMPRESSED[start]}, so that single images cannot be read from it",
             "a .tar or .zip file, or a folder",
             f"unpack it, e.g. with: mkdir images && tar -xf {path.name} -C images",
         )
     try:
-        yield from _in_tar(path)
-    except (tarfile.TarError, OSError, EOFError) as error:
+        yield from _in_zip(path) if is_zip else _in_tar(path)
+    except UserError:
+        raise
+    except Exception as error:  # a damaged file raises errors of many kinds
         raise _damaged(path, f"no tar or zip archive, or cut short: {first_line(error)}") from error
 
 

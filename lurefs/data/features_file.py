@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from episodes.arrays import IntArray
 from lurefs.data.dataset import ImageArray, ImageDataset
 from lurefs.data.encoded import PART_NAMES, Split, coded, given_split
-from lurefs.data.npz import DAMAGES
 from lurefs.data.paths import existing
 from lurefs.data.table import COLUMNS, read_columns
 from lurefs.errors import UserError, first_line
@@ -100,7 +99,7 @@ def holds_features(file: Path) -> bool:
                 return "images" not in arrays.files and any(name.lower() in FEATURE_NAMES for name in arrays.files)
         if ending == ".parquet":
             return _is_table_of_features(file)
-    except (*DAMAGES, UserError):
+    except Exception:  # a damaged file raises errors of many kinds
         return False
     return ending == ".npy"
 
@@ -174,7 +173,7 @@ def _labels_beside(file: Path) -> tuple[Path, ...]:
 def _load_npy(file: Path) -> NDArray[Any]:
     try:
         array = np.load(file, allow_pickle=False)
-    except DAMAGES as error:
+    except Exception as error:  # a damaged file raises errors of many kinds
         raise _unreadable(file, error) from error
     if not isinstance(array, np.ndarray):
         raise _wrong(file, "is no .npy file", "one array of numbers", "save it with numpy.save")
@@ -188,7 +187,7 @@ def _load_npz(file: Path) -> Arrays:
                 raise ValueError("it is an .npy file")
             known = {name for names in NAMES.values() for name in names}
             return {name: arrays[name] for name in arrays.files if name.lower() in known}
-    except DAMAGES as error:
+    except Exception as error:  # a damaged file raises errors of many kinds
         raise _unreadable(file, error) from error
 
 
@@ -241,7 +240,9 @@ def _from_table(file: Path) -> Arrays:
                 )
             found = {"features": chosen.flatten().to_numpy(zero_copy_only=False).reshape(len(chosen), -1)}
         return {**_named(file, {name: table[name].to_numpy() for name in others}), **found}
-    except (pyarrow.ArrowException, OSError) as error:
+    except UserError:
+        raise
+    except Exception as error:  # a damaged file raises errors of many kinds
         raise _unreadable(file, error) from error
 
 

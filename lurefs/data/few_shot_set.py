@@ -254,7 +254,7 @@ def _load(file: Path, modified: int) -> Any:
     try:
         with file.open("rb") as stream:
             return _Arrays(stream, encoding="latin1").load()
-    except (pickle.UnpicklingError, EOFError, OSError, ValueError, AttributeError, ImportError, IndexError) as error:
+    except Exception as error:  # a damaged file raises errors of many kinds
         raise UserError(
             f"{file} cannot be read: {first_line(error)}",
             "a pickle of arrays, lists and texts",

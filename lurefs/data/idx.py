@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import hashlib
 import re
-import zlib
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -180,7 +179,7 @@ def _array(file: Path, n_dimensions: int) -> NDArray[np.uint8]:
     try:
         content = file.read_bytes()
         content = gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content
-    except (OSError, EOFError, zlib.error) as error:
+    except Exception as error:  # a damaged file raises errors of many kinds
         raise UserError(f"{file} cannot be read: {first_line(error)}", "an intact file", "get it again") from error
     start = 4 + 4 * n_dimensions
     shape = tuple(int(size) for size in np.frombuffer(content[4:start], ">u4")) if len(content) >= start else ()

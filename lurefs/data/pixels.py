@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import io
 import re
-import struct
 import warnings
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
@@ -124,15 +123,15 @@ def read_image(
     Raises:
         UserError: The file is missing, damaged or not an image, or its pixels have no known range.
     """
-    from PIL import Image
-
     name = name or str(file)
     _let_pillow_read(name)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about metadata, and about images that are large but not too large
             image = _decode(file, n_channels, white_level)
-    except (OSError, ValueError, SyntaxError, TypeError, struct.error, Image.DecompressionBombError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # a damaged file raises errors of many kinds
         raise UserError(
             f"{printable(name)} cannot be read as an image: {_reason(file, error)}",
             "an intact image file with integer pixels from 0 to 255 or from 0 to 65535",

@@ -402,7 +402,9 @@ def _load(path: Path, load: Callable[[Path], T]) -> T:
         return load(path)
     except FileNotFoundError as error:
         raise not_yet(path, "evaluate") from error
-    except (ValueError, KeyError, OSError) as error:
+    except MemoryError:  # then the file may be whole
+        raise
+    except Exception as error:  # a damaged file raises errors of many kinds
         raise damaged(path, str(error)) from error
 
 

@@ -276,7 +276,9 @@ def _make_statistics_bank(stage: Stage, images: ImageSet, identity: dict[str, An
 def _read(path: Path) -> EpisodeTable:
     try:
         return EpisodeTable.load(path)
-    except (ValueError, KeyError, OSError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # a damaged file raises errors of many kinds
         raise damaged(path, str(error)) from error
 
 

@@ -130,7 +130,7 @@ def _unfinished(directory: RunDirectory, task: _Task) -> EpisodeTable | None:
     """Return the stored results of the first episodes; None without any, or if they are damaged or of another task."""
     try:
         stored = EpisodeTable.load(directory.unfinished_path(task.benchmark.name, task.name))
-    except (OSError, ValueError, KeyError):
+    except Exception:  # a damaged file raises errors of many kinds
         return None
     return stored if stored.identity == task.identity else None
 

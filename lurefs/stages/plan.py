@@ -273,7 +273,9 @@ def read_manifest(path: Path | str) -> Manifest:
         raise UserError(
             f"there is no file {path}", "a file that 'lurefs episodes make' wrote", "check the path"
         ) from error
-    except (ValueError, KeyError, OSError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # a damaged file raises errors of many kinds
         raise UserError(
             f"{path} is not a complete file of episodes: {first_line(error)}",
             "a file as 'lurefs episodes make' wrote it",
