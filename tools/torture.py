@@ -232,7 +232,7 @@ def live(
         ended = _wait(child, kill[0])
         if ended is None:
             sent = time.monotonic()
-            (os.killpg if kill[1] == signal.SIGINT else os.kill)(child, kill[1])
+            _send(child, kill[1])
     else:
         ended = None
     status = ended if ended is not None else _wait(child, PATIENCE)
@@ -249,6 +249,14 @@ def live(
         was_killed=sent is not None and status is not None and os.waitstatus_to_exitcode(status) != 0,
         n_left=n_left,
     )
+
+
+def _send(child: int, number: int) -> None:
+    """Send a signal to a process; Ctrl-C to its group, which a fork does not lead in its first moment."""
+    try:
+        (os.killpg if number == signal.SIGINT else os.kill)(child, number)
+    except ProcessLookupError:
+        os.kill(child, number)  # it is not waited for yet, so its number is its own
 
 
 def _with_default_signals() -> None:

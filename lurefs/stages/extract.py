@@ -82,7 +82,7 @@ def _embed(stage: Stage, backbone: Backbone, images: ImageSet, identity: Mapping
     if batches is not None:
         write_bank(
             stage.directory.features_dir(images.name),
-            _of_unchanged_files(stage, backbone, batches),
+            _with_cost(stage, backbone, batches, speed),
             n_features=backbone.n_features,
             labels=images.labels,
             image_ids=images.image_ids,
@@ -91,17 +91,18 @@ def _embed(stage: Stage, backbone: Backbone, images: ImageSet, identity: Mapping
         )
         bank = stage.directory.read_bank(images.name)
         tell_if_constant(bank, images, stage.plan.config.name)
-        cost = cost_card(backbone, speed, stage.device) if speed.batches else {}  # others may have embedded all
-        if cost:
-            stage.directory.write_cost(cost)
+        cost = stage.directory.read_cost() if speed.batches else {}  # others may have embedded all
         feature_store.give(stage, images, bank, cost, stage.plan.config.backbone.name)
 
 
-def _of_unchanged_files(
-    stage: Stage, backbone: Backbone, batches: Iterator[NDArray[np.float32]]
+def _with_cost(
+    stage: Stage, backbone: Backbone, batches: Iterator[NDArray[np.float32]], speed: Speed
 ) -> Iterator[NDArray[np.float32]]:
+    """Yield the batches; before the bank is complete, check the files of images, and write what the features cost."""
     yield from batches
-    refuse_changed_files(stage, backbone, "extract")  # before the bank is complete
+    refuse_changed_files(stage, backbone, "extract")
+    if speed.batches:
+        stage.directory.write_cost(cost_card(backbone, speed, stage.device))
 
 
 def _take(stage: Stage, images: ImageSet, identity: Mapping[str, Any]) -> None:
@@ -109,9 +110,9 @@ def _take(stage: Stage, images: ImageSet, identity: Mapping[str, Any]) -> None:
     found = feature_store.take(stage, images, identity, stage.plan.config.backbone.name)
     if found is not None:
         bank, cost = found
-        bank.save(stage.directory.features_dir(images.name))
-        if cost and not stage.directory.cost_path.exists():
+        if cost and not stage.directory.cost_path.exists():  # first, since a bank that is complete is not taken again
             stage.directory.write_cost(cost)
+        bank.save(stage.directory.features_dir(images.name))
 
 
 def _bring(stage: Stage) -> None:

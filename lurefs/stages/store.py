@@ -43,10 +43,14 @@ def take(kind: str, key: str, names: Sequence[str]) -> tuple[list[NDArray[np.uin
     """
     try:
         with cache.found(kind, key) as folder:
-            if folder is None or not (folder / _CARD).is_file():
+            if folder is None:
                 return None
             try:
-                card = json.loads((folder / _CARD).read_bytes())
+                text = (folder / _CARD).read_bytes()
+            except FileNotFoundError:  # also while another process writes the entry again
+                return None
+            try:
+                card = json.loads(text)
                 files = [np.memmap(folder / name, np.uint8, mode="r") for name in names]
             except (OSError, ValueError):  # also an empty file, which cannot be mapped
                 _note_damaged(folder)

@@ -150,6 +150,9 @@ def test_an_extraction_killed_anywhere_leaves_no_bank_that_looks_whole(
     assert not (killed / "bank.json").exists()
     kill_at("lurefs.learning.backbones:Backbone.embed", 20, *command, tmp_path / "killed", LUREFS_CACHE=str(cache))
     assert any(killed.glob(".features*")) and not (killed / "bank.json").exists()
+    run_dir = tmp_path / "killed" / "test_byobnet"
+    kill_at("lurefs.stages.feature_store:give", 1, *command, tmp_path / "killed", LUREFS_CACHE=str(cache))
+    assert (killed / "bank.json").exists() and (run_dir / "cost.json").exists()  # a whole bank is not embedded again
 
     start(*command, tmp_path / "killed", LUREFS_CACHE=str(cache)).finish()
     bank = {"bank.json", "features.npy", "labels.npy"}
