@@ -123,7 +123,7 @@ def run_in_memory(
     values = {
         "label": config.name,
         "directory": RunDirectory(Path("nowhere")),
-        "summary": summary(benchmarks, name=config.name, outcomes=outcomes),
+        "summary": summary(benchmarks, name=config.name, outcomes=outcomes, digest=digest(run_identity(config))),
         "identity": {},
     }
     run = Run(config=config, outcomes=outcomes, **{**values, **changes})

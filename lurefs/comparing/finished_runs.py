@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -121,6 +120,11 @@ class Run:
         return {}
 
     @cached_property
+    def has_other_settings(self) -> bool:
+        """Whether its configuration is not the one by which its results were measured."""
+        return digest(run_identity(self.config)) != self.summary.run.digest
+
+    @cached_property
     def settings_but_seed(self) -> Hashable:
         """All that its numbers depend on but the seed, and whether it was pre-trained: equal for runs of one group."""
         settings = {key: value for key, value in run_identity(self.config).items() if key != "seed"}
@@ -145,31 +149,21 @@ def read_runs(directories: Sequence[RunDirectory]) -> list[Run]:
     """Read the configuration, figures and outcomes of runs; their episodes are read when needed.
 
     Raises:
-        UserError: A directory is not a finished run, one of its files is damaged, or its settings are not those of its
-            results.
+        UserError: A directory is not a finished run, or one of its files is damaged.
     """
     configs = [directory.read_config() for directory in directories]
-    summaries = [directory.read_summary() for directory in directories]
-    for directory, config, summary in zip(directories, configs, summaries, strict=True):
-        if digest(run_identity(config)) != summary.run.digest:
-            raise UserError(
-                f"{directory.config_path} states other settings than those of the results beside it",
-                "the settings by which the run was measured",
-                "restore the file, or measure by the new settings: "
-                f"lurefs run --run-dir {shlex.quote(str(directory.path))}",
-            )
     labels = _labels([config.name for config in configs], [directory.path for directory in directories])
     return [
         Run(
             label=label,
             directory=directory,
             config=config,
-            summary=summary,
+            summary=directory.read_summary(),
             outcomes=directory.read_outcomes(),
             identity=directory.read_identity(),
             cost=directory.read_cost(),
         )
-        for label, directory, config, summary in zip(labels, directories, configs, summaries, strict=True)
+        for label, directory, config in zip(labels, directories, configs, strict=True)
     ]
 
 

@@ -154,10 +154,11 @@ def _between(plan: Plan, pilot: Design) -> str:
     if plan.classes_between is None:
         return ""
     least, most = plan.classes_between
+    enough = f"is enough with {counted(plan.design.n_episodes, 'episode')}"
     if least is None:
-        words = "no number of classes is enough"
+        words = f"no number of classes {enough}"
     elif most is None:
-        words = f"at least {count(least)} classes are needed, and perhaps no number is enough"
+        words = f"at least {count(least)} classes are needed, and perhaps no number {enough}"
     else:
         words = f"{count(least) if least == most else f'{count(least)} to {count(most)}'} classes are needed"
     return f"{plan.name}: judged from {counted(pilot.n_classes, 'class')}, {words} (95 % interval)"

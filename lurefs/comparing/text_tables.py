@@ -51,6 +51,7 @@ from lurefs.comparing.verdict_words import (
     correction_words,
     idle_resets,
     not_above_controls,
+    other_settings,
     single_trainings,
 )
 from lurefs.comparing.verdicts import Verdicts
@@ -225,6 +226,8 @@ def _notes(verdicts: Verdicts) -> list[str]:
     if words := correction_words(verdicts):
         said.append(f"p: {words}")
     if words := single_trainings(verdicts.groups):
+        said.append(words)
+    if words := other_settings([run for group in verdicts.groups for run in group.runs]):
         said.append(words)
     return said
 

@@ -8,6 +8,7 @@ from types import MappingProxyType
 from episodes.comparison import is_apart
 from lurefs.comparing.controls import ControlLevel
 from lurefs.comparing.estimates import Scope
+from lurefs.comparing.finished_runs import Run
 from lurefs.comparing.groups import MAX_RANKED, Group
 from lurefs.comparing.texts import count, joined, p_value, percent
 from lurefs.comparing.verdicts import Verdict, Verdicts
@@ -88,6 +89,18 @@ def idle_resets(groups: Sequence[Group]) -> list[str]:
         share = f" (in {len(found)} of {len(group.runs)} runs)" if len(found) < len(group.runs) else ""
         said += [f"{group.label}{share}: {'; '.join(dict.fromkeys(found))}"] if found else []
     return said
+
+
+def other_settings(runs: Sequence[Run]) -> str:
+    """Say which runs have results beside a configuration that is not theirs; "" if none has."""
+    found = [run.label for run in runs if run.has_other_settings]
+    if not found:
+        return ""
+    which = joined(found) if len(found) <= MAX_NAMED else f"{len(found)} of {len(runs)} runs"
+    return (
+        f"{which}: config.yaml states other settings than those of these results; lurefs run was interrupted after they "
+        "were changed, or is going on, or the file was edited"
+    )
 
 
 def single_trainings(groups: Sequence[Group]) -> str:

@@ -142,11 +142,13 @@ def _refuse_equal(runs: Mapping[str, RunConfig]) -> None:
     for name, run in runs.items():
         other = found.setdefault(digest(replace(run, name="")), name)
         if other != name:
+            one, two = (equal.removesuffix(f"--seed-{run.seed}") for equal in (other, name))
             raise UserError(
-                f"the variants {other!r} and {name!r} are equal in all settings",
+                f"the variants {one!r} and {two!r} are equal in all settings",
                 "variants that differ",
                 "leave one of them out; if a setting on the command line made them equal, give it to one of them, as "
-                f"variants.{name}.KEY=VALUE; for several seeds write e.g. seeds: [0, 1, 2]",
+                f"variants.{two}.KEY=VALUE"
+                + ("; for several seeds write e.g. seeds: [0, 1, 2]" if two == name else ""),
             )
 
 

@@ -62,6 +62,8 @@ class Member:
                     file.seek(n_name + n_extra, io.SEEK_CUR)
                     content = file.read(self.n_packed)
             content = zlib.decompress(content, -zlib.MAX_WBITS) if self.is_deflated else content
+        except MemoryError:
+            raise
         except Exception as error:  # a damaged file raises errors of many kinds
             raise _damaged(self.archive, f"{printable(self.name)}: {first_line(error)}") from error
         if len(content) != self.size:
@@ -154,7 +156,7 @@ def members(path: Path) -> Iterator[Member]:
         )
     try:
         yield from _in_zip(path) if is_zip else _in_tar(path)
-    except UserError:
+    except (UserError, MemoryError):
         raise
     except Exception as error:  # a damaged file raises errors of many kinds
         raise _damaged(path, f"no tar or zip archive, or cut short: {first_line(error)}") from error

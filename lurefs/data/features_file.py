@@ -240,7 +240,7 @@ def _from_table(file: Path) -> Arrays:
                 )
             found = {"features": chosen.flatten().to_numpy(zero_copy_only=False).reshape(len(chosen), -1)}
         return {**_named(file, {name: table[name].to_numpy() for name in others}), **found}
-    except UserError:
+    except (UserError, MemoryError):
         raise
     except Exception as error:  # a damaged file raises errors of many kinds
         raise _unreadable(file, error) from error

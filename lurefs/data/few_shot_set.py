@@ -254,6 +254,8 @@ def _load(file: Path, modified: int) -> Any:
     try:
         with file.open("rb") as stream:
             return _Arrays(stream, encoding="latin1").load()
+    except MemoryError:
+        raise
     except Exception as error:  # a damaged file raises errors of many kinds
         raise UserError(
             f"{file} cannot be read: {first_line(error)}",

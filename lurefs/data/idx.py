@@ -179,6 +179,8 @@ def _array(file: Path, n_dimensions: int) -> NDArray[np.uint8]:
     try:
         content = file.read_bytes()
         content = gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content
+    except MemoryError:
+        raise
     except Exception as error:  # a damaged file raises errors of many kinds
         raise UserError(f"{file} cannot be read: {first_line(error)}", "an intact file", "get it again") from error
     start = 4 + 4 * n_dimensions

@@ -68,6 +68,8 @@ class _NpzFile:
         try:
             with zipfile.ZipFile(path) as archive:
                 self.names = {name[:-4] for name in archive.namelist() if name.endswith(".npy")}
+        except OSError:
+            raise
         except Exception as error:  # a damaged archive raises errors of many kinds
             raise self.wrong("is not an .npz file, or is incomplete", "an intact file") from error
 

@@ -167,6 +167,8 @@ def read_columns(file: Path) -> dict[str, list[Any]]:
 
         try:
             columns: dict[str, list[Any]] = pyarrow.parquet.read_table(file).to_pydict()
+        except MemoryError:
+            raise
         except Exception as error:  # a damaged file raises errors of many kinds
             raise _wrong(file, f"cannot be read: {error}", "an intact Parquet file") from error
         return columns

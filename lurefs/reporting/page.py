@@ -30,6 +30,7 @@ from lurefs.comparing.verdict_words import (
     as_sentence,
     control_label,
     correction_words,
+    other_settings,
     single_trainings,
 )
 from lurefs.comparing.verdicts import Cell, Verdicts, judge_all
@@ -106,7 +107,7 @@ def write_page(runs: Sequence[Run], destination: Path | str, *, judged: Mapping[
         "styles": styles_of(groups) | {group.label: group.style for group in groups},
         "lead": narrative.lead(runs, headline.warnings(first)),
         "facts": narrative.facts(runs),
-        "missing_files": missing_files.sentences(runs),
+        "doubts": [*missing_files.sentences(runs), *([f"{words}."] if (words := other_settings(runs)) else [])],
         "settings": _settings(runs),
         "headlines": [card for verdicts in first[:N_HEADLINES] if (card := headline.headline(verdicts)) is not None],
         "has_all_pairs": all(verdicts.has_all_pairs for verdicts in judged.values()),

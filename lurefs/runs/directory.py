@@ -263,7 +263,9 @@ class RunDirectory:
             return FeatureBank.load(folder)
         except FileNotFoundError as error:
             raise not_yet(folder, "extract") from error
-        except (ValueError, KeyError, EOFError) as error:
+        except MemoryError:
+            raise
+        except Exception as error:  # a damaged file raises errors of many kinds
             raise damaged(folder, str(error)) from error
 
     def read_manifest(self, benchmark: str) -> Manifest:

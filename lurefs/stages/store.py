@@ -34,13 +34,15 @@ class Output(Protocol):
 def take(kind: str, key: str, names: Sequence[str]) -> tuple[list[NDArray[np.uint8]], dict[str, Any]] | None:
     """Return the bytes of an entry's files, mapped from the disk, and its notes; None if there are none.
 
-    An entry that is damaged counts as missing, and a note on stderr says so.
+    An entry that is damaged counts as missing, and a note on stderr says so. A cache of no size has none.
 
     Args:
         kind: The kind of the entry.
         key: See `cache.key_of`.
         names: The names of all its files.
     """
+    if cache.bound() == 0:
+        return None
     try:
         with cache.found(kind, key) as folder:
             if folder is None:

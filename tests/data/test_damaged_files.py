@@ -150,7 +150,7 @@ def test_damaged_bytes_are_read_or_refused_in_words(name: str, tmp_path: Path) -
     n_refused = 0
     for _ in range(N_DAMAGES):
         path.write_bytes(damaged(whole, rng))
-        with warnings.catch_warnings(), suppress(UserError):
+        with warnings.catch_warnings(), suppress(UserError, MemoryError):  # a pickle may claim any size
             warnings.simplefilter("ignore")
             n_refused += 1
             read(path)
@@ -170,3 +170,29 @@ def test_a_member_that_zipfile_refuses_is_told(tmp_path: Path, place: int, value
     (tmp_path / "images.npz").write_bytes(content)
     with pytest.raises(UserError, match=r"images\.npz has (an array 'images' that cannot be read|no array 'images')"):
         npz.npz(str(tmp_path / "images.npz"))
+
+
+@pytest.mark.parametrize(
+    ("name", "function"),
+    [
+        ("images.zip", "zlib.decompress"),
+        ("images.gz", "gzip.decompress"),
+        ("labels.parquet", "pyarrow.parquet.read_table"),
+        ("features.parquet", "pyarrow.parquet.read_table"),
+        ("image.PNG", "PIL.Image.open"),
+        ("episodes/novel-3way-1shot--logistic_regression.parquet", "pyarrow.parquet.ParquetFile"),
+    ],
+)
+def test_too_little_memory_is_no_damage(
+    name: str, function: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*arguments: object, **settings: object) -> None:
+        raise MemoryError
+
+    whole, read = FORMS[name]
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(whole)
+    monkeypatch.setattr(function, fail)
+    with pytest.raises(MemoryError):
+        read(path)

@@ -279,3 +279,10 @@ def test_an_error_in_the_middle_of_writing_leaves_no_entry(
     assert not is_right() and partial_files(folder) == []
     give()
     assert is_right()
+
+
+def test_a_cache_of_no_size_gives_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    give()
+    assert is_right()
+    monkeypatch.setenv("LUREFS_CACHE_GB", "0")
+    assert store.take(KIND, KEY, list(CONTENTS)) is None

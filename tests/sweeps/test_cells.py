@@ -202,13 +202,13 @@ def test_a_damaged_configuration_of_a_finished_cell_is_written_again(
     assert directory.checkpoint_path(1).stat().st_mtime_ns == weights
     directory.config_path.write_bytes(damaged)
     capsys.readouterr()
-    with pytest.raises(SystemExit, match="2"):
-        main(["report", str(directory.path)])
-    error = capsys.readouterr().err
-    assert f"{directory.config_path} states other settings than those of the results beside it" in error
-    assert f"measure by the new settings: lurefs run --run-dir {directory.path}" in error
+    main(["compare", str(directory.path), "--output", str(tmp_path / "compared")])
+    words = f"{name}: config.yaml states other settings than those of these results"
+    assert words in " ".join(capsys.readouterr().out.split())
+    assert words in (tmp_path / "compared" / "report.html").read_text(encoding="utf-8")
     main(["run", "--run-dir", str(directory.path)])
-    main(["report", str(directory.path)])
+    main(["compare", str(directory.path), "--output", str(tmp_path / "compared")])
+    assert "other settings" not in capsys.readouterr().out
     assert directory.read_manifest("novel-3way-1shot").spec.n_query == 4
 
 
