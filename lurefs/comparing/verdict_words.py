@@ -98,8 +98,8 @@ def other_settings(runs: Sequence[Run]) -> str:
         return ""
     which = joined(found) if len(found) <= MAX_NAMED else f"{len(found)} of {len(runs)} runs"
     return (
-        f"{which}: config.yaml states other settings than those of these results; lurefs run was interrupted after they "
-        "were changed, or is going on, or the file was edited"
+        f"{which}: config.yaml states other settings than those of these results; lurefs run was interrupted after "
+        "they were changed, or is going on, or the file was edited"
     )
 
 

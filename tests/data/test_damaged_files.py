@@ -6,6 +6,7 @@ import gzip
 import io
 import pickle
 import random
+import shutil
 import struct
 import tarfile
 import warnings
@@ -56,6 +57,13 @@ def read_archive(path: Path) -> None:
 def read_episodes(path: Path) -> None:
     run = RunDirectory(path.parents[1])
     run.read_episodes("novel-3way-1shot", "logistic_regression", with_predicted=True)
+
+
+def read_bank(path: Path) -> None:
+    for name in ("bank.json", "features.npy", "labels.npy"):
+        if not (path.parent / name).exists():
+            shutil.copy(GOLDEN.features_dir(path.parent.name) / name, path.parent)
+    RunDirectory(path.parents[2]).read_bank(path.parent.name)
 
 
 def picture(form: str) -> bytes:
@@ -121,6 +129,10 @@ FORMS: dict[str, tuple[bytes, Read]] = {
         GOLDEN.episodes_path("novel-3way-1shot", "logistic_regression").read_bytes(),
         read_episodes,
     ),
+    **{
+        f"features/novel-3way-1shot/{name}": ((GOLDEN.features_dir("novel-3way-1shot") / name).read_bytes(), read_bank)
+        for name in ("bank.json", "features.npy", "labels.npy")
+    },
     **{f"image.{form}": (picture(form), an_image) for form in ("PNG", "JPEG", "GIF", "WEBP", "TIFF", "BMP", "ICO")},
 }
 
@@ -144,7 +156,7 @@ def test_damaged_bytes_are_read_or_refused_in_words(name: str, tmp_path: Path) -
     whole, read = FORMS[name]
     rng = random.Random(name)
     path = tmp_path / name
-    path.parent.mkdir(exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(whole)
     read(path)
     n_refused = 0
@@ -191,7 +203,7 @@ def test_too_little_memory_is_no_damage(
 
     whole, read = FORMS[name]
     path = tmp_path / name
-    path.parent.mkdir(exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(whole)
     monkeypatch.setattr(function, fail)
     with pytest.raises(MemoryError):
