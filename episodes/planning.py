@@ -35,7 +35,7 @@ LIMITS: dict[Quantity, int] = {"n_classes": 100_000, "n_episodes": 1_000_000, "n
 """No more than this is looked for."""
 _N_NODES = 48
 _N_SETS, _MOST_DRAWN = 1_000, 200
-"""Sets of classes, and most classes of a set, from which the expected widening by skewness is had."""
+"""Sets of classes that are drawn to find the expected widening by skewness, and the most classes in one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,8 +142,8 @@ def _check_chance(at_power: float, level: float) -> None:
 def plausible(components: Components, pilot: Design, *, level: float = 0.05) -> tuple[Components, Components]:
     """Return components with the least and with the largest effect of classes that a pilot leaves plausible.
 
-    The effect of classes is an estimate from the pilot's classes: the jackknife's square that it is had from varies as
-    a chi-square by its degrees of freedom. What pairs, episodes and seeds add is taken as known.
+    The effect of classes is estimated from the square of the jackknife's error over the pilot's classes, which varies
+    as a chi-square divided by its degrees of freedom. What pairs, episodes and seeds add is taken as known.
 
     Args:
         components: Those that the pilot gave.
